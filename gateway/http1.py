@@ -1,0 +1,377 @@
+"""HTTP/1.1 without I/O: heads in both directions, and the end of bodies. Strict, by RFC 9110 and RFC 9112.
+
+Whatever two parsers could read differently is refused, never repaired: that is what makes request smuggling
+impossible. Nothing is forwarded that has not been validated; a field line is passed on as the bytes it came
+in, the start line, Host and the hop-by-hop fields are always written anew.
+
+One compiled expression validates a whole head (about 1 µs for eleven fields); only then is it split. Lines
+seen before are looked up instead of being split again, which is safe because the expression has passed them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+MAX_HEAD: Final = 65536  # bytes of a start line and all fields
+MAX_FIELDS: Final = 200
+MAX_CHUNK_LINE: Final = 4096
+
+# Token and field-value (RFC 9110 §5.6.2, §5.5). Possessive, so that matching is linear in the input.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_FIELDS = rb"(?:\r\n" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+)*+"
+_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])" + _FIELDS)
+_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])((?: [\t\x20-\x7e\x80-\xff]*+)?+)" + _FIELDS)
+_VERSION = re.compile(rb"[^ ]+ [^ ]+ HTTP/([0-9])\.([0-9])(?:\r\n|$)")
+_ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
+# uri-host [":" port] (RFC 3986 §3.2.2), with no userinfo.
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*+)?+")
+_TRAILER = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+")
+
+
+class ProtocolError(Exception):
+    """The peer sent what HTTP forbids. `status` is the answer that a client deserves for it."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Field(NamedTuple):
+    """One field line: what the proxy must know of it, its lower-case name, its value, and the line itself."""
+
+    kind: int
+    name: bytes
+    value: bytes
+    line: bytes
+
+
+# What a field means to a proxy. PLAIN ones pass unchanged.
+(PLAIN, HOST, LENGTH, CODING, CONNECTION, HOP, UPGRADE, EXPECT, FORWARDED_FOR, FORWARDED) = range(10)
+KIND: Final = {
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": CONNECTION,
+    # Hop-by-hop fields that predate Connection options (RFC 9110 §7.6.1).
+    b"keep-alive": HOP,
+    b"proxy-connection": HOP,
+    b"proxy-authenticate": HOP,
+    b"proxy-authorization": HOP,
+    b"te": HOP,
+    b"http2-settings": HOP,
+    b"upgrade": UPGRADE,
+    b"expect": EXPECT,
+    b"x-forwarded-for": FORWARDED_FOR,
+    b"x-forwarded-proto": FORWARDED,
+    b"x-forwarded-host": FORWARDED,
+}
+# Fields that must not come as trailers: framing, routing, or trust depend on them (RFC 9110 §6.5.1).
+NOT_A_TRAILER: Final = frozenset(KIND) | {b"authorization", b"cookie", b"set-cookie", b"content-encoding", b"trailer"}
+
+CHUNKED: Final = -1  # a body that tells its own end
+NO_LENGTH: Final = -2  # no framing field at all
+
+_lines: dict[bytes, Field] = {}
+
+
+def _field(line: bytes) -> Field:
+    """Split a line that the head's expression has already validated."""
+    name, _, value = line.partition(b":")
+    lower = name.lower()
+    field = Field(KIND.get(lower, PLAIN), lower, value.strip(b" \t"), line)
+    if len(line) < 512:
+        if len(_lines) >= 8192:
+            _lines.clear()
+        _lines[line] = field
+    return field
+
+
+def _split(head: bytes) -> list[Field]:
+    lines = head.split(b"\r\n")
+    if len(lines) > MAX_FIELDS + 1:
+        raise ProtocolError(431, f"more than {MAX_FIELDS} header fields")
+    get = _lines.get
+    return [get(line) or _field(line) for line in lines[1:]]
+
+
+class Framing(NamedTuple):
+    """How long the body is (octets, CHUNKED or NO_LENGTH), and the names that Connection lists, lower-case."""
+
+    length: int
+    options: frozenset[bytes]
+
+
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_PLAIN_FRAMING: Final = Framing(NO_LENGTH, _NO_OPTIONS)
+
+
+def framing(fields: Iterable[Field]) -> Framing:
+    """Message body length by RFC 9112 §6.3, refusing every ambiguity that it mentions."""
+    length = NO_LENGTH
+    coding = None
+    options = _NO_OPTIONS
+    for kind, _, value, _ in fields:
+        if kind == PLAIN:
+            continue
+        if kind == LENGTH:
+            if length != NO_LENGTH:
+                raise ProtocolError(400, "Content-Length is given more than once")
+            if not value.isdigit() or len(value) > 18:
+                raise ProtocolError(400, "Content-Length is not a plain decimal number")
+            length = int(value)
+        elif kind == CODING:
+            if coding is not None:
+                raise ProtocolError(400, "Transfer-Encoding is given more than once")
+            coding = value.lower()
+        elif kind == CONNECTION:
+            options |= {option.strip(b" \t").lower() for option in value.split(b",")}
+    if coding is not None:
+        if length != NO_LENGTH:
+            raise ProtocolError(400, "Content-Length and Transfer-Encoding are both given")
+        if coding != b"chunked":
+            raise ProtocolError(501, "the only transfer coding understood is chunked")
+        length = CHUNKED
+    return Framing(length, options)
+
+
+class Request:
+    """A request's head. `path` and `query` are the target's two halves, as they came."""
+
+    __slots__ = (
+        "fields", "host", "http10", "length", "line", "method", "options", "path", "query", "target", "upgrade",
+    )  # fmt: skip
+
+    def __init__(self, method: bytes, target: bytes, http10: bool, fields: list[Field]) -> None:
+        self.method = method
+        self.target = target
+        self.http10 = http10
+        self.fields = fields
+        self.path, _, self.query = target.partition(b"?")
+        self.host = b""
+        self.upgrade = b""
+        self.length, self.options = framing(fields)
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client means to use the connection again (RFC 9112 §9.3)."""
+        if self.http10:
+            return b"keep-alive" in self.options and b"close" not in self.options
+        return b"close" not in self.options
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of one field, by lower-case name, in the order they came."""
+        return [field.value for field in self.fields if field.name == name]
+
+    def value(self, name: bytes) -> bytes | None:
+        """The field's values joined by commas (RFC 9110 §5.3), or None where there is none."""
+        values = self.values(name)
+        return b",".join(values) if values else None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method.decode()} {self.host.decode()}{self.target.decode('latin-1')}>"
+
+
+def parse_request(head: bytes) -> Request:
+    """A request from the bytes before the empty line. Raises ProtocolError for anything not beyond doubt."""
+    match = _REQUEST.fullmatch(head)
+    if match is None:
+        raise _request_fault(head)
+    method, target, minor = match.groups()
+    request = Request(method, target, minor == b"0", _split(head))
+    host = None
+    for kind, _, value, _ in request.fields:
+        if kind == HOST:
+            # RFC 9112 §3.2: more than one Host, or an invalid one, is answered with 400.
+            if host is not None:
+                raise ProtocolError(400, "Host is given more than once")
+            host = value
+        elif kind == UPGRADE:
+            request.upgrade = value
+        elif kind == EXPECT and value.lower() != b"100-continue":
+            raise ProtocolError(417, "the only expectation understood is 100-continue")
+    if target[:1] != b"/":
+        host = _other_form(request, host)
+    if host is None:
+        if not request.http10:
+            raise ProtocolError(400, "Host is missing")
+        host = b""
+    elif not _HOST.fullmatch(host):
+        raise ProtocolError(400, "Host is not a valid host and port")
+    request.host = host
+    if request.http10 and request.length == CHUNKED:
+        # RFC 9112 §6.1: a transfer coding in an HTTP/1.0 message means its framing is faulty.
+        raise ProtocolError(400, "Transfer-Encoding in an HTTP/1.0 request")
+    return request
+
+
+def _other_form(request: Request, host: bytes | None) -> bytes | None:
+    """Absolute and asterisk form (RFC 9112 §3.2.2, §3.2.4); returns the host that counts."""
+    target = request.target
+    if target == b"*" and request.method == b"OPTIONS":
+        return host
+    if request.method == b"CONNECT":
+        raise ProtocolError(501, "CONNECT is not supported")
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise ProtocolError(400, "the request target is neither a path nor a URL")
+    authority, rest = absolute.groups()
+    if host is not None and host.lower() != authority.lower():
+        raise ProtocolError(400, "Host differs from the request target's authority")
+    request.target = rest if rest[:1] == b"/" else b"/" + rest
+    request.path, _, request.query = request.target.partition(b"?")
+    return bytes(authority)
+
+
+def _request_fault(head: bytes) -> ProtocolError:
+    """Say what is wrong with a head that the expression refused."""
+    version = _VERSION.match(head)
+    if version and version.group(1) != b"1":
+        return ProtocolError(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+    line, _, rest = head.partition(b"\r\n")
+    if not _REQUEST.fullmatch(line):
+        return ProtocolError(400, "malformed request line")
+    return ProtocolError(400, _field_fault(rest))
+
+
+def _field_fault(block: bytes) -> str:
+    if re.search(rb"(?<!\r)\n|\r(?!\n)", block):
+        return "a bare CR or LF in the header section"
+    for number, line in enumerate(block.split(b"\r\n"), 1):
+        if not _TRAILER.fullmatch(line):
+            if line[:1] in (b" ", b"\t"):
+                return f"field line {number} is folded (obs-fold)"
+            return f"field line {number} is malformed"
+    return "malformed header section"
+
+
+class Response:
+    """A response's head: the status, how its body ends, and its fields."""
+
+    __slots__ = ("fields", "http10", "length", "options", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, http10: bool, fields: list[Field]) -> None:
+        self.status = status
+        self.reason = reason
+        self.http10 = http10
+        self.fields = fields
+        self.length, self.options = framing(fields)
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the server will take another request on this connection."""
+        if self.http10:
+            return b"keep-alive" in self.options
+        return b"close" not in self.options
+
+
+def parse_response(head: bytes) -> Response:
+    """A response from the bytes before the empty line. Raises ProtocolError(502) for anything doubtful."""
+    match = _RESPONSE.fullmatch(head)
+    if match is None:
+        raise ProtocolError(502, "the backend sent a malformed response head")
+    try:
+        return Response(int(match.group(2)), match.group(3).strip(), match.group(1) == b"0", _split(head))
+    except ProtocolError as error:
+        raise ProtocolError(502, f"the backend's response: {error.reason}") from None
+
+
+class Chunks:
+    """Finds the end of a chunked body (RFC 9112 §7.1) in bytes that pass through unchanged.
+
+    With `decode=True`, `payload` collects the data without its framing, for peers that do not know chunks.
+    """
+
+    __slots__ = ("_decode", "_left", "_line", "_state", "payload")
+    _SIZE, _DATA, _DATA_END, _TRAILER = range(4)
+
+    def __init__(self, *, decode: bool = False) -> None:
+        self._state = self._SIZE
+        self._left = 0
+        self._line = b""
+        self._decode = decode
+        self.payload: list[bytes] = []
+
+    def feed(self, data: bytes, start: int = 0) -> int:
+        """The index just past the body's end, or -1 when it goes on. Raises ProtocolError."""
+        at, size = start, len(data)
+        while at < size:
+            if self._state == self._DATA:
+                take = min(self._left, size - at)
+                if self._decode:
+                    self.payload.append(data[at : at + take])
+                at += take
+                self._left -= take
+                if not self._left:
+                    self._state = self._DATA_END
+                continue
+            end = data.find(b"\n", at)
+            line = self._line + (data[at:] if end < 0 else data[at : end + 1])
+            if len(line) > MAX_CHUNK_LINE:
+                raise ProtocolError(400, "a chunk's size line or a trailer is too long")
+            if end < 0:
+                self._line = line
+                return -1
+            self._line = b""
+            at = end + 1
+            if line[-2:] != b"\r\n":
+                raise ProtocolError(400, "a chunk's line ends in a bare LF")
+            if self._take(line[:-2]):
+                return at
+        return -1
+
+    def _take(self, line: bytes) -> bool:
+        """One line of framing; True when it was the last."""
+        if self._state == self._SIZE:
+            match = _CHUNK.fullmatch(line)
+            if match is None:
+                raise ProtocolError(400, "a chunk's size is malformed")
+            self._left = int(match.group(1), 16)
+            self._state = self._DATA if self._left else self._TRAILER
+        elif self._state == self._DATA_END:
+            if line:
+                raise ProtocolError(400, "a chunk is longer than its size")
+            self._state = self._SIZE
+        elif not line:
+            return True
+        elif not _TRAILER.fullmatch(line):
+            raise ProtocolError(400, "a trailer is malformed")
+        elif line.partition(b":")[0].lower() in NOT_A_TRAILER:
+            raise ProtocolError(400, "a trailer carries a field that must not be one")
+        return False
+
+
+REASON: Final = {
+    200: b"OK", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 307: b"Temporary Redirect",
+    308: b"Permanent Redirect", 400: b"Bad Request", 404: b"Not Found", 408: b"Request Timeout",
+    413: b"Content Too Large", 414: b"URI Too Long", 417: b"Expectation Failed",
+    431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
+    502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
+}  # fmt: skip
+
+
+def answer(
+    status: int,
+    text: str = "",
+    *,
+    fields: Iterable[tuple[bytes, bytes]] = (),
+    close: bool = False,
+    head_only: bool = False,
+    keep_alive_10: bool = False,
+) -> bytes:
+    """A whole response made here, with a line of text that says why."""
+    reason = REASON.get(status, b"")
+    body = f"{text}\n".encode() if text else b""
+    lines = [b"HTTP/1.1 %d %b" % (status, reason)]
+    lines += [b"%b: %b" % field for field in fields]
+    if body:
+        lines.append(b"Content-Type: text/plain; charset=utf-8")
+    lines.append(b"Content-Length: %d" % len(body))
+    if close:
+        lines.append(b"Connection: close")
+    elif keep_alive_10:
+        lines.append(b"Connection: keep-alive")
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if head_only else body)

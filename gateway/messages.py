@@ -1,0 +1,89 @@
+"""What a parent process and its workers say to each other: msgpack values, each behind its length."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeAlias
+
+import msgspec
+
+from gateway.snapshot import Change, Problem
+
+
+class Apply(msgspec.Struct, frozen=True, tag=True):
+    """Bring yourself forward, and say `Applied`."""
+
+    change: Change
+
+
+class Drain(msgspec.Struct, frozen=True, tag=True):
+    """Answer what comes for `delay` more seconds, then stop; leave at the latest after `grace` more."""
+
+    delay: float
+    grace: float
+
+
+class AskStatistics(msgspec.Struct, frozen=True, tag=True):
+    """Send `Statistics`."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The worker's loop runs."""
+
+    pid: int
+
+
+class Applied(msgspec.Struct, frozen=True, tag=True):
+    """A change is in force, but for the problems."""
+
+    version: str
+    problems: tuple[Problem, ...]
+
+
+class TargetStatistics(msgspec.Struct, frozen=True, array_like=True):
+    """What happened at one target: responses by hundreds of status, and by duration (slot n: < 2**n * 0.5 ms)."""
+
+    rule: str
+    backend: str
+    classes: tuple[int, ...]
+    slots: tuple[int, ...]
+    seconds: float
+
+
+class Statistics(msgspec.Struct, frozen=True, tag=True):
+    """Counts since the worker started, and what is under way."""
+
+    targets: tuple[TargetStatistics, ...] = ()
+    unmatched: int = 0
+    refused: int = 0
+    connections: int = 0
+    tunnels: int = 0
+
+
+ToWorker: TypeAlias = Apply | Drain | AskStatistics
+FromWorker: TypeAlias = Ready | Applied | Statistics
+
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+async def read_to_worker(reader: asyncio.StreamReader) -> ToWorker:
+    """The next message to a worker; raises IncompleteReadError at the end."""
+    return _to_worker.decode(await _frame(reader))
+
+
+async def read_from_worker(reader: asyncio.StreamReader) -> FromWorker:
+    """The next message from a worker; raises IncompleteReadError at the end."""
+    return _from_worker.decode(await _frame(reader))
+
+
+async def _frame(reader: asyncio.StreamReader) -> bytes:
+    size = int.from_bytes(await reader.readexactly(4), "big")
+    return await reader.readexactly(size)
+
+
+def write(writer: asyncio.StreamWriter, message: Any) -> None:
+    """Send one message."""
+    data = _encode(message)
+    writer.write(len(data).to_bytes(4, "big") + data)

@@ -1,0 +1,229 @@
+"""Which rule answers a request: host, then path, then method, headers and query, as the Gateway API orders them.
+
+`compile_host` turns the rules of one hostname into a `HostRules`; a `Table` holds those of one port and finds
+the right ones for a Host. All are immutable once built: a change builds the hosts it touches anew, shares the
+rest, and swaps the table whole.
+
+Precedence (HTTPRouteRule.matches): the longest hostname; an exact path; a regular expression (whose rank the
+API leaves to us: before prefixes, so that a catch-all does not hide it, longest first); the longest prefix; a
+method; more headers; more query parameters; then the order that the control plane gave.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Final, Generic, TypeAlias, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from gateway.http1 import Request
+from gateway.snapshot import Match, Order, ValueMatch
+
+RouteT = TypeVar("RouteT")
+Condition: TypeAlias = Callable[[Request], bool]
+
+MEMO: Final = 16384  # paths and hosts remembered; larger than any working set that pays
+
+
+class Entry(Generic[RouteT]):
+    """One match of one rule: its remaining conditions (None when the path decides) and where it leads."""
+
+    __slots__ = ("condition", "match", "prefix", "rank", "route")
+
+    def __init__(self, match: Match, order: Order, route: RouteT) -> None:
+        self.match = match
+        self.route = route
+        self.prefix = match.path.value.rstrip("/").encode() if match.path.kind == "PathPrefix" else b""
+        self.rank = (not match.method, -len(match.headers), -len(match.query), order)
+        self.condition = _condition(match)
+
+
+def _condition(match: Match) -> Condition | None:
+    tests: list[Condition] = []
+    if match.method:
+        method = match.method.encode()
+        tests.append(lambda request: request.method == method)
+    # Only the first of several matchers with one header name counts (HTTPRouteMatch.headers).
+    headers = {m.name.lower(): m for m in reversed(match.headers)}
+    tests += [_header(m) for m in headers.values()]
+    query = {m.name: m for m in reversed(match.query)}
+    tests += [_query(m) for m in query.values()]
+    if not tests:
+        return None
+    if len(tests) == 1:
+        return tests[0]
+    return lambda request: all(test(request) for test in tests)
+
+
+def _value(matcher: ValueMatch) -> Callable[[bytes], bool]:
+    if matcher.regex:
+        pattern = re.compile(matcher.value.encode())
+        return lambda value: pattern.fullmatch(value) is not None
+    expected = matcher.value.encode()
+    return lambda value: value == expected
+
+
+def _header(matcher: ValueMatch) -> Condition:
+    name = matcher.name.lower().encode()
+    accepts = _value(matcher)
+
+    def test(request: Request) -> bool:
+        value = request.value(name)
+        return value is not None and accepts(value)
+
+    return test
+
+
+def _query(matcher: ValueMatch) -> Condition:
+    name = matcher.name.encode()
+    accepts = _value(matcher)
+
+    def test(request: Request) -> bool:
+        # The first value counts where a name is repeated (HTTPRouteMatch.queryParams).
+        for pair in request.query.split(b"&"):
+            raw, _, value = pair.partition(b"=")
+            if _decoded(raw) == name:
+                return accepts(_decoded(value))
+        return False
+
+    return test
+
+
+def _decoded(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text
+
+
+class HostRules(Generic[RouteT]):
+    """The entries of one hostname of one listener."""
+
+    __slots__ = ("_exact", "_memo", "_prefix", "_regex")
+
+    def __init__(self, entries: Iterable[Entry[RouteT]]) -> None:
+        ordered = sorted(entries, key=lambda entry: entry.rank)
+        self._exact: dict[bytes, list[Entry[RouteT]]] = {}
+        self._prefix: dict[bytes, list[Entry[RouteT]]] = {}
+        expressions: dict[str, list[Entry[RouteT]]] = {}
+        for entry in ordered:
+            path = entry.match.path
+            if path.kind == "Exact":
+                self._exact.setdefault(path.value.encode(), []).append(entry)
+            elif path.kind == "PathPrefix":
+                self._prefix.setdefault(entry.prefix, []).append(entry)
+            else:
+                expressions.setdefault(path.value, []).append(entry)
+        longest_first = sorted(expressions, key=lambda text: (-len(text), text))
+        self._regex = [(re.compile(text.encode()), expressions[text]) for text in longest_first]
+        self._memo: dict[bytes, tuple[Entry[RouteT], ...]] = {}
+
+    def find(self, request: Request) -> Entry[RouteT] | None:
+        """The first entry, in order of precedence, of which every condition holds."""
+        candidates = self._memo.get(request.path)
+        if candidates is None:
+            candidates = self._remember(request.path)
+        for entry in candidates:
+            if entry.condition is None or entry.condition(request):
+                return entry
+        return None
+
+    def candidates(self, path: bytes) -> list[Entry[RouteT]]:
+        """All entries whose path matches, in order of precedence."""
+        found = list(self._exact.get(path, ()))
+        for pattern, entries in self._regex:
+            if pattern.fullmatch(path):
+                found += entries
+        # By path element: /a/b matches the prefixes /a/b, /a and / but not /a/b/c nor /a/bc.
+        prefix = path.rstrip(b"/")
+        while True:
+            found += self._prefix.get(prefix, ())
+            if not prefix:
+                return found
+            prefix = prefix[: max(prefix.rfind(b"/"), 0)]
+
+    def entries(self) -> list[Entry[RouteT]]:
+        """Every entry, for explanations."""
+        groups = [*self._exact.values(), *(e for _, e in self._regex), *self._prefix.values()]
+        return [entry for group in groups for entry in group]
+
+    def _remember(self, path: bytes) -> tuple[Entry[RouteT], ...]:
+        found = self.candidates(path)
+        # What stands behind an entry without conditions can never be reached.
+        for index, entry in enumerate(found):
+            if entry.condition is None:
+                del found[index + 1 :]
+                break
+        if len(self._memo) >= MEMO:
+            self._memo.clear()
+        candidates = self._memo[path] = tuple(found)
+        return candidates
+
+
+HostKey: TypeAlias = tuple[str, str]  # listener name, hostname
+Chain: TypeAlias = tuple[HostRules[RouteT], ...]
+
+
+class Table(Generic[RouteT]):
+    """Everything that one port knows. `listeners` maps a hostname ("" for all) to the listener that owns it."""
+
+    def __init__(self, listeners: Mapping[str, str], hosts: Mapping[HostKey, HostRules[RouteT]]) -> None:
+        self.listeners = listeners
+        self.hosts = hosts
+        self._chains: dict[bytes, Chain[RouteT]] = {}
+
+    def find(self, request: Request) -> Entry[RouteT] | None:
+        """The entry that answers this request, or None: 404."""
+        chain = self._chains.get(request.host)
+        if chain is None:
+            chain = self._remember(request.host)
+        for rules in chain:
+            entry = rules.find(request)
+            if entry is not None:
+                return entry
+        return None
+
+    def listener(self, host: bytes) -> str | None:
+        """The most specific listener for a Host; less specific ones never see it (listener isolation)."""
+        for hostname in patterns(bare(host)):
+            if hostname in self.listeners:
+                return self.listeners[hostname]
+        return None
+
+    def chain(self, host: bytes) -> Chain[RouteT]:
+        """The rules that may answer for a Host, those of the longest hostname first."""
+        return tuple(self.hosts[self.listener_key(host, name)] for name in self.matching(host))
+
+    def matching(self, host: bytes) -> list[str]:
+        """The hostnames of the Host's listener that match it and have rules, the longest first."""
+        return [n for n in patterns(bare(host)) if self.listener_key(host, n) in self.hosts]
+
+    def listener_key(self, host: bytes, hostname: str) -> HostKey:
+        """The key under which the rules of a hostname stand for the listener that owns this Host."""
+        return self.listener(host) or "", hostname
+
+    @cached_property
+    def hostnames(self) -> list[str]:
+        """Every hostname with rules, for explanations."""
+        return sorted({hostname for _, hostname in self.hosts})
+
+    def _remember(self, host: bytes) -> Chain[RouteT]:
+        if len(self._chains) >= MEMO:
+            self._chains.clear()
+        chain = self._chains[host] = self.chain(host)
+        return chain
+
+
+def bare(host: bytes) -> str:
+    """A Host without its port, in lower case."""
+    text = host.decode("latin-1").lower()
+    if text.startswith("["):
+        return text.partition("]")[0] + "]"
+    return text.partition(":")[0].rstrip(".")
+
+
+def patterns(host: str) -> list[str]:
+    """The hostnames that match a host, most specific first: itself, its wildcards, everything.
+
+    A wildcard stands for one or more labels: a.b.example.com matches *.b.example.com and *.example.com.
+    """
+    labels = host.split(".")
+    return [host, *("*." + ".".join(labels[at:]) for at in range(1, len(labels))), ""]

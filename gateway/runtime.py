@@ -1,0 +1,301 @@
+"""Bring a worker from one snapshot to the next: swap tables; open, keep and close listeners.
+
+A change costs what changed: only the hostnames that it touches are compiled, endpoints change in place, and
+nothing else is rebuilt. What cannot be built is reported as a problem, and what stood before it stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections import Counter as Tally
+from dataclasses import dataclass, field
+from re import error as RegexError
+
+from gateway import tls, tunnel
+from gateway.downstream import Door, Downstream
+from gateway.exchange import Backend, Counter, Route
+from gateway.routing import Entry, HostKey, HostRules, Table
+from gateway.snapshot import Backend as BackendPart
+from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Rule, key
+from gateway.upstream import Pools
+
+BACKLOG = 4096
+
+
+@dataclass
+class Clock:
+    """Seconds as of the last tick."""
+
+    now: float = 0.0
+
+
+@dataclass
+class Open:
+    """A port that is open."""
+
+    door: Door
+    server: asyncio.Server
+    chooser: tls.Chooser | None
+
+
+@dataclass
+class Touched:
+    """What a change asks to be rebuilt."""
+
+    hosts: set[HostKey] = field(default_factory=set)
+    ports: set[int] = field(default_factory=set)
+
+
+class Runtime:
+    """One worker's state."""
+
+    def __init__(self, *, bind: str = "", port_offset: int = 0, phase: float = 0.0) -> None:
+        self._bind = bind
+        self._offset = port_offset
+        self._phase = phase
+        self.clock = Clock(asyncio.get_running_loop().time())
+        self.parts: Parts = {}
+        self.counters: dict[tuple[str, str], Counter] = {}
+        self._pools = Pools(self.clock)
+        self._addresses: Tally[tuple[str, int]] = Tally()
+        self._backends: dict[str, Backend] = {}
+        self._routes: dict[str, Route] = {}
+        self._entries: dict[str, list[Entry[Route]]] = {}
+        self._members: dict[HostKey, set[str]] = {}
+        self._hosts: dict[HostKey, HostRules[Route]] = {}
+        self.open: dict[int, Open] = {}
+        self.draining = False
+        self._quiet = asyncio.Event()
+
+    # --- changes ---
+
+    async def apply(self, change: Change) -> list[Problem]:
+        """Bring the worker forward. Returns what could not be done, part by part."""
+        problems: list[Problem] = []
+        touched = Touched()
+        drop = [k for k in self.parts if k not in {key(p) for p in change.put}] if change.reset else list(change.drop)
+        for part in change.put:
+            old = self.parts.get(key(part))
+            if old == part:
+                continue
+            try:
+                self._put(part, old, touched)
+            except (RegexError, ValueError) as error:
+                problems.append(Problem(part.name, str(error)))
+                continue
+            self.parts[key(part)] = part
+        for k in drop:
+            self._drop(k, touched)
+        self._compile(touched)
+        for port in sorted(touched.ports):
+            problems += await self._open_or_close(port)
+        self._swap(touched)
+        return problems
+
+    def _put(self, part: Part, old: Part | None, touched: Touched) -> None:
+        match part:
+            case BackendPart():
+                self._put_backend(part)
+            case Rule():
+                self._put_rule(part, old if isinstance(old, Rule) else None, touched)
+            case Listener():
+                touched.ports.add(part.port)
+                if isinstance(old, Listener):
+                    touched.ports.add(old.port)
+                touched.hosts.update(k for k in self._members if k[0] == part.name)
+            case Certificate():
+                tls.context(part)  # refused here, so that the old one stays
+                touched.ports.update(p.port for p in self._listeners() if part.name in p.certificates)
+
+    def _drop(self, k: Key, touched: Touched) -> None:
+        part = self.parts.pop(k, None)
+        match part:
+            case BackendPart():
+                self._put_backend(BackendPart(part.name))
+            case Rule():
+                self._detach(part, touched)
+                self._routes.pop(part.name, None)
+                self._entries.pop(part.name, None)
+            case Listener():
+                touched.ports.add(part.port)
+            case _:
+                pass
+
+    def _put_backend(self, part: BackendPart) -> None:
+        backend = self.backend(part.name)
+        before = self.parts.get(key(part))
+        new = [(e.address, e.port) for e in part.endpoints]
+        self._addresses.update(new)
+        backend.ring.set([self._pools.get(*address) for address in new])
+        if isinstance(before, BackendPart):
+            old = [(e.address, e.port) for e in before.endpoints]
+            self._addresses.subtract(old)
+            self._addresses = +self._addresses
+            self._pools.keep(set(self._addresses))
+
+    def _put_rule(self, rule: Rule, old: Rule | None, touched: Touched) -> None:
+        route = self._routes.get(rule.name)
+        same = old is not None and (old.targets, old.filters, old.timeouts) == (
+            rule.targets,
+            rule.filters,
+            rule.timeouts,
+        )
+        if route is None or not same:
+            route = Route(rule, self.backend, self.counter, self._phase)
+        entries = [Entry(match, rule.order, route) for match in rule.matches]
+        for match in rule.matches:
+            HostRules([Entry(match, rule.order, route)])  # compiles its expressions; refused here, the old rule stays
+        if old is not None:
+            self._detach(old, touched)
+        self._routes[rule.name] = route
+        self._entries[rule.name] = entries
+        for at in rule.at:
+            self._members.setdefault((at.listener, at.hostname), set()).add(rule.name)
+            touched.hosts.add((at.listener, at.hostname))
+
+    def _detach(self, rule: Rule, touched: Touched) -> None:
+        for at in rule.at:
+            self._members.get((at.listener, at.hostname), set()).discard(rule.name)
+            touched.hosts.add((at.listener, at.hostname))
+
+    def _compile(self, touched: Touched) -> None:
+        """Build the touched hosts beside the old ones."""
+        ports = {listener.name: listener.port for listener in self._listeners()}
+        hosts = dict(self._hosts)
+        for host in touched.hosts:
+            names = self._members.get(host)
+            if names:
+                hosts[host] = HostRules([entry for name in names for entry in self._entries[name]])
+            else:
+                hosts.pop(host, None)
+                self._members.pop(host, None)
+            if host[0] in ports:
+                touched.ports.add(ports[host[0]])
+        self._hosts = hosts
+
+    def _swap(self, touched: Touched) -> None:
+        """One assignment a port; requests under way keep the table they started with."""
+        for port in touched.ports:
+            if port not in self.open:
+                continue
+            owners = {listener.hostname: listener.name for listener in self._listeners() if listener.port == port}
+            names = set(owners.values())
+            hosts = {k: rules for k, rules in self._hosts.items() if k[0] in names}
+            self.open[port].door.table = Table(owners, hosts)
+
+    def _listeners(self) -> list[Listener]:
+        return [part for (kind, _), part in self.parts.items() if kind == "listener" and isinstance(part, Listener)]
+
+    def backend(self, name: str) -> Backend:
+        """The backend of a name; one that nothing is known of yet has no endpoints."""
+        backend = self._backends.get(name)
+        if backend is None:
+            backend = self._backends[name] = Backend(name)
+        return backend
+
+    def counter(self, rule: str, backend: str) -> Counter:
+        """The counter of a target; it outlives changes of the rule."""
+        return self.counters.setdefault((rule, backend), Counter())
+
+    # --- ports ---
+
+    async def _open_or_close(self, port: int) -> list[Problem]:
+        listeners = [listener for listener in self._listeners() if listener.port == port]
+        if not listeners:
+            closed = self.open.pop(port, None)
+            if closed is not None:
+                closed.server.close()
+                closed.door.draining = True
+            return []
+        secure = listeners[0].protocol == "HTTPS"
+        if port not in self.open:
+            door = Door(port, self.clock, self.backend, tunnel.splice, self._quiet.set)
+            door.scheme = b"https" if secure else b"http"
+            chooser = tls.Chooser() if secure else None
+            try:
+                server = await self._listen(door, chooser)
+            except OSError as error:
+                return [Problem(listener.name, self._cannot_listen(port, error)) for listener in listeners]
+            door.draining = self.draining
+            self.open[port] = Open(door, server, chooser)
+        return self._certify(self.open[port], listeners)
+
+    async def _listen(self, door: Door, chooser: tls.Chooser | None) -> asyncio.Server:
+        everywhere = not self._bind and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if everywhere or ":" in self._bind else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6 and not self._bind:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listening.bind((self._bind, door.port + self._offset))
+            listening.setblocking(False)
+            context = chooser.front if chooser else None
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(lambda: Downstream(door), sock=listening, backlog=BACKLOG, ssl=context)
+        except OSError:
+            listening.close()
+            raise
+
+    def _cannot_listen(self, port: int, error: OSError) -> str:
+        actual = port + self._offset
+        if error.errno == errno.EACCES:
+            return f"port {actual} needs the right to bind ports below 1024"
+        if error.errno == errno.EADDRINUSE:
+            return f"port {actual} is in use by another program"
+        return f"port {actual}: {error.strerror or error}"
+
+    def _certify(self, opened: Open, listeners: list[Listener]) -> list[Problem]:
+        if opened.chooser is None:
+            return []
+        contexts = {}
+        problems = []
+        for listener in listeners:
+            for name in listener.certificates[:1]:
+                certificate = self.parts.get(("certificate", name))
+                if isinstance(certificate, Certificate):
+                    contexts[listener.hostname] = tls.context(certificate)
+                else:
+                    problems.append(Problem(listener.name, f"certificate {name} is not known"))
+        opened.chooser.contexts = contexts
+        return problems
+
+    # --- time ---
+
+    def tick(self, now: float) -> None:
+        """Once a second: close what has waited too long."""
+        self.clock.now = now
+        for opened in self.open.values():
+            for connection in list(opened.door.connections):
+                if connection.deadline < now:
+                    connection.expired()
+        self._pools.sweep()
+
+    # --- the end ---
+
+    def drain(self) -> None:
+        """From now on every answer closes its connection; new connections are still served."""
+        self.draining = True
+        for opened in self.open.values():
+            opened.door.draining = True
+
+    def busy(self) -> int:
+        """Requests and tunnels under way."""
+        doors = [opened.door for opened in self.open.values()]
+        return sum(not c.is_idle for door in doors for c in door.connections) + sum(door.tunnels for door in doors)
+
+    async def wait_idle(self) -> None:
+        """Until no request and no tunnel is under way."""
+        while self.busy():
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    def close(self) -> None:
+        """Accept nothing more, and let idle connections go."""
+        for opened in self.open.values():
+            opened.server.close()
+            for connection in list(opened.door.connections):
+                connection.close_if_idle()

@@ -1,0 +1,261 @@
+"""The contract between the control plane and the data plane: what one Gateway should do, as data.
+
+A snapshot is a set of small named parts. Parts are frozen and comparable, so equality is the whole change
+detector, and they serialise with msgspec, so the same values travel over a feed, a pipe or into a file.
+Children name their parent (a rule names its listeners and backends); a parent never lists its children.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Pair: TypeAlias = tuple[str, str]
+
+
+class Struct(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A frozen value; equal values are interchangeable."""
+
+
+# --- matching ---------------------------------------------------------------------------------------------
+
+
+class PathMatch(Struct, frozen=True):
+    """`HTTPPathMatch`: kind is the Gateway API's type."""
+
+    kind: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
+    value: str = "/"
+
+
+class ValueMatch(Struct, frozen=True):
+    """A header or query parameter and the value it must have; a regular expression must match all of it."""
+
+    name: str
+    value: str
+    regex: bool = False
+
+
+class Match(Struct, frozen=True):
+    """`HTTPRouteMatch`: every condition must hold."""
+
+    path: PathMatch = PathMatch()
+    method: str = ""
+    headers: tuple[ValueMatch, ...] = ()
+    query: tuple[ValueMatch, ...] = ()
+
+
+# --- filters ----------------------------------------------------------------------------------------------
+
+
+class RequestHeaders(Struct, frozen=True, tag="RequestHeaderModifier"):
+    """Edit the request's fields: set, then add, then remove."""
+
+    set: tuple[Pair, ...] = ()
+    add: tuple[Pair, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class ResponseHeaders(Struct, frozen=True, tag="ResponseHeaderModifier"):
+    """Edit the response's fields: set, then add, then remove."""
+
+    set: tuple[Pair, ...] = ()
+    add: tuple[Pair, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class PathEdit(Struct, frozen=True):
+    """`HTTPPathModifier`: replace the whole path, or only the prefix that the rule matched."""
+
+    kind: Literal["ReplaceFullPath", "ReplacePrefixMatch"]
+    value: str
+
+
+class Redirect(Struct, frozen=True, tag="RequestRedirect"):
+    """Answer with a Location. Empty fields are taken from the request."""
+
+    scheme: str = ""
+    hostname: str = ""
+    path: PathEdit | None = None
+    port: int = 0
+    status: int = 302
+
+
+class Rewrite(Struct, frozen=True, tag="URLRewrite"):
+    """Change Host or path on the way to the backend."""
+
+    hostname: str = ""
+    path: PathEdit | None = None
+
+
+class Mirror(Struct, frozen=True, tag="RequestMirror"):
+    """Send a copy of `numerator` out of `denominator` requests to a backend, and drop its answer."""
+
+    backend: str
+    numerator: int = 100
+    denominator: int = 100
+
+
+class Fault(Struct, frozen=True, tag="Fault"):
+    """A filter that could not be resolved: it answers with an error, never passes on."""
+
+    status: int = 500
+    reason: str = ""
+
+
+Filter: TypeAlias = RequestHeaders | ResponseHeaders | Redirect | Rewrite | Mirror | Fault
+
+# --- parts ------------------------------------------------------------------------------------------------
+
+
+class Listener(Struct, frozen=True, tag="listener"):
+    """A port that accepts connections, and the hostnames for which it does ("" for all)."""
+
+    name: str
+    port: int
+    protocol: Literal["HTTP", "HTTPS"] = "HTTP"
+    hostname: str = ""
+    certificates: tuple[str, ...] = ()
+
+
+class Certificate(Struct, frozen=True, tag="certificate"):
+    """A PEM chain and its private key. The key is a secret: never log it, never serve it."""
+
+    name: str
+    chain: str
+    key: str
+
+    def __repr__(self) -> str:
+        return f"Certificate(name={self.name!r}, chain=…, key=…)"
+
+
+class Endpoint(Struct, frozen=True):
+    """One address of a backend; `pod` names what answers there, where that is known."""
+
+    address: str
+    port: int
+    pod: str = ""
+
+
+class Backend(Struct, frozen=True, tag="backend"):
+    """A named set of endpoints. Empty means that nothing is ready: 503."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...] = ()
+    protocol: Literal["http", "ws"] = "http"
+
+
+class Target(Struct, frozen=True):
+    """A share of a rule's traffic. With `fault` set it answers that status instead (the reference is broken)."""
+
+    weight: int = 1
+    backend: str = ""
+    filters: tuple[Filter, ...] = ()
+    fault: int = 0
+    reason: str = ""
+
+
+class Timeouts(Struct, frozen=True):
+    """Seconds; 0 means none."""
+
+    request: float = 0.0
+    backend_request: float = 0.0
+
+
+class Attachment(Struct, frozen=True):
+    """Where a rule applies: a listener, and one hostname of the intersection ("" for all)."""
+
+    listener: str
+    hostname: str = ""
+
+
+class Order(Struct, frozen=True, array_like=True, order=True):
+    """The Gateway API's tie-break, as one comparable value: oldest route, then namespace/name, then position.
+
+    `since` is the route's creationTimestamp as text. It is a sort key and nothing else: a position in one
+    list would change for every younger route whenever an older one appears.
+    """
+
+    since: str = ""
+    route: str = ""
+    index: int = 0
+
+
+class Rule(Struct, frozen=True, tag="rule"):
+    """One rule of a route: when it applies, what it does to the request, and where the request goes."""
+
+    name: str
+    order: Order
+    at: tuple[Attachment, ...]
+    matches: tuple[Match, ...] = (Match(),)
+    filters: tuple[Filter, ...] = ()
+    targets: tuple[Target, ...] = ()
+    timeouts: Timeouts = Timeouts()
+
+
+Part: TypeAlias = Listener | Certificate | Backend | Rule
+Key: TypeAlias = tuple[str, str]
+Parts: TypeAlias = dict[Key, Part]
+
+# Dependencies first: a backend is known before the rule that needs it, a certificate before its listener.
+RANK = {"backend": 0, "certificate": 1, "listener": 2, "rule": 3}
+
+
+def key(part: Part) -> Key:
+    """(kind, name): what identifies a part within its Gateway."""
+    kind = part.__struct_config__.tag
+    assert isinstance(kind, str)
+    return kind, part.name
+
+
+class Change(Struct, frozen=True):
+    """What to put and what to drop to get from one snapshot to the next, named by the digest of the latter."""
+
+    version: str = ""
+    put: tuple[Part, ...] = ()
+    drop: tuple[Key, ...] = ()
+    reset: bool = False  # the change starts from nothing: whatever is not put is dropped
+
+
+class Problem(Struct, frozen=True):
+    """Something that a data plane could not do, and for which part."""
+
+    part: str
+    message: str
+
+
+def difference(old: Mapping[Key, Part], new: Mapping[Key, Part], version: str = "") -> Change:
+    """The change that turns `old` into `new`, dependencies first."""
+    put = [part for k, part in new.items() if old.get(k) != part]
+    put.sort(key=lambda part: RANK[key(part)[0]])
+    return Change(version=version, put=tuple(put), drop=tuple(k for k in old if k not in new))
+
+
+def apply(parts: Parts, change: Change) -> None:
+    """Bring `parts` forward by one change, in place."""
+    if change.reset:
+        parts.clear()
+    for k in change.drop:
+        parts.pop(k, None)
+    for part in change.put:
+        parts[key(part)] = part
+
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+def fingerprint(part: Part) -> int:
+    """A 128-bit hash of one part."""
+    return int.from_bytes(hashlib.blake2b(_encode(part), digest_size=16).digest(), "big")
+
+
+def digest(fingerprints: Iterable[int]) -> str:
+    """The name of a set of parts. A sum, so that one change costs one hash and the order does not matter."""
+    return f"{sum(fingerprints) % 2**128:032x}"
+
+
+def redacted(part: Part) -> Part:
+    """The part as it may be shown: without private keys."""
+    return msgspec.structs.replace(part, key="(private key withheld)") if isinstance(part, Certificate) else part

@@ -1,0 +1,56 @@
+"""Bytes both ways, unread: what an upgrade (WebSocket) becomes once both sides agreed to it.
+
+Each side's pace is the other's: a full write buffer on one pauses reading on the other. One side's end of
+input is passed on, so half-closed conversations finish properly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class End(asyncio.Protocol):
+    """One side of a tunnel."""
+
+    __slots__ = ("_closed", "_done", "other", "transport")
+
+    def __init__(self, transport: asyncio.Transport, done: Callable[[], None]) -> None:
+        self.transport = transport
+        self.other: End
+        self._done = done
+        self._closed = False
+
+    def data_received(self, data: bytes) -> None:
+        self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        if self.other.transport.can_write_eof() and not self.other.transport.is_closing():
+            self.other.transport.write_eof()
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        if not self.other.transport.is_closing():
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._closed:
+            self._closed = True
+            if not self.other.transport.is_closing():
+                self.other.transport.close()
+            self._done()
+
+
+def splice(one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None:
+    """Join two connections; `done` is called as each of them ends."""
+    left, right = End(one, done), End(other, done)
+    left.other, right.other = right, left
+    one.set_protocol(left)
+    other.set_protocol(right)
+    one.resume_reading()
+    other.resume_reading()

@@ -1,0 +1,113 @@
+"""One worker process: a loop, a runtime, and a pipe to the parent that tells it what to do.
+
+Imports nothing that it does not need: an idle worker is small. Leaves by itself when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import socket
+
+import uvloop
+
+from gateway import messages
+from gateway.messages import Applied, Apply, AskStatistics, Drain, Ready, Statistics, TargetStatistics
+from gateway.runtime import Runtime
+
+TICK = 1.0  # seconds; the coarseness of every idle timeout
+
+
+class Worker:
+    """Follows the parent's messages."""
+
+    def __init__(self, runtime: Runtime, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._runtime = runtime
+        self._reader = reader
+        self._writer = writer
+        self._leaving: asyncio.Task[None] | None = None
+
+    async def follow(self) -> None:
+        """Until told to leave, or until the parent is gone."""
+        messages.write(self._writer, Ready(os.getpid()))
+        self._tick()
+        while True:
+            try:
+                message = await messages.read_to_worker(self._reader)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                break
+            match message:
+                case Apply(change):
+                    problems = await self._runtime.apply(change)
+                    messages.write(self._writer, Applied(change.version, tuple(problems)))
+                case AskStatistics():
+                    messages.write(self._writer, self._statistics())
+                case Drain(delay, grace):
+                    self._runtime.drain()
+                    self._leaving = asyncio.create_task(self._leave(delay, grace))
+        if self._leaving is None:  # the parent died
+            self._runtime.drain()
+            self._leaving = asyncio.create_task(self._leave(0, 5))
+        await self._leaving
+
+    async def _leave(self, delay: float, grace: float) -> None:
+        await asyncio.sleep(delay)
+        self._runtime.close()
+        try:
+            async with asyncio.timeout(grace):
+                await self._runtime.wait_idle()
+        except TimeoutError:
+            pass
+        self._writer.close()
+        self._reader.feed_eof()
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._runtime.tick(loop.time())
+        loop.call_later(TICK, self._tick)
+
+    def _statistics(self) -> Statistics:
+        doors = [opened.door for opened in self._runtime.open.values()]
+        return Statistics(
+            targets=tuple(
+                TargetStatistics(rule, backend, tuple(c.classes), tuple(c.slots), c.seconds)
+                for (rule, backend), c in self._runtime.counters.items()
+            ),
+            unmatched=sum(door.unmatched for door in doors),
+            refused=sum(door.refused for door in doors),
+            connections=sum(len(door.connections) for door in doors),
+            tunnels=sum(door.tunnels for door in doors),
+        )
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    # The parent decides when a worker leaves; a Ctrl-C in a terminal reaches both.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
+    pipe = socket.socket(fileno=arguments.fd)
+    pipe.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=pipe, limit=1 << 26)
+    phase = arguments.index / arguments.count
+    runtime = Runtime(bind=arguments.bind, port_offset=arguments.port_offset, phase=phase)
+    # What was made while starting lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    await Worker(runtime, reader, writer).follow()
+
+
+def main() -> None:
+    """Entry point; started by `gateway.workers`."""
+    parser = argparse.ArgumentParser(description="one worker of the data plane; started by its parent")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--bind", default="")
+    parser.add_argument("--port-offset", type=int, default=0)
+    uvloop.run(_run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
