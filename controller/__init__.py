@@ -1,0 +1,1 @@
+"""The control plane: Kubernetes objects in; snapshots and statuses out."""

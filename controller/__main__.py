@@ -1,0 +1,5 @@
+"""`python -m controller` is `fsm`."""
+
+from controller.cli import main
+
+main()

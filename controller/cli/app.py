@@ -1,0 +1,192 @@
+"""The tree of commands. Commands import what they need when they run, so that `fsm --help` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(
+    name="fsm",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="A Kubernetes Gateway API implementation in Python: on a laptop from YAML files, or on a cluster.\n\n"
+    "Try `fsm demo`, or `fsm run DIRECTORY --port-offset 8000` with YAML of your own.",
+)
+gateway = typer.Typer(no_args_is_help=True, help="Turn the gateway on a cluster on or off, or look at it.")
+app.add_typer(gateway, name="gateway")
+app.add_typer(gateway, name="gw", hidden=True)
+
+PathArgument = Annotated[Path, typer.Argument(help="A YAML file, or a directory of them.", exists=True)]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
+
+
+@app.command()
+def run(
+    path: PathArgument,
+    port_offset: Annotated[int, typer.Option(help="Added to every listener's port: 8000 makes port 80 be 8080.")] = 0,
+    workers: Annotated[Optional[int], typer.Option(help="Processes that serve; one per core by default.")] = None,  # noqa: UP045
+    bind: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    admin: Annotated[str, typer.Option(help="HOST:PORT of the admin page; empty for none.")] = "127.0.0.1:9091",
+    drain: Annotated[float, typer.Option(help="Seconds that requests may take to finish at the end.")] = 10.0,
+) -> None:
+    """Serve the Gateways in YAML files, and follow the files as they change.
+
+    No cluster is needed. Endpoints come from EndpointSlices (any address), ExternalName Services or XBackends.
+    """
+    from controller.cli.run import run_files
+
+    run_files(path, port_offset=port_offset, workers=workers, bind=bind, admin=admin, drain=drain)
+
+
+@app.command()
+def validate(path: PathArgument, as_json: JsonOption = False) -> None:
+    """Check YAML as the API server and the controller would. Exits with 1 when something is wrong."""
+    from controller.cli.check import validate_files
+
+    validate_files(path, as_json=as_json)
+
+
+@app.command()
+def translate(path: PathArgument, as_json: JsonOption = False) -> None:
+    """Show what YAML means: the parts that data planes get, and the statuses."""
+    from controller.cli.check import translate_files
+
+    translate_files(path, as_json=as_json)
+
+
+@app.command()
+def status(path: PathArgument, as_json: JsonOption = False) -> None:
+    """Show the statuses that a cluster would write for the objects in YAML files."""
+    from controller.cli.check import status_files
+
+    status_files(path, as_json=as_json)
+
+
+@app.command()
+def explain(
+    url: Annotated[str, typer.Argument(help="For example http://demo.example.com/callme")],
+    path: Annotated[Optional[Path], typer.Option("--file", "-f", help="YAML to ask.", exists=True)] = None,  # noqa: UP045
+    admin: Annotated[str, typer.Option(help="Admin address of a data plane to ask, as http://127.0.0.1:9091.")] = "",
+    method: Annotated[str, typer.Option("--request", "-X", help="The method.")] = "GET",
+    header: Annotated[Optional[list[str]], typer.Option("--header", "-H", help="A header, as curl has it.")] = None,  # noqa: UP045
+    as_json: JsonOption = False,
+) -> None:
+    """Say which listener, rule and backend a request gets, and if none, what came nearest and why not.
+
+    Offline on files (-f), or live against a data plane (--admin).
+    """
+    from controller.cli.explaining import explain_request
+
+    explain_request(url, path=path, admin=admin, method=method, headers=header or [], as_json=as_json)
+
+
+@app.command()
+def demo(
+    fast: Annotated[bool, typer.Option("--fast", help="Short pauses between the steps.")] = False,
+    rate: Annotated[int, typer.Option(help="Requests a second.")] = 400,
+    port_offset: Annotated[int, typer.Option(help="Where to listen: 80 + offset; 0 finds a free one.")] = 0,
+    as_json: Annotated[Optional[Path], typer.Option("--json", help="Write the summary to a file.")] = None,  # noqa: UP045
+) -> None:
+    """A canary on this machine: two versions, real traffic, and weights that move 0 → 30 → 60 → 100 %."""
+    from controller.cli.demo import run_demo
+
+    run_demo(fast=fast, rate=rate, port_offset=port_offset, output=as_json)
+
+
+@app.command()
+def version(
+    client_only: Annotated[bool, typer.Option("--client-only", help="Do not ask a cluster.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The version of this command, and of what runs on the cluster."""
+    from controller.cli.cluster import show_version
+
+    show_version(client_only=client_only, as_json=as_json)
+
+
+NamespaceOption = Annotated[str, typer.Option("--fsm-namespace", "-N", help="The control plane's namespace.")]
+KubeconfigOption = Annotated[str, typer.Option("--kubeconfig", help="Path of a kubeconfig.", envvar="KUBECONFIG")]
+TimeoutOption = Annotated[str, typer.Option(help="How long to wait, as 90s or 5m.")]
+
+
+@app.command()
+def install(
+    namespace: NamespaceOption = "fsm-system",
+    kubeconfig: KubeconfigOption = "",
+    settings: Annotated[
+        Optional[list[str]], typer.Option("--set", help="A value, as fsm.image=registry/name:tag.")
+    ] = None,  # noqa: UP045
+    mesh_name: Annotated[str, typer.Option(help="The name of this installation.")] = "fsm",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the objects instead of applying them.")] = False,
+    timeout: TimeoutOption = "5m",
+) -> None:
+    """Install the Gateway API's CRDs, the controller and the GatewayClass on a cluster."""
+    from controller.cli.cluster import install_cluster
+
+    install_cluster(
+        namespace=namespace,
+        kubeconfig=kubeconfig,
+        settings=settings or [],
+        mesh_name=mesh_name,
+        dry_run=dry_run,
+        timeout=timeout,
+    )
+
+
+@app.command()
+def uninstall(
+    what: Annotated[str, typer.Argument(help="For those used to `fsm uninstall mesh`.")] = "mesh",
+    namespace: NamespaceOption = "fsm-system",
+    kubeconfig: KubeconfigOption = "",
+    mesh_name: Annotated[str, typer.Option(help="The name of the installation.")] = "fsm",
+    force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask.")] = False,
+) -> None:
+    """Remove what `fsm install` made, and nothing else. CRDs stay: other people's objects live in them."""
+    from controller.cli.cluster import uninstall_cluster
+
+    uninstall_cluster(namespace=namespace, kubeconfig=kubeconfig, mesh_name=mesh_name, force=force)
+
+
+@gateway.command("enable")
+def gateway_enable(namespace: NamespaceOption = "fsm-system", kubeconfig: KubeconfigOption = "") -> None:
+    """Make the controller serve Gateways."""
+    from controller.cli.cluster import switch_gateway
+
+    switch_gateway(namespace=namespace, kubeconfig=kubeconfig, on=True)
+
+
+@gateway.command("disable")
+def gateway_disable(namespace: NamespaceOption = "fsm-system", kubeconfig: KubeconfigOption = "") -> None:
+    """Stop the controller. Data planes go on with what they know; no Gateway is deleted."""
+    from controller.cli.cluster import switch_gateway
+
+    switch_gateway(namespace=namespace, kubeconfig=kubeconfig, on=False)
+
+
+@gateway.command("status")
+def gateway_status(
+    namespace: NamespaceOption = "fsm-system", kubeconfig: KubeconfigOption = "", as_json: JsonOption = False
+) -> None:
+    """The controller, the classes and the Gateways of a cluster."""
+    from controller.cli.cluster import show_gateways
+
+    show_gateways(namespace=namespace, kubeconfig=kubeconfig, as_json=as_json)
+
+
+@app.command()
+def controller(
+    namespace: Annotated[
+        str, typer.Option(help="The namespace that the controller runs in.", envvar="POD_NAMESPACE")
+    ] = "fsm-system",
+    identity: Annotated[str, typer.Option(help="This replica's name.", envvar="POD_NAME")] = "",
+    image: Annotated[str, typer.Option(help="The data planes' image.", envvar="FSM_IMAGE")] = "",
+    feed_port: Annotated[int, typer.Option(help="Where data planes connect.")] = 9443,
+    health_port: Annotated[int, typer.Option(help="Where probes ask.")] = 9090,
+) -> None:
+    """Run the controller in a cluster. `fsm install` does this for you."""
+    from controller.cli.controlling import run_controller
+
+    run_controller(namespace=namespace, identity=identity, image=image, feed_port=feed_port, health_port=health_port)

@@ -1,0 +1,129 @@
+"""`fsm validate`, `fsm translate`, `fsm status`: what files mean, without serving them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+from controller.cli import show
+from controller.documents import Fault
+from controller.files import FileSource
+from controller.objects import Ref
+from controller.statuses import as_dict, described, is_healthy, parts
+from controller.translate import Translation, translate
+from controller.world import Report, World
+from gateway.snapshot import redacted
+
+
+class Loaded:
+    """Files, read and translated."""
+
+    def __init__(self, path: Path) -> None:
+        self.world = World()
+        self.world.note(("setting", "addresses"), ("127.0.0.1",))
+        self.world.note(("setting", "loopback backends"), True)
+        self.source = FileSource(path, self.world)
+        self.source.load()
+        for ref in self.world.refs("Gateway"):
+            report = Report(True, "Valid; nothing serves it while it is only looked at.")
+            self.world.note(("report", ref.namespace, ref.name), report)
+        self.translation: Translation = translate(self.world)
+
+    def faults(self) -> list[Fault]:
+        """All that is wrong: what the API server would refuse, then what the controller would complain of."""
+        found = list(self.source.faults)
+        for ref, status in sorted(self.translation.statuses.items()):
+            for name, said in parts(ref, status):
+                origin = self.source.origins.get(ref)
+                for condition in said:
+                    if not is_healthy(condition):
+                        text = f"{condition.type}={condition.status}, {condition.reason}: {condition.message}"
+                        file, line = origin or ("", 0)
+                        found.append(Fault(file, line, text, name))
+        return [*found, *self._orphans()]
+
+    def _orphans(self) -> list[Fault]:
+        """Routes that no Gateway of ours takes: the API says nothing of them, a person should."""
+        found = []
+        for ref in self.world.refs("HTTPRoute"):
+            if ref not in self.translation.statuses:
+                file, line = self.source.origins.get(ref, ("", 0))
+                gateways = ", ".join(f"{r.namespace}/{r.name}" for r in self.world.refs("Gateway")) or "none"
+                message = f"no parentRef names a Gateway of a GatewayClass of ours; Gateways here: {gateways}"
+                found.append(Fault(file, line, message, str(ref)))
+        return found
+
+
+def validate_files(path: Path, *, as_json: bool) -> None:
+    """Print every fault; exit with 1 if there is one."""
+    loaded = Loaded(path)
+    faults = loaded.faults()
+    if as_json:
+        show.json(
+            [
+                {"file": f.file, "line": f.line, "object": f.object, "field": f.field, "message": f.message}
+                for f in faults
+            ]
+        )
+    else:
+        for fault in faults:
+            where = f"{fault.file}:{fault.line}: " if fault.file else ""
+            what = " ".join(part for part in (fault.object, fault.field) if part)
+            show.out.print(f"[bold]{escape(where)}[/][red]{escape(what)}[/]: {escape(fault.message)}", soft_wrap=True)
+        if not faults:
+            show.out.print(f"[green]{len(loaded.world)} objects are valid[/]")
+    raise SystemExit(1 if faults else 0)
+
+
+def translate_files(path: Path, *, as_json: bool) -> None:
+    """Print parts and statuses."""
+    loaded = Loaded(path)
+    for fault in loaded.source.faults:
+        show.err.print(f"[red]{escape(str(fault))}[/]")
+    value = rendered(loaded.translation)
+    if as_json:
+        show.json(value)
+    else:
+        show.out.print(
+            yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120), end="", markup=False, soft_wrap=True
+        )
+
+
+def rendered(translation: Translation) -> dict[str, Any]:
+    """A translation as plain values, secrets withheld."""
+    return {
+        "gateways": {
+            f"{namespace}/{name}": [msgspec.to_builtins(redacted(part)) for _, part in sorted(found.items())]
+            for (namespace, name), found in sorted(translation.parts.items())
+        },
+        "statuses": {
+            name: [as_dict(condition) for condition in said]
+            for ref, status in sorted(translation.statuses.items())
+            for name, said in parts(ref, status)
+        },
+    }
+
+
+def status_files(path: Path, *, as_json: bool) -> None:
+    """Print the statuses as a table."""
+    loaded = Loaded(path)
+    if as_json:
+        show.json(described(loaded.translation.statuses))
+        return
+    for fault in loaded.source.faults:
+        show.err.print(f"[red]{escape(str(fault))}[/]")
+    table = Table("object", "condition", "reason", "message", box=None, header_style="bold", pad_edge=False)
+    last: Ref | str = ""
+    for ref, status in sorted(loaded.translation.statuses.items()):
+        for name, said in parts(ref, status):
+            for condition in said:
+                colour = "green" if is_healthy(condition) else "red"
+                state = f"[{colour}]{condition.type}={condition.status}[/]"
+                table.add_row("" if name == last else name, state, condition.reason, escape(condition.message))
+                last = name
+    show.out.print(table)

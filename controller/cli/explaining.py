@@ -1,0 +1,84 @@
+"""`fsm explain`: the way of one request, from files or from a running data plane."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import msgspec
+from rich.markup import escape
+from rich.tree import Tree
+
+from controller.cli import show
+from controller.explain import Asked, Explanation, explain
+from gateway.snapshot import Part
+
+
+class Answer(msgspec.Struct):
+    """What a data plane's /snapshot says."""
+
+    parts: list[Part]
+
+
+def explain_request(url: str, *, path: Path | None, admin: str, method: str, headers: list[str], as_json: bool) -> None:
+    """Print the explanation; exit with 1 when the gateway itself would answer with an error."""
+    if (path is None) == (not admin):
+        raise SystemExit("give either --file, to ask YAML, or --admin, to ask a running data plane")
+    pairs = tuple((name.strip(), value.strip()) for name, _, value in (header.partition(":") for header in headers))
+    parts = _from_files(path) if path is not None else _from_admin(admin)
+    result = explain(parts, Asked(url, method, pairs))
+    if as_json:
+        show.json(result)
+    else:
+        show.out.print(_tree(result))
+    raise SystemExit(1 if result.status >= 400 or result.outcome.startswith("nothing") else 0)
+
+
+def _from_files(path: Path) -> list[Part]:
+    from controller.cli.check import Loaded
+
+    loaded = Loaded(path)
+    for fault in loaded.source.faults:
+        show.err.print(f"[red]{escape(str(fault))}[/]")
+    return [part for parts in loaded.translation.parts.values() for part in parts.values()]
+
+
+def _from_admin(admin: str) -> list[Part]:
+    address = admin if "//" in admin else f"http://{admin}"
+    if not address.startswith(("http://", "https://")):
+        raise SystemExit(f"{admin} is not an http address")
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/snapshot", timeout=10) as answer:  # noqa: S310
+            return msgspec.json.decode(answer.read(), type=Answer).parts
+    except urllib.error.URLError as error:
+        raise SystemExit(f"no data plane answers at {address}: {error.reason}") from None
+
+
+def _tree(result: Explanation) -> Tree:
+    colour = "red" if result.status >= 400 else "green"
+    tree = Tree(f"[bold]{escape(result.request)}[/] → [{colour}]{escape(result.outcome)}[/]")
+    for label, value in (
+        ("listener", result.listener),
+        ("hostname", result.hostname),
+        ("rule", result.rule),
+        ("match", result.match),
+    ):
+        if value:
+            tree.add(f"{label} [cyan]{escape(value)}[/]")
+    for one in result.filters:
+        tree.add(f"filter {escape(one)}")
+    for choice in result.choices:
+        leads = escape(choice.backend or "no backend")
+        if choice.status:
+            leads += f" [red]{choice.status}: {escape(choice.reason)}[/]"
+        else:
+            leads += f" [dim]{escape(', '.join(choice.endpoints))}[/]"
+        tree.add(f"{choice.share:.0%} {leads}")
+    for near in result.nearest:
+        branch = tree.add(f"near [cyan]{escape(near.rule)}[/] ({escape(near.match)})")
+        for text in near.failed:
+            branch.add(f"[red]{escape(text)}[/]")
+    for hint in result.hints:
+        tree.add(f"[yellow]{escape(hint)}[/]")
+    return tree

@@ -1,0 +1,105 @@
+"""`fsm run`: standalone mode in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import uvloop
+from rich.markup import escape
+
+from controller.cli.show import err
+from controller.documents import Fault
+from controller.standalone import Standalone, default_workers
+from gateway.snapshot import Change, Listener, Problem, key
+
+
+def run_files(path: Path, *, port_offset: int, workers: int | None, bind: str, admin: str, drain: float) -> None:
+    """Run until SIGINT or SIGTERM."""
+    code = uvloop.run(
+        _run(
+            Standalone(path, bind="" if bind == "0.0.0.0" else bind, port_offset=port_offset, workers=workers or default_workers()),
+            admin, drain, port_offset,
+        )
+    )  # fmt: skip
+    raise SystemExit(code)
+
+
+async def _run(standalone: Standalone, admin: str, drain: float, offset: int) -> int:
+    printer = Printer(offset)
+    standalone.on_applied = printer.applied
+    standalone.on_faults = printer.faults
+    standalone.workers.on_failure = lambda text: err.print(f"[red]{escape(text)}[/]")
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    host, _, port = admin.rpartition(":")
+    try:
+        await standalone.start((host, int(port)) if admin else None)
+    except OSError as error:
+        err.print(f"[red]The admin page cannot listen on {admin}: {error.strerror or error}[/]; see --admin")
+        await standalone.stop(grace=0)
+        return 1
+    listeners = [part for part in standalone.workers.parts.values() if isinstance(part, Listener)]
+    refused = {problem.part for problem in standalone.workers.problems}
+    if listeners and all(listener.name in refused for listener in listeners):
+        await standalone.stop(grace=0)
+        return 1
+    if not listeners:
+        err.print("[yellow]No valid listener yet; waiting for the files to have one (fsm status says why).[/]")
+    for listener in listeners:
+        scheme = listener.protocol.lower()
+        err.print(f"[bold]{scheme}://{standalone_host(standalone)}:{listener.port + offset}[/] {listener.name}")
+    if admin:
+        err.print(f"[dim]admin {standalone.admin.address}[/]")
+    await stop.wait()
+    err.print("[dim]draining[/]")
+    await standalone.stop(grace=drain)
+    return 0
+
+
+def standalone_host(standalone: Standalone) -> str:
+    """The address to tell people."""
+    addresses: tuple[str, ...] = standalone.world.read(("setting", "addresses"))
+    return "127.0.0.1" if addresses[0] == "0.0.0.0" else addresses[0]
+
+
+class Printer:
+    """Tells what happens, a line each."""
+
+    def __init__(self, offset: int) -> None:
+        self._offset = offset
+        self._faults: set[Fault] = set()
+
+    def applied(self, change: Change, seconds: float, problems: tuple[Problem, ...]) -> None:
+        """A change is in force."""
+        names = [f"{kind} {name}" for kind, name in map(key, change.put)] + [f"-{k} {name}" for k, name in change.drop]
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        err.print(
+            f"[dim]{time.strftime('%H:%M:%S')}[/] in force after [green]{seconds * 1000:.1f} ms[/]: {escape(shown)}"
+        )
+        for problem in problems:
+            err.print(f"[red]{escape(problem.part)}: {escape(problem.message)}[/]{self._way_out(problem.message)}")
+
+    def faults(self, faults: list[Fault]) -> None:
+        """What is wrong with the files has changed."""
+        for fault in faults:
+            if fault not in self._faults:
+                err.print(f"[red]{escape(str(fault))}[/]")
+        if self._faults and not faults:
+            err.print("[green]all files are good again[/]")
+        elif faults and not self._faults.issuperset(faults):
+            err.print("[yellow]the last good state of these objects stays in force[/]")
+        self._faults = set(faults)
+
+    def _way_out(self, message: str) -> str:
+        if "below 1024" in message:
+            return (
+                "\n  Ways out: --port-offset 8000 (port 80 becomes 8080); or run as root; or let everybody use low"
+                "\n  ports: sysctl -w net.ipv4.ip_unprivileged_port_start=80"
+            )
+        if "in use" in message:
+            return "\n  Another --port-offset avoids it."
+        return ""

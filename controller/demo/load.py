@@ -1,0 +1,95 @@
+"""Steady load: a fixed rate over a few keep-alive connections, every answer looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+
+VERSION = re.compile(rb"ver: ([^\n<]+)")
+
+
+@dataclass
+class Tally:
+    """Answers to the requests sent since it was begun."""
+
+    began: float = field(default_factory=time.monotonic)
+    versions: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def requests(self) -> int:
+        """How many."""
+        return sum(self.versions.values()) + len(self.failures)
+
+    def share(self, version: str) -> float:
+        """Percent of the good answers that came from a version."""
+        good = sum(self.versions.values())
+        return 100 * self.versions.get(version, 0) / good if good else 0.0
+
+    def quantile(self, q: float) -> float:
+        """Milliseconds within which this part of the answers came."""
+        ordered = sorted(self.seconds)
+        return ordered[min(int(len(ordered) * q), len(ordered) - 1)] * 1000 if ordered else 0.0
+
+
+class Load:
+    """Requests at a rate, until cancelled. `tally` may be replaced at any time."""
+
+    def __init__(
+        self, host: str, port: int, name: str, *, rate: int, connections: int = 8, path: str = "/callme"
+    ) -> None:
+        self._where = (host, port)
+        self._request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: fsm-demo\r\nAccept: */*\r\n\r\n".encode()
+        self._rate = rate
+        self._connections = connections
+        self.tally = Tally()
+        self.total = Tally()
+
+    async def run(self) -> None:
+        """Every connection sends its part of the rate, evenly spread."""
+        async with asyncio.TaskGroup() as group:
+            for index in range(self._connections):
+                group.create_task(self._send(index))
+
+    async def _send(self, index: int) -> None:
+        interval = self._connections / self._rate
+        due = time.monotonic() + interval * index / self._connections
+        reader: asyncio.StreamReader | None = None
+        writer: asyncio.StreamWriter | None = None
+        while True:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due = max(due + interval, time.monotonic() - 1)
+            tally, sent = self.tally, time.monotonic()
+            try:
+                if reader is None or writer is None:
+                    reader, writer = await asyncio.open_connection(*self._where)
+                async with asyncio.timeout(10):
+                    status, version, close = await _exchange(reader, writer, self._request)
+                if close:
+                    writer.close()
+                    reader = writer = None
+                problem = "" if status == 200 and version else f"status {status}"
+            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+                reader = writer = None
+                problem, version = type(error).__name__, ""
+            for one in (tally, self.total):
+                if problem:
+                    one.failures.append(problem)
+                else:
+                    one.versions[version] = one.versions.get(version, 0) + 1
+                    one.seconds.append(time.monotonic() - sent)
+
+
+async def _exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+) -> tuple[int, str, bool]:
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    lower = head.lower()
+    length = re.search(rb"content-length: *(\d+)", lower)
+    body = await reader.readexactly(int(length.group(1))) if length else b""
+    version = VERSION.search(body)
+    return int(head[9:12]), version.group(1).decode().strip() if version else "", b"connection: close" in lower

@@ -1,0 +1,138 @@
+"""Kubernetes YAML with the line of every field, so that an error can point at it.
+
+Reads what kubectl reads: several documents a file, Lists, JSON. Refuses duplicate keys, as kubectl does, and
+keeps timestamps as the text that they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import yaml
+
+Path: TypeAlias = tuple[str | int, ...]
+
+
+class Loader(yaml.CSafeLoader):
+    """Safe YAML without timestamps."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong: where, with which object and field, and in words that say what would work."""
+
+    file: str
+    line: int
+    message: str
+    object: str = ""
+    field: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        what = ": ".join(part for part in (self.object, self.field, self.message) if part)
+        return f"{where}: {what}"
+
+
+@dataclass
+class Document:
+    """One object as it was written, and the line of each of its fields."""
+
+    file: str
+    value: dict[str, Any]
+    lines: dict[Path, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The object in words."""
+        meta = self.value.get("metadata")
+        meta = meta if isinstance(meta, dict) else {}
+        namespace = meta.get("namespace")
+        name = f"{namespace}/{meta.get('name', '?')}" if namespace else str(meta.get("name", "?"))
+        return f"{self.value.get('kind', 'object')} {name}"
+
+    def line(self, path: Path = ()) -> int:
+        """The line of a field, or of the nearest one around it that exists."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 0)
+
+    def fault(self, path: Path, message: str) -> Fault:
+        """A fault of one field."""
+        return Fault(self.file, self.line(path), message, self.name, spelled(path))
+
+
+def spelled(path: Path) -> str:
+    """A path as people write it: spec.rules[0].backendRefs[1].port."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def read(text: str, file: str) -> Iterator[Document | Fault]:
+    """The documents of a file, in order; a fault where one cannot be read. YAML that does not parse ends it."""
+    loader = Loader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            yield from _documents(node, loader, file)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        words = ", ".join(part for part in (error.context, error.problem) if part)
+        yield Fault(file, mark.line + 1 if mark else 0, f"not YAML: {words}")
+    except yaml.YAMLError as error:
+        yield Fault(file, 0, f"not YAML: {error}")
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
+class _DuplicateKeyError(Exception):
+    def __init__(self, line: int, key: str) -> None:
+        super().__init__(key)
+        self.line = line
+        self.key = key
+
+
+def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document | Fault]:
+    lines: dict[Path, int] = {}
+    try:
+        value = _build(node, loader, (), lines)
+    except _DuplicateKeyError as error:
+        yield Fault(file, error.line, f'"{error.key}" is given twice; keep one')
+        return
+    if value is None:
+        return
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        yield Fault(file, node.start_mark.line + 1, "not a Kubernetes object: apiVersion, kind and metadata are needed")
+        return
+    if value["kind"] == "List" and isinstance(value.get("items"), list):
+        for index, item in enumerate(value["items"]):
+            inner = {path[2:]: line for path, line in lines.items() if path[:2] == ("items", index)}
+            yield Document(file, item, inner)
+        return
+    yield Document(file, value, lines)
+
+
+def _build(node: yaml.Node, loader: Loader, path: Path, lines: dict[Path, int]) -> Any:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        loader.flatten_mapping(node)
+        result: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+            if key in result:
+                raise _DuplicateKeyError(key_node.start_mark.line + 1, str(key))
+            lines[*path, key] = key_node.start_mark.line + 1
+            result[key] = _build(value_node, loader, (*path, key), lines)
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(item, loader, (*path, index), lines) for index, item in enumerate(node.value)]
+    return loader.construct_object(node)  # type: ignore[no-untyped-call]

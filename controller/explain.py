@@ -1,0 +1,220 @@
+"""Why a request gets the answer that it gets: the way through listener, hostname, rule, match and backend.
+
+Runs the data plane's own matching on the parts of a snapshot, so it cannot disagree with what traffic meets.
+Where nothing matches it says what came nearest, and why that did not match either.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from controller.barrier import shares
+from gateway import routing
+from gateway.filters import redirect
+from gateway.http1 import Field, Request
+from gateway.routing import Entry, HostRules, Table, bare
+from gateway.snapshot import Backend, Fault, Listener, Match, Part, Redirect, Rule, Target
+
+NEAREST = 3
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A request in question."""
+
+    url: str
+    method: str = "GET"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """One target of the rule: its share of the traffic, and what it leads to."""
+
+    share: float
+    backend: str = ""
+    endpoints: tuple[str, ...] = ()
+    status: int = 0  # what it answers by itself; 0: the backend answers
+    reason: str = ""
+
+
+class Near(msgspec.Struct, frozen=True):
+    """A match that failed, and each condition that did."""
+
+    rule: str
+    match: str
+    failed: tuple[str, ...]
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """The way of one request."""
+
+    request: str
+    outcome: str
+    status: int  # what the gateway answers by itself; 0: a backend answers
+    listener: str = ""
+    hostname: str = ""
+    rule: str = ""
+    match: str = ""
+    filters: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    nearest: tuple[Near, ...] = ()
+    hints: tuple[str, ...] = ()
+
+
+def explain(parts: Iterable[Part], asked: Asked) -> Explanation:
+    """Follow a request through a snapshot."""
+    every = list(parts)
+    request, port = _request(asked)
+    said = f"{asked.method} {asked.url}"
+    listeners = [part for part in every if isinstance(part, Listener)]
+    here = [listener for listener in listeners if listener.port == port]
+    if not here:
+        ports = sorted({listener.port for listener in listeners})
+        hint = f"listeners are on port {', '.join(map(str, ports))}" if ports else "there is no listener at all"
+        return Explanation(said, f"nothing listens on port {port}", 0, hints=(hint,))
+    table = _table(every, here)
+    owner = table.listener(request.host)
+    if owner is None:
+        hostnames = [listener.hostname for listener in here]
+        return Explanation(
+            said, "404: no listener is for this hostname", 404, hints=tuple(_close(bare(request.host), hostnames))
+        )
+    entry = table.find(request)
+    if entry is None:
+        return _not_found(said, request, owner, table)
+    rule: Rule = entry.route
+    hostname = next(
+        name for name in table.matching(request.host) if any(e is entry for e in table.hosts[owner, name].entries())
+    )
+    choices = tuple(_choices(rule, {part.name: part for part in every if isinstance(part, Backend)}))
+    outcome, status = _outcome(rule, choices, request, entry, here[0])
+    return Explanation(
+        said, outcome, status, owner, hostname or "*", rule.name, spelled(entry.match),
+        tuple(_filter(one) for one in rule.filters), choices,
+    )  # fmt: skip
+
+
+def _request(asked: Asked) -> tuple[Request, int]:
+    url = urlsplit(asked.url if "//" in asked.url else f"http://{asked.url}")
+    port = url.port or (443 if url.scheme == "https" else 80)
+    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    fields = [
+        Field(0, name.lower().encode(), value.encode(), f"{name}: {value}".encode()) for name, value in asked.headers
+    ]
+    request = Request(asked.method.encode(), target.encode(), False, fields)
+    host = next((value for name, value in asked.headers if name.lower() == "host"), url.hostname or "")
+    request.host = host.encode()
+    return request, port
+
+
+def _table(every: list[Part], here: list[Listener]) -> Table[Rule]:
+    names = {listener.name for listener in here}
+    entries: dict[routing.HostKey, list[Entry[Rule]]] = {}
+    for part in every:
+        if isinstance(part, Rule):
+            for at in part.at:
+                if at.listener in names:
+                    made = [Entry(match, part.order, part) for match in part.matches]
+                    entries.setdefault((at.listener, at.hostname), []).extend(made)
+    hosts = {where: HostRules(found) for where, found in entries.items()}
+    return Table({listener.hostname: listener.name for listener in here}, hosts)
+
+
+def _choices(rule: Rule, backends: dict[str, Backend]) -> Iterable[Choice]:
+    total = sum(target.weight for target in rule.targets)
+    for target in rule.targets:
+        share = target.weight / total if total else 0.0
+        if target.fault:
+            yield Choice(share, target.backend, (), target.fault, target.reason)
+            continue
+        found = backends.get(target.backend)
+        endpoints = tuple(f"{e.address}:{e.port}" for e in found.endpoints) if found else ()
+        if endpoints:
+            yield Choice(share, target.backend, endpoints)
+        else:
+            yield Choice(share, target.backend, (), 503, "no endpoint is ready")
+
+
+def _outcome(
+    rule: Rule, choices: tuple[Choice, ...], request: Request, entry: Entry[Rule], listener: Listener
+) -> tuple[str, int]:
+    for one in rule.filters:
+        if isinstance(one, Redirect):
+            where = redirect.build(one)(request, entry.prefix, listener.protocol.lower(), listener.port)
+            return f"{one.status}: redirected to {where.decode('latin-1')}", one.status
+        if isinstance(one, Fault):
+            return f"{one.status}: {one.reason}", one.status
+    alive = [choice for choice in choices if choice.share]
+    if not alive:
+        return "500: the rule has no backend with a weight", 500
+    failing = [choice for choice in alive if choice.status]
+    if len(failing) == len(alive):
+        return f"{failing[0].status}: {failing[0].reason}", failing[0].status
+    names = " or ".join(choice.backend for choice in alive if not choice.status)
+    if failing:
+        part = sum(choice.share for choice in failing)
+        return f"answered by {names}; but {part:.0%} of such requests fail: {failing[0].reason}", 0
+    return f"answered by {names}", 0
+
+
+def _not_found(said: str, request: Request, owner: str, table: Table[Rule]) -> Explanation:
+    names = table.matching(request.host)
+    if not names:
+        known = [hostname for listener, hostname in table.hosts if listener == owner]
+        hints = _close(bare(request.host), known)
+        return Explanation(said, "404: no route is for this hostname", 404, owner, hints=tuple(hints))
+    near: list[tuple[int, Near]] = []
+    for name in names:
+        for entry in table.hosts[owner, name].entries():
+            failed = tuple(why_not(entry, request))
+            near.append((len(failed), Near(entry.route.name, spelled(entry.match), failed)))
+    near.sort(key=lambda pair: pair[0])
+    outcome = "404: the hostname has rules, but none matches"
+    return Explanation(said, outcome, 404, owner, names[0] or "*", nearest=tuple(one for _, one in near[:NEAREST]))
+
+
+def why_not(entry: Entry[Rule], request: Request) -> Iterable[str]:
+    """Each condition of a match that a request fails, with what was found."""
+    match = entry.match
+    if not HostRules([entry]).candidates(request.path):
+        yield f"path {match.path.kind} {match.path.value}: found {request.path.decode('latin-1')}"
+    if match.method and match.method.encode() != request.method:
+        yield f"method {match.method}: found {request.method.decode()}"
+    for kind, matchers in (("header", match.headers), ("query", match.query)):
+        for one in matchers:
+            only = Match(headers=(one,)) if kind == "header" else Match(query=(one,))
+            condition = Entry(only, entry.route.order, entry.route).condition
+            if condition is not None and not condition(request):
+                found = request.value(one.name.lower().encode()) if kind == "header" else request.query or None
+                what = found.decode("latin-1") if found is not None else "none"
+                yield f"{kind} {one.name} {'~' if one.regex else '='} {one.value}: found {what}"
+
+
+def _close(host: str, known: list[str]) -> list[str]:
+    near = difflib.get_close_matches(host, known, NEAREST, 0.5) or sorted(set(known))[:NEAREST]
+    hints = [f"known hostnames: {', '.join(name or '*' for name in near)}"] if near else ["no hostname is known here"]
+    if any(name == f"*.{host}" for name in known):
+        hints.append(f"*.{host} stands for one or more labels before {host}, not for {host} itself")
+    return hints
+
+
+def spelled(match: Match) -> str:
+    """A match in one line."""
+    words = [match.method] if match.method else []
+    words.append(f"{match.path.kind} {match.path.value}")
+    words += [f"header {m.name}{'~' if m.regex else '='}{m.value}" for m in match.headers]
+    words += [f"query {m.name}{'~' if m.regex else '='}{m.value}" for m in match.query]
+    return ", ".join(words)
+
+
+def _filter(one: Any) -> str:
+    fields = msgspec.to_builtins(one)
+    kind = fields.pop("type", type(one).__name__)
+    return f"{kind} {msgspec.json.encode(fields).decode()}" if fields else str(kind)
+
+
+__all__ = ["Asked", "Choice", "Explanation", "Near", "Target", "explain", "shares"]

@@ -1,0 +1,252 @@
+"""The file provider: a file or directory of YAML, kept in a world, and followed as it changes.
+
+`FileSource.load` is the whole truth of one look: it re-reads files that differ from last time and leaves the
+rest alone. A file that is broken keeps the objects of its last good state; a broken object keeps its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from controller.documents import Document, Fault, read
+from controller.objects import (
+    CONTROLLER,
+    GATEWAY_CLASS,
+    AnyObject,
+    GatewayClass,
+    GatewayClassSpec,
+    Meta,
+    Namespace,
+    Ref,
+)
+from controller.validate import Valid, validate
+from controller.world import World
+
+SUFFIXES = (".yaml", ".yml", ".json")
+MAX_BYTES = 16 << 20  # of one file
+CLOSING_IS_SEEN = sys.platform == "linux"  # inotify says when a writer closes a file
+
+
+class Stamp(NamedTuple):
+    """What tells one state of a file from another."""
+
+    inode: int
+    modified: int
+    size: int
+
+
+class Origin(NamedTuple):
+    """Where an object was written."""
+
+    file: str
+    line: int
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file's name says YAML, and is not an editor's or a mount's own."""
+    return path.suffix in SUFFIXES and not path.name.startswith((".", "#")) and not path.name.endswith("~")
+
+
+class FileSource:
+    """See the module."""
+
+    def __init__(self, root: Path, world: World) -> None:
+        self._root = root
+        self._world = world
+        self._stamps: dict[Path, Stamp] = {}
+        self._objects: dict[Path, dict[Ref, AnyObject]] = {}  # the last good state of each file
+        self._faults: dict[Path, list[Fault]] = {}
+        self.origins: dict[Ref, Origin] = {}
+
+    @property
+    def faults(self) -> list[Fault]:
+        """All that is wrong now."""
+        return [fault for path in sorted(self._faults) for fault in self._faults[path]]
+
+    def load(self, only: set[Path] | None = None) -> bool:
+        """Look at every file, or `only` at some; True when something was read anew or is gone."""
+        found = self._find() if only is None else {**self._stamps, **self._stamped(only)}
+        for path in only or ():
+            if not path.exists():
+                found.pop(path, None)
+        changed = [path for path, stamp in found.items() if self._stamps.get(path) != stamp]
+        gone = self._stamps.keys() - found.keys()
+        if not changed and not gone and self._stamps:
+            return False
+        for path in gone:
+            for store in (self._stamps, self._objects, self._faults):
+                store.pop(path, None)
+        for path in changed:
+            self._stamps[path] = found[path]
+            self._read(path)
+        self._publish()
+        return True
+
+    def _find(self) -> dict[Path, Stamp]:
+        return self._stamped([self._root] if not self._root.is_dir() else self._walk())
+
+    def _stamped(self, paths: Iterable[Path]) -> dict[Path, Stamp]:
+        found: dict[Path, Stamp] = {}
+        for path in paths:
+            try:
+                status = path.stat()  # of what a link leads to: that is what a ConfigMap mount swaps
+            except OSError:
+                continue
+            if not status.st_size and path in self._stamps:
+                found[path] = self._stamps[path]  # emptied to be written anew; its old state holds until then
+            else:
+                found[path] = Stamp(status.st_ino, status.st_mtime_ns, status.st_size)
+        return found
+
+    def _walk(self) -> list[Path]:
+        result: list[Path] = []
+        for folder, folders, names in os.walk(self._root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            result += [path for name in sorted(names) if is_ours(path := Path(folder, name))]
+        return result
+
+    def _read(self, path: Path) -> None:
+        file = str(path)
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                self._faults[path] = [Fault(file, 0, f"larger than {MAX_BYTES >> 20} MiB; split it")]
+                return
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            self._faults[path] = [Fault(file, 0, f"cannot be read: {error}")]
+            return
+        faults: list[Fault] = []
+        good: dict[Ref, AnyObject] = {}
+        kept = self._objects.get(path, {})
+        for item in read(text, file):
+            if isinstance(item, Fault):
+                # From here on nothing is sure: everything that the file said before stays in force.
+                faults.append(item)
+                good = {**kept, **good}
+                continue
+            self._take(item, kept, good, faults)
+        self._objects[path] = good
+        self._faults[path] = faults
+        if not faults:
+            self._faults.pop(path, None)
+
+    def _take(
+        self, document: Document, kept: dict[Ref, AnyObject], good: dict[Ref, AnyObject], faults: list[Fault]
+    ) -> None:
+        result = validate(document)
+        if isinstance(result, Valid):
+            ref = result.object.ref
+            if ref in good:
+                faults.append(document.fault((), "is defined twice in this file; the first one counts"))
+                return
+            good[ref] = result.object
+            self.origins[ref] = Origin(document.file, document.line())
+        elif result is not None:
+            faults += result
+            meta = document.value.get("metadata") or {}
+            for ref, old in kept.items():
+                if (ref.kind, ref.name) == (document.value["kind"], meta.get("name")):
+                    good[ref] = old
+
+    def _publish(self) -> None:
+        """Bring the world to what all files together say."""
+        said: dict[Ref, AnyObject] = {}
+        for path in sorted(self._objects):
+            for ref, obj in self._objects[path].items():
+                if ref in said:
+                    first = self.origins[ref].file
+                    fault = Fault(str(path), 0, f"is defined in {first} already; that one counts", str(ref))
+                    if fault not in self._faults.setdefault(path, []):
+                        self._faults[path].append(fault)
+                    continue
+                said[ref] = obj
+        for obj in implied(said):
+            said.setdefault(obj.ref, obj)
+        for ref in [obj.ref for obj in self._world if obj.ref not in said]:
+            self._world.drop(ref)
+        for obj in said.values():
+            self._world.put(obj)
+
+
+def implied(said: dict[Ref, AnyObject]) -> list[AnyObject]:
+    """What a cluster would have made by itself: the namespaces in use, and our GatewayClass."""
+    namespaces = {ref.namespace for ref in said if ref.namespace}
+    result: list[AnyObject] = []
+    for name in sorted(namespaces):
+        labels = {"kubernetes.io/metadata.name": name}
+        written = said.get(Ref("Namespace", "", name))
+        if written is not None:
+            labels |= written.metadata.labels
+            said[written.ref] = Namespace(Meta(name=name, labels=labels))
+        else:
+            result.append(Namespace(Meta(name=name, labels=labels)))
+    result.append(GatewayClass(Meta(name=GATEWAY_CLASS), GatewayClassSpec(CONTROLLER)))
+    return result
+
+
+class Watcher:
+    """Says when something below a root has changed: `changed` is called, in the loop's thread, with the files
+    concerned, or None when only a look at everything can tell."""
+
+    def __init__(self, root: Path, call: Callable[[Callable[[], None]], object], changed: Callable[[], None]) -> None:
+        self._root = root
+        self._call = call  # runs a function in the loop's thread: loop.call_soon_threadsafe
+        self._changed = changed
+        self._files: set[Path] = set()
+        self._all = False
+        self._observer = Observer()
+        handler = _Handler(self._seen)
+        folder = root if root.is_dir() else root.parent
+        self._observer.schedule(handler, str(folder), recursive=root.is_dir())
+        # What links lead to is watched as well: a link to a file elsewhere changes there.
+        links = [path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_symlink()]
+        for target in {path.resolve().parent for path in links}:
+            if target.is_dir() and not target.is_relative_to(folder.resolve()):
+                self._observer.schedule(handler, str(target), recursive=False)
+        self._observer.start()
+
+    def take(self) -> set[Path] | None:
+        """What has changed since the last time; None means: look at everything."""
+        files, self._files = self._files, set()
+        everything, self._all = self._all, False
+        return None if everything else files
+
+    def stop(self) -> None:
+        """End the watching thread."""
+        self._observer.stop()
+        self._observer.join()
+
+    def _seen(self, paths: list[Path] | None) -> None:
+        self._call(lambda: self._note(paths))
+
+    def _note(self, paths: list[Path] | None) -> None:
+        if paths is None:
+            self._all = True
+        else:
+            self._files.update(path for path in paths if path == self._root or self._root.is_dir())
+        if self._all or self._files:
+            self._changed()
+
+
+class _Handler(FileSystemEventHandler):
+    """Turns events into files to look at. Where closing is seen (Linux), a file is read when it is whole."""
+
+    def __init__(self, seen: Callable[[list[Path] | None], None]) -> None:
+        self._seen = seen
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        kind = event.event_type
+        if kind in ("opened", "closed_no_write") or (kind == "modified" and (CLOSING_IS_SEEN or event.is_directory)):
+            return
+        paths = [Path(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
+        if event.is_directory or any(path.is_symlink() or path.name.startswith("..") for path in paths):
+            self._seen(None)
+        elif ours := [path for path in paths if is_ours(path)]:
+            self._seen(ours)

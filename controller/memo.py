@@ -1,0 +1,140 @@
+"""Values worked out from a world, remembered together with what they read (absences included).
+
+A function of (view, *arguments) reads the world and other such functions through the view. When keys of the
+world change, only values that read them, directly or through others, are looked at again, and only if what
+they read has really changed are they worked out again: an equal result stops the wave there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from controller.objects import AnyObject, Ref
+from controller.world import Key, World
+
+P = ParamSpec("P")
+R = TypeVar("R")
+O = TypeVar("O")
+
+
+class Cell:
+    """A remembered value: what it read, when it was worked out, and when it last became different."""
+
+    __slots__ = ("changed", "computed", "reads", "value")
+
+    def __init__(self) -> None:
+        self.value: Any = None
+        self.reads: dict[Key, None] = {}
+        self.computed = 0
+        self.changed = 0
+
+
+class View:
+    """Reads that are remembered."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._now = 1
+        self._cells: dict[Key, Cell] = {}
+        self._readers: dict[Key, set[Key]] = {}
+        self._leaf_changed: dict[Key, int] = {}
+        self._stale: set[Key] = set()
+        self._stack: list[Cell] = []
+        self._names: list[Key] = []
+        self.computed = 0  # how many values were worked out, for tests and for the curious
+
+    # --- for translating functions ---
+
+    def get(self, type_: type[O], namespace: str, name: str) -> O | None:
+        """One object, or None."""
+        found: AnyObject | None = self._read(("object", Ref(type_.__name__, namespace, name)))
+        return cast("O | None", found)
+
+    def index(self, *key: Any) -> tuple[Ref, ...]:
+        """The Refs under an index key."""
+        return cast("tuple[Ref, ...]", self._read(key))
+
+    def note(self, *key: Any) -> Any:
+        """A note, or () where there is none."""
+        return self._read(key)
+
+    def call(self, function: Callable[Concatenate[View, P], R], *arguments: P.args, **_: P.kwargs) -> R:
+        """The function's value for these arguments, worked out only if what it read has changed."""
+        return cast("R", self._read((function, *arguments)))
+
+    # --- for who drives ---
+
+    def update(self, changed: Iterable[Key]) -> set[Key]:
+        """Note that these keys of the world changed; returns every remembered value that may be affected."""
+        self._now += 1
+        wave = list(changed)
+        for key in wave:
+            self._leaf_changed[key] = self._now
+        affected: set[Key] = set()
+        while wave:
+            for reader in self._readers.get(wave.pop(), ()):
+                if reader not in affected:
+                    affected.add(reader)
+                    wave.append(reader)
+        self._stale |= affected
+        return affected
+
+    def forget(self, key: Key) -> None:
+        """Drop a value that nobody asks for any more, and what only it needed."""
+        if self._readers.get(key):
+            return
+        cell = self._cells.pop(key, None)
+        self._stale.discard(key)
+        self._readers.pop(key, None)
+        if cell is not None:
+            for read in cell.reads:
+                self._readers.get(read, set()).discard(key)
+                if callable(read[0]):
+                    self.forget(read)
+
+    # --- inside ---
+
+    def _read(self, key: Key) -> Any:
+        if self._stack:
+            self._stack[-1].reads[key] = None
+            self._readers.setdefault(key, set()).add(self._names[-1])
+        if not callable(key[0]):
+            return self.world.read(key)
+        return self._ensure(key).value
+
+    def _ensure(self, key: Key) -> Cell:
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = Cell()
+            self._compute(key, cell)
+        elif key in self._stale:
+            self._stale.discard(key)
+            if any(self._changed_at(read) > cell.computed for read in cell.reads):
+                self._compute(key, cell)
+            else:
+                cell.computed = self._now
+        return cell
+
+    def _changed_at(self, key: Key) -> int:
+        return self._ensure(key).changed if callable(key[0]) else self._leaf_changed.get(key, 0)
+
+    def _compute(self, key: Key, cell: Cell) -> None:
+        before = cell.reads
+        cell.reads = {}
+        self._stack.append(cell)
+        self._names.append(key)
+        try:
+            value = key[0](self, *key[1:])
+        finally:
+            self._stack.pop()
+            self._names.pop()
+        self.computed += 1
+        for read in before.keys() - cell.reads.keys():
+            self._readers.get(read, set()).discard(key)
+            if callable(read[0]):
+                self.forget(read)
+        if value != cell.value or cell.computed == 0:
+            cell.value = value
+            cell.changed = self._now
+        cell.computed = self._now

@@ -1,0 +1,566 @@
+"""The Kubernetes objects that we read, typed, with the API's defaults; what we do not read is not kept.
+
+Two objects that differ only in what is left out here (resourceVersion, managedFields, status, annotations) are
+equal, so equality says whether a change matters. Field names and defaults are those of the Gateway API v1.7.0
+and of Kubernetes' core/v1 and discovery.k8s.io/v1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+GATEWAY_GROUP: Final = "gateway.networking.k8s.io"
+CONTROLLER: Final = "flomesh.io/gateway-controller"
+GATEWAY_CLASS: Final = "fsm-gateway-cls"
+
+
+class Ref(NamedTuple):
+    """What names an object. Versions do not: v1 and v1beta1 are two spellings of one object."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+class Struct(msgspec.Struct, frozen=True, rename="camel"):
+    """A frozen value with Kubernetes' spelling of its fields."""
+
+
+class Meta(Struct, frozen=True):
+    """ObjectMeta."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    creation_timestamp: str = ""
+    deletion_timestamp: str = ""
+    labels: dict[str, str] = {}
+
+
+class Object(Struct, frozen=True):
+    """What every object has."""
+
+    metadata: Meta = Meta()
+
+    @property
+    def ref(self) -> Ref:
+        """What names this object."""
+        return Ref(type(self).__name__, self.metadata.namespace, self.metadata.name)
+
+
+# --- selectors --------------------------------------------------------------------------------------------
+
+
+class Requirement(Struct, frozen=True):
+    """LabelSelectorRequirement."""
+
+    key: str = ""
+    operator: str = ""
+    values: tuple[str, ...] = ()
+
+
+class Selector(Struct, frozen=True):
+    """LabelSelector; an empty one selects everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        """Whether an object with these labels is selected."""
+        return all(labels.get(k) == v for k, v in self.match_labels.items()) and all(
+            _requirement_holds(requirement, labels) for requirement in self.match_expressions
+        )
+
+
+def _requirement_holds(requirement: Requirement, labels: dict[str, str]) -> bool:
+    value = labels.get(requirement.key)
+    match requirement.operator:
+        case "In":
+            return value in requirement.values
+        case "NotIn":
+            return value not in requirement.values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case _:
+            return False
+
+
+# --- Gateway API ------------------------------------------------------------------------------------------
+
+
+class ParametersRef(Struct, frozen=True):
+    """LocalParametersReference and ParametersReference."""
+
+    group: str = ""
+    kind: str = ""
+    name: str = ""
+    namespace: str = ""
+
+
+class GatewayClassSpec(Struct, frozen=True):
+    """GatewayClassSpec."""
+
+    controller_name: str = ""
+    parameters_ref: ParametersRef | None = None
+
+
+class GatewayClass(Object, frozen=True):
+    """gateway.networking.k8s.io GatewayClass."""
+
+    spec: GatewayClassSpec = GatewayClassSpec()
+
+
+class SecretRef(Struct, frozen=True):
+    """SecretObjectReference."""
+
+    name: str
+    group: str = ""
+    kind: str = "Secret"
+    namespace: str = ""
+
+
+class ListenerTLS(Struct, frozen=True):
+    """ListenerTLSConfig."""
+
+    mode: str = "Terminate"
+    certificate_refs: tuple[SecretRef, ...] = ()
+
+
+class RouteNamespaces(Struct, frozen=True):
+    """RouteNamespaces."""
+
+    from_: str = msgspec.field(default="Same", name="from")
+    selector: Selector | None = None
+
+
+class RouteKind(Struct, frozen=True):
+    """RouteGroupKind."""
+
+    kind: str
+    group: str = GATEWAY_GROUP
+
+
+class AllowedRoutes(Struct, frozen=True):
+    """AllowedRoutes."""
+
+    namespaces: RouteNamespaces = RouteNamespaces()
+    kinds: tuple[RouteKind, ...] = ()
+
+
+class GatewayListener(Struct, frozen=True):
+    """Listener of a Gateway."""
+
+    name: str
+    port: int
+    protocol: str
+    hostname: str = ""
+    tls: ListenerTLS | None = None
+    allowed_routes: AllowedRoutes = AllowedRoutes()
+
+
+class Infrastructure(Struct, frozen=True):
+    """GatewayInfrastructure."""
+
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    parameters_ref: ParametersRef | None = None
+
+
+class GatewayAddress(Struct, frozen=True):
+    """GatewaySpecAddress."""
+
+    type: str = "IPAddress"
+    value: str = ""
+
+
+class GatewaySpec(Struct, frozen=True):
+    """GatewaySpec."""
+
+    gateway_class_name: str = ""
+    listeners: tuple[GatewayListener, ...] = ()
+    addresses: tuple[GatewayAddress, ...] = ()
+    infrastructure: Infrastructure = Infrastructure()
+
+
+class Gateway(Object, frozen=True):
+    """gateway.networking.k8s.io Gateway."""
+
+    spec: GatewaySpec = GatewaySpec()
+
+
+class ParentRef(Struct, frozen=True, omit_defaults=True):
+    """ParentReference. Group and kind are always written, as the API server defaults them."""
+
+    name: str
+    group: str | None = None
+    kind: str | None = None
+    namespace: str | None = None
+    section_name: str | None = None
+    port: int | None = None
+
+
+class PathMatch(Struct, frozen=True):
+    """HTTPPathMatch."""
+
+    type: str = "PathPrefix"
+    value: str = "/"
+
+
+class ValueMatch(Struct, frozen=True):
+    """HTTPHeaderMatch and HTTPQueryParamMatch."""
+
+    name: str
+    value: str
+    type: str = "Exact"
+
+
+class HTTPMatch(Struct, frozen=True):
+    """HTTPRouteMatch."""
+
+    path: PathMatch = PathMatch()
+    headers: tuple[ValueMatch, ...] = ()
+    query_params: tuple[ValueMatch, ...] = ()
+    method: str = ""
+
+
+class NameValue(Struct, frozen=True):
+    """HTTPHeader."""
+
+    name: str
+    value: str
+
+
+class HeaderFilter(Struct, frozen=True):
+    """HTTPHeaderFilter."""
+
+    set: tuple[NameValue, ...] = ()
+    add: tuple[NameValue, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class PathModifier(Struct, frozen=True):
+    """HTTPPathModifier."""
+
+    type: str
+    replace_full_path: str | None = None
+    replace_prefix_match: str | None = None
+
+
+class RedirectFilter(Struct, frozen=True):
+    """HTTPRequestRedirectFilter."""
+
+    scheme: str = ""
+    hostname: str = ""
+    path: PathModifier | None = None
+    port: int = 0
+    status_code: int = 302
+
+
+class RewriteFilter(Struct, frozen=True):
+    """HTTPURLRewriteFilter."""
+
+    hostname: str = ""
+    path: PathModifier | None = None
+
+
+class ObjectReference(Struct, frozen=True):
+    """BackendObjectReference."""
+
+    name: str
+    group: str = ""
+    kind: str = "Service"
+    namespace: str = ""
+    port: int | None = None
+
+
+class Fraction(Struct, frozen=True):
+    """Fraction."""
+
+    numerator: int
+    denominator: int = 100
+
+
+class MirrorFilter(Struct, frozen=True):
+    """HTTPRequestMirrorFilter."""
+
+    backend_ref: ObjectReference
+    percent: int | None = None
+    fraction: Fraction | None = None
+
+
+class HTTPFilter(Struct, frozen=True):
+    """HTTPRouteFilter."""
+
+    type: str
+    request_header_modifier: HeaderFilter | None = None
+    response_header_modifier: HeaderFilter | None = None
+    request_mirror: MirrorFilter | None = None
+    request_redirect: RedirectFilter | None = None
+    url_rewrite: RewriteFilter | None = msgspec.field(default=None, name="urlRewrite")
+    extension_ref: ParametersRef | None = None
+
+
+class BackendRef(Struct, frozen=True):
+    """HTTPBackendRef."""
+
+    name: str
+    group: str = ""
+    kind: str = "Service"
+    namespace: str = ""
+    port: int | None = None
+    weight: int = 1
+    filters: tuple[HTTPFilter, ...] = ()
+
+
+class Timeouts(Struct, frozen=True):
+    """HTTPRouteTimeouts; Durations as text (GEP-2257)."""
+
+    request: str = ""
+    backend_request: str = ""
+
+
+class HTTPRule(Struct, frozen=True):
+    """HTTPRouteRule."""
+
+    name: str = ""
+    matches: tuple[HTTPMatch, ...] = (HTTPMatch(),)
+    filters: tuple[HTTPFilter, ...] = ()
+    backend_refs: tuple[BackendRef, ...] = ()
+    timeouts: Timeouts = Timeouts()
+
+
+class HTTPRouteSpec(Struct, frozen=True):
+    """HTTPRouteSpec."""
+
+    parent_refs: tuple[ParentRef, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    rules: tuple[HTTPRule, ...] = (HTTPRule(),)
+
+
+class HTTPRoute(Object, frozen=True):
+    """gateway.networking.k8s.io HTTPRoute."""
+
+    spec: HTTPRouteSpec = HTTPRouteSpec()
+
+
+class GrantFrom(Struct, frozen=True):
+    """ReferenceGrantFrom."""
+
+    group: str
+    kind: str
+    namespace: str
+
+
+class GrantTo(Struct, frozen=True):
+    """ReferenceGrantTo."""
+
+    group: str
+    kind: str
+    name: str = ""
+
+
+class ReferenceGrantSpec(Struct, frozen=True):
+    """ReferenceGrantSpec."""
+
+    from_: tuple[GrantFrom, ...] = msgspec.field(default=(), name="from")
+    to: tuple[GrantTo, ...] = ()
+
+
+class ReferenceGrant(Object, frozen=True):
+    """gateway.networking.k8s.io ReferenceGrant."""
+
+    spec: ReferenceGrantSpec = ReferenceGrantSpec()
+
+
+class ExternalHostname(Struct, frozen=True):
+    """The host that an XBackend stands for."""
+
+    hostname: str = ""
+
+
+class XBackendPort(Struct, frozen=True):
+    """The port of an XBackend."""
+
+    number: int = 0
+
+
+class XBackendSpec(Struct, frozen=True):
+    """XBackendSpec, of which backends by hostname are understood."""
+
+    type: str = ""
+    port: XBackendPort = XBackendPort()
+    external_hostname: ExternalHostname = ExternalHostname()
+    protocol: str = ""
+
+
+class XBackend(Object, frozen=True):
+    """gateway.networking.x-k8s.io XBackend."""
+
+    spec: XBackendSpec = XBackendSpec()
+
+
+# --- core -------------------------------------------------------------------------------------------------
+
+
+class ServicePort(Struct, frozen=True):
+    """ServicePort."""
+
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+    target_port: int | str = 0
+    app_protocol: str = ""
+
+
+class ServiceSpec(Struct, frozen=True):
+    """ServiceSpec."""
+
+    type: str = "ClusterIP"
+    ports: tuple[ServicePort, ...] = ()
+    selector: dict[str, str] = {}
+    external_name: str = ""
+
+
+class Ingress(Struct, frozen=True):
+    """LoadBalancerIngress."""
+
+    ip: str = ""
+    hostname: str = ""
+
+
+class LoadBalancer(Struct, frozen=True):
+    """LoadBalancerStatus."""
+
+    ingress: tuple[Ingress, ...] = ()
+
+
+class ServiceStatus(Struct, frozen=True):
+    """ServiceStatus."""
+
+    load_balancer: LoadBalancer = LoadBalancer()
+
+
+class Service(Object, frozen=True):
+    """core/v1 Service. Its status matters: the addresses of a Gateway's own Service are the Gateway's."""
+
+    spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
+
+
+class SliceConditions(Struct, frozen=True):
+    """EndpointConditions; unknown ready counts as ready, unknown serving as ready."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class TargetRef(Struct, frozen=True):
+    """The pod behind an endpoint."""
+
+    kind: str = ""
+    name: str = ""
+
+
+class SliceEndpoint(Struct, frozen=True):
+    """Endpoint of an EndpointSlice."""
+
+    addresses: tuple[str, ...] = ()
+    conditions: SliceConditions = SliceConditions()
+    target_ref: TargetRef | None = None
+
+
+class SlicePort(Struct, frozen=True):
+    """EndpointPort."""
+
+    name: str | None = ""
+    port: int | None = None
+    protocol: str | None = "TCP"
+
+
+class EndpointSlice(Object, frozen=True):
+    """discovery.k8s.io/v1 EndpointSlice."""
+
+    address_type: str = "IPv4"
+    endpoints: tuple[SliceEndpoint, ...] | None = ()
+    ports: tuple[SlicePort, ...] | None = ()
+
+    @property
+    def service(self) -> str:
+        """The Service that it belongs to."""
+        return self.metadata.labels.get("kubernetes.io/service-name", "")
+
+
+class Secret(Object, frozen=True):
+    """core/v1 Secret. Values stay base64, and never appear in a repr."""
+
+    type: str = "Opaque"
+    data: dict[str, str] | None = None
+    string_data: dict[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Secret({self.metadata.namespace}/{self.metadata.name})"
+
+
+class ConfigMap(Object, frozen=True):
+    """core/v1 ConfigMap."""
+
+    data: dict[str, str] | None = None
+
+
+class Namespace(Object, frozen=True):
+    """core/v1 Namespace."""
+
+
+AnyObject: TypeAlias = (
+    GatewayClass
+    | Gateway
+    | HTTPRoute
+    | ReferenceGrant
+    | XBackend
+    | Service
+    | EndpointSlice
+    | Secret
+    | ConfigMap
+    | Namespace
+)
+
+
+class Kind(NamedTuple):
+    """How an object's kind is spelled on the wire; the first version is the preferred one."""
+
+    type: type[Any]
+    group: str
+    versions: tuple[str, ...]
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def api_versions(self) -> list[str]:
+        """As `apiVersion` has them."""
+        return [f"{self.group}/{version}" if self.group else version for version in self.versions]
+
+
+KINDS: Final = {
+    kind.type.__name__: kind
+    for kind in (
+        Kind(GatewayClass, GATEWAY_GROUP, ("v1", "v1beta1"), "gatewayclasses", namespaced=False),
+        Kind(Gateway, GATEWAY_GROUP, ("v1", "v1beta1"), "gateways"),
+        Kind(HTTPRoute, GATEWAY_GROUP, ("v1", "v1beta1"), "httproutes"),
+        Kind(ReferenceGrant, GATEWAY_GROUP, ("v1", "v1beta1"), "referencegrants"),
+        Kind(XBackend, "gateway.networking.x-k8s.io", ("v1alpha1",), "xbackends"),
+        Kind(Service, "", ("v1",), "services"),
+        Kind(EndpointSlice, "discovery.k8s.io", ("v1",), "endpointslices"),
+        Kind(Secret, "", ("v1",), "secrets"),
+        Kind(ConfigMap, "", ("v1",), "configmaps"),
+        Kind(Namespace, "", ("v1",), "namespaces", namespaced=False),
+    )
+}

@@ -1,0 +1,143 @@
+"""Standalone mode: files instead of a cluster, workers as children instead of a Deployment; the rest is the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from controller.documents import Fault
+from controller.files import FileSource, Watcher
+from controller.objects import Gateway, Ref
+from controller.reconcile import Reconciler
+from controller.statuses import described
+from controller.translate import GatewayName
+from controller.translate.status import Status
+from controller.world import Report, World
+from gateway.admin import Admin
+from gateway.snapshot import Change, Key, Part, Problem, Rule, key
+from gateway.workers import Workers
+
+
+class Standalone:
+    """A gateway on files. Also the reconciler's sink."""
+
+    def __init__(self, path: Path, *, bind: str = "127.0.0.1", port_offset: int = 0, workers: int = 1) -> None:
+        self.world = World()
+        self.world.note(("setting", "addresses"), (bind or "0.0.0.0",))
+        self.world.note(("setting", "loopback backends"), True)
+        self.source = FileSource(path, self.world)
+        self.workers = Workers(workers, bind=bind, port_offset=port_offset)
+        self.reconciler = Reconciler(self.world, self, before=self._look)
+        self.admin = Admin(self.workers, extra={"/status": self._statuses, "/faults": self._faults})
+        self.on_applied: Callable[[Change, float, tuple[Problem, ...]], None] = lambda *_: None
+        self.on_faults: Callable[[list[Fault]], None] = lambda _: None
+        self._path = path
+        self._watcher: Watcher | None = None
+        self._rules: dict[str, dict[GatewayName, Rule]] = {}
+        self._shared: dict[Key, dict[GatewayName, Part]] = {}
+        self._said: list[Fault] = []
+        self._first = True
+        self._seen = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, admin: tuple[str, int] | None) -> None:
+        """Start the workers, bring everything up once, and follow the files from then on."""
+        await self.workers.start()
+        if admin is not None:
+            await self.admin.start(*admin)
+        loop = asyncio.get_running_loop()
+        self._watcher = Watcher(self._path, loop.call_soon_threadsafe, self._changed)
+        self._changed()
+        await self.reconciler.round()
+        await self.reconciler.round()  # what the workers acknowledged goes into the statuses
+        self.admin.ready = True
+        self._task = asyncio.create_task(self.reconciler.run())
+
+    async def stop(self, *, delay: float = 0.0, grace: float = 5.0) -> None:
+        """Readiness fails first; then the workers drain."""
+        self.admin.ready = False
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._watcher is not None:
+            await asyncio.to_thread(self._watcher.stop)
+        await self.workers.stop(delay=delay, grace=grace)
+        await self.admin.stop()
+
+    def _changed(self) -> None:
+        self._seen = self._seen or time.perf_counter()
+        self.reconciler.wake()
+
+    async def _look(self) -> None:
+        """Read what has changed; the reconciler calls this before each round."""
+        if self._first:
+            self._first = False
+            self.source.load()
+        elif self._watcher is not None:
+            self.source.load(self._watcher.take())
+        if self.source.faults != self._said:
+            self._said = list(self.source.faults)
+            self.on_faults(self._said)
+
+    # --- Sink ---
+
+    async def publish(self, gateway: GatewayName, change: Change) -> None:
+        """All Gateways share the workers here; a rule of several Gateways applies at all their listeners."""
+        put: dict[Key, Part] = {}
+        drop: list[Key] = []
+        for part in change.put:
+            owners = self._shared.setdefault(key(part), {})
+            owners[gateway] = part
+            put[key(part)] = _merged(list(owners.values()))
+        for k in change.drop:
+            owners = self._shared.get(k, {})
+            owners.pop(gateway, None)
+            if owners:
+                put[k] = _merged(list(owners.values()))
+            else:
+                self._shared.pop(k, None)
+                drop.append(k)
+        merged = Change(change.version, tuple(put.values()), tuple(drop))
+        problems = await self.workers.apply(merged)
+        started, self._seen = self._seen or time.perf_counter(), 0.0
+        took = time.perf_counter() - started
+        names = tuple(f"{kind} {name}" for kind, name in (*map(key, merged.put), *merged.drop))
+        self.admin.applied(change.version, names, took)
+        self.on_applied(merged, took, problems)
+        self._report(gateway, problems)
+
+    def _report(self, gateway: GatewayName, problems: tuple[Problem, ...]) -> None:
+        own = tuple((p.part, p.message) for p in problems if p.part.startswith(f"{gateway[0]}/{gateway[1]}/"))
+        if self.world.note(("report", *gateway), Report(True, "Served by this process.", own)):
+            self.reconciler.wake()
+
+    async def write(self, statuses: dict[Ref, Status | None]) -> None:
+        """There is no API server to hold them: they are shown instead."""
+
+    async def follow(self, gateways: dict[GatewayName, Gateway | None]) -> None:
+        """The workers run already."""
+
+    async def _statuses(self) -> Any:
+        return described(self.reconciler.translator.statuses)
+
+    async def _faults(self) -> Any:
+        return [str(fault) for fault in self.source.faults]
+
+
+def _merged(parts: list[Part]) -> Part:
+    first = parts[0]
+    if not isinstance(first, Rule):
+        return parts[-1]
+    at = dict.fromkeys(at for part in parts if isinstance(part, Rule) for at in part.at)
+    return msgspec.structs.replace(parts[-1], at=tuple(at))
+
+
+def default_workers() -> int:
+    """One for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

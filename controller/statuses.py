@@ -1,0 +1,52 @@
+"""Statuses for people and programs that have no API server to ask: `fsm status`, the admin page, `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from controller.objects import Ref
+from controller.translate.conditions import Condition
+from controller.translate.status import ClassStatus, GatewayStatus, RouteStatus, Status
+
+# Conditions that are good news when they are False.
+BAD_WHEN_TRUE = ("Conflicted", "PartiallyInvalid", "OverlappingTLSConfig")
+
+
+def is_healthy(condition: Condition) -> bool:
+    """Whether a condition is good news."""
+    return condition.is_true != (condition.type in BAD_WHEN_TRUE)
+
+
+def described(statuses: Mapping[Ref, Status]) -> list[dict[str, Any]]:
+    """One entry for each object, listener and parent: its name and its conditions."""
+    return [
+        {"object": name, "conditions": [{**as_dict(c), "healthy": is_healthy(c)} for c in said]}
+        for ref, status in sorted(statuses.items())
+        for name, said in parts(ref, status)
+    ]
+
+
+def parts(ref: Ref, status: Status) -> Iterable[tuple[str, tuple[Condition, ...]]]:
+    """What conditions are about, and the conditions."""
+    match status:
+        case ClassStatus():
+            yield str(ref), status.conditions
+        case GatewayStatus():
+            yield str(ref), status.conditions
+            for listener in status.listeners:
+                yield f"{ref} listener {listener.name} ({listener.attached} routes)", listener.conditions
+        case RouteStatus():
+            for parent in status.parents:
+                section = f"/{parent.parent.section_name}" if parent.parent.section_name else ""
+                yield f"{ref} on {parent.parent.name}{section}", parent.conditions
+
+
+def as_dict(condition: Condition) -> dict[str, str]:
+    """A condition as Kubernetes writes it, without its stamps."""
+    return {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+    }

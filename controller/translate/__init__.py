@@ -1,0 +1,233 @@
+"""Objects → parts and statuses: everything the world implies for our Gateways.
+
+`Translator.update` looks again at what a change may affect, and at nothing else; `translate` does it once for a
+whole world. Both run the same functions, so a user's YAML is a test case.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+from controller.memo import View
+from controller.objects import CONTROLLER, Gateway, Ref
+from controller.translate import backends, gateways, routes
+from controller.translate.backends import BackendName
+from controller.translate.status import Status
+from controller.world import Key, World
+from gateway import snapshot
+from gateway.snapshot import Part, Parts
+
+GatewayName = tuple[str, str]  # namespace, name
+
+
+class Update(NamedTuple):
+    """What a round of changes came to: parts by Gateway (None: dropped), and statuses (None: not ours any more)."""
+
+    parts: dict[GatewayName, dict[snapshot.Key, Part | None]]
+    statuses: dict[Ref, Status | None]
+    gateways: dict[GatewayName, Gateway | None]  # Gateways whose infrastructure may have to follow
+
+
+class Translator:
+    """Keeps what was translated, so that a change costs what changed."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.view = View(world)
+        self.parts: dict[GatewayName, Parts] = {}
+        self.statuses: dict[Ref, Status] = {}
+        self._routes: dict[Ref, routes.RouteInfo] = {}
+        self._needed: dict[GatewayName, Counter[BackendName]] = {}
+        self._users: dict[BackendName, dict[GatewayName, None]] = {}
+        self._attached: dict[GatewayName, Counter[str]] = {}
+        self._gateways: dict[GatewayName, Gateway] = {}
+        self._roots: set[Key] = set()
+        self._update = Update({}, {}, {})
+
+    def update(self) -> Update:
+        """Work out what has changed since the last time."""
+        self._update = Update({}, {}, {})
+        for _ in range(2):  # attached routes are noted in the first pass and read in the second
+            changed = self._take_changes()
+            affected = self.view.update(changed)
+            todo = affected & self._roots | self._discover(changed)
+            self._translate_gateways(todo)
+            self._translate_routes(todo)
+            self._translate_backends(todo)
+            self._say(todo)
+        update, self._update = self._update, Update({}, {}, {})
+        return update
+
+    def _take_changes(self) -> set[Key]:
+        changed, self.world.changed = self.world.changed, set()
+        return changed
+
+    def _discover(self, changed: set[Key]) -> set[Key]:
+        """The values to work out for objects that changed themselves."""
+        found: set[Key] = set()
+        for key in changed:
+            if key[0] != "object":
+                continue
+            ref: Ref = key[1]
+            where = (ref.namespace, ref.name)
+            match ref.kind:
+                case "Gateway":
+                    found |= {(gateways.gateway, *where), (gateways.gateway_status, *where)}
+                case "GatewayClass":
+                    found.add((gateways.class_status, ref.name))
+                case "HTTPRoute":
+                    found.add((routes.route, *where))
+                case _:
+                    pass
+        self._roots |= found
+        return found
+
+    # --- gateways ---
+
+    def _translate_gateways(self, todo: set[Key]) -> None:
+        for _, namespace, name in _calls(todo, gateways.gateway):
+            where = (namespace, name)
+            info = self.view.call(gateways.gateway, namespace, name)
+            found = self.view.get(Gateway, namespace, name)
+            new: dict[snapshot.Key, Part] = {}
+            if info is not None and info.refused is None:
+                for listener in info.listeners:
+                    if listener.part is not None:
+                        for part in (*listener.certificates, listener.part):
+                            new[snapshot.key(part)] = part
+            self._replace(where, {"listener", "certificate"}, new)
+            ours = found if info is not None else None
+            if self._gateways.get(where) != ours:
+                self._update.gateways[where] = ours
+                if ours is None:
+                    self._gateways.pop(where, None)
+                else:
+                    self._gateways[where] = ours
+
+    def _replace(self, where: GatewayName, kinds: set[str], new: dict[snapshot.Key, Part]) -> None:
+        for key in [k for k in self.parts.get(where, ()) if k[0] in kinds and k not in new]:
+            self._drop(where, key)
+        for part in new.values():
+            self._put(where, part)
+
+    def _put(self, where: GatewayName, part: Part) -> None:
+        parts = self.parts.setdefault(where, {})
+        key = snapshot.key(part)
+        if parts.get(key) != part:
+            parts[key] = part
+            self._update.parts.setdefault(where, {})[key] = part
+
+    def _drop(self, where: GatewayName, key: snapshot.Key) -> None:
+        if self.parts.get(where, {}).pop(key, None) is not None:
+            self._update.parts.setdefault(where, {})[key] = None
+            if not self.parts[where]:
+                del self.parts[where]
+
+    # --- routes ---
+
+    def _translate_routes(self, todo: set[Key]) -> None:
+        for key in _calls(todo, routes.route):
+            ref = Ref("HTTPRoute", key[1], key[2])
+            new = self.view.call(routes.route, key[1], key[2])
+            old = self._routes.pop(ref, routes.RouteInfo(None, ()))
+            if new.status is not None or new.served:
+                self._routes[ref] = new
+            self._serve(old, new)
+            self._status(ref, new.status)
+            if self.world.read(("object", ref)) is None:
+                self._roots.discard(key)
+                self.view.forget(key)
+
+    def _serve(self, old: routes.RouteInfo, new: routes.RouteInfo) -> None:
+        before = {(s.namespace, s.gateway): s for s in old.served}
+        after = {(s.namespace, s.gateway): s for s in new.served}
+        for where in before.keys() | after.keys():
+            was, now = before.get(where), after.get(where)
+            rules = {snapshot.key(rule): rule for rule in now.rules} if now else {}
+            needed = self._needed.setdefault(where, Counter())
+            attached = self._attached.setdefault(where, Counter())
+            for name in now.backends if now else ():
+                needed[name] += 1
+                if needed[name] == 1:
+                    self._need(where, name)
+            for rule in rules.values():
+                self._put(where, rule)
+            for rule in was.rules if was else ():
+                if snapshot.key(rule) not in rules:
+                    self._drop(where, snapshot.key(rule))
+            for name in was.backends if was else ():
+                needed[name] -= 1
+                if not needed[name]:
+                    self._need_no_more(where, name)
+            attached.update(now.attached if now else ())
+            attached.subtract(was.attached if was else ())
+            self.world.note(("attached", *where), dict(+attached))
+
+    # --- backends ---
+
+    def _need(self, where: GatewayName, name: BackendName) -> None:
+        self._users.setdefault(name, {})[where] = None
+        self._roots.add((backends.backend, *name))
+        self._put(where, self.view.call(backends.backend, *name))
+
+    def _need_no_more(self, where: GatewayName, name: BackendName) -> None:
+        del self._needed[where][name]
+        users = self._users[name]
+        del users[where]
+        self._drop(where, ("backend", str(name)))
+        if not users:
+            del self._users[name]
+            self._roots.discard((backends.backend, *name))
+            self.view.forget((backends.backend, *name))
+
+    def _translate_backends(self, todo: set[Key]) -> None:
+        for key in _calls(todo, backends.backend):
+            name = BackendName(*key[1:])
+            for where in self._users.get(name, ()):
+                self._put(where, self.view.call(backends.backend, *name))
+
+    # --- statuses ---
+
+    def _say(self, todo: set[Key]) -> None:
+        for _, name in _calls(todo, gateways.class_status):
+            self._status(Ref("GatewayClass", "", name), self.view.call(gateways.class_status, name))
+        for _, namespace, name in _calls(todo, gateways.gateway_status):
+            self._status(Ref("Gateway", namespace, name), self.view.call(gateways.gateway_status, namespace, name))
+
+    def _status(self, ref: Ref, status: Status | None) -> None:
+        if self.statuses.get(ref) == status:
+            return
+        if status is None:
+            self.statuses.pop(ref, None)
+        else:
+            self.statuses[ref] = status
+        self._update.statuses[ref] = status
+
+    def is_fresh(self, name: str) -> bool:
+        """Whether a backend of this name has endpoints, and they are the ones that its Service selects now."""
+        for backend in self._users:
+            if str(backend) == name:
+                return self.view.call(backends.is_fresh, *backend)
+        return True
+
+
+def _calls(keys: set[Key], function: Any) -> list[Key]:
+    return sorted((key for key in keys if key[0] is function), key=lambda key: key[1:])
+
+
+class Translation(NamedTuple):
+    """A whole world, translated."""
+
+    parts: dict[GatewayName, Parts]
+    statuses: dict[Ref, Status]
+
+
+def translate(world: World) -> Translation:
+    """Everything the world implies for our Gateways: what each should do, and what to say about it."""
+    translator = Translator(world)
+    translator.update()
+    return Translation(translator.parts, translator.statuses)
+
+
+__all__ = ["CONTROLLER", "GatewayName", "Translation", "Translator", "Update", "translate"]

@@ -1,0 +1,231 @@
+"""Every condition that we write, as a named constructor: its type, reason and words in one place.
+
+Types and reasons are the Gateway API's (apis/v1/shared_types.go, gateway_types.go, gatewayclass_types.go). The
+words name the object and say what would fix it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from controller.objects import GATEWAY_GROUP, BackendRef, ParentRef, Ref, Service
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """A condition before it is stamped with a generation and a time."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+    @property
+    def is_true(self) -> bool:
+        """Whether it holds."""
+        return self.status == "True"
+
+
+def _true(type_: str, reason: str, message: str) -> Condition:
+    return Condition(type_, "True", reason, message)
+
+
+def _false(type_: str, reason: str, message: str) -> Condition:
+    return Condition(type_, "False", reason, message)
+
+
+# --- GatewayClass ---
+
+
+def class_accepted(name: str) -> Condition:
+    """Accepted."""
+    return _true("Accepted", "Accepted", f'GatewayClass "{name}" is accepted.')
+
+
+def class_parameters(name: str) -> Condition:
+    """Accepted: parametersRef is not understood."""
+    return _false(
+        "Accepted", "InvalidParameters", f'GatewayClass "{name}": spec.parametersRef is not supported; remove it.'
+    )
+
+
+def supported_version(version: str) -> Condition:
+    """SupportedVersion."""
+    return _true("SupportedVersion", "SupportedVersion", f"Gateway API {version} is supported.")
+
+
+def unsupported_version(found: str, supported: str) -> Condition:
+    """SupportedVersion: other CRDs are installed."""
+    return _false(
+        "SupportedVersion",
+        "UnsupportedVersion",
+        f"The CRDs are of Gateway API {found}; this controller is made for {supported}.",
+    )
+
+
+# --- Gateway ---
+
+
+def gateway_accepted() -> Condition:
+    """Accepted."""
+    return _true("Accepted", "Accepted", "Gateway is accepted.")
+
+
+def some_listeners_not_valid(names: Iterable[str], *, all_of_them: bool) -> Condition:
+    """Accepted: listeners are not valid."""
+    listed = ", ".join(names)
+    if all_of_them:
+        return _false("Accepted", "ListenersNotValid", f"No listener is valid ({listed}); see their conditions.")
+    return _true("Accepted", "ListenersNotValid", f"Listeners {listed} are not valid; see their conditions.")
+
+
+def gateway_parameters(message: str) -> Condition:
+    """Accepted: infrastructure.parametersRef."""
+    return _false("Accepted", "InvalidParameters", message)
+
+
+def unsupported_address(type_: str) -> Condition:
+    """Accepted: spec.addresses."""
+    return _false("Accepted", "UnsupportedAddress", f'spec.addresses: type "{type_}" is not supported; IPAddress is.')
+
+
+def programmed(message: str) -> Condition:
+    """Programmed."""
+    return _true("Programmed", "Programmed", message)
+
+
+def not_programmed(reason: str, message: str) -> Condition:
+    """Programmed: not yet, or not at all (Pending, AddressNotAssigned, Invalid)."""
+    return _false("Programmed", reason, message)
+
+
+# --- listeners ---
+
+
+def listener_accepted() -> Condition:
+    """Accepted."""
+    return _true("Accepted", "Accepted", "Listener is accepted.")
+
+
+def unsupported_protocol(protocol: str) -> Condition:
+    """Accepted: protocol."""
+    return _false("Accepted", "UnsupportedProtocol", f'Protocol "{protocol}" is not supported; HTTP and HTTPS are.')
+
+
+def listener_conflict(reason: str, message: str) -> list[Condition]:
+    """Conflicted, and therefore not accepted."""
+    return [_false("Accepted", reason, message), _true("Conflicted", reason, message)]
+
+
+def no_conflicts() -> Condition:
+    """Conflicted: no."""
+    return _false("Conflicted", "NoConflicts", "No conflict with another listener.")
+
+
+def port_unavailable(message: str) -> Condition:
+    """Accepted: the data plane cannot listen there."""
+    return _false("Accepted", "PortUnavailable", message)
+
+
+def listener_resolved() -> Condition:
+    """ResolvedRefs."""
+    return _true("ResolvedRefs", "ResolvedRefs", "All references are resolved.")
+
+
+def listener_unresolved(reason: str, message: str) -> Condition:
+    """ResolvedRefs: a certificate, or a kind of route."""
+    return _false("ResolvedRefs", reason, message)
+
+
+# --- routes ---
+
+
+def route_accepted() -> Condition:
+    """Accepted."""
+    return _true("Accepted", "Accepted", "Route is accepted.")
+
+
+def no_matching_parent(parent: ParentRef, listeners: Iterable[str]) -> Condition:
+    """Accepted: no listener has this name or port."""
+    wanted = [f'sectionName "{parent.section_name}"'] if parent.section_name else []
+    wanted += [f"port {parent.port}"] if parent.port is not None else []
+    return _false(
+        "Accepted",
+        "NoMatchingParent",
+        f'Gateway "{parent.name}" has no listener with {" and ".join(wanted)}; it has {", ".join(listeners) or "none"}.',
+    )
+
+
+def not_allowed(namespace: str, kind: str) -> Condition:
+    """Accepted: allowedRoutes."""
+    return _false(
+        "Accepted",
+        "NotAllowedByListeners",
+        f"No listener allows {kind}s from namespace {namespace}; see allowedRoutes of the Gateway's listeners.",
+    )
+
+
+def no_hostname(hostnames: Iterable[str], listeners: Iterable[str]) -> Condition:
+    """Accepted: hostnames do not intersect."""
+    return _false(
+        "Accepted",
+        "NoMatchingListenerHostname",
+        f"None of the route's hostnames ({', '.join(hostnames)}) lies within a listener's ({', '.join(listeners)}).",
+    )
+
+
+def unsupported_value(message: str) -> Condition:
+    """Accepted: something in the route is not supported."""
+    return _false("Accepted", "UnsupportedValue", message)
+
+
+def route_resolved() -> Condition:
+    """ResolvedRefs."""
+    return _true("ResolvedRefs", "ResolvedRefs", "All references are resolved.")
+
+
+def unresolved(reason: str, message: str) -> Condition:
+    """ResolvedRefs: RefNotPermitted, InvalidKind, BackendNotFound or UnsupportedProtocol."""
+    return _false("ResolvedRefs", reason, message)
+
+
+# --- words that conditions, `fsm validate` and `fsm explain` share ---
+
+
+def service_not_found(namespace: str, name: str) -> str:
+    """No such Service."""
+    return f'Service "{namespace}/{name}" does not exist.'
+
+
+def port_missing(namespace: str, name: str) -> str:
+    """A Service reference without a port."""
+    return f'backendRef "{name}" has no port; a reference to a Service must name one (Service {namespace}/{name}).'
+
+
+def port_not_found(service: Service, ref: BackendRef) -> str:
+    """The Service has other ports; a number that looks like a weight may be one."""
+    ports = ", ".join(f"{p.port} ({p.name})" if p.name else str(p.port) for p in service.spec.ports)
+    where = f"{service.metadata.namespace}/{service.metadata.name}"
+    text = f'Service "{where}" has no port {ref.port}; it has {ports or "no ports"}.'
+    if ref.weight == 1 and ref.port is not None and ref.port <= 100:
+        text += f' If a share of the traffic was meant, write "weight: {ref.port}" and one of the ports above.'
+    return text
+
+
+def not_permitted(kind: str, namespace: str, name: str, from_kind: str, from_namespace: str) -> str:
+    """A reference to another namespace that no ReferenceGrant allows."""
+    return (
+        f'{kind} "{namespace}/{name}" may not be referenced from namespace {from_namespace}: a ReferenceGrant in '
+        f"namespace {namespace} from {GATEWAY_GROUP} {from_kind} in {from_namespace} to {kind} would allow it."
+    )
+
+
+def invalid_kind(group: str, kind: str) -> str:
+    """A reference to a kind that is no backend."""
+    return f'"{group + "/" if group else ""}{kind}" is no kind of backend; Service and XBackend are.'
+
+
+def who(ref: Ref) -> str:
+    """An object in words."""
+    return str(ref)

@@ -1,0 +1,95 @@
+"""HTTPRouteFilter → filter specs, and the filters that cannot be honoured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from controller.objects import BackendRef, HeaderFilter, HTTPFilter, MirrorFilter, ObjectReference, PathModifier
+from controller.translate.backends import BackendName, Resolved
+from gateway import snapshot
+
+# Fields that frame a message or belong to one connection; a filter that edited them would break both.
+NOT_EDITABLE = frozenset(
+    (
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+SUPPORTED = ("RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite")
+
+
+def translate(
+    filters: tuple[HTTPFilter, ...], resolve: Callable[[BackendRef], Resolved]
+) -> tuple[tuple[snapshot.Filter, ...], list[Resolved], list[BackendName]]:
+    """The filters' specs; what their references resolved to; and the backends that they need."""
+    specs: list[snapshot.Filter] = []
+    resolved: list[Resolved] = []
+    needed: list[BackendName] = []
+    for one in filters:
+        match one.type:
+            case "RequestHeaderModifier":
+                specs.append(snapshot.RequestHeaders(*_headers(one.request_header_modifier or HeaderFilter())))
+            case "ResponseHeaderModifier":
+                specs.append(snapshot.ResponseHeaders(*_headers(one.response_header_modifier or HeaderFilter())))
+            case "RequestRedirect" if one.request_redirect:
+                r = one.request_redirect
+                specs.append(snapshot.Redirect(r.scheme, r.hostname, _path(r.path), r.port, r.status_code))
+            case "URLRewrite" if one.url_rewrite:
+                specs.append(snapshot.Rewrite(one.url_rewrite.hostname, _path(one.url_rewrite.path)))
+            case "RequestMirror" if one.request_mirror:
+                found = resolve(_as_backend(one.request_mirror.backend_ref))
+                resolved.append(found)
+                if found.backend is not None:  # a mirror that leads nowhere must not hurt the request itself
+                    needed.append(found.backend)
+                    specs.append(snapshot.Mirror(str(found.backend), *_share(one.request_mirror)))
+            case other:
+                # The API: a filter that cannot be resolved must never be skipped.
+                specs.append(snapshot.Fault(500, f"filter {other} is not supported"))
+    return tuple(specs), resolved, needed
+
+
+def faults(filters: tuple[HTTPFilter, ...], where: str = "filters") -> Iterator[str]:
+    """What is wrong with filters, in words that name the field."""
+    for index, one in enumerate(filters):
+        if one.type not in SUPPORTED:
+            yield f'{where}[{index}].type: "{one.type}" is not supported; {", ".join(SUPPORTED)} are'
+        for field, edit in (
+            ("requestHeaderModifier", one.request_header_modifier),
+            ("responseHeaderModifier", one.response_header_modifier),
+        ):
+            if edit is not None:
+                for name in [h.name for h in (*edit.set, *edit.add)] + list(edit.remove):
+                    if name.lower() in NOT_EDITABLE:
+                        yield f'{where}[{index}].{field}: "{name}" frames the message and cannot be edited'
+    types = {one.type for one in filters}
+    if {"RequestRedirect", "URLRewrite"} <= types:
+        yield f"{where}: RequestRedirect and URLRewrite exclude each other"
+
+
+def _headers(edit: HeaderFilter) -> tuple[tuple[snapshot.Pair, ...], tuple[snapshot.Pair, ...], tuple[str, ...]]:
+    return tuple((h.name, h.value) for h in edit.set), tuple((h.name, h.value) for h in edit.add), edit.remove
+
+
+def _path(path: PathModifier | None) -> snapshot.PathEdit | None:
+    if path is None:
+        return None
+    if path.type == "ReplaceFullPath":
+        return snapshot.PathEdit("ReplaceFullPath", path.replace_full_path or "")
+    return snapshot.PathEdit("ReplacePrefixMatch", path.replace_prefix_match or "")
+
+
+def _share(mirror: MirrorFilter) -> tuple[int, int]:
+    if mirror.fraction is not None:
+        return mirror.fraction.numerator, mirror.fraction.denominator
+    return (100 if mirror.percent is None else mirror.percent), 100
+
+
+def _as_backend(ref: ObjectReference) -> BackendRef:
+    return BackendRef(name=ref.name, group=ref.group, kind=ref.kind, namespace=ref.namespace, port=ref.port)

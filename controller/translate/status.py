@@ -1,0 +1,53 @@
+"""Statuses as values: what we say of an object, before it is stamped with times and merged with what others say."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from controller.objects import GatewayAddress, ParentRef, RouteKind
+from controller.translate.conditions import Condition
+
+
+class ClassStatus(msgspec.Struct, frozen=True):
+    """GatewayClassStatus."""
+
+    generation: int
+    conditions: tuple[Condition, ...]
+    features: tuple[str, ...]
+
+
+class ListenerStatus(msgspec.Struct, frozen=True):
+    """ListenerStatus."""
+
+    name: str
+    kinds: tuple[RouteKind, ...]
+    attached: int
+    conditions: tuple[Condition, ...]
+
+
+class GatewayStatus(msgspec.Struct, frozen=True):
+    """GatewayStatus."""
+
+    generation: int
+    addresses: tuple[GatewayAddress, ...]
+    conditions: tuple[Condition, ...]
+    listeners: tuple[ListenerStatus, ...]
+
+
+class ParentStatus(msgspec.Struct, frozen=True):
+    """RouteParentStatus; `parent` is the route's parentRef, verbatim."""
+
+    parent: ParentRef
+    conditions: tuple[Condition, ...]
+
+
+class RouteStatus(msgspec.Struct, frozen=True):
+    """Our entries of RouteStatus."""
+
+    generation: int
+    parents: tuple[ParentStatus, ...]
+
+
+Status: TypeAlias = ClassStatus | GatewayStatus | RouteStatus

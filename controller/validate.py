@@ -1,0 +1,231 @@
+"""What the API server would refuse, for YAML that never met one: schemas, unknown fields, defaults, CEL rules.
+
+Gateway API kinds are checked against their CRDs, which ship as data; core kinds against the types that we read.
+Every fault names the file, line, object and field, what was found, and what would work.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.resources import files
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+import cel
+import jsonschema_rs
+import msgspec
+
+from controller.documents import Document, Fault, Path, spelled
+from controller.objects import KINDS, AnyObject, Kind
+
+
+class Valid(NamedTuple):
+    """An object that the API server would take, with its defaults."""
+
+    object: AnyObject
+    document: Document
+
+
+def validate(document: Document) -> Valid | list[Fault] | None:
+    """The typed object, or all that is wrong with it. None for kinds that mean nothing to a gateway."""
+    kind = KINDS.get(document.value["kind"])
+    api_version = document.value.get("apiVersion")
+    if kind is None:
+        return None
+    if not isinstance(api_version, str) or api_version not in kind.api_versions:
+        if isinstance(api_version, str) and kind.group not in api_version:
+            return None  # another group's kind of the same name
+        served = " or ".join(kind.api_versions)
+        return [document.fault(("apiVersion",), f'found "{api_version}"; {served} is served')]
+    faults = list(_metadata(document, kind))
+    if not faults:
+        schema = _schema(kind.type.__name__, api_version.rpartition("/")[2])
+        if schema is not None:
+            faults = list(schema.check(document))
+    if faults:
+        return faults
+    return _typed(document, kind)
+
+
+def _metadata(document: Document, kind: Kind) -> Iterator[Fault]:
+    meta = document.value.get("metadata")
+    if not isinstance(meta, dict):
+        yield document.fault(("metadata",), "is missing; metadata.name is needed")
+        return
+    name = meta.get("name")
+    if not isinstance(name, str) or not name:
+        yield document.fault(("metadata", "name"), "is missing")
+    if not kind.namespaced and meta.get("namespace"):
+        yield document.fault(("metadata", "namespace"), f"a {kind.type.__name__} has no namespace; remove it")
+    meta.setdefault("namespace", "default" if kind.namespaced else "")
+
+
+def _typed(document: Document, kind: Kind) -> Valid | list[Fault]:
+    try:
+        return Valid(msgspec.convert(document.value, kind.type), document)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$")
+        path = _path(where.rstrip("`"))
+        return [document.fault(path, message[:1].lower() + message[1:])]
+
+
+def _path(text: str) -> Path:
+    """msgspec's `.spec.ports[0].port` as a path."""
+    parts: list[str | int] = []
+    for piece in text.replace("[", ".[").strip(".").split("."):
+        if piece.startswith("["):
+            parts.append(int(piece[1:-1]) if piece[1:-1].isdigit() else piece[1:-1])
+        elif piece:
+            parts.append(piece)
+    return tuple(parts)
+
+
+# --- CRDs -------------------------------------------------------------------------------------------------
+
+
+@cache
+def bundle() -> dict[str, Any]:
+    """The Gateway API's CRDs: {"version": …, "standard": […], "experimental": […]}."""
+    data = (files("controller") / "data" / "gateway-api.json").read_bytes()
+    decoded: dict[str, Any] = msgspec.json.decode(data)
+    return decoded
+
+
+@cache
+def _schema(kind: str, version: str) -> Schema | None:
+    for channel in ("standard", "experimental"):
+        for crd in bundle()[channel]:
+            if crd["kind"] == "CustomResourceDefinition" and crd["spec"]["names"]["kind"] == kind:
+                for served in crd["spec"]["versions"]:
+                    if served["name"] == version and served["served"]:
+                        return Schema(served["schema"]["openAPIV3Schema"])
+    return None
+
+
+class Schema:
+    """One version of one CRD."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
+        plain = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+        self._validator = jsonschema_rs.validator_for(plain)
+
+    def check(self, document: Document) -> Iterator[Fault]:
+        """Unknown fields, then the schema; what passes gets its defaults and meets the CEL rules."""
+        faults = list(_unknown(document, self._schema, document.value, ()))
+        for error in self._validator.iter_errors(document.value):
+            path = tuple(error.instance_path)
+            faults.append(
+                document.fault(path, _found(document.value, path, error.message) + _hint(path, document.value))
+            )
+        if faults:
+            yield from faults
+            return
+        _default(self._schema, document.value)
+        yield from _rules(document, self._schema, document.value, ())
+
+
+def _found(value: Any, path: Path, message: str) -> str:
+    """jsonschema's words already quote what was found; shorten what would fill a page."""
+    return message if len(message) < 300 else f"{message[:300]}…"
+
+
+def _hint(path: Path, value: Any) -> str:
+    """The original canary article wrote weights into `port`; say what was meant."""
+    if len(path) >= 3 and path[-1] == "port" and path[-3] == "backendRefs":
+        found = _at(value, path)
+        return f'; if a share of the traffic was meant, write "weight: {found}" and the Service\'s port here'
+    return ""
+
+
+def _at(value: Any, path: Path) -> Any:
+    for part in path:
+        value = value[part]
+    return value
+
+
+def _unknown(document: Document, schema: dict[str, Any], value: Any, path: Path) -> Iterator[Fault]:
+    if isinstance(value, dict):
+        properties: dict[str, Any] = schema.get("properties", {})
+        extra = schema.get("additionalProperties")
+        if path == ("metadata",) or schema.get("x-kubernetes-preserve-unknown-fields"):
+            return
+        for name, inner in value.items():
+            if name in properties:
+                yield from _unknown(document, properties[name], inner, (*path, name))
+            elif isinstance(extra, dict):
+                yield from _unknown(document, extra, inner, (*path, name))
+            elif properties and not extra:
+                near = difflib.get_close_matches(name, properties, 1)
+                known = f'did you mean "{near[0]}"?' if near else f"known here are {', '.join(sorted(properties))}"
+                yield document.fault((*path, name), f"unknown field; {known}")
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for index, item in enumerate(value):
+            yield from _unknown(document, schema["items"], item, (*path, index))
+
+
+def _default(schema: dict[str, Any], value: Any) -> None:
+    if isinstance(value, dict):
+        for name, inner in schema.get("properties", {}).items():
+            if name not in value and "default" in inner:
+                value[name] = msgspec.json.decode(msgspec.json.encode(inner["default"]))
+            if name in value:
+                _default(inner, value[name])
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for item in value:
+            _default(schema["items"], item)
+
+
+# --- CEL --------------------------------------------------------------------------------------------------
+
+
+@cache
+def _program(rule: str) -> Callable[[Any], Any]:
+    program = cel.compile(rule)
+
+    def evaluate(value: Any) -> Any:
+        context = cel.Context()
+        context.add_variable("self", value)
+        context.add_function("isIP", _is_ip)
+        return program.execute(context)
+
+    return evaluate
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+# Kubernetes' own extensions of CEL that the library lacks; fields that use them are checked by the API server only.
+_NOT_OFFLINE = ("oldSelf", "format.", ".split(")
+
+
+def _rules(document: Document, schema: dict[str, Any], value: Any, path: Path) -> Iterator[Fault]:
+    for rule in schema.get("x-kubernetes-validations", ()):
+        if any(word in rule["rule"] for word in _NOT_OFFLINE):
+            continue
+        try:
+            holds = _program(rule["rule"])(value)
+        except (RuntimeError, TypeError, ValueError) as error:
+            yield document.fault(path, f"the rule {rule['rule']!r} could not be evaluated: {error}")
+            continue
+        if holds is not True:
+            yield document.fault(path, rule.get("message") or f"fails {rule['rule']}")
+    if isinstance(value, dict):
+        extra = schema.get("additionalProperties")
+        for name, inner in value.items():
+            following = schema.get("properties", {}).get(name, extra if isinstance(extra, dict) else None)
+            if following:
+                yield from _rules(document, following, inner, (*path, name))
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for index, item in enumerate(value):
+            yield from _rules(document, schema["items"], item, (*path, index))
+
+
+__all__ = ["Schema", "Valid", "bundle", "spelled", "validate"]

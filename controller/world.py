@@ -1,0 +1,121 @@
+"""Every object by Ref, the indices over them, and what data planes report. `put` says whether it mattered.
+
+A world is read through keys: ("object", ref) for one object, (index, …) for those that share something. A key's
+value changes only when `put` or `drop` names it as changed; whoever remembers what it read can tell from that
+alone what must be worked out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from controller.objects import (
+    AnyObject,
+    EndpointSlice,
+    Gateway,
+    GatewayClass,
+    HTTPRoute,
+    Ref,
+    ReferenceGrant,
+    Service,
+)  # fmt: skip
+
+GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
+
+Key: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of a Gateway's data planes."""
+
+    programmed: bool = False
+    message: str = ""
+    problems: tuple[tuple[str, str], ...] = ()  # listener name (or "") and what is wrong there
+
+
+def indices(obj: AnyObject) -> Iterator[Key]:
+    """The index entries under which an object is found."""
+    yield "kind", obj.ref.kind
+    match obj:
+        case EndpointSlice():
+            yield "slices", obj.metadata.namespace, obj.service
+        case ReferenceGrant():
+            yield "grants", obj.metadata.namespace
+        case Gateway():
+            yield "gateways of class", obj.spec.gateway_class_name
+        case GatewayClass():
+            yield "classes of controller", obj.spec.controller_name
+        case HTTPRoute():
+            for parent in obj.spec.parent_refs:
+                yield "routes of", parent.namespace or obj.metadata.namespace, parent.name
+        case Service() if GATEWAY_NAME in obj.metadata.labels:
+            yield "services of gateway", obj.metadata.namespace, obj.metadata.labels[GATEWAY_NAME]
+        case _:
+            pass
+
+
+class World:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Ref, AnyObject] = {}
+        self._index: dict[Key, dict[Ref, None]] = {}
+        self._notes: dict[Key, Any] = {}
+        self.changed: set[Key] = set()
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __iter__(self) -> Iterator[AnyObject]:
+        return iter(self._objects.values())
+
+    def put(self, obj: AnyObject) -> bool:
+        """Know an object. True when that changes anything."""
+        ref = obj.ref
+        old = self._objects.get(ref)
+        if old == obj:
+            return False
+        self._objects[ref] = obj
+        self.changed.add(("object", ref))
+        new_keys = set(indices(obj))
+        old_keys = set(indices(old)) if old is not None else set()
+        for key in old_keys - new_keys:
+            self._index[key].pop(ref, None)
+        for key in new_keys - old_keys:
+            self._index.setdefault(key, {})[ref] = None
+        self.changed |= old_keys ^ new_keys
+        return True
+
+    def drop(self, ref: Ref) -> bool:
+        """Forget an object. True when it was known."""
+        old = self._objects.pop(ref, None)
+        if old is None:
+            return False
+        self.changed.add(("object", ref))
+        for key in indices(old):
+            self._index.get(key, {}).pop(ref, None)
+            self.changed.add(key)
+        return True
+
+    def note(self, key: Key, value: Any) -> bool:
+        """Remember something that is not an object. True when it changes."""
+        if self._notes.get(key) == value:
+            return False
+        self._notes[key] = value
+        self.changed.add(key)
+        return True
+
+    def read(self, key: Key) -> Any:
+        """The value of a key: an object or None, a sorted tuple of Refs, or a note."""
+        if key[0] == "object":
+            return self._objects.get(key[1])
+        if key in self._notes:
+            return self._notes[key]
+        return tuple(sorted(self._index.get(key, ())))
+
+    def refs(self, kind: str) -> list[Ref]:
+        """The Refs of all objects of a kind."""
+        return sorted(self._index.get(("kind", kind), ()))

@@ -1,0 +1,73 @@
+"""Prometheus metrics from the workers' statistics: counted in the workers, added up here when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.messages import Statistics
+
+SLOTS = range(14)  # 0.5 ms … 4 s; the rest counts as +Inf
+
+
+class Snapshot(Collector):
+    """One answer of all workers, as metric families."""
+
+    def __init__(self, workers: Iterable[Statistics]) -> None:
+        self._workers = list(workers)
+
+    def collect(self) -> Iterator[Metric]:
+        """The families."""
+        requests = CounterMetricFamily(
+            "fsm_requests", "Responses, by rule, backend and class of status.", labels=["rule", "backend", "code"]
+        )
+        seconds = HistogramMetricFamily(
+            "fsm_request_duration_seconds",
+            "Seconds from a request's head to its response's end.",
+            labels=["rule", "backend"],
+        )
+        for (rule, backend), (classes, slots, total) in self._added_up().items():
+            for index, count in enumerate(classes):
+                if index:
+                    requests.add_metric([rule, backend, f"{index}xx"], count)
+            running = 0
+            buckets = []
+            for slot in SLOTS:
+                running += slots[slot]
+                buckets.append((f"{2**slot * 0.0005:g}", running))
+            buckets.append(("+Inf", sum(slots)))
+            seconds.add_metric([rule, backend], buckets, total)
+        yield requests
+        yield seconds
+        yield self._counter("fsm_requests_unmatched", "Requests that no rule took (404).", "unmatched")
+        yield self._counter("fsm_requests_refused", "Requests that broke the protocol (400 and the like).", "refused")
+        yield self._gauge("fsm_client_connections", "Client connections that are open.", "connections")
+        yield self._gauge("fsm_tunnels", "Upgraded connections (WebSocket) that are open.", "tunnels")
+
+    def _added_up(self) -> dict[tuple[str, str], tuple[list[int], list[int], float]]:
+        result: dict[tuple[str, str], tuple[list[int], list[int], float]] = {}
+        for worker in self._workers:
+            for target in worker.targets:
+                old = result.get((target.rule, target.backend), ([0] * 6, [0] * 32, 0.0))
+                result[target.rule, target.backend] = (
+                    [a + b for a, b in zip(old[0], target.classes, strict=True)],
+                    [a + b for a, b in zip(old[1], target.slots, strict=True)],
+                    old[2] + target.seconds,
+                )
+        return result
+
+    def _counter(self, name: str, text: str, attribute: str) -> Metric:
+        return CounterMetricFamily(name, text, value=sum(getattr(worker, attribute) for worker in self._workers))
+
+    def _gauge(self, name: str, text: str, attribute: str) -> Metric:
+        return GaugeMetricFamily(name, text, value=sum(getattr(worker, attribute) for worker in self._workers))
+
+
+def exposition(workers: Iterable[Statistics]) -> bytes:
+    """The text that Prometheus reads."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Snapshot(workers))
+    return generate_latest(registry)
