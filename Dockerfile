@@ -1,0 +1,14 @@
+# The controller and the data plane, in one image: `fsm controller` and `python -m gateway`.
+FROM python:3.11-slim AS build
+RUN python3 -m venv /opt/fsm
+COPY constraints.txt /src/
+COPY pyproject.toml README.md LICENSE /src/
+COPY gateway /src/gateway
+COPY controller /src/controller
+RUN /opt/fsm/bin/pip install --no-cache-dir -c /src/constraints.txt "/src[controller]" && /opt/fsm/bin/pip uninstall -y pip
+
+FROM python:3.11-slim
+COPY --from=build /opt/fsm /opt/fsm
+ENV PATH=/opt/fsm/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 65532:65532
+CMD ["fsm", "--help"]

@@ -1,0 +1,66 @@
+"""`fsm controller`: the controller's process, with its probes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+
+import uvloop
+from aiohttp import web
+
+from controller import manifests
+from controller.install import NAME
+from controller.kubernetes.api import connect
+from controller.kubernetes.cluster import Cluster, Options
+
+
+def run_controller(*, namespace: str, identity: str, image: str, feed_port: int, health_port: int) -> None:
+    """Run until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    options = Options(
+        namespace=namespace,
+        identity=identity or socket.gethostname(),
+        image=image or manifests.default_image(),
+        feed_host=f"{NAME}.{namespace}.svc",
+        feed_port=feed_port,
+    )
+    raise SystemExit(uvloop.run(_run(options, health_port)))
+
+
+async def _run(options: Options, health_port: int) -> int:
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with connect() as api:
+        cluster = Cluster(api, options)
+        health = await _serve_health(cluster, health_port)
+        running = asyncio.create_task(cluster.run())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
+        cluster.ready = False
+        failed = running.done()
+        running.cancel()
+        stopped.cancel()
+        (result,) = await asyncio.gather(running, return_exceptions=True)
+        await health.cleanup()
+        if failed and isinstance(result, Exception):
+            raise result
+    return 0
+
+
+async def _serve_health(cluster: Cluster, port: int) -> web.AppRunner:
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n") if cluster.ready else web.Response(status=503, text="not ready\n")
+
+    app = web.Application()
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, None, port).start()
+    return runner

@@ -1,0 +1,200 @@
+"""What `fsm install` and the Helm chart put on a cluster: the same objects from the same source; pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from controller.manifests import FEED_PORT, Json, default_image, gateway_class
+from controller.objects import GATEWAY_GROUP
+from gateway import __version__
+
+NAME: Final = "fsm-controller"
+HEALTH_PORT: Final = 9090
+X_GROUP: Final = "gateway.networking.x-k8s.io"
+
+
+class Values(msgspec.Struct, frozen=True):
+    """What can be chosen. Text may be a chart's placeholder; that is how the chart is made."""
+
+    namespace: str = "fsm-system"
+    mesh_name: str = "fsm"
+    image: str = default_image()
+    replicas: Any = 1
+    version: str = __version__
+
+
+def objects(values: Values) -> list[Json]:
+    """Everything but the CRDs and the namespace, in the order in which to apply it."""
+    return [
+        _service_account(values),
+        *_cluster_role(values),
+        *_role(values),
+        _service(values),
+        _deployment(values),
+        _disruption_budget(values),
+        {**gateway_class(), "metadata": {**gateway_class()["metadata"], "labels": labels(values)}},
+    ]
+
+
+def namespace(values: Values) -> Json:
+    """The control plane's namespace."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": values.namespace, "labels": labels(values)}}
+
+
+def labels(values: Values) -> dict[str, str]:
+    """What tells our objects from other people's."""
+    return {
+        "app.kubernetes.io/name": "flomesh.io",
+        "app.kubernetes.io/instance": values.mesh_name,
+        "app.kubernetes.io/version": values.version,
+        "app.kubernetes.io/managed-by": "fsm",
+    }
+
+
+def _meta(values: Values, name: str = NAME, *, namespaced: bool = True) -> Json:
+    meta: Json = {"name": name, "labels": {**labels(values), "app": NAME}}
+    if namespaced:
+        meta["namespace"] = values.namespace
+    return meta
+
+
+def _selector(values: Values) -> dict[str, str]:
+    return {"app": NAME, "app.kubernetes.io/instance": values.mesh_name}
+
+
+def _service_account(values: Values) -> Json:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta(values)}
+
+
+def _rule(groups: list[str], resources: list[str], verbs: str) -> Json:
+    return {"apiGroups": groups, "resources": resources, "verbs": verbs.split()}
+
+
+def _cluster_role(values: Values) -> list[Json]:
+    """What the controller may do everywhere: read routes and endpoints, say statuses, run data planes."""
+    rules = [
+        _rule([GATEWAY_GROUP], ["gateways", "httproutes", "referencegrants"], "get list watch"),
+        _rule([GATEWAY_GROUP], ["gatewayclasses"], "get list watch create"),
+        _rule([GATEWAY_GROUP], ["gatewayclasses/status", "gateways/status", "httproutes/status"], "get patch update"),
+        # Owner references with blockOwnerDeletion are checked against this.
+        _rule([GATEWAY_GROUP], ["gateways/finalizers"], "update"),
+        _rule([X_GROUP], ["xbackends"], "get list watch"),
+        _rule([""], ["namespaces"], "get list watch"),
+        # Certificates of type kubernetes.io/tls are followed; no other Secret is asked for.
+        _rule([""], ["secrets"], "get list watch"),
+        _rule([""], ["services"], "get list watch create update patch delete"),
+        _rule([""], ["serviceaccounts"], "get create update patch delete"),
+        _rule(["apps"], ["deployments"], "get list watch create update patch delete"),
+        _rule(["discovery.k8s.io"], ["endpointslices"], "get list watch"),
+        _rule(["apiextensions.k8s.io"], ["customresourcedefinitions"], "get list watch"),
+        _rule(["authentication.k8s.io"], ["tokenreviews"], "create"),
+    ]
+    name = f"{NAME}-{values.mesh_name}"
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": _meta(values, name, namespaced=False),
+        "rules": rules,
+    }
+    return [role, _binding(values, "ClusterRole", name)]
+
+
+def _role(values: Values) -> list[Json]:
+    """What the controller may do at home: the Lease, and the feed's CA."""
+    rules = [
+        _rule(["coordination.k8s.io"], ["leases"], "get create update patch"),
+        _rule([""], ["secrets"], "create"),
+    ]
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": _meta(values),
+        "rules": rules,
+    }
+    return [role, _binding(values, "Role", NAME)]
+
+
+def _binding(values: Values, kind: str, name: str) -> Json:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": f"{kind}Binding",
+        "metadata": _meta(values, name, namespaced=kind == "Role"),
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": values.namespace}],
+    }
+
+
+def _service(values: Values) -> Json:
+    """Headless: data planes connect to every replica."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _meta(values),
+        "spec": {
+            "clusterIP": "None",
+            "selector": _selector(values),
+            "ports": [{"name": "feed", "port": FEED_PORT, "targetPort": "feed", "protocol": "TCP"}],
+        },
+    }
+
+
+def _deployment(values: Values) -> Json:
+    def from_field(path: str) -> Json:
+        return {"fieldRef": {"fieldPath": path}}
+
+    container: Json = {
+        "name": "controller",
+        "image": values.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["fsm", "controller"],
+        "env": [
+            {"name": "POD_NAMESPACE", "valueFrom": from_field("metadata.namespace")},
+            {"name": "POD_NAME", "valueFrom": from_field("metadata.name")},
+            {"name": "FSM_IMAGE", "value": values.image},
+        ],
+        "ports": [
+            {"name": "feed", "containerPort": FEED_PORT, "protocol": "TCP"},
+            {"name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP"},
+        ],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 2},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 10},
+        "startupProbe": {"httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 1, "failureThreshold": 60},
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    pod: Json = {
+        "serviceAccountName": NAME,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _meta(values),
+        "spec": {
+            "replicas": values.replicas,
+            "selector": {"matchLabels": _selector(values)},
+            "template": {"metadata": {"labels": {**labels(values), "app": NAME}}, "spec": pod},
+        },
+    }
+
+
+def _disruption_budget(values: Values) -> Json:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _meta(values),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": _selector(values)}},
+    }

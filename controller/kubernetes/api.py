@@ -1,0 +1,170 @@
+"""Requests to the API server: kubernetes_asyncio's connection and credentials, raw JSON in and out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from kubernetes_asyncio import client, config
+from kubernetes_asyncio.config.config_exception import ConfigException
+
+from controller.objects import Kind, Ref
+
+FIELD_MANAGER = "fsm-gateway"
+
+
+class ApiError(Exception):
+    """The API server said no, or could not be asked (status 0)."""
+
+    def __init__(self, status: int, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.message}" if self.status else self.message
+
+
+def path(api_version: str, plural: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
+    """/apis/group/version/namespaces/…"""
+    base = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
+    parts = [base, *(["namespaces", namespace] if namespace else []), plural, name, subresource]
+    return "/".join(part for part in parts if part)
+
+
+def path_of(kind: Kind, ref: Ref, subresource: str = "") -> str:
+    """The path of an object in its kind's preferred version."""
+    return path(kind.api_versions[0], kind.plural, ref.namespace, ref.name, subresource)
+
+
+class Api:
+    """A connection to one API server."""
+
+    def __init__(self, made: Any) -> None:
+        self.client = made  # kubernetes_asyncio's own, for its parts that want it
+        self._rest = made.rest_client
+        self._host = made.configuration.host
+
+    @property
+    def host(self) -> str:
+        """The API server's address."""
+        return str(self._host)
+
+    async def get(self, where: str, **query: str) -> Any:
+        """The decoded object or list at a path."""
+        return msgspec.json.decode(await self.raw("GET", where, query=query))
+
+    async def find(self, where: str) -> Any:
+        """The object at a path, or None."""
+        try:
+            return await self.get(where)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def create(self, where: str, body: Any) -> Any:
+        """A new object in a collection."""
+        return msgspec.json.decode(await self.raw("POST", where, body=body))
+
+    async def replace(self, where: str, body: Any) -> Any:
+        """A whole object in place of another."""
+        return msgspec.json.decode(await self.raw("PUT", where, body=body))
+
+    async def apply(self, where: str, body: Any) -> Any:
+        """Server-side apply."""
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return msgspec.json.decode(await self.raw("PATCH", where, body=body, query=query, kind="application/apply-patch+yaml"))
+
+    async def merge(self, where: str, body: Any) -> Any:
+        """A JSON merge patch."""
+        return msgspec.json.decode(await self.raw("PATCH", where, body=body, kind="application/merge-patch+json"))
+
+    async def delete(self, where: str, **query: str) -> None:
+        """Remove an object; that it is gone already is fine."""
+        try:
+            await self.raw("DELETE", where, query=query)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    async def raw(
+        self,
+        method: str,
+        where: str,
+        *,
+        body: Any = None,
+        query: dict[str, str] | None = None,
+        kind: str = "application/json",
+        accept: str = "application/json",
+    ) -> bytes:
+        """The bytes that a request is answered with; ApiError for anything but 2xx."""
+        timeout = aiohttp.ClientTimeout(total=60)
+        response = await self._request(method, where, body, query, kind, accept, timeout)
+        async with response:
+            data: bytes = await response.read()
+            if not 200 <= response.status < 300:
+                raise _error(response, data)
+            return data
+
+    @asynccontextmanager
+    async def watch(self, where: str, query: dict[str, str], *, silence: float) -> AsyncIterator[aiohttp.StreamReader]:
+        """The stream of a watch; TimeoutError after `silence` seconds without a byte."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
+        response = await self._request("GET", where, None, {**query, "watch": "1"}, "application/json", "application/json", timeout)
+        async with response:
+            if response.status != 200:
+                raise _error(response, await response.read())
+            yield response.content
+
+    async def _request(
+        self, method: str, where: str, body: Any, query: dict[str, str] | None, kind: str, accept: str, timeout: aiohttp.ClientTimeout
+    ) -> Any:
+        headers = {"Accept": accept, "Content-Type": kind, "User-Agent": "fsm-gateway"}
+        # Looks at the token's file again when it is old; an expired token is replaced before it is refused.
+        await self.client.update_params_for_auth(headers, [], ["BearerToken"])
+        pairs = list((query or {}).items())
+        try:
+            return await self._rest.request(
+                method, self._host + where, query_params=pairs, headers=headers, body=body,
+                _preload_content=False, _request_timeout=timeout,
+            )  # fmt: skip
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ApiError(0, f"the API server {self._host} does not answer: {error or type(error).__name__}") from None
+
+
+def _error(response: Any, data: bytes) -> ApiError:
+    try:
+        message = str(msgspec.json.decode(data)["message"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        message = data[:300].decode(errors="replace") or str(response.reason)
+    try:
+        after = float(response.headers.get("Retry-After", 0))
+    except ValueError:
+        after = 0.0
+    return ApiError(response.status, message, after)
+
+
+@asynccontextmanager
+async def connect(kubeconfig: str = "") -> AsyncIterator[Api]:
+    """By the pod's ServiceAccount where there is one, else by a kubeconfig. SystemExit says what is missing."""
+    made = client.Configuration()
+    try:
+        if not kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG"):
+            config.load_incluster_config(client_configuration=made)
+        else:
+            file = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+            await config.load_kube_config(config_file=file, client_configuration=made)
+    except (ConfigException, OSError) as error:
+        raise SystemExit(f"no cluster to talk to: {error}\nSet KUBECONFIG or give --kubeconfig.") from None
+    api_client = client.ApiClient(configuration=made)
+    try:
+        yield Api(api_client)
+    finally:
+        await api_client.close()

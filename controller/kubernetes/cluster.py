@@ -1,0 +1,267 @@
+"""The controller on a cluster: follows the API server, tells data planes, writes statuses, makes what must run.
+
+Also the reconciler's sink. Every replica follows and serves the feed; only the leader writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import msgspec
+
+from controller import manifests
+from controller.feed import FeedServer
+from controller.kubernetes import lease, trust
+from controller.kubernetes.api import Api, ApiError, path
+from controller.kubernetes.infrastructure import Infrastructure
+from controller.kubernetes.status import StatusWriter
+from controller.kubernetes.watch import Follower, Stored
+from controller.manifests import Settings
+from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, AnyObject, Gateway, HTTPRoute, Kind, Meta, Object, Ref
+from controller.reconcile import Reconciler
+from controller.translate import GatewayName
+from controller.translate.status import Status
+from controller.world import GATEWAY_NAME, Report, World
+from gateway.snapshot import Change
+
+log = logging.getLogger("fsm")
+
+# What is followed, and with which selector. ConfigMaps are not read; of Secrets only certificates are.
+FOLLOWED: dict[str, dict[str, str]] = {
+    "GatewayClass": {},
+    "Gateway": {},
+    "HTTPRoute": {},
+    "ReferenceGrant": {},
+    "XBackend": {},
+    "Service": {},
+    "EndpointSlice": {},
+    "Secret": {"fieldSelector": "type=kubernetes.io/tls"},
+    "Namespace": {},
+}
+WITH_STATUS = ("GatewayClass", "Gateway", "HTTPRoute")
+
+
+class Deployment(Object, frozen=True):
+    """apps/v1 Deployment, of which we only want to know that it is there."""
+
+
+class CrdMeta(Meta, frozen=True):
+    """Metadata with annotations."""
+
+    annotations: dict[str, str] = {}
+
+
+class CrdObject(msgspec.Struct, frozen=True):
+    """What is read of a CRD."""
+
+    metadata: CrdMeta = CrdMeta()
+
+    @property
+    def ref(self) -> Ref:
+        """What names it."""
+        return Ref("CrdObject", "", self.metadata.name)
+
+
+DEPLOYMENT = Kind(Deployment, "apps", ("v1",), "deployments")
+CRD = Kind(CrdObject, "apiextensions.k8s.io", ("v1",), "customresourcedefinitions", namespaced=False)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the controller was started."""
+
+    namespace: str
+    identity: str
+    image: str
+    feed_host: str  # the name that data planes know the controller by
+    feed_port: int = manifests.FEED_PORT
+    bind: str = ""
+
+
+class Cluster:
+    """See the module."""
+
+    def __init__(self, api: Api, options: Options) -> None:
+        self._api = api
+        self._options = options
+        self.world = World()
+        self.reconciler = Reconciler(self.world, self)
+        self.writer = StatusWriter(api)
+        self.feed = FeedServer(self.reconciler.publications, self._authorise)
+        self.feed.on_acknowledged = self._acknowledged
+        self._infrastructure: Infrastructure
+        self._followers: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup
+        self.ready = False
+        self.leading = False
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        options = self._options
+        authority = await trust.authority(self._api, options.namespace)
+        settings = Settings(options.image, f"https://{options.feed_host}:{options.feed_port}", authority.pem)
+        self._infrastructure = Infrastructure(self._api, settings)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self._follow_everything()
+                await self.feed.start(options.bind, options.feed_port, authority.server_context(options.feed_host))
+                self._expect_data_planes()
+                self.reconciler.wake()
+                group.create_task(self.reconciler.run())
+                group.create_task(self.writer.run())
+                client = self._api.client
+                group.create_task(lease.lead(client, options.namespace, options.identity, self._lead))
+                self.ready = True
+                log.info("ready: %d objects, feed on port %d", len(self.world), options.feed_port)
+        finally:
+            await self.feed.stop()
+            await self._infrastructure.stop()
+
+    # --- following ---
+
+    async def _follow_everything(self) -> None:
+        """CRDs first: they say which kinds there are, now and later."""
+        crds = Follower(self._api, CRD, self._crd, lambda _: None)
+        self._group.create_task(crds.run())
+        await crds.synced.wait()
+        waits = [self._follow(name) for name in FOLLOWED]
+        deployments = Follower(
+            self._api, DEPLOYMENT, lambda *_: None, self._lost, query={"labelSelector": f"app={manifests.APP}"}
+        )
+        self._group.create_task(deployments.run())
+        for waiting in (*waits, deployments):
+            if waiting is not None:
+                await waiting.synced.wait()
+
+    def _follow(self, name: str) -> Follower | None:
+        if name in self._followers and not self._followers[name].done():
+            return None
+        follower = Follower(self._api, KINDS[name], self._put, self._drop, query=FOLLOWED[name])
+        self._followers[name] = self._group.create_task(follower.run())
+        return follower
+
+    def _crd(self, obj: AnyObject, _: Stored) -> None:
+        assert isinstance(obj, CrdObject)
+        for name, kind in KINDS.items():
+            if obj.metadata.name == f"{kind.plural}.{kind.group}" and name in FOLLOWED:
+                if name == "GatewayClass":
+                    version = obj.metadata.annotations.get(f"{GATEWAY_GROUP}/bundle-version", "")
+                    self._note(("setting", "bundle version"), version)
+                if self.ready:
+                    self._follow(name)  # it was missing, and has come
+
+    def _put(self, obj: AnyObject, stored: Stored) -> None:
+        if obj.ref.kind in WITH_STATUS:
+            self.writer.seen(obj.ref, stored)
+        if self.world.put(obj):
+            self.reconciler.wake()
+
+    def _drop(self, ref: Ref) -> None:
+        if ref.kind in WITH_STATUS:
+            self.writer.gone(ref)
+        if ref.kind == "Service":
+            for gateway in self._owner_of(ref):
+                self._infrastructure.repair(gateway)
+        if self.world.drop(ref):
+            self.reconciler.wake()
+
+    def _lost(self, ref: Ref) -> None:
+        for name in self.world.refs("Gateway"):
+            found = self.world.read(("object", name))
+            if isinstance(found, Gateway) and name.namespace == ref.namespace and manifests.generated_name(found) == ref.name:
+                self._infrastructure.repair((name.namespace, name.name))
+
+    def _owner_of(self, ref: Ref) -> list[GatewayName]:
+        found = self.world.read(("object", ref))
+        name = found.metadata.labels.get(GATEWAY_NAME) if found is not None else None
+        return [(ref.namespace, name)] if name else []
+
+    def _note(self, key: tuple[str, str], value: object) -> None:
+        if self.world.note(key, value):
+            self.reconciler.wake()
+
+    def _expect_data_planes(self) -> None:
+        """After a restart: data planes that served before do so still, though none has spoken to us yet."""
+        for ref in self.world.refs("Gateway"):
+            if self.writer.was_programmed(ref):
+                self.world.note(("report", ref.namespace, ref.name), Report(True))
+
+    # --- leading ---
+
+    def _lead(self, leading: bool) -> None:
+        self.leading = leading
+        self.writer.lead(leading)
+        self._infrastructure.lead(leading)
+        if leading and self._class_is_missing():
+            self._group.create_task(self._make_class())
+
+    def _class_is_missing(self) -> bool:
+        return self.world.read(("object", Ref("GatewayClass", "", GATEWAY_CLASS))) is None
+
+    async def _make_class(self) -> None:
+        try:
+            await self._api.create(path(f"{GATEWAY_GROUP}/v1", "gatewayclasses"), manifests.gateway_class())
+        except ApiError as error:
+            if error.status != 409:
+                log.warning("GatewayClass %s: %s", GATEWAY_CLASS, error)
+
+    # --- Sink ---
+
+    async def publish(self, gateway: GatewayName, change: Change) -> None:
+        """Tell the Gateway's data planes."""
+        self.feed.publish(gateway, change)
+
+    async def write(self, statuses: dict[Ref, Status | None]) -> None:
+        """Say it once the data planes have done it."""
+        self._group.create_task(self._write(statuses))
+
+    async def _write(self, statuses: dict[Ref, Status | None]) -> None:
+        await self.feed.wait_applied(self._concerned(statuses), at_most=1.0)
+        translator = self.reconciler.translator
+        for ref in statuses:
+            # By now there may be something newer to say.
+            self.writer.want(ref, translator.statuses.get(ref))
+
+    def _concerned(self, statuses: dict[Ref, Status | None]) -> set[GatewayName]:
+        gateways: set[GatewayName] = set()
+        for ref in statuses:
+            if ref.kind == "Gateway":
+                gateways.add((ref.namespace, ref.name))
+            elif ref.kind == "HTTPRoute":
+                found = self.world.read(("object", ref))
+                if isinstance(found, HTTPRoute):
+                    gateways.update((p.namespace or ref.namespace, p.name) for p in found.spec.parent_refs)
+        return gateways & self.reconciler.publications.keys()
+
+    async def follow(self, gateways: dict[GatewayName, Gateway | None]) -> None:
+        """Make what must run, or remove it."""
+        for name, gateway in gateways.items():
+            self._infrastructure.want(name, gateway)
+
+    # --- data planes ---
+
+    async def _authorise(self, token: str, gateway: GatewayName) -> bool:
+        found = self.world.read(("object", Ref("Gateway", *gateway)))
+        if not isinstance(found, Gateway) or gateway not in self.reconciler.publications:
+            return False
+        try:
+            user = await trust.user_of(self._api, token)
+        except ApiError as error:
+            log.warning("a data plane's token cannot be reviewed: %s", error)
+            return False
+        return user == manifests.service_account(gateway[0], manifests.generated_name(found))
+
+    def _acknowledged(self, gateway: GatewayName) -> None:
+        channel = self.feed.channel(gateway)
+        if not channel.connections:
+            return  # it may serve on without us; what was reported last stands
+        problems = {(p.part, p.message) for connection in channel.connections for p in connection.problems}
+        count = len(channel.connections)
+        message = f"{count} data plane{'s' if count > 1 else ''} serve{'' if count > 1 else 's'} the Gateway."
+        programmed = channel.is_programmed()
+        report = Report(programmed, message if programmed else "", tuple(sorted(problems)))
+        if self.world.note(("report", *gateway), report):
+            self.reconciler.wake()

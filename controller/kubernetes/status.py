@@ -1,0 +1,204 @@
+"""Write statuses: only what differs from what stands, only our own entries, stamped as they are written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from controller.kubernetes.api import Api, ApiError, path_of
+from controller.kubernetes.watch import Stored
+from controller.objects import CONTROLLER, KINDS, GatewayAddress, Ref, RouteKind
+from controller.translate.conditions import Condition
+from controller.translate.status import ClassStatus, GatewayStatus, RouteStatus, Status
+
+log = logging.getLogger("fsm.status")
+
+# Seconds between two writes of one object: somebody who reads, changes and writes it (the Argo Rollouts plugin
+# tries five times, 10 ms apart) must find a gap.
+APART: Final = 0.1
+WRITERS: Final = 8
+
+Json = dict[str, Any]
+
+
+class StatusWriter:
+    """Keeps what should be said, and writes it while `leading`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._wanted: dict[Ref, Status | None] = {}
+        self._stored: dict[Ref, Stored] = {}
+        self._queue: asyncio.Queue[Ref] = asyncio.Queue()
+        self._queued: set[Ref] = set()
+        self._last: dict[Ref, float] = {}
+        self.leading = False
+        self.writes = 0
+
+    def want(self, ref: Ref, status: Status | None) -> None:
+        """What should be said of an object from now on."""
+        self._wanted[ref] = status
+        self._push(ref)
+
+    def seen(self, ref: Ref, stored: Stored) -> None:
+        """What stands now; if it is not what should stand, it is written (somebody may have removed it)."""
+        self._stored[ref] = stored
+        if ref in self._wanted:
+            self._push(ref)
+
+    def gone(self, ref: Ref) -> None:
+        """The object is no more."""
+        self._stored.pop(ref, None)
+        self._wanted.pop(ref, None)
+        self._last.pop(ref, None)
+
+    def lead(self, leading: bool) -> None:
+        """Start or stop writing."""
+        self.leading = leading
+        if leading:
+            for ref in self._wanted:
+                self._push(ref)
+
+    def was_programmed(self, ref: Ref) -> bool:
+        """Whether the stored status of a Gateway says Programmed: data planes may run that we have not met yet."""
+        stored = self._stored.get(ref)
+        said = (stored.status or {}).get("conditions", []) if stored else []
+        return any(c.get("type") == "Programmed" and c.get("status") == "True" for c in said)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WRITERS):
+                group.create_task(self._write_all())
+
+    def _push(self, ref: Ref) -> None:
+        if ref not in self._queued:
+            self._queued.add(ref)
+            self._queue.put_nowait(ref)
+
+    async def _write_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            ref = await self._queue.get()
+            pause = self._last.get(ref, 0.0) + APART - loop.time()
+            if pause > 0:
+                await asyncio.sleep(pause)
+            self._queued.discard(ref)
+            if not self.leading or ref not in self._wanted:
+                continue
+            try:
+                await self._write(ref)
+            except ApiError as error:
+                if error.status not in (404, 409):
+                    log.warning("status of %s: %s", ref, error)
+                if error.status != 404:
+                    self._last[ref] = loop.time()
+                    loop.call_later(error.retry_after or APART, self._push, ref)
+
+    async def _write(self, ref: Ref) -> None:
+        stored = self._stored.get(ref)
+        if stored is None:
+            return
+        status = self._wanted.get(ref)
+        body = merged(stored.status or {}, status, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        if body == (stored.status or {}):
+            return
+        generation = getattr(status, "generation", stored.metadata.generation)
+        if generation < stored.metadata.generation:
+            return  # an answer to an older question; the newer one is being worked out
+        patch: Json = {"metadata": {"resourceVersion": stored.metadata.resource_version}, "status": _patch(stored.status or {}, body)}
+        where = path_of(KINDS[ref.kind], ref, "status")
+        try:
+            answer = await self._api.merge(where, patch)
+        except ApiError as error:
+            if error.status == 409:
+                answer = await self._api.get(path_of(KINDS[ref.kind], ref))
+                self._stored[ref] = msgspec.convert(answer, Stored)
+            raise
+        self.writes += 1
+        self._last[ref] = asyncio.get_running_loop().time()
+        self._stored[ref] = msgspec.convert(answer, Stored)
+
+
+def _patch(before: Json, after: Json) -> Json:
+    """A merge patch: what is new, and null for what goes."""
+    patch = {k: v for k, v in after.items() if before.get(k) != v}
+    return patch | {k: None for k in before if k not in after}
+
+
+# --- the status as Kubernetes has it ----------------------------------------------------------------------
+
+
+def merged(before: Json, status: Status | None, now: str) -> Json:
+    """What should stand, given what stands: other people's entries as they are, ours as they should be."""
+    match status:
+        case ClassStatus():
+            features = [{"name": name} for name in status.features]
+            return {**before, **_said(before, status.conditions, status.generation, now), "supportedFeatures": features}
+        case GatewayStatus():
+            return {
+                **before,
+                **_said(before, status.conditions, status.generation, now),
+                "addresses": [_address(address) for address in status.addresses],
+                "listeners": [_listener(before, one, status.generation, now) for one in status.listeners],
+            }
+        case RouteStatus():
+            others = [p for p in before.get("parents", []) if p.get("controllerName") != CONTROLLER]
+            ours = [p for p in before.get("parents", []) if p.get("controllerName") == CONTROLLER]
+            entries = []
+            for parent in status.parents:
+                ref = _without_nones(msgspec.to_builtins(parent.parent))
+                old = next((p for p in ours if p.get("parentRef") == ref), {})
+                said = _said(old, parent.conditions, status.generation, now)
+                entries.append({"parentRef": ref, "controllerName": CONTROLLER, **said})
+            return {**before, "parents": others + entries}
+        case None:
+            others = [p for p in before.get("parents", []) if p.get("controllerName") != CONTROLLER]
+            return {**before, "parents": others} if "parents" in before else before
+
+
+def _said(before: Json, conditions: Iterable[Condition], generation: int, now: str) -> Json:
+    """Conditions in the order that they have; foreign types stay, and a time changes only with a status."""
+    old = {c["type"]: c for c in before.get("conditions", [])}
+    new = {c.type: _condition(c, old.get(c.type, {}), generation, now) for c in conditions}
+    ours = {"Accepted", "Programmed", "ResolvedRefs", "Conflicted", "PartiallyInvalid", "SupportedVersion"}
+    kept = {type_: c for type_, c in old.items() if type_ in new or type_ not in ours}
+    return {"conditions": list({**kept, **new}.values())}
+
+
+def _condition(condition: Condition, old: Json, generation: int, now: str) -> Json:
+    same = old.get("status") == condition.status
+    return {
+        "lastTransitionTime": old.get("lastTransitionTime", now) if same else now,
+        "message": condition.message[:32768],
+        "observedGeneration": generation,
+        "reason": condition.reason,
+        "status": condition.status,
+        "type": condition.type,
+    }
+
+
+def _address(address: GatewayAddress) -> Json:
+    return {"type": address.type, "value": address.value}
+
+
+def _listener(before: Json, one: Any, generation: int, now: str) -> Json:
+    old = next((entry for entry in before.get("listeners", []) if entry.get("name") == one.name), {})
+    return {
+        "attachedRoutes": one.attached,
+        **_said(old, one.conditions, generation, now),
+        "name": one.name,
+        "supportedKinds": [_kind(kind) for kind in one.kinds],
+    }
+
+
+def _kind(kind: RouteKind) -> Json:
+    return {"group": kind.group, "kind": kind.kind}
+
+
+def _without_nones(value: Json) -> Json:
+    return {k: v for k, v in value.items() if v is not None}

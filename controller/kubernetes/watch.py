@@ -1,0 +1,199 @@
+"""Follow one kind of object: list once, then every event, for ever.
+
+A watch resumes from the last resourceVersion that it saw (bookmarks keep that fresh); when the API server no
+longer knows it (410 Gone), or the kind has come back, the list is read again and what is missing is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from controller.kubernetes.api import Api, ApiError, path
+from controller.objects import AnyObject, Kind, Ref
+
+log = logging.getLogger("fsm.watch")
+
+PAGE: Final = 500  # objects asked for at once
+WATCH: Final = 290  # seconds after which the API server ends a watch by itself
+SILENCE: Final = 120.0  # seconds without an event or a bookmark after which a watch counts as dead
+
+
+class ListMeta(msgspec.Struct, rename="camel"):
+    """ListMeta."""
+
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class RawList(msgspec.Struct):
+    """A list whose items are decoded one by one: one that is odd must not hide the others."""
+
+    items: list[msgspec.Raw]
+    metadata: ListMeta
+
+
+class Event(msgspec.Struct):
+    """A watch event."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class OnlyMeta(msgspec.Struct, rename="camel"):
+    """What is read of every object, whatever else it holds."""
+
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+    generation: int = 0
+
+
+class Stored(msgspec.Struct):
+    """An object's identity and status as they stand in the API server."""
+
+    metadata: OnlyMeta
+    status: Any = None
+
+
+class Problem(msgspec.Struct):
+    """A Status object."""
+
+    code: int = 0
+    message: str = ""
+
+
+_list: msgspec.json.Decoder[RawList] = msgspec.json.Decoder(RawList)
+_event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_stored: msgspec.json.Decoder[Stored] = msgspec.json.Decoder(Stored)
+
+
+class _GoneError(Exception):
+    """The list must be read again."""
+
+
+class Follower:
+    """See the module. Tells `put(object, stored)` and `drop(ref)`; `missing` hears that the kind is not served."""
+
+    def __init__(
+        self,
+        api: Api,
+        kind: Kind,
+        put: Callable[[AnyObject, Stored], None],
+        drop: Callable[[Ref], None],
+        *,
+        query: dict[str, str] | None = None,
+    ) -> None:
+        self._api = api
+        self._kind = kind
+        self._put = put
+        self._drop = drop
+        self._query = query or {}
+        self._decode: msgspec.json.Decoder[AnyObject] = msgspec.json.Decoder(kind.type)
+        self._known: dict[Ref, None] = {}
+        self._version = ""
+        self._api_version = kind.api_versions[0]
+        self.synced = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled, or until the kind is not served (then everything known of it is dropped)."""
+        attempt = 0
+        while True:
+            try:
+                if not self._version:
+                    await self._read_list()
+                    self.synced.set()
+                attempt = 0
+                await self._watch()
+            except _GoneError:
+                self._version = ""
+            except ApiError as error:
+                if error.status == 404:
+                    if await self._next_version():
+                        continue
+                    for ref in list(self._known):
+                        self._forget(ref)
+                    self.synced.set()
+                    return
+                if error.status == 410:
+                    self._version = ""
+                    continue
+                attempt += 1
+                log.warning("watching %s: %s", self._kind.plural, error)
+                await asyncio.sleep(error.retry_after or min(0.1 * 2**attempt, 10) * random.uniform(0.5, 1))  # noqa: S311
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                # The connection ended; where it ended is known, so nothing is read twice.
+                attempt += 1
+                log.info("watching %s: %s", self._kind.plural, error or type(error).__name__)
+                await asyncio.sleep(min(0.02 * 2**attempt, 2))
+
+    async def _next_version(self) -> bool:
+        """An older cluster may serve only an older version."""
+        at = self._kind.api_versions.index(self._api_version) + 1
+        if at >= len(self._kind.api_versions):
+            return False
+        self._api_version = self._kind.api_versions[at]
+        return True
+
+    async def _read_list(self) -> None:
+        where = path(self._api_version, self._kind.plural)
+        found: dict[Ref, None] = {}
+        query = {**self._query, "limit": str(PAGE)}
+        while True:
+            page = _list.decode(await self._api.raw("GET", where, query=query))
+            for raw in page.items:
+                ref = self._take(raw)
+                if ref is not None:
+                    found[ref] = None
+            if not page.metadata.continue_:
+                break
+            query["continue"] = page.metadata.continue_
+        for ref in self._known.keys() - found.keys():
+            self._forget(ref)
+        self._version = page.metadata.resource_version
+
+    async def _watch(self) -> None:
+        query = {**self._query, "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH), "resourceVersion": self._version}
+        async with self._api.watch(path(self._api_version, self._kind.plural), query, silence=SILENCE) as stream:
+            rest = b""
+            async for chunk in stream.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    if line:
+                        self._handle(_event.decode(line))
+
+    def _handle(self, event: Event) -> None:
+        if event.type == "ERROR":
+            problem = msgspec.json.decode(event.object, type=Problem)
+            if problem.code == 410:
+                raise _GoneError
+            raise ApiError(problem.code, problem.message)
+        stored = _stored.decode(event.object)
+        if event.type == "DELETED":
+            self._forget(Ref(self._kind.type.__name__, stored.metadata.namespace, stored.metadata.name))
+        elif event.type in ("ADDED", "MODIFIED"):
+            self._take(event.object)
+        self._version = stored.metadata.resource_version
+
+    def _take(self, raw: msgspec.Raw) -> Ref | None:
+        stored = _stored.decode(raw)
+        ref = Ref(self._kind.type.__name__, stored.metadata.namespace, stored.metadata.name)
+        self._known[ref] = None
+        try:
+            obj = self._decode.decode(raw)
+        except msgspec.ValidationError as error:
+            # What we knew of it stays in force.
+            log.error("%s cannot be understood: %s", ref, error)
+            return ref
+        self._put(obj, stored)
+        return ref
+
+    def _forget(self, ref: Ref) -> None:
+        self._known.pop(ref, None)
+        self._drop(ref)

@@ -1,0 +1,201 @@
+"""What must run for a Gateway, and what `fsm install` puts on a cluster: objects in, objects out.
+
+Generated names follow GEP-1762: NAME-CLASS in the Gateway's namespace, labelled with the Gateway's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any, Final
+
+import msgspec
+
+from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP, Gateway
+from gateway import __version__
+
+Json = dict[str, Any]
+
+ADMIN_PORT: Final = 9091
+FEED_PORT: Final = 9443
+AUDIENCE: Final = "fsm-feed"  # of the tokens that data planes show to the controller
+NAME_LABEL: Final = f"{GATEWAY_GROUP}/gateway-name"
+CLASS_LABEL: Final = f"{GATEWAY_GROUP}/gateway-class-name"
+APP: Final = "fsm-gateway"
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the operator chose."""
+
+    image: str
+    feed: str  # https://host:port
+    authority: str  # the feed's CA, as PEM
+
+
+def limited(text: str, most: int = 63) -> str:
+    """A name or label value that is not too long; what is cut off is told apart by a hash."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most - 9].rstrip('-.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def generated_name(gateway: Gateway) -> str:
+    """The name of everything made for a Gateway: a DNS label, as a Service needs."""
+    name = re.sub(r"[^a-z0-9-]", "-", f"{gateway.metadata.name}-{gateway.spec.gateway_class_name}")
+    if not name[0].isalpha():
+        name = f"gw-{name}"
+    return limited(name)
+
+
+def service_account(namespace: str, name: str) -> str:
+    """The user name that a data plane's token stands for."""
+    return f"system:serviceaccount:{namespace}:{name}"
+
+
+def labels(gateway: Gateway) -> dict[str, str]:
+    """The labels of everything made for a Gateway."""
+    return {
+        **gateway.spec.infrastructure.labels,
+        "app": APP,
+        "app.kubernetes.io/name": APP,
+        "app.kubernetes.io/managed-by": "fsm",
+        NAME_LABEL: limited(gateway.metadata.name),
+        CLASS_LABEL: limited(gateway.spec.gateway_class_name),
+    }
+
+
+def for_gateway(gateway: Gateway, settings: Settings) -> list[Json]:
+    """ServiceAccount, Deployment and Service of a Gateway."""
+    return [_service_account(gateway), _deployment(gateway, settings), _service(gateway)]
+
+
+def _meta(gateway: Gateway) -> Json:
+    meta: Json = {
+        "name": generated_name(gateway),
+        "namespace": gateway.metadata.namespace,
+        "labels": labels(gateway),
+        "ownerReferences": [
+            {
+                "apiVersion": f"{GATEWAY_GROUP}/v1",
+                "kind": "Gateway",
+                "name": gateway.metadata.name,
+                "uid": gateway.metadata.uid,
+                "controller": True,
+            }
+        ],
+    }
+    if gateway.spec.infrastructure.annotations:
+        meta["annotations"] = dict(gateway.spec.infrastructure.annotations)
+    return meta
+
+
+def _service_account(gateway: Gateway) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _meta(gateway),
+        "automountServiceAccountToken": False,
+    }
+
+
+def _selector(gateway: Gateway) -> dict[str, str]:
+    return {"app": APP, NAME_LABEL: limited(gateway.metadata.name)}
+
+
+def _service(gateway: Gateway) -> Json:
+    ports = sorted({listener.port for listener in gateway.spec.listeners if listener.protocol in ("HTTP", "HTTPS")})
+    spec: Json = {
+        "type": "LoadBalancer",
+        "selector": _selector(gateway),
+        "ports": [{"name": f"tcp-{port}", "port": port, "targetPort": port, "protocol": "TCP"} for port in ports],
+    }
+    if not ports:
+        spec["ports"] = [{"name": "admin", "port": ADMIN_PORT, "targetPort": ADMIN_PORT, "protocol": "TCP"}]
+        spec["type"] = "ClusterIP"
+    fixed = [a.value for a in gateway.spec.addresses if a.type == "IPAddress" and a.value]
+    if fixed:
+        spec["loadBalancerIP"] = fixed[0]
+    return {"apiVersion": "v1", "kind": "Service", "metadata": _meta(gateway), "spec": spec}
+
+
+def _deployment(gateway: Gateway, settings: Settings) -> Json:
+    meta = _meta(gateway)
+    template_meta: Json = {"labels": labels(gateway)}
+    if "annotations" in meta:
+        template_meta["annotations"] = meta["annotations"]
+    name = meta["name"]
+    container: Json = {
+        "name": "gateway",
+        "image": settings.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "gateway"],
+        "args": [
+            f"--gateway={gateway.metadata.namespace}/{gateway.metadata.name}",
+            f"--feed={settings.feed}",
+            "--token-file=/var/run/fsm/token/token",
+            "--cache=/var/run/fsm/cache/snapshot",
+        ],
+        "env": [{"name": "FSM_FEED_CA", "value": settings.authority}],
+        "ports": [{"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "admin"}, "periodSeconds": 2, "failureThreshold": 1},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "admin"}, "periodSeconds": 10},
+        "startupProbe": {"httpGet": {"path": "/healthz", "port": "admin"}, "periodSeconds": 1, "failureThreshold": 60},
+        "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "token", "mountPath": "/var/run/fsm/token", "readOnly": True},
+            {"name": "cache", "mountPath": "/var/run/fsm/cache"},
+        ],
+    }
+    token = {"serviceAccountToken": {"path": "token", "audience": AUDIENCE, "expirationSeconds": 3600}}
+    pod: Json = {
+        "serviceAccountName": name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 40,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "fsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            # A safe sysctl of the pod's own network: port 80 needs no capability.
+            "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
+        },
+        "containers": [container],
+        "volumes": [
+            {"name": "token", "projected": {"sources": [token]}},
+            # The last good snapshot, certificates' keys included: in memory, gone with the pod.
+            {"name": "cache", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+        ],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": meta,
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": _selector(gateway)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": template_meta, "spec": pod},
+        },
+    }
+
+
+def gateway_class() -> Json:
+    """The class that is made where it is absent."""
+    return {
+        "apiVersion": f"{GATEWAY_GROUP}/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": GATEWAY_CLASS, "labels": {"app": APP, "app.kubernetes.io/managed-by": "fsm"}},
+        "spec": {"controllerName": CONTROLLER},
+    }
+
+
+def default_image() -> str:
+    """The image of this version."""
+    return f"docker.io/flomesh/fsm-gateway:{__version__}"

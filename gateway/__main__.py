@@ -1,0 +1,89 @@
+"""The data plane's process: workers, the feed that tells them what to do, and the admin server.
+
+    python -m gateway --gateway default/simple-fsm-gateway --feed https://fsm-controller.fsm-system.svc:9443
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import uvloop
+
+from gateway.admin import Admin
+from gateway.feed import Feed, Source
+from gateway.snapshot import Change, Problem, key
+from gateway.workers import Workers
+
+log = logging.getLogger("fsm")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line; each option can come from the environment."""
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
+    option = parser.add_argument
+    option("--gateway", required=True, help="namespace/name of the Gateway to serve")
+    option("--feed", required=True, help="the controller's feed, as https://host:port")
+    option("--token-file", type=Path, help="a bearer token that proves who this is")
+    option("--authority", default=os.environ.get("FSM_FEED_CA", ""), help="the feed's CA, as PEM (FSM_FEED_CA)")
+    option("--cache", type=Path, help="a file to keep the last good snapshot in")
+    option("--workers", type=int, default=1, help="processes that serve")
+    option("--bind", default="", help="the address to listen on; empty for all")
+    option("--admin", default="0.0.0.0:9091", help="host:port of health, metrics and the page")
+    option("--drain-delay", type=float, default=5.0, help="seconds to serve on after SIGTERM, until nobody sends here")
+    option("--drain-grace", type=float, default=25.0, help="seconds that requests may take to finish after that")
+    return parser.parse_args()
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Until SIGTERM."""
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    workers = Workers(options.workers, bind=options.bind)
+    await workers.start()
+    admin = Admin(workers)
+    host, _, port = options.admin.rpartition(":")
+    await admin.start(host, int(port))
+
+    async def put(change: Change) -> tuple[Problem, ...]:
+        started = time.perf_counter()
+        problems = await workers.apply(change)
+        names = tuple(f"{kind} {name}" for kind, name in (*map(key, change.put), *change.drop))
+        admin.applied(change.version, names, time.perf_counter() - started)
+        for problem in problems:
+            log.error("%s: %s", problem.part, problem.message)
+        return problems
+
+    source = Source(options.feed, options.gateway, token=options.token_file, authority=options.authority)
+    feed = Feed(source, put, cache=options.cache, instance=socket.gethostname())
+    following = asyncio.create_task(feed.run())
+    synced = asyncio.create_task(feed.synced.wait())
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait([synced, stopped, following], return_when=asyncio.FIRST_COMPLETED)
+    admin.ready = not stop.is_set()
+    await asyncio.wait([stopped, following], return_when=asyncio.FIRST_COMPLETED)
+    # Readiness fails first; who has not noticed yet is still served, and told to go elsewhere next time.
+    admin.ready = False
+    log.info("draining")
+    await workers.stop(delay=options.drain_delay, grace=options.drain_grace)
+    synced.cancel()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await admin.stop()
+
+
+def main() -> None:
+    """Entry point."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    uvloop.run(run(arguments()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Writes the Helm chart's templates from the same source as `fsm install` (controller/install.py).
+
+python tools/chart.py          # write
+python tools/chart.py --check  # exit with 1 when the chart is not what it should be
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from controller import install
+from gateway import __version__
+
+CHART = Path(__file__).parent.parent / "charts" / "fsm"
+
+PLACEHOLDERS = install.Values(
+    namespace="{{ .Release.Namespace }}",
+    mesh_name="{{ .Values.fsm.meshName }}",
+    image="{{ .Values.fsm.image }}",
+    replicas="REPLICAS",
+    version="{{ .Chart.AppVersion }}",
+)
+REPLICAS = "{{ if .Values.fsm.fsmGateway.enabled }}{{ .Values.fsm.replicas }}{{ else }}0{{ end }}"
+
+
+def templates() -> dict[str, str]:
+    """The chart's files by name."""
+    files: dict[str, str] = {}
+    for obj in install.objects(PLACEHOLDERS):
+        text = yaml.dump(obj, Dumper=yaml.CSafeDumper, sort_keys=False, width=200).replace("replicas: REPLICAS", f"replicas: {REPLICAS}")
+        files[f"templates/{obj['kind'].lower()}.yaml"] = f"# Written by tools/chart.py from controller/install.py.\n{text}"
+    defaults: dict[str, Any] = {
+        "fsm": {
+            "meshName": "fsm",
+            "image": install.Values().image,
+            "replicas": 1,
+            "fsmGateway": {"enabled": True},
+        }
+    }
+    files["values.yaml"] = yaml.dump(defaults, sort_keys=False)
+    files["Chart.yaml"] = yaml.dump(
+        {
+            "apiVersion": "v2",
+            "name": "fsm",
+            "description": "FSM Gateway: a Kubernetes Gateway API implementation in pure Python",
+            "type": "application",
+            "version": __version__,
+            "appVersion": __version__,
+        },
+        sort_keys=False,
+    )
+    return files
+
+
+def main() -> None:
+    """Write or check."""
+    check = "--check" in sys.argv
+    stale = []
+    for name, text in templates().items():
+        path = CHART / name
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+    if check and stale:
+        raise SystemExit(f"charts/fsm is not current ({', '.join(stale)}): run python tools/chart.py")
+
+
+if __name__ == "__main__":
+    main()
