@@ -5,7 +5,9 @@ COPY constraints.txt /src/
 COPY pyproject.toml README.md LICENSE /src/
 COPY gateway /src/gateway
 COPY controller /src/controller
-RUN /opt/fsm/bin/pip install --no-cache-dir -c /src/constraints.txt "/src[controller]" && /opt/fsm/bin/pip uninstall -y pip
+RUN /opt/fsm/bin/pip install --no-cache-dir -c /src/constraints.txt "/src[controller]" && /opt/fsm/bin/pip uninstall -y pip \
+ # Bytecode that is valid whatever becomes of the files' times: modules that are compiled at each start cost time and memory.
+ && python3 -m compileall -q -f --invalidation-mode unchecked-hash /opt/fsm/lib
 
 FROM python:3.11-slim
 COPY --from=build /opt/fsm /opt/fsm

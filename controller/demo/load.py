@@ -57,39 +57,56 @@ class Load:
     async def _send(self, index: int) -> None:
         interval = self._connections / self._rate
         due = time.monotonic() + interval * index / self._connections
-        reader: asyncio.StreamReader | None = None
-        writer: asyncio.StreamWriter | None = None
-        while True:
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            due = max(due + interval, time.monotonic() - 1)
-            tally, sent = self.tally, time.monotonic()
-            try:
-                if reader is None or writer is None:
-                    reader, writer = await asyncio.open_connection(*self._where)
-                async with asyncio.timeout(10):
-                    status, version, close = await _exchange(reader, writer, self._request)
-                if close:
-                    writer.close()
-                    reader = writer = None
-                problem = "" if status == 200 and version else f"status {status}"
-            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-                reader = writer = None
-                problem, version = type(error).__name__, ""
-            for one in (tally, self.total):
-                if problem:
-                    one.failures.append(problem)
-                else:
-                    one.versions[version] = one.versions.get(version, 0) + 1
-                    one.seconds.append(time.monotonic() - sent)
+        connection = _Connection(self._where)
+        try:
+            while True:
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                due = max(due + interval, time.monotonic() - 1)
+                await self._ask(connection)
+        finally:
+            connection.close()
+
+    async def _ask(self, connection: _Connection) -> None:
+        tally, sent = self.tally, time.monotonic()
+        try:
+            status, version = await connection.exchange(self._request)
+            problem = "" if status == 200 and version else f"status {status}"
+        except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+            connection.close()
+            problem, version = type(error).__name__, ""
+        for one in (tally, self.total):
+            if problem:
+                one.failures.append(problem)
+            else:
+                one.versions[version] = one.versions.get(version, 0) + 1
+                one.seconds.append(time.monotonic() - sent)
 
 
-async def _exchange(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
-) -> tuple[int, str, bool]:
-    writer.write(request)
-    head = await reader.readuntil(b"\r\n\r\n")
-    lower = head.lower()
-    length = re.search(rb"content-length: *(\d+)", lower)
-    body = await reader.readexactly(int(length.group(1))) if length else b""
-    version = VERSION.search(body)
-    return int(head[9:12]), version.group(1).decode().strip() if version else "", b"connection: close" in lower
+class _Connection:
+    """One keep-alive connection, made when it is needed."""
+
+    def __init__(self, where: tuple[str, int]) -> None:
+        self._where = where
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def exchange(self, request: bytes) -> tuple[int, str]:
+        """The status and the version that answered."""
+        async with asyncio.timeout(10):
+            if self._streams is None:
+                self._streams = await asyncio.open_connection(*self._where)
+            reader, writer = self._streams
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            lower = head.lower()
+            length = re.search(rb"content-length: *(\d+)", lower)
+            body = await reader.readexactly(int(length.group(1))) if length else b""
+        if b"connection: close" in lower:
+            self.close()
+        version = VERSION.search(body)
+        return int(head[9:12]), version.group(1).decode().strip() if version else ""
+
+    def close(self) -> None:
+        """Let it go."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
