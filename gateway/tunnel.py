@@ -13,22 +13,25 @@ from collections.abc import Callable
 class End(asyncio.Protocol):
     """One side of a tunnel."""
 
-    __slots__ = ("_closed", "_done", "other", "transport")
+    __slots__ = ("_closed", "_done", "ended", "other", "transport")
 
     def __init__(self, transport: asyncio.Transport, done: Callable[[], None]) -> None:
         self.transport = transport
         self.other: End
         self._done = done
         self._closed = False
+        self.ended = False
 
     def data_received(self, data: bytes) -> None:
         self.other.transport.write(data)
 
     def eof_received(self) -> bool:
-        if self.other.transport.can_write_eof() and not self.other.transport.is_closing():
-            self.other.transport.write_eof()
-            return True
-        return False
+        self.ended = True
+        other = self.other
+        if other.ended or other.transport.is_closing() or not other.transport.can_write_eof():
+            return False  # both have said all: this side closes now, and the other with it
+        other.transport.write_eof()
+        return True
 
     def pause_writing(self) -> None:
         if not self.other.transport.is_closing():

@@ -1,0 +1,194 @@
+"""Broken clients, broken backends, and what everybody else sees of it: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+import pytest
+from conftest import OK, Proxy, Server, parsed
+
+from gateway.snapshot import Backend, Endpoint, Target, Timeouts
+
+
+def dead_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+async def test_no_rule_is_404_and_the_connection_goes_on(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server, hostname="known.example")
+    answer = await proxy.talk(b"GET / HTTP/1.1\r\nHost: unknown\r\n\r\nGET / HTTP/1.1\r\nHost: known.example\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 404 Not Found") == 1
+    assert answer.endswith(OK)
+
+
+async def test_a_broken_reference_is_500_for_its_share(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server, targets=(Target(1, "b-r"), Target(1, "", (), 500, "Service does not exist")))
+    statuses = [(await proxy.get())[0] for _ in range(10)]
+    assert sorted(statuses) == [200] * 5 + [500] * 5
+
+
+async def test_no_endpoint_is_503_and_no_target_is_500(proxy: Proxy) -> None:
+    await proxy.route()
+    assert (await proxy.get())[0] == 503
+    await proxy.route(targets=(Target(0, "b-r"),))
+    assert (await proxy.get())[0] == 500
+
+
+async def test_a_refused_connection_goes_to_another_endpoint(proxy: Proxy, server: Server) -> None:
+    await proxy.apply(Backend("b-r", (Endpoint("127.0.0.1", dead_port()), Endpoint("127.0.0.1", server.port))))
+    await proxy.route(server)
+    await proxy.apply(Backend("b-r", (Endpoint("127.0.0.1", dead_port()), Endpoint("127.0.0.1", server.port))))
+    for _ in range(20):
+        answer = await proxy.talk(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+        assert parsed(answer)[0] == 200
+    assert len(server.seen) == 20
+
+
+async def test_all_endpoints_refuse(proxy: Proxy) -> None:
+    await proxy.route()
+    await proxy.apply(Backend("b-r", (Endpoint("127.0.0.1", dead_port()), Endpoint("127.0.0.1", dead_port()))))
+    assert (await proxy.get())[0] == 503
+
+
+async def test_a_backend_that_hangs_up_unasked_is_tried_again_only_where_that_is_safe(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server)
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        writer.close()
+
+    reader, writer = await proxy.connect()
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert await reader.readexactly(len(OK)) == OK
+    server.replies = [hang_up]
+    writer.write(b"GET /again HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert await reader.readexactly(len(OK)) == OK
+    assert [head.split()[1] for head in server.seen] == [b"/", b"/again", b"/again"]
+    server.replies = [hang_up]
+    writer.write(b"POST /once HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 502 ")
+    assert server.seen[-1].startswith(b"POST /once ")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nBad Field: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 999 Odd\r\n\r\n",
+    ],
+)
+async def test_a_backend_that_breaks_the_protocol_is_502(proxy: Proxy, server: Server, reply: bytes) -> None:
+    await proxy.route(server)
+    server.replies = [reply]
+    assert (await proxy.get())[0] == 502
+    assert (await proxy.get())[0] == 200  # and nothing of it leaks into the next answer
+
+
+async def test_half_a_response_is_cut_not_completed(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server)
+
+    async def half(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        await writer.drain()
+        writer.close()
+
+    server.default = half
+    reader, writer = await proxy.connect()
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await reader.readuntil(b"half")
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await reader.readexactly(1)
+    writer.close()
+
+
+async def test_surplus_bytes_of_a_response_do_not_reach_the_next_request(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server)
+    server.replies = [OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"]
+    reader, writer = await proxy.connect()
+    for _ in range(2):
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert await reader.readexactly(len(OK)) == OK
+    writer.close()
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(("field", "limit"), [("request", Timeouts(request=0.05)), ("backend", Timeouts(backend_request=0.05))])
+async def test_timeouts_are_504(proxy: Proxy, server: Server, field: str, limit: Timeouts) -> None:
+    await proxy.route(server, timeouts=limit)
+
+    async def never(_: asyncio.StreamReader, __: asyncio.StreamWriter, ___: bytes) -> None:
+        await asyncio.sleep(30)
+
+    server.replies = [never]
+    assert (await proxy.get())[0] == 504
+    assert (await proxy.get())[0] == 200
+
+
+async def test_a_client_that_goes_away_ends_the_backends_work(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server)
+    gone = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, _: asyncio.StreamWriter, __: bytes) -> None:
+        try:
+            await reader.read()
+        finally:
+            gone.set()
+
+    server.replies = [wait]
+    _, writer = await proxy.connect()
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    async with asyncio.timeout(5):
+        while not server.seen:
+            await asyncio.sleep(0.005)
+        # A reset, not a FIN: after a FIN a client may still want its answer.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await gone.wait()
+
+
+async def test_an_answer_before_the_body_has_come_is_delivered(proxy: Proxy) -> None:
+    await proxy.route()
+    reader, writer = await proxy.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100_000)
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nConnection: close\r\n" in answer
+    writer.close()
+
+
+async def test_slow_heads_and_idle_connections_are_closed(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server)
+    slow_reader, slow_writer = await proxy.connect()
+    slow_writer.write(b"GET / HTTP/1.1\r\nHo")
+    idle_reader, idle_writer = await proxy.connect()
+    await proxy.get()
+    now = proxy.runtime.clock.now
+    proxy.runtime.tick(now + 11)
+    assert (await slow_reader.read()).startswith(b"HTTP/1.1 408 ")
+    proxy.runtime.tick(now + 76)
+    assert await idle_reader.read() == b""
+    for writer in (slow_writer, idle_writer):
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 300 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 70_000, 431),
+        (b"GET /" + b"y" * 70_000, 414),
+    ],
+)
+async def test_heads_are_limited(proxy: Proxy, server: Server, data: bytes, status: int) -> None:
+    await proxy.route(server)
+    assert parsed(await proxy.talk(data, half_close=False))[0] == status
