@@ -1,0 +1,183 @@
+"""Heads and bodies, as tables of bytes. What two parsers could read differently must be refused."""
+
+from __future__ import annotations
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, ProtocolError, parse_request, parse_response
+
+HOST = b"\r\nHost: a"
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a", (b"GET", b"/", b"a", NO_LENGTH)),
+        (b"GET /x?y HTTP/1.1\r\nHost: a:80", (b"GET", b"/x?y", b"a:80", NO_LENGTH)),
+        (b"POST / HTTP/1.1\r\nhost:a\r\ncontent-length: 0", (b"POST", b"/", b"a", 0)),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked", (b"POST", b"/", b"a", CHUNKED)),
+        (b"GET / HTTP/1.1\r\nHost: [::1]:8080", (b"GET", b"/", b"[::1]:8080", NO_LENGTH)),
+        (b"GET http://b/x HTTP/1.1\r\nHost: b", (b"GET", b"/x", b"b", NO_LENGTH)),
+        (b"GET http://b HTTP/1.1\r\nHost: b", (b"GET", b"/", b"b", NO_LENGTH)),
+        (b"GET HTTP://b?q HTTP/1.1\r\nHost: b", (b"GET", b"/?q", b"b", NO_LENGTH)),
+        (b"OPTIONS * HTTP/1.1\r\nHost: a", (b"OPTIONS", b"*", b"a", NO_LENGTH)),
+        (b"GET / HTTP/1.0", (b"GET", b"/", b"", NO_LENGTH)),
+        (b"PURGE /a HTTP/1.1\r\nHost: a\r\nX-Latin: caf\xe9\r\nX-Tab: a\tb\r\nX-Empty:", (b"PURGE", b"/a", b"a", NO_LENGTH)),
+    ],
+)
+def test_good_requests(head: bytes, expected: tuple) -> None:
+    request = parse_request(head)
+    assert (request.method, request.target, request.host, request.length) == expected
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "words"),
+    [
+        # start lines
+        (b"", 400, "request line"),
+        (b"GET / HTTP/1.1 " + HOST, 400, "request line"),
+        (b"GET  / HTTP/1.1" + HOST, 400, "request line"),
+        (b" GET / HTTP/1.1" + HOST, 400, "request line"),
+        (b"GET /\tHTTP/1.1" + HOST, 400, "request line"),
+        (b"GET / http/1.1" + HOST, 400, "request line"),
+        (b"GET /" + HOST, 400, "request line"),
+        (b"G(T / HTTP/1.1" + HOST, 400, "request line"),
+        (b"GET /\x00 HTTP/1.1" + HOST, 400, "request line"),
+        (b"GET /caf\xe9 HTTP/1.1" + HOST, 400, "request line"),
+        (b"GET /#x HTTP/1.1" + HOST, 400, "request line"),
+        (b"GET x HTTP/1.1" + HOST, 400, "neither a path"),
+        (b"GET * HTTP/1.1" + HOST, 400, "neither a path"),
+        (b"GET ftp://a/ HTTP/1.1" + HOST, 400, "neither a path"),
+        (b"GET / HTTP/2.0" + HOST, 505, "HTTP/1.0 and HTTP/1.1"),
+        (b"PRI * HTTP/2.0", 505, "HTTP/1.0 and HTTP/1.1"),
+        (b"GET / HTTP/1.2" + HOST, 400, "request line"),
+        (b"CONNECT a:1 HTTP/1.1" + HOST, 501, "CONNECT"),
+        # fields
+        (b"GET / HTTP/1.1\r\nHost : a", 400, "field line 1"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n folded", 400, "folded"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: y\nZ: 1", 400, "bare CR or LF"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: y\rZ: 1", 400, "bare CR or LF"),
+        (b"GET / HTTP/1.1\nHost: a", 400, "request line"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00", 400, "field line 2"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: \x7f", 400, "field line 2"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nNo colon", 400, "field line 2"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n: empty", 400, "field line 2"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX\x80: 1", 400, "field line 2"),
+        # Host
+        (b"GET / HTTP/1.1\r\nX: y", 400, "Host is missing"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a", 400, "more than once"),
+        (b"GET / HTTP/1.1\r\nHost:", 400, "valid host"),
+        (b"GET / HTTP/1.1\r\nHost: user@a", 400, "valid host"),
+        (b"GET / HTTP/1.1\r\nHost: a, b", 400, "valid host"),
+        (b"GET / HTTP/1.1\r\nHost: a/b", 400, "valid host"),
+        (b"GET / HTTP/1.1\r\nHost: a:8x", 400, "valid host"),
+        (b"GET http://b/ HTTP/1.1\r\nHost: a", 400, "differs"),
+        (b"GET http://u@b/ HTTP/1.1\r\nHost: u@b", 400, "valid host"),
+        # framing
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1", 400, "more than once"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1", 400, "decimal"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1", 400, "decimal"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1", 400, "decimal"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1", 400, "decimal"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ", 400, "decimal"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999999999999", 400, "decimal"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked", 400, "both"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400, "more than once"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked", 501, "chunked"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked", 501, "chunked"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity", 501, "chunked"),
+        (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked", 400, "HTTP/1.0"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: a-miracle", 417, "100-continue"),
+    ],
+)
+def test_bad_requests(head: bytes, status: int, words: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        parse_request(head)
+    assert caught.value.status == status
+    assert words in caught.value.reason
+
+
+def test_lines_seen_before_are_judged_again() -> None:
+    """The memo of lines saves splitting, never validation."""
+    parse_request(b"GET / HTTP/1.1\r\nHost: a\r\nX-Known: 1")
+    with pytest.raises(ProtocolError):
+        parse_request(b"GET / HTTP/1.1\r\nHost: a\r\nX-Known: 1\r\nHost: a")
+
+
+token = st.text("abcXYZ019!#$%&'*+-.^_`|~", min_size=1, max_size=8).map(str.encode)
+value = st.binary(max_size=12).filter(lambda b: all(c == 9 or 32 <= c < 127 or c >= 128 for c in b))
+fields = st.lists(st.tuples(token, value), max_size=6)
+
+
+@given(fields)
+def test_what_is_accepted_h11_reads_the_same_way(pairs: list[tuple[bytes, bytes]]) -> None:
+    lines = [b"GET /x HTTP/1.1", b"Host: a", *(name + b": " + val for name, val in pairs)]
+    try:
+        request = parse_request(b"\r\n".join(lines))
+    except ProtocolError:
+        return
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(b"\r\n".join(lines) + b"\r\n\r\n")
+    event = connection.next_event()
+    assert isinstance(event, h11.Request)
+    assert (event.method, event.target) == (request.method, request.target)
+    assert [(f.name, f.value) for f in request.fields] == [(n, v) for n, v in event.headers]
+
+
+@given(st.binary(max_size=60))
+def test_anything_is_parsed_or_refused(junk: bytes) -> None:
+    for head in (junk, b"GET / HTTP/1.1\r\nHost: a\r\n" + junk):
+        try:
+            parse_request(head)
+        except ProtocolError as error:
+            assert error.status in (400, 417, 431, 501, 505)
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "length"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3", 200, 3),
+        (b"HTTP/1.1 200 ", 200, NO_LENGTH),
+        (b"HTTP/1.1 200", 200, NO_LENGTH),
+        (b"HTTP/1.0 404 Not Found\r\nTransfer-Encoding: chunked", 404, CHUNKED),
+    ],
+)
+def test_responses(head: bytes, status: int, length: int) -> None:
+    response = parse_response(head)
+    assert (response.status, response.length) == (status, length)
+
+
+# --- chunked bodies ---
+
+GOOD = b"5\r\nhello\r\n6;ext=\"v\"\r\n world\r\n000\r\nX-Trailer: 1\r\n\r\n"
+
+
+@given(st.lists(st.integers(1, len(GOOD) - 1), max_size=8))
+def test_chunks_split_anywhere(cuts: list[int]) -> None:
+    marks = [0, *sorted(set(cuts)), len(GOOD)]
+    chunks = Chunks(decode=True)
+    ends = [chunks.feed(GOOD[a:b]) for a, b in zip(marks, marks[1:], strict=False)]
+    assert ends[:-1] == [-1] * (len(ends) - 1)
+    assert ends[-1] == marks[-1] - marks[-2]
+    assert b"".join(chunks.payload) == b"hello world"
+
+
+def test_what_follows_a_body_is_not_part_of_it() -> None:
+    assert Chunks().feed(GOOD + b"GET / HTTP/1.1\r\n") == len(GOOD)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"-1\r\n", b"+1\r\n", b"0x5\r\n", b" 5\r\n", b"5 \r\n", b"\r\n", b"g\r\n", b"5\n", b"1111111111111111\r\n",
+        b"5;\x00\r\n", b"5;a\nb\r\n", b"2\r\nabc\r\n", b"2\r\nab\n", b"0\r\nbad\r\n", b"0\r\nX : 1\r\n", b"0\r\n X: 1\r\n",
+        b"0\r\nContent-Length: 1\r\n", b"0\r\nTransfer-Encoding: chunked\r\n", b"0\r\nHost: a\r\n", b"0\r\nX: 1\n",
+        b"0\r\nX-Forwarded-For: 1\r\n", b"5;" + b"x" * 5000,
+    ],
+)  # fmt: skip
+def test_bad_chunks(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        Chunks().feed(body)
