@@ -164,6 +164,9 @@ class Timeouts(Struct, frozen=True):
     backend_request: float = 0.0
 
 
+NO_TIMEOUTS = Timeouts()
+
+
 class Attachment(Struct, frozen=True):
     """Where a rule applies: a listener, and one hostname of the intersection ("" for all)."""
 
@@ -192,7 +195,7 @@ class Rule(Struct, frozen=True, tag="rule"):
     matches: tuple[Match, ...] = (Match(),)
     filters: tuple[Filter, ...] = ()
     targets: tuple[Target, ...] = ()
-    timeouts: Timeouts = Timeouts()
+    timeouts: Timeouts = NO_TIMEOUTS
 
 
 Part: TypeAlias = Listener | Certificate | Backend | Rule

@@ -63,7 +63,9 @@ def _listener(view: View, gateway: Gateway, one: GatewayListener, conflict: list
         resolved = resolved or unresolved
     said.append(resolved or conditions.listener_resolved())
     part = None
-    if said[0].is_true and resolved is None:
+    # A listener that allows an unknown kind beside a known one serves the known one.
+    usable = resolved is None or (resolved is kinds_condition and bool(kinds))
+    if said[0].is_true and usable:
         protocol = "HTTPS" if one.protocol == "HTTPS" else "HTTP"
         names = tuple(certificate.name for certificate in certificates)
         part = snapshot.Listener(key, one.port, protocol, one.hostname.lower(), names)  # type: ignore[arg-type]

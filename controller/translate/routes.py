@@ -233,11 +233,16 @@ def _rule(
         matches=matches.matches(rule),
         filters=specs,
         targets=tuple(targets),
-        timeouts=snapshot.Timeouts(seconds(rule.timeouts.request), seconds(rule.timeouts.backend_request)),
+        timeouts=_timeouts(rule),
     )
     return made, needed, resolved
 
 
+def _timeouts(rule: HTTPRule) -> snapshot.Timeouts:
+    request, backend = seconds(rule.timeouts.request), seconds(rule.timeouts.backend_request)
+    return snapshot.Timeouts(request, backend) if request or backend else snapshot.NO_TIMEOUTS
+
+
 def seconds(duration: str) -> float:
     """A Gateway API Duration (GEP-2257) in seconds; nothing is 0."""
-    return sum(int(number) * _UNIT[unit] for number, unit in re.findall(r"([0-9]+)(ms|h|m|s)", duration))
+    return sum(int(number) * _UNIT[unit] for number, unit in re.findall(r"([0-9]+)(ms|h|m|s)", duration)) or 0.0

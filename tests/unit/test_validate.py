@@ -1,0 +1,104 @@
+"""Bad YAML: the line, the object, the field, what was found and what would work."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.documents import Document, Fault, read
+from controller.validate import Valid, validate
+
+ROUTE = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: r
+spec:
+  parentRefs:
+    - name: gw
+  rules:
+    - backendRefs:
+        - name: s
+          port: 80
+"""
+GATEWAY = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: gw
+spec:
+  gatewayClassName: fsm-gateway-cls
+  listeners:
+    - name: http
+      port: 80
+      protocol: HTTP
+"""
+
+
+def faults(text: str) -> list[str]:
+    found: list[str] = []
+    for item in read(text, "f.yaml"):
+        result = [item] if isinstance(item, Fault) else validate(item)
+        if isinstance(result, list):
+            found += map(str, result)
+    return found
+
+
+def test_good() -> None:
+    assert faults(ROUTE) == faults(GATEWAY) == faults(ROUTE.replace("/v1\n", "/v1beta1\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (ROUTE.replace("port: 80", "port: 0"), ["f.yaml:11: HTTPRoute default/r: spec.rules[0].backendRefs[0].port: 0 is less than the minimum of 1; if a share of the traffic was meant, write \"weight: 0\" and the Service's port here"]),
+        (ROUTE.replace("port: 80", "prot: 80"), ['f.yaml:11: HTTPRoute default/r: spec.rules[0].backendRefs[0].prot: unknown field; did you mean "port"?', "Must have port for Service reference"]),
+        (ROUTE.replace("          port: 80\n", ""), ["f.yaml:10: HTTPRoute default/r: spec.rules[0].backendRefs[0]: Must have port for Service reference"]),
+        (ROUTE.replace("port: 80", "port: eighty"), ['"eighty" is not of type "integer"']),
+        (ROUTE.replace("        - name: s\n          port: 80\n", "        - name: s\n          port: 80\n          port: 100\n"), ['f.yaml:12: "port" is given twice; keep one']),
+        (ROUTE.replace("/v1\n", "/v2\n"), ['f.yaml:1: HTTPRoute r: apiVersion: found "gateway.networking.k8s.io/v2"; gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1 is served']),
+        (ROUTE.replace("  name: r\n", "  labels: {}\n"), ["metadata.name: is missing"]),
+        (ROUTE + "      timeouts: {request: 1s, backendRequest: 2s}\n", ["backendRequest timeout cannot be longer than request timeout"]),
+        (ROUTE + "      timeouts: {request: soon}\n", ['"soon" does not match']),
+        (ROUTE + "  hostnames: [UPPER.example]\n", ['spec.hostnames[0]: "UPPER.example" does not match']),
+        (GATEWAY.replace("protocol: HTTP", "protocol: HTTP\n      tls: {}"), ["tls must not be specified for protocols ['HTTP', 'TCP', 'UDP']"]),
+        (GATEWAY.replace("port: 80", "port: 70000"), ["70000 is greater than the maximum of 65535"]),
+        (GATEWAY + "    - name: http\n      port: 81\n      protocol: HTTP\n", ["Listener name must be unique within the Gateway"]),
+        (GATEWAY.replace("  gatewayClassName: fsm-gateway-cls\n", ""), ['"gatewayClassName" is a required property']),
+        ("kind: Service\napiVersion: v1\nmetadata: {name: s}\nspec: {ports: [{port: x}]}\n", ["f.yaml:4: Service default/s: spec.ports[0].port: expected `int`, got `str`"]),
+        ("a: [1\nb: 2\n", ["f.yaml:2: not YAML"]),
+        ("just text\n", ["f.yaml:1: not a Kubernetes object"]),
+        ("a: b\n", ["not a Kubernetes object"]),
+        ("\tx: 1\n", ["not YAML"]),
+    ],
+)  # fmt: skip
+def test_bad(text: str, expected: list[str]) -> None:
+    found = faults(text)
+    assert len(found) >= 1
+    for words in expected[:1]:
+        assert words in found[0], found
+
+
+def test_defaults_are_filled_in() -> None:
+    (document,) = read(ROUTE, "f.yaml")
+    assert isinstance(document, Document)
+    result = validate(document)
+    assert isinstance(result, Valid)
+    assert document.value["spec"]["parentRefs"][0]["kind"] == "Gateway"
+    assert document.value["spec"]["rules"][0]["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}}]
+
+
+def test_kinds_that_mean_nothing_to_a_gateway_are_passed_over() -> None:
+    (document,) = read("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n", "f.yaml")
+    assert isinstance(document, Document)
+    assert validate(document) is None
+
+
+def test_several_documents_lists_and_json() -> None:
+    text = ROUTE + "---\n" + GATEWAY + '---\n{"kind": "List", "items": [{"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "n"}}]}\n---\n'
+    assert [item.value["kind"] for item in read(text, "f") if isinstance(item, Document)] == ["HTTPRoute", "Gateway", "Namespace"]
+
+
+def test_timestamps_stay_text() -> None:
+    (document,) = read("kind: X\nmetadata: {creationTimestamp: 2024-01-01T00:00:00Z}\n", "f")
+    assert isinstance(document, Document)
+    assert document.value["metadata"]["creationTimestamp"] == "2024-01-01T00:00:00Z"
