@@ -141,9 +141,11 @@ class _Events:
 
     async def __aenter__(self) -> _Events:
         timeout = aiohttp.ClientTimeout(total=None)
-        session = await self._stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
-        self._response = await self._stack.enter_async_context(session.get(f"{self._admin}/events"))
-        await self._response.content.readline()
+        async with self._stack as stack:
+            session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+            self._response = await stack.enter_async_context(session.get(f"{self._admin}/events"))
+            await self._response.content.readline()
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:

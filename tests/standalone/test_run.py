@@ -1,0 +1,248 @@
+"""`fsm run`: files followed by events, broken files survived, connections held."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+from conftest import Running
+
+
+def weights(text: str, canary: int) -> str:
+    head, _, tail = text.partition("weight: 100")
+    return head + f"weight: {100 - canary}" + tail.replace("weight: 0", f"weight: {canary}")
+
+
+async def follow(running: Running) -> list[float]:
+    """When changes came into force; grows as they do."""
+    times: list[float] = []
+    listening = asyncio.Event()
+
+    async def read() -> None:
+        async for event in running.events(listening):
+            times.append(event["at"])
+
+    running.background.append(asyncio.create_task(read()))
+    await listening.wait()
+    return times
+
+
+async def test_a_file_of_rubbish_is_named_and_changes_nothing(running: Running) -> None:
+    await running.start()
+    good = (running.folder / "httproute.yaml").read_text()
+    assert await running.get() == (200, "v1")
+    running.replace("httproute.yaml", "kind: HTTPRoute\n  rubbish: [\n")
+    await running.until(lambda: "httproute.yaml:2: not YAML" in running.said)
+    for _ in range(20):
+        assert await running.get() == (200, "v1")
+    times = await follow(running)
+    renamed = time.time()
+    running.replace("httproute.yaml", weights(good, 100))
+    await running.until(lambda: times)
+    assert await running.get() == (200, "v2")
+    print(f"repaired: in force {1000 * (times[0] - renamed):.1f} ms after the rename")
+    assert times[0] - renamed < 0.5  # a bound against breakage; the figure is reported
+    assert "all files are good again" in running.said
+
+
+async def test_one_broken_object_keeps_its_last_good_state(running: Running) -> None:
+    await running.start()
+    good = (running.folder / "httproute.yaml").read_text()
+    running.replace("httproute.yaml", good.replace("port: 80", "port: 0"))
+    await running.until(lambda: "spec.rules[0].backendRefs[0].port: 0 is less than the minimum of 1" in running.said)
+    assert await running.get() == (200, "v1")
+    running.replace("httproute.yaml", weights(good, 100).replace("demo.example.com", "other.example.com"))
+
+    async def has_moved() -> bool:
+        return (await running.get())[0] == 404
+
+    await running.until(has_moved)
+    assert await running.get(host="other.example.com") == (200, "v2")
+
+
+@pytest.mark.parametrize("how", ["rename", "in place", "truncated, then written", "delete and create"])
+async def test_every_way_of_writing_a_file(running: Running, how: str) -> None:
+    await running.start()
+    path = running.folder / "httproute.yaml"
+    text = weights(path.read_text(), 100)
+    if how == "rename":
+        running.replace("httproute.yaml", text)
+    elif how == "in place":
+        path.write_text(text)
+    elif how == "truncated, then written":
+        with path.open("w") as file:
+            file.flush()
+            assert await running.get() == (200, "v1"), "an emptied file is a file about to be written"
+            file.write(text)
+    else:
+        path.unlink()
+        path.write_text(text)
+
+    async def is_v2() -> bool:
+        return await running.get() == (200, "v2")
+
+    await running.until(is_v2)
+
+
+async def test_editors_files_are_passed_over(running: Running) -> None:
+    await running.start()
+    for name in (".httproute.yaml.swp", "httproute.yaml~", "#httproute.yaml#", ".#httproute.yaml", "4913", "notes.txt"):
+        (running.folder / name).write_text("not: [yaml")
+    assert await running.get() == (200, "v1")
+    assert "not YAML" not in running.said
+
+
+async def test_a_mounted_configmap(running: Running, tmp_path: Path) -> None:
+    """Kubernetes swaps a link to a folder; the files are links through it."""
+    mount = tmp_path / "mount"
+    for number in (1, 2):
+        folder = mount / f"..2024_{number}"
+        folder.mkdir(parents=True)
+        for path in tmp_path.glob("*.yaml"):
+            shutil.copy(path, folder / path.name)
+    route = mount / "..2024_2" / "httproute.yaml"
+    route.write_text(weights(route.read_text(), 100))
+    (mount / "..data").symlink_to("..2024_1")
+    for name in ("gateway.yaml", "services.yaml", "httproute.yaml", "endpoints.yaml"):
+        (mount / name).symlink_to(Path("..data") / name)
+    await running.start(path=mount)
+    assert await running.get() == (200, "v1")
+    (mount / "..data_tmp").symlink_to("..2024_2")
+    os.replace(mount / "..data_tmp", mount / "..data")
+
+    async def is_v2() -> bool:
+        return await running.get() == (200, "v2")
+
+    await running.until(is_v2)
+
+
+async def test_a_single_file(running: Running, tmp_path: Path) -> None:
+    whole = tmp_path / "all" / "everything.yaml"
+    whole.parent.mkdir()
+    whole.write_text("---\n".join(path.read_text() for path in sorted(tmp_path.glob("*.yaml"))))
+    await running.start(path=whole)
+    assert await running.get() == (200, "v1")
+
+
+async def test_a_low_port_without_the_right_to_it(running: Running) -> None:
+    if not shutil.which("setpriv") or os.geteuid():
+        prefix: tuple[str, ...] = ()
+        if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 1:
+            pytest.skip("everybody may use low ports here")
+    else:
+        prefix = ("setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service")
+    running.port = 81
+    await running.start(prefix=prefix, ready=False)
+    async with asyncio.timeout(15):
+        assert await running.process.wait() == 1
+        await running._reading
+    assert "port 81 needs the right to bind ports below 1024" in running.said
+    assert "--port-offset 8000" in running.said
+
+
+async def test_a_port_in_use(running: Running, apps) -> None:
+    running.port = apps[0].port
+    await running.start(ready=False)
+    # SO_REUSEPORT is not set on the other program's socket, so the port cannot be shared.
+    async with asyncio.timeout(15):
+        assert await running.process.wait() == 1
+        await running._reading
+    assert "is in use by another program" in running.said
+
+
+async def test_statuses_are_shown(running: Running) -> None:
+    await running.start()
+    async with running.session.get(f"{running.admin}/status") as answer:
+        found = {entry["object"]: {c["type"]: c["status"] for c in entry["conditions"]} for entry in await answer.json()}
+    assert found["Gateway default/simple-fsm-gateway"] == {"Accepted": "True", "Programmed": "True"}
+    assert found["HTTPRoute default/argo-rollouts-http-route on simple-fsm-gateway"]["ResolvedRefs"] == "True"
+    done = subprocess.run(
+        [sys.executable, "-m", "controller", "status", str(running.folder), "--json"], capture_output=True, text=True, check=True
+    )
+    assert {entry["object"] for entry in json.loads(done.stdout)} == set(found)
+
+
+async def test_explain_asks_the_running_gateway(running: Running) -> None:
+    await running.start()
+    done = subprocess.run(
+        [sys.executable, "-m", "controller", "explain", "http://demo.example.com/x", "--admin", running.admin, "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["choices"][0]["backend"] == "default/argo-rollouts-stable-service:80"
+
+
+async def test_metrics_count(running: Running) -> None:
+    await running.start()
+    for _ in range(5):
+        await running.get()
+    await running.get(host="nobody.example")
+    async with running.session.get(f"{running.admin}/metrics") as answer:
+        text = await answer.text()
+    stable = 'backend="default/argo-rollouts-stable-service:80"'
+    assert f'fsm_requests_total{{{stable},code="2xx",rule="default/argo-rollouts-http-route/0"}} 5.0' in _sorted(text)
+    # Series of targets that have had no request yet exist, at 0: an analysis must not trip over a gap.
+    assert 'backend="default/argo-rollouts-canary-service:80",code="5xx"' in _sorted(text)
+    assert "fsm_requests_unmatched_total 1.0" in text
+
+
+def _sorted(text: str) -> str:
+    """Label order is prometheus_client's own affair."""
+    lines = []
+    for line in text.splitlines():
+        name, brace, rest = line.partition("{")
+        labels, close, value = rest.partition("}")
+        lines.append(name + brace + ",".join(sorted(labels.split(","))) + close + value)
+    return "\n".join(lines)
+
+
+async def test_a_worker_that_dies_is_replaced(running: Running) -> None:
+    await running.start()
+    (worker,) = _children(running.process.pid)
+    os.kill(worker, signal.SIGKILL)
+
+    async def serves_again() -> bool:
+        try:
+            return await running.get() == (200, "v1")
+        except aiohttp.ClientError:
+            return False
+
+    await running.until(serves_again)
+    assert _children(running.process.pid) != [worker]
+    running.replace("httproute.yaml", weights((running.folder / "httproute.yaml").read_text(), 100))
+
+    async def is_v2() -> bool:
+        return await running.get() == (200, "v2")
+
+    await running.until(is_v2)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_nothing_is_left_behind(running: Running) -> None:
+    await running.start()
+    children = _children(running.process.pid)
+    running.process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(15):
+        assert await running.process.wait() == 0
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+async def test_a_worker_is_small_and_imports_little(running: Running) -> None:
+    await running.start()
+    (worker,) = _children(running.process.pid)
+    pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
+    assert pages * os.sysconf("SC_PAGE_SIZE") < 40e6
+    maps = Path(f"/proc/{worker}/maps").read_text()
+    assert "aiohttp" not in maps
+    assert "yaml" not in maps
