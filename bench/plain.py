@@ -6,7 +6,6 @@ python -m bench.plain [--rounds 7] [--seconds 2] [--json FILE]
 from __future__ import annotations
 
 import argparse
-import asyncio
 from pathlib import Path
 
 import uvloop

@@ -164,12 +164,19 @@ class Comparison:
         cpu = [b.cpu / a.cpu for a, b in zip(self.us, self.peer, strict=True)]
         return {
             "peer": self.name,
-            "requests_per_second": {"ours": round(statistics.median(r.rate for r in self.us)), "peer": round(statistics.median(r.rate for r in self.peer))},
+            "requests_per_second": {
+                "ours": round(statistics.median(r.rate for r in self.us)),
+                "peer": round(statistics.median(r.rate for r in self.peer)),
+            },
             "cpu_us_per_request": {
                 "ours": [round(statistics.median(getattr(r, k) for r in self.us), 2) for k in ("user", "system")],
                 "peer": [round(statistics.median(getattr(r, k) for r in self.peer), 2) for k in ("user", "system")],
             },
-            "rate_ratio": {"median": round(statistics.median(rates), 3), "min": round(min(rates), 3), "max": round(max(rates), 3)},
+            "rate_ratio": {
+                "median": round(statistics.median(rates), 3),
+                "min": round(min(rates), 3),
+                "max": round(max(rates), 3),
+            },
             "cpu_ratio": {"median": round(statistics.median(cpu), 3), "min": round(min(cpu), 3), "max": round(max(cpu), 3)},
             "errors": {"ours": sum(r.errors for r in self.us), "peer": sum(r.errors for r in self.peer)},
         }

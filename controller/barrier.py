@@ -33,9 +33,7 @@ class Barrier:
         self._drops: dict[Key, None] = {}  # parts that a held rule's predecessor may still need
         self.holds = 0  # how often a rule had to wait
 
-    def filter(
-        self, changes: Mapping[Key, Part | None], parts: Mapping[Key, Part], now: float
-    ) -> dict[Key, Part | None]:
+    def filter(self, changes: Mapping[Key, Part | None], parts: Mapping[Key, Part], now: float) -> dict[Key, Part | None]:
         """What of the changes, and of what waited, may go out now. `parts` is the whole of what is wanted."""
         out: dict[Key, Part | None] = {}
         wanted: dict[Key, Held] = dict(self._held)

@@ -83,6 +83,8 @@ def read(text: str, file: str) -> Iterator[Document | Fault]:
     try:
         while loader.check_node():
             node = loader.get_node()
+            if node is None:
+                break
             yield from _documents(node, loader, file)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -91,7 +93,7 @@ def read(text: str, file: str) -> Iterator[Document | Fault]:
     except yaml.YAMLError as error:
         yield Fault(file, 0, f"not YAML: {error}")
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 class _DuplicateKeyError(Exception):
@@ -127,7 +129,7 @@ def _build(node: yaml.Node, loader: Loader, path: Path, lines: dict[Path, int]) 
         loader.flatten_mapping(node)
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+            key = loader.construct_object(key_node)
             if key in result:
                 raise _DuplicateKeyError(key_node.start_mark.line + 1, str(key))
             lines[*path, key] = key_node.start_mark.line + 1
@@ -135,4 +137,4 @@ def _build(node: yaml.Node, loader: Loader, path: Path, lines: dict[Path, int]) 
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, loader, (*path, index), lines) for index, item in enumerate(node.value)]
-    return loader.construct_object(node)  # type: ignore[no-untyped-call]
+    return loader.construct_object(node)

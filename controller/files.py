@@ -137,9 +137,7 @@ class FileSource:
         if not faults:
             self._faults.pop(path, None)
 
-    def _take(
-        self, document: Document, kept: dict[Ref, AnyObject], good: dict[Ref, AnyObject], faults: list[Fault]
-    ) -> None:
+    def _take(self, document: Document, kept: dict[Ref, AnyObject], good: dict[Ref, AnyObject], faults: list[Fault]) -> None:
         result = validate(document)
         if isinstance(result, Valid):
             ref = result.object.ref

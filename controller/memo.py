@@ -15,7 +15,7 @@ from controller.world import Key, World
 
 P = ParamSpec("P")
 R = TypeVar("R")
-O = TypeVar("O")
+ObjectT = TypeVar("ObjectT")
 
 
 class Cell:
@@ -46,10 +46,10 @@ class View:
 
     # --- for translating functions ---
 
-    def get(self, type_: type[O], namespace: str, name: str) -> O | None:
+    def get(self, type_: type[ObjectT], namespace: str, name: str) -> ObjectT | None:
         """One object, or None."""
         found: AnyObject | None = self._read(("object", Ref(type_.__name__, namespace, name)))
-        return cast("O | None", found)
+        return cast("ObjectT | None", found)
 
     def index(self, *key: Any) -> tuple[Ref, ...]:
         """The Refs under an index key."""

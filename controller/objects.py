@@ -521,16 +521,7 @@ class Namespace(Object, frozen=True):
 
 
 AnyObject: TypeAlias = (
-    GatewayClass
-    | Gateway
-    | HTTPRoute
-    | ReferenceGrant
-    | XBackend
-    | Service
-    | EndpointSlice
-    | Secret
-    | ConfigMap
-    | Namespace
+    GatewayClass | Gateway | HTTPRoute | ReferenceGrant | XBackend | Service | EndpointSlice | Secret | ConfigMap | Namespace
 )
 
 

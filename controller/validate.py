@@ -117,9 +117,7 @@ class Schema:
         faults = list(_unknown(document, self._schema, document.value, ()))
         for error in self._validator.iter_errors(document.value):
             path = tuple(error.instance_path)
-            faults.append(
-                document.fault(path, _found(document.value, path, error.message) + _hint(path, document.value))
-            )
+            faults.append(document.fault(path, _found(document.value, path, error.message) + _hint(path, document.value)))
         if faults:
             yield from faults
             return

@@ -1,6 +1,6 @@
 """The data plane's process: workers, the feed that tells them what to do, and the admin server.
 
-    python -m gateway --gateway default/simple-fsm-gateway --feed https://fsm-controller.fsm-system.svc:9443
+python -m gateway --gateway default/simple-fsm-gateway --feed https://fsm-controller.fsm-system.svc:9443
 """
 
 from __future__ import annotations

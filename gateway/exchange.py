@@ -230,9 +230,7 @@ class Exchange:
         "_timers", "_tried", "_upgrading", "client", "entry", "head_only", "memo", "peer", "request", "request_done", "target",
     )  # fmt: skip
 
-    def __init__(
-        self, client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]
-    ) -> None:
+    def __init__(self, client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> None:
         # Given.
         self.client = client
         self.request = request

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import socket
 from collections import Counter as Tally
 from dataclasses import dataclass, field
-from re import error as RegexError
 
 from gateway import tls, tunnel
 from gateway.downstream import Door, Downstream
@@ -82,7 +82,7 @@ class Runtime:
                 continue
             try:
                 self._put(part, old, touched)
-            except (RegexError, ValueError) as error:
+            except (re.error, ValueError) as error:
                 problems.append(Problem(part.name, str(error)))
                 continue
             self.parts[key(part)] = part

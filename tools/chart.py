@@ -31,7 +31,9 @@ def templates() -> dict[str, str]:
     """The chart's files by name."""
     files: dict[str, str] = {}
     for obj in install.objects(PLACEHOLDERS):
-        text = yaml.dump(obj, Dumper=yaml.CSafeDumper, sort_keys=False, width=200).replace("replicas: REPLICAS", f"replicas: {REPLICAS}")
+        text = yaml.dump(obj, Dumper=yaml.CSafeDumper, sort_keys=False, width=200).replace(
+            "replicas: REPLICAS", f"replicas: {REPLICAS}"
+        )
         files[f"templates/{obj['kind'].lower()}.yaml"] = f"# Written by tools/chart.py from controller/install.py.\n{text}"
     defaults: dict[str, Any] = {
         "fsm": {

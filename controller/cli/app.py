@@ -116,9 +116,7 @@ TimeoutOption = Annotated[str, typer.Option(help="How long to wait, as 90s or 5m
 def install(
     namespace: NamespaceOption = "fsm-system",
     kubeconfig: KubeconfigOption = "",
-    settings: Annotated[
-        Optional[list[str]], typer.Option("--set", help="A value, as fsm.image=registry/name:tag.")
-    ] = None,  # noqa: UP045
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A value, as fsm.image=registry/name:tag.")] = None,
     mesh_name: Annotated[str, typer.Option(help="The name of this installation.")] = "fsm",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the objects instead of applying them.")] = False,
     timeout: TimeoutOption = "5m",

@@ -65,10 +65,7 @@ def validate_files(path: Path, *, as_json: bool) -> None:
     faults = loaded.faults()
     if as_json:
         show.json(
-            [
-                {"file": f.file, "line": f.line, "object": f.object, "field": f.field, "message": f.message}
-                for f in faults
-            ]
+            [{"file": f.file, "line": f.line, "object": f.object, "field": f.field, "message": f.message} for f in faults]
         )
     else:
         for fault in faults:

@@ -50,7 +50,7 @@ def _values(namespace: str, mesh_name: str, settings: list[str]) -> Values:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or key not in KEYS:
-            raise SystemExit(f'--set {setting}: not known; {", ".join(f"{key}=…" for key in KEYS)} are')
+            raise SystemExit(f"--set {setting}: not known; {', '.join(f'{key}=…' for key in KEYS)} are")
         chosen[key] = value
     enabled = chosen.get("fsm.fsmGateway.enabled", "true").lower()
     if enabled not in ("true", "false"):
@@ -77,9 +77,7 @@ def install_cluster(
     crds = [obj for obj in bundle()["standard"] if obj["kind"] == "CustomResourceDefinition"]
     if dry_run:
         every = [*crds, install.namespace(values), *install.objects(values)]
-        show.out.print(
-            yaml.dump_all(every, Dumper=yaml.CSafeDumper, sort_keys=False), markup=False, soft_wrap=True, end=""
-        )
+        show.out.print(yaml.dump_all(every, Dumper=yaml.CSafeDumper, sort_keys=False), markup=False, soft_wrap=True, end="")
         return
     seconds = show.duration(timeout)
 
@@ -166,7 +164,7 @@ async def _controller_state(api: Api, values: Values) -> str:
 async def _class_state(api: Api) -> str:
     found = await api.find(path(f"{GATEWAY_GROUP}/v1", "gatewayclasses", "", GATEWAY_CLASS))
     conditions = (found or {}).get("status", {}).get("conditions", [])
-    accepted = next((c for c in conditions if c["type"] == "Accepted"), {})
+    accepted: Json = next((c for c in conditions if c["type"] == "Accepted"), {})
     return "" if accepted.get("status") == "True" else str(accepted.get("message", "no condition yet"))
 
 
@@ -292,7 +290,7 @@ def show_gateways(*, namespace: str, kubeconfig: str, as_json: bool) -> None:
 
 def _gateway_row(gateway: Json) -> dict[str, Any]:
     status = gateway.get("status", {})
-    programmed = next((c for c in status.get("conditions", []) if c["type"] == "Programmed"), {})
+    programmed: Json = next((c for c in status.get("conditions", []) if c["type"] == "Programmed"), {})
     return {
         "namespace": gateway["metadata"]["namespace"],
         "name": gateway["metadata"]["name"],

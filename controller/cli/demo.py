@@ -65,9 +65,7 @@ async def _watch_live(canary: Canary, pause: float, page: str) -> None:
 
 
 def _screen(canary: Canary, page: str) -> Group:
-    table = Table(
-        "step", "desired", "observed", "requests", "failed", "p50", "p99", "in force after", title="canary 2.0"
-    )
+    table = Table("step", "desired", "observed", "requests", "failed", "p50", "p99", "in force after", title="canary 2.0")
     for index, step in enumerate(canary.steps):
         tally = step.tally
         row = [str(index + 1), f"{step.desired} %"]

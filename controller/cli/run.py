@@ -18,13 +18,14 @@ from gateway.snapshot import Change, Listener, Problem, key
 
 def run_files(path: Path, *, port_offset: int, workers: int | None, bind: str, admin: str, drain: float) -> None:
     """Run until SIGINT or SIGTERM."""
-    code = uvloop.run(
-        _run(
-            Standalone(path, bind="" if bind == "0.0.0.0" else bind, port_offset=port_offset, workers=workers or default_workers()),
-            admin, drain, port_offset,
-        )
-    )  # fmt: skip
-    raise SystemExit(code)
+    everywhere = bind == "0.0.0.0"
+    count = workers or default_workers()
+
+    async def run() -> int:
+        gateway = Standalone(path, bind="" if everywhere else bind, port_offset=port_offset, workers=count)
+        return await _run(gateway, admin, drain, port_offset)
+
+    raise SystemExit(uvloop.run(run()))
 
 
 async def _run(standalone: Standalone, admin: str, drain: float, offset: int) -> int:
@@ -77,9 +78,7 @@ class Printer:
         """A change is in force."""
         names = [f"{kind} {name}" for kind, name in map(key, change.put)] + [f"-{k} {name}" for k, name in change.drop]
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        err.print(
-            f"[dim]{time.strftime('%H:%M:%S')}[/] in force after [green]{seconds * 1000:.1f} ms[/]: {escape(shown)}"
-        )
+        err.print(f"[dim]{time.strftime('%H:%M:%S')}[/] in force after [green]{seconds * 1000:.1f} ms[/]: {escape(shown)}")
         for problem in problems:
             err.print(f"[red]{escape(problem.part)}: {escape(problem.message)}[/]{self._way_out(problem.message)}")
 

@@ -30,9 +30,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     arguments = parser.parse_args()
     app = application(arguments.version, arguments.colour)
-    web.run_app(
-        app, host=arguments.host, port=arguments.port, access_log=None, print=lambda *_: None, keepalive_timeout=75
-    )
+    web.run_app(app, host=arguments.host, port=arguments.port, access_log=None, print=lambda *_: None, keepalive_timeout=75)
 
 
 if __name__ == "__main__":

@@ -83,11 +83,7 @@ class Canary:
 
     def faults(self) -> list[str]:
         """Why the demo has failed; empty when it has not."""
-        found = (
-            [f"{self.failed} requests failed: {', '.join(sorted(set(self.load.total.failures)))}"]
-            if self.failed
-            else []
-        )
+        found = [f"{self.failed} requests failed: {', '.join(sorted(set(self.load.total.failures)))}"] if self.failed else []
         for step in self.steps:
             if step.observed is None:
                 found.append(f"the step to {step.desired} % was not reached")
@@ -97,7 +93,7 @@ class Canary:
 
     async def run(self, pause: float) -> None:
         """All steps. The first weight stands already."""
-        events = _Events(self.admin)
+        events = Events(self.admin)
         async with events, asyncio.TaskGroup() as group:
             sending = group.create_task(self.load.run())
             for index, step in enumerate(self.steps):
@@ -110,7 +106,7 @@ class Canary:
                 await asyncio.sleep(pause)
             sending.cancel()
 
-    async def _move(self, weight: int, events: _Events) -> float:
+    async def _move(self, weight: int, events: Events) -> float:
         """Rewrite the route's file as a careful editor does, and wait until the gateway says it is in force."""
         path = self.folder / "httproute.yaml"
         text = path.read_text()
@@ -131,15 +127,15 @@ def _quantile(values: list[float], percent: int) -> float:
     return quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-class _Events:
-    """The gateway's stream of changes in force."""
+class Events:
+    """The stream of changes in force, as the admin server tells it."""
 
     def __init__(self, admin: str) -> None:
         self._admin = admin
         self._stack = contextlib.AsyncExitStack()
         self._response: aiohttp.ClientResponse
 
-    async def __aenter__(self) -> _Events:
+    async def __aenter__(self) -> Events:
         timeout = aiohttp.ClientTimeout(total=None)
         async with self._stack as stack:
             session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
@@ -170,14 +166,10 @@ async def started(*, rate: int, port_offset: int) -> AsyncIterator[Canary]:
     try:
         _write_files(folder, stable=ports[0], canary=ports[1])
         for version, colour, port in ((STABLE, "#44B3C2", ports[0]), (CANARY, "#F1A94E", ports[1])):
-            children.append(
-                await _python("controller.demo.app", "--version", version, "--colour", colour, "--port", str(port))
-            )
+            children.append(await _python("controller.demo.app", "--version", version, "--colour", colour, "--port", str(port)))
         admin = f"127.0.0.1:{ports[2]}"
         children.append(
-            await _python(
-                "controller", "run", str(folder), "--port-offset", str(offset), "--workers", "1", "--admin", admin
-            )
+            await _python("controller", "run", str(folder), "--port-offset", str(offset), "--workers", "1", "--admin", admin)
         )
         await _wait_until_answers(children, [(ports[0], "/callme"), (ports[1], "/callme"), (ports[2], "/readyz")])
         yield Canary(80 + offset, f"http://{admin}", folder, Load("127.0.0.1", 80 + offset, HOST, rate=rate))
@@ -192,9 +184,7 @@ async def started(*, rate: int, port_offset: int) -> AsyncIterator[Canary]:
 def _write_files(folder: Path, *, stable: int, canary: int) -> None:
     for name in ("gateway.yaml", "services.yaml", "httproute.yaml", "endpoints.yaml"):
         text = (files("controller") / "data" / "canary" / name).read_text()
-        (folder / name).write_text(
-            text.replace("port: 8081", f"port: {stable}").replace("port: 8082", f"port: {canary}")
-        )
+        (folder / name).write_text(text.replace("port: 8081", f"port: {stable}").replace("port: 8082", f"port: {canary}"))
 
 
 async def _python(*arguments: str) -> asyncio.subprocess.Process:

@@ -38,9 +38,7 @@ class Tally:
 class Load:
     """Requests at a rate, until cancelled. `tally` may be replaced at any time."""
 
-    def __init__(
-        self, host: str, port: int, name: str, *, rate: int, connections: int = 8, path: str = "/callme"
-    ) -> None:
+    def __init__(self, host: str, port: int, name: str, *, rate: int, connections: int = 8, path: str = "/callme") -> None:
         self._where = (host, port)
         self._request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: fsm-demo\r\nAccept: */*\r\n\r\n".encode()
         self._rate = rate

@@ -117,14 +117,23 @@ class Api:
     async def watch(self, where: str, query: dict[str, str], *, silence: float) -> AsyncIterator[aiohttp.StreamReader]:
         """The stream of a watch; TimeoutError after `silence` seconds without a byte."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
-        response = await self._request("GET", where, None, {**query, "watch": "1"}, "application/json", "application/json", timeout)
+        response = await self._request(
+            "GET", where, None, {**query, "watch": "1"}, "application/json", "application/json", timeout
+        )
         async with response:
             if response.status != 200:
                 raise _error(response, await response.read())
             yield response.content
 
     async def _request(
-        self, method: str, where: str, body: Any, query: dict[str, str] | None, kind: str, accept: str, timeout: aiohttp.ClientTimeout
+        self,
+        method: str,
+        where: str,
+        body: Any,
+        query: dict[str, str] | None,
+        kind: str,
+        accept: str,
+        timeout: aiohttp.ClientTimeout,
     ) -> Any:
         headers = {"Accept": accept, "Content-Type": kind, "User-Agent": "fsm-gateway"}
         # Looks at the token's file again when it is old; an expired token is replaced before it is refused.
@@ -157,7 +166,7 @@ async def connect(kubeconfig: str = "") -> AsyncIterator[Api]:
     made = client.Configuration()
     try:
         if not kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG"):
-            config.load_incluster_config(client_configuration=made)
+            config.load_incluster_config(client_configuration=made)  # type: ignore[no-untyped-call]
         else:
             file = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
             await config.load_kube_config(config_file=file, client_configuration=made)

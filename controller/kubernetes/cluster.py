@@ -50,7 +50,7 @@ class Deployment(Object, frozen=True):
 class CrdMeta(Meta, frozen=True):
     """Metadata with annotations."""
 
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class CrdObject(msgspec.Struct, frozen=True):

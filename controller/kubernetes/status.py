@@ -110,7 +110,10 @@ class StatusWriter:
         generation = getattr(status, "generation", stored.metadata.generation)
         if generation < stored.metadata.generation:
             return  # an answer to an older question; the newer one is being worked out
-        patch: Json = {"metadata": {"resourceVersion": stored.metadata.resource_version}, "status": _patch(stored.status or {}, body)}
+        patch: Json = {
+            "metadata": {"resourceVersion": stored.metadata.resource_version},
+            "status": _patch(stored.status or {}, body),
+        }
         where = path_of(KINDS[ref.kind], ref, "status")
         try:
             answer = await self._api.merge(where, patch)
@@ -152,7 +155,7 @@ def merged(before: Json, status: Status | None, now: str) -> Json:
             entries = []
             for parent in status.parents:
                 ref = _without_nones(msgspec.to_builtins(parent.parent))
-                old = next((p for p in ours if p.get("parentRef") == ref), {})
+                old: Json = next((p for p in ours if p.get("parentRef") == ref), {})
                 said = _said(old, parent.conditions, status.generation, now)
                 entries.append({"parentRef": ref, "controllerName": CONTROLLER, **said})
             return {**before, "parents": others + entries}
@@ -187,7 +190,7 @@ def _address(address: GatewayAddress) -> Json:
 
 
 def _listener(before: Json, one: Any, generation: int, now: str) -> Json:
-    old = next((entry for entry in before.get("listeners", []) if entry.get("name") == one.name), {})
+    old: Json = next((entry for entry in before.get("listeners", []) if entry.get("name") == one.name), {})
     return {
         "attachedRoutes": one.attached,
         **_said(old, one.conditions, generation, now),

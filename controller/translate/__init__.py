@@ -94,8 +94,8 @@ class Translator:
             if info is not None and info.refused is None:
                 for listener in info.listeners:
                     if listener.part is not None:
-                        for part in (*listener.certificates, listener.part):
-                            new[snapshot.key(part)] = part
+                        own: tuple[Part, ...] = (*listener.certificates, listener.part)
+                        new.update((snapshot.key(part), part) for part in own)
             self._replace(where, {"listener", "certificate"}, new)
             ours = found if info is not None else None
             if self._gateways.get(where) != ours:

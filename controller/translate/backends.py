@@ -100,9 +100,7 @@ def backend(view: View, kind: str, namespace: str, name: str, number: int) -> sn
         found = view.get(XBackend, namespace, name)
         if found is None:
             return snapshot.Backend(named)
-        return snapshot.Backend(
-            named, (snapshot.Endpoint(found.spec.external_hostname.hostname, found.spec.port.number),)
-        )
+        return snapshot.Backend(named, (snapshot.Endpoint(found.spec.external_hostname.hostname, found.spec.port.number),))
     service = view.get(Service, namespace, name)
     if service is None:
         return snapshot.Backend(named)

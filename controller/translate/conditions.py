@@ -45,9 +45,7 @@ def class_accepted(name: str) -> Condition:
 
 def class_parameters(name: str) -> Condition:
     """Accepted: parametersRef is not understood."""
-    return _false(
-        "Accepted", "InvalidParameters", f'GatewayClass "{name}": spec.parametersRef is not supported; remove it.'
-    )
+    return _false("Accepted", "InvalidParameters", f'GatewayClass "{name}": spec.parametersRef is not supported; remove it.')
 
 
 def supported_version(version: str) -> Condition:

@@ -125,17 +125,13 @@ def _programmed(
     if not accepted.is_true:
         return conditions.not_programmed("Invalid", "The Gateway is not accepted.")
     if not addresses:
-        return conditions.not_programmed(
-            "AddressNotAssigned", "No address has been assigned to the Gateway's Service yet."
-        )
+        return conditions.not_programmed("AddressNotAssigned", "No address has been assigned to the Gateway's Service yet.")
     if not report.programmed:
         return conditions.not_programmed("Pending", report.message or "No data plane has acknowledged the Gateway yet.")
     return conditions.programmed(report.message or "The data planes serve the Gateway.")
 
 
-def _listener_status(
-    one: ListenerInfo, attached: int, problem: str | None, report: Report, refused: bool
-) -> ListenerStatus:
+def _listener_status(one: ListenerInfo, attached: int, problem: str | None, report: Report, refused: bool) -> ListenerStatus:
     said = list(one.conditions)
     if not one.is_valid or refused:
         said.append(conditions.not_programmed("Invalid", "The listener is not valid."))

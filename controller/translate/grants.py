@@ -6,9 +6,7 @@ from controller.memo import View
 from controller.objects import GATEWAY_GROUP, ReferenceGrant
 
 
-def permitted(
-    view: View, from_kind: str, from_namespace: str, to_group: str, to_kind: str, namespace: str, name: str
-) -> bool:
+def permitted(view: View, from_kind: str, from_namespace: str, to_group: str, to_kind: str, namespace: str, name: str) -> bool:
     """Whether an object of the Gateway API in one namespace may refer to an object in another."""
     if from_namespace == namespace:
         return True

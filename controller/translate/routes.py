@@ -110,17 +110,14 @@ def _attach(
 ) -> tuple[Condition | None, list[tuple[ListenerInfo, str]]]:
     """The listeners and hostnames that take the route, or why none does."""
     namespace = found.metadata.namespace
-    named = [
-        one for one in info.listeners if parent.section_name in (None, one.name) and parent.port in (None, one.port)
-    ]
+    named = [one for one in info.listeners if parent.section_name in (None, one.name) and parent.port in (None, one.port)]
     if not named:
         listed = [f"{one.name} (port {one.port})" for one in info.listeners]
         return conditions.no_matching_parent(parent, listed), []
     allowed = [
         one
         for one in named
-        if any(kind.kind == "HTTPRoute" for kind in one.kinds)
-        and _namespace_allowed(view, one.namespaces, info, namespace)
+        if any(kind.kind == "HTTPRoute" for kind in one.kinds) and _namespace_allowed(view, one.namespaces, info, namespace)
     ]
     if not allowed:
         return conditions.not_allowed(namespace, "HTTPRoute"), []
@@ -205,9 +202,7 @@ def _resolved(faults: list[Condition]) -> Condition:
     return conditions.unresolved(faults[0].reason, " ".join(dict.fromkeys(fault.message for fault in faults)))
 
 
-def _rule(
-    view: View, found: HTTPRoute, index: int, rule: HTTPRule
-) -> tuple[snapshot.Rule, list[BackendName], list[Resolved]]:
+def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[BackendName], list[Resolved]]:
     meta = found.metadata
 
     def look_up(ref: BackendRef) -> Resolved:

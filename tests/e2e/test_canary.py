@@ -10,7 +10,7 @@ import time
 
 import aiohttp
 import pytest
-from conftest import MANIFESTS, eventually, fsm, gateway_address, get, image, kubectl
+from clusters import MANIFESTS, eventually, fsm, gateway_address, get, image, kubectl
 from rollout import Rollout
 
 from controller.demo.load import Load, Tally
@@ -57,11 +57,11 @@ class Events:
         self.rules: list[float] = []
 
     async def follow(self) -> None:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-            async with session.get(f"{self._admin}/events") as answer:
-                async for line in answer.content:
-                    if line.startswith(b"data: ") and b"rule default/argo" in line:
-                        self.rules.append(time.time())
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{self._admin}/events") as answer:
+            async for line in answer.content:
+                if line.startswith(b"data: ") and b"rule default/argo" in line:
+                    self.rules.append(time.time())
 
     async def after(self, count: int) -> None:
         await eventually(lambda: len(self.rules) > count, seconds=10)
@@ -206,5 +206,7 @@ async def test_propagation_and_no_failed_request_over_500_changes(stage) -> None
     following.cancel()
     assert not total.failures, total.failures[:5]
     quantiles = statistics.quantiles(times, n=100)
-    print(f"\n500 changes: from the write's start to the data plane p50 {1000 * quantiles[49]:.1f} ms, p99 {1000 * quantiles[98]:.1f} ms")
+    print(
+        f"\n500 changes: from the write's start to the data plane p50 {1000 * quantiles[49]:.1f} ms, p99 {1000 * quantiles[98]:.1f} ms"
+    )
     assert quantiles[49] < 0.5  # a bound against breakage; the figure itself is reported

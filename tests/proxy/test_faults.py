@@ -7,7 +7,7 @@ import socket
 import struct
 
 import pytest
-from conftest import OK, Proxy, Server, parsed
+from proxying import OK, Proxy, Server, parsed
 
 from gateway.snapshot import Backend, Endpoint, Target, Timeouts
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import OK, Proxy, Server, make_rule, parsed
+from proxying import OK, Proxy, Server, make_rule, parsed
 
 from gateway.snapshot import (
-    Backend, Endpoint, Match, Mirror, PathEdit, PathMatch, Redirect, RequestHeaders, ResponseHeaders, Rewrite, Target,
+    Backend,
+    Endpoint,
+    Match,
+    Mirror,
+    PathEdit,
+    PathMatch,
+    Redirect,
+    RequestHeaders,
+    ResponseHeaders,
+    Rewrite,
+    Target,
     ValueMatch,
 )  # fmt: skip
 
@@ -107,10 +117,16 @@ async def test_a_response_split_anywhere_is_the_same_response(proxy: Proxy, serv
     [
         (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"),
         (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"),
-        (b"GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
+        (
+            b"GET",
+            b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+            b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+        ),
     ],
 )
-async def test_responses_without_a_body(proxy: Proxy, server: Server, request_line: bytes, reply: bytes, expected: bytes) -> None:
+async def test_responses_without_a_body(
+    proxy: Proxy, server: Server, request_line: bytes, reply: bytes, expected: bytes
+) -> None:
     await proxy.route(server)
     server.default = reply
     reader, writer = await proxy.connect()
@@ -192,9 +208,7 @@ async def test_header_modifiers(proxy: Proxy, server: Server) -> None:
     )
     server.default = b"HTTP/1.1 200 OK\r\nServer: x\r\nSet-Cookie: a=1\r\nX-Powered-By: php\r\nContent-Length: 2\r\n\r\nok"
     answer = await proxy.talk(b"GET / HTTP/1.1\r\nHost: a\r\nx-set: 0\r\nx-set: 2\r\nX-Add: a\r\nX-Gone: 1\r\n\r\n")
-    assert answer == (
-        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nContent-Length: 2\r\nServer: gw\r\nSet-Cookie: b=2\r\n\r\nok"
-    )
+    assert answer == (b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nContent-Length: 2\r\nServer: gw\r\nSet-Cookie: b=2\r\n\r\nok")
     lines = server.seen[0].split(b"\r\n")
     assert b"X-Set: 1" in lines
     assert b"X-Add: a,b" in lines
@@ -203,7 +217,9 @@ async def test_header_modifiers(proxy: Proxy, server: Server) -> None:
 
 
 async def test_a_targets_own_filters_apply_only_to_it(proxy: Proxy, server: Server, other: Server) -> None:
-    await proxy.apply(Backend("one", (Endpoint("127.0.0.1", server.port),)), Backend("two", (Endpoint("127.0.0.1", other.port),)))
+    await proxy.apply(
+        Backend("one", (Endpoint("127.0.0.1", server.port),)), Backend("two", (Endpoint("127.0.0.1", other.port),))
+    )
     await proxy.route(
         server,
         targets=(
@@ -264,7 +280,9 @@ async def test_matches_by_method_header_and_query(proxy: Proxy, server: Server, 
 
 
 async def test_weights_are_exact_and_zero_is_never(proxy: Proxy, server: Server, other: Server) -> None:
-    await proxy.apply(Backend("one", (Endpoint("127.0.0.1", server.port),)), Backend("two", (Endpoint("127.0.0.1", other.port),)))
+    await proxy.apply(
+        Backend("one", (Endpoint("127.0.0.1", server.port),)), Backend("two", (Endpoint("127.0.0.1", other.port),))
+    )
     await proxy.route(server, targets=(Target(70, "one"), Target(30, "two"), Target(0, "nowhere")))
     for _ in range(100):
         assert (await proxy.get())[0] == 200

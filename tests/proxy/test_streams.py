@@ -6,7 +6,7 @@ import asyncio
 import resource
 from pathlib import Path
 
-from conftest import OK, Proxy, Server, make_rule
+from proxying import OK, Proxy, Server, make_rule
 
 from gateway.snapshot import Backend, Endpoint, Listener, Target
 
@@ -111,7 +111,9 @@ async def test_an_upgrade_that_is_refused_is_an_ordinary_answer(proxy: Proxy, se
 
 async def test_h2c_is_not_offered_to_backends(proxy: Proxy, server: Server) -> None:
     await proxy.route(server)
-    await proxy.talk(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n")
+    await proxy.talk(
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
+    )
     assert b"pgrade" not in server.seen[0]
     assert b"HTTP2-Settings" not in server.seen[0]
 

@@ -14,7 +14,10 @@ from pathlib import Path
 def test_the_demo_runs_the_whole_canary(tmp_path: Path) -> None:
     output = tmp_path / "out.json"
     done = subprocess.run(
-        [sys.executable, "-m", "controller", "demo", "--fast", "--json", str(output)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "controller", "demo", "--fast", "--json", str(output)],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "curl -H 'Host: demo.example.com' http://127.0.0.1:" in done.stdout

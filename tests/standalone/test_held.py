@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from conftest import App, Running
+from running import App, Running
 from test_run import weights
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import Running
+from running import Running
 
 
 def weights(text: str, canary: int) -> str:
@@ -166,7 +166,10 @@ async def test_statuses_are_shown(running: Running) -> None:
     assert found["Gateway default/simple-fsm-gateway"] == {"Accepted": "True", "Programmed": "True"}
     assert found["HTTPRoute default/argo-rollouts-http-route on simple-fsm-gateway"]["ResolvedRefs"] == "True"
     done = subprocess.run(
-        [sys.executable, "-m", "controller", "status", str(running.folder), "--json"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "controller", "status", str(running.folder), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert {entry["object"] for entry in json.loads(done.stdout)} == set(found)
 

@@ -14,7 +14,9 @@ def request(target: str, host: str = "example.org"):
 
 
 def edited(spec: RequestHeaders, *lines: str) -> list[str]:
-    fields = [Field(0, n.lower().encode(), v.strip().encode(), f"{n}:{v}".encode()) for n, _, v in (x.partition(":") for x in lines)]
+    fields = [
+        Field(0, n.lower().encode(), v.strip().encode(), f"{n}:{v}".encode()) for n, _, v in (x.partition(":") for x in lines)
+    ]
     return [field.line.decode() for field in headers.build(spec)(fields)]
 
 

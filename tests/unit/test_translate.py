@@ -23,24 +23,41 @@ def some(kind: int, which: str, choice: int) -> AnyObject:
     other = NAMES[choice % 3]
     match kind:
         case 0:
-            return gateway(which, {"name": "http", "port": 80 + choice % 2, "protocol": "HTTP", "hostname": f"{other}.example"} if choice % 5 else {"name": "http", "port": 80, "protocol": ["HTTP", "TCP"][choice % 2]})
+            return gateway(
+                which,
+                {"name": "http", "port": 80 + choice % 2, "protocol": "HTTP", "hostname": f"{other}.example"}
+                if choice % 5
+                else {"name": "http", "port": 80, "protocol": ["HTTP", "TCP"][choice % 2]},
+            )
         case 1:
             ref: dict[str, Any] = {"name": other, "port": 80 + choice % 2, "weight": choice % 4}
             if choice % 3 == 0:
                 ref["namespace"] = "other"
-            return route(which, ref, "c", parents=[{"name": NAMES[choice % 2]}, {"name": "b"}], hostnames=["a.example"][: choice % 2])
+            return route(
+                which, ref, "c", parents=[{"name": NAMES[choice % 2]}, {"name": "b"}], hostnames=["a.example"][: choice % 2]
+            )
         case 2:
             return service(which, 80, *([81] if choice % 2 else []), namespace=["default", "other"][choice % 2])
         case 3:
-            return slice_(which, *(f"10.0.0.{n}" for n in range(choice % 4)), ready=choice % 5 != 4, namespace=["default", "other"][choice % 2])
+            return slice_(
+                which,
+                *(f"10.0.0.{n}" for n in range(choice % 4)),
+                ready=choice % 5 != 4,
+                namespace=["default", "other"][choice % 2],
+            )
         case 4:
-            spec = {"from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "default"}], "to": [{"group": "", "kind": "Service"}]}
+            spec = {
+                "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "default"}],
+                "to": [{"group": "", "kind": "Service"}],
+            }
             return obj("ReferenceGrant", which, "other", spec)
         case _:
             return gateway_class(controller=["flomesh.io/gateway-controller", "example.com/other"][choice % 2])
 
 
-steps = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(NAMES), st.integers(0, 11), st.booleans()), min_size=1, max_size=25)
+steps = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from(NAMES), st.integers(0, 11), st.booleans()), min_size=1, max_size=25
+)
 
 
 @settings(max_examples=150, deadline=None)

@@ -94,8 +94,17 @@ def test_kinds_that_mean_nothing_to_a_gateway_are_passed_over() -> None:
 
 
 def test_several_documents_lists_and_json() -> None:
-    text = ROUTE + "---\n" + GATEWAY + '---\n{"kind": "List", "items": [{"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "n"}}]}\n---\n'
-    assert [item.value["kind"] for item in read(text, "f") if isinstance(item, Document)] == ["HTTPRoute", "Gateway", "Namespace"]
+    text = (
+        ROUTE
+        + "---\n"
+        + GATEWAY
+        + '---\n{"kind": "List", "items": [{"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "n"}}]}\n---\n'
+    )
+    assert [item.value["kind"] for item in read(text, "f") if isinstance(item, Document)] == [
+        "HTTPRoute",
+        "Gateway",
+        "Namespace",
+    ]
 
 
 def test_timestamps_stay_text() -> None:

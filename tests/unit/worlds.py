@@ -31,7 +31,14 @@ def service(name: str, *ports: int, namespace: str = "default", **spec: Any) -> 
     return obj("Service", name, namespace, {"ports": [{"port": port, "name": f"p{port}"} for port in ports or (80,)], **spec})
 
 
-def slice_(service_name: str, *addresses: str, port: str = "p80", namespace: str = "default", pods: tuple[str, ...] = (), **conditions: bool):
+def slice_(
+    service_name: str,
+    *addresses: str,
+    port: str = "p80",
+    namespace: str = "default",
+    pods: tuple[str, ...] = (),
+    **conditions: bool,
+):
     endpoints = [{"addresses": [address], "conditions": conditions} for address in addresses]
     for endpoint, pod in zip(endpoints, pods, strict=False):
         endpoint["targetRef"] = {"kind": "Pod", "name": pod}
@@ -41,7 +48,9 @@ def slice_(service_name: str, *addresses: str, port: str = "p80", namespace: str
     )  # fmt: skip
 
 
-def route(name: str, *refs: Any, namespace: str = "default", parents: Any = None, hostnames: Any = (), created: str = "", **rule: Any):
+def route(
+    name: str, *refs: Any, namespace: str = "default", parents: Any = None, hostnames: Any = (), created: str = "", **rule: Any
+):
     backends = [{"name": ref, "port": 80} if isinstance(ref, str) else ref for ref in refs]
     spec = {
         "parentRefs": parents or [{"name": "gw"}],

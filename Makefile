@@ -1,0 +1,61 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Each does all its own set-up.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+CLUSTER := tests/cluster
+
+.PHONY: help demo test test-slow format cluster cluster-down e2e bench bench-smoke bench-peers image clean
+
+help: ## This list
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=…" >&2; exit 1; }
+	@echo "setting up $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[controller,dev]'
+	@touch $@
+
+demo: $(READY) ## The canary on this machine: make demo ARGS="--fast --json out.json"
+	@$(BIN)/fsm demo $(ARGS)
+
+test: $(READY) ## Linters, types, and every test that needs no root: make test ARGS="-k routing"
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(READY) ## Tests that take longer than a moment
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+format: $(READY) ## Put the code into shape
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+cluster: $(READY) ## A real Kubernetes cluster on this machine (root; 15 minutes the first time), with the image loaded
+	$(CLUSTER)/preflight.sh
+	$(CLUSTER)/build.sh
+	$(CLUSTER)/images.sh
+	$(CLUSTER)/up.sh
+	$(CLUSTER)/image.sh
+
+cluster-down: ## Stop it
+	$(CLUSTER)/down.sh
+
+# On the cluster of `make cluster`, or on yours: KUBECONFIG=… FSM_IMAGE=… make e2e
+e2e: $(READY) ## The end-to-end tests
+	$(if $(KUBECONFIG),,$(CLUSTER)/in.sh) $(abspath $(BIN))/python -m pytest -c tests/e2e/pytest.ini --rootdir tests/e2e tests/e2e $(ARGS)
+
+bench-peers:
+	@command -v nginx wrk taskset >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends nginx-light wrk util-linux; } >&2
+
+bench: $(READY) bench-peers ## Measurements against nginx in the same run (installs nginx and wrk by apt)
+	$(BIN)/python -m bench.plain $(ARGS)
+	$(BIN)/python -m bench.changes
+
+bench-smoke: $(READY) bench-peers ## That the measurements run, in seconds
+	$(BIN)/python -m bench.plain --rounds 1 --seconds 1
+	$(BIN)/python -m bench.changes --changes 20
+
+image: ## The container image, by whatever builds Dockerfiles here
+	$${BUILDER:-docker} build -t fsm-gateway:dev .
+
+clean: ## Forget the virtual environment and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,78 @@
+"""What is written into a status: ours, and nothing of anybody else's."""
+
+from __future__ import annotations
+
+from controller.kubernetes.status import merged
+from controller.objects import CONTROLLER, ParentRef, RouteKind
+from controller.translate import conditions
+from controller.translate.status import ClassStatus, GatewayStatus, ListenerStatus, ParentStatus, RouteStatus
+
+THEN, NOW = "2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"
+PARENT = ParentRef("gw", "gateway.networking.k8s.io", "Gateway", section_name="http")
+FOREIGN = {"parentRef": {"name": "theirs"}, "controllerName": "example.com/other", "conditions": []}
+
+
+def route_status(*said: conditions.Condition, generation: int = 2) -> RouteStatus:
+    return RouteStatus(generation, (ParentStatus(PARENT, said or (conditions.route_accepted(),)),))
+
+
+def test_other_controllers_parents_stay() -> None:
+    body = merged({"parents": [FOREIGN]}, route_status(), NOW)
+    assert body["parents"][0] == FOREIGN
+    ours = body["parents"][1]
+    assert ours["controllerName"] == CONTROLLER
+    assert ours["parentRef"] == {
+        "name": "gw", "group": "gateway.networking.k8s.io", "kind": "Gateway", "sectionName": "http",
+    }  # fmt: skip
+    assert ours["conditions"][0]["observedGeneration"] == 2
+
+
+def test_a_time_changes_only_with_a_status() -> None:
+    first = merged({}, route_status(generation=1), THEN)
+    again = merged(first, route_status(generation=2), NOW)
+    (condition,) = again["parents"][0]["conditions"]
+    assert (condition["lastTransitionTime"], condition["observedGeneration"]) == (THEN, 2)
+    turned = merged(again, route_status(conditions.not_allowed("a", "HTTPRoute"), generation=3), NOW)
+    assert turned["parents"][0]["conditions"][0]["lastTransitionTime"] == NOW
+
+
+def test_writing_twice_changes_nothing() -> None:
+    first = merged({"parents": [FOREIGN]}, route_status(), THEN)
+    assert merged(first, route_status(), NOW) == first
+
+
+def test_a_route_that_left_us_keeps_only_others() -> None:
+    first = merged({"parents": [FOREIGN]}, route_status(), THEN)
+    assert merged(first, None, NOW) == {"parents": [FOREIGN]}
+    assert merged({}, None, NOW) == {}
+
+
+def test_foreign_conditions_stay_and_our_old_ones_go() -> None:
+    foreign = {"type": "example.com/Audited", "status": "True"}
+    stale = {"type": "PartiallyInvalid", "status": "True", "lastTransitionTime": THEN}
+    before = {
+        "parents": [
+            {
+                "parentRef": {"name": "gw", "group": "gateway.networking.k8s.io", "kind": "Gateway", "sectionName": "http"},
+                "controllerName": CONTROLLER,
+                "conditions": [foreign, stale],
+            }
+        ]
+    }
+    said = merged(before, route_status(), NOW)["parents"][0]["conditions"]
+    assert [condition["type"] for condition in said] == ["example.com/Audited", "Accepted"]
+
+
+def test_gateway_and_class() -> None:
+    listener = ListenerStatus("http", (RouteKind("HTTPRoute"),), 3, (conditions.listener_accepted(),))
+    unknown = {
+        "conditions": [{"type": "Accepted", "status": "Unknown", "lastTransitionTime": "1970-01-01T00:00:00Z"}],
+        "attachedListenerSets": 0,
+    }
+    body = merged(unknown, GatewayStatus(1, (), (conditions.gateway_accepted(),), (listener,)), NOW)
+    assert body["attachedListenerSets"] == 0
+    assert body["conditions"][0]["lastTransitionTime"] == NOW
+    assert body["listeners"][0]["attachedRoutes"] == 3
+    assert body["listeners"][0]["supportedKinds"] == [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}]
+    said = merged({}, ClassStatus(1, (conditions.class_accepted("c"),), ("Gateway", "HTTPRoute")), NOW)
+    assert said["supportedFeatures"] == [{"name": "Gateway"}, {"name": "HTTPRoute"}]
