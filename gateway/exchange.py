@@ -494,21 +494,12 @@ class Exchange:
         self.peer = None
         if clean:
             self._finish(reuse=False)
-        elif self._started:
-            # Nothing honest can follow half a response: the client must see that it is cut short.
-            self.client.abort()
-            self._finish(reuse=False)
-        elif not self._again(reused):
+        elif self._started or not self._again(reused):
             self.refuse(502, "the backend closed the connection before it answered")
 
     def response_invalid(self, error: ProtocolError) -> None:
         """The backend's bytes are not HTTP; none of them reach the client."""
-        self._close_peer()
-        if self._started:
-            self.client.abort()
-            self._finish(reuse=False)
-        else:
-            self.refuse(502, error.reason)
+        self.refuse(502, error.reason)
 
     def pause_sending(self) -> None:
         """The backend takes the body more slowly than the client sends it."""
@@ -536,9 +527,13 @@ class Exchange:
     # --- ending ---
 
     def refuse(self, status: int, reason: str) -> None:
-        """Answer here, with one line that says why."""
-        self._status = status
+        """Answer here, with one line that says why; a response that has begun can only be cut."""
         self._close_peer()
+        self._status = status
+        if self._started:
+            self.client.abort()
+            self._finish(reuse=False)
+            return
         close = not self.request_done or not self.request.keep_alive or self.client.draining
         keep_10 = self.request.http10 and not close
         self._started = True
@@ -556,13 +551,7 @@ class Exchange:
 
     def _timed_out(self) -> None:
         """HTTPRouteTimeouts: 504, or a cut where the response has begun."""
-        self._close_peer()
-        if self._started:
-            self._status = 504
-            self.client.abort()
-            self._finish(reuse=False)
-        else:
-            self.refuse(504, "the backend took longer than the route's timeout")
+        self.refuse(504, "the backend took longer than the route's timeout")
 
     def expired(self) -> None:
         """Nothing has moved for as long as a connection may idle."""

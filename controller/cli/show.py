@@ -9,7 +9,8 @@ import msgspec
 from rich.console import Console
 
 out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Lines for people's logs are not folded: a terminal does that, and a file should not have it.
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def json(value: Any) -> None:

@@ -138,7 +138,7 @@ def _certificate(view: View, namespace: str, ref: SecretRef) -> snapshot.Certifi
         return conditions.listener_unresolved("RefNotPermitted", message)
     secret = view.get(Secret, to, ref.name)
     if secret is None:
-        return invalid(f'Secret "{to}/{ref.name}" does not exist.')
+        return invalid(f'There is no Secret "{to}/{ref.name}" of type kubernetes.io/tls.')
     chain, key = _value(secret, "tls.crt"), _value(secret, "tls.key")
     if not chain or not key:
         return invalid(f'Secret "{to}/{ref.name}" lacks tls.crt or tls.key; type kubernetes.io/tls has both.')

@@ -192,3 +192,20 @@ async def test_slow_heads_and_idle_connections_are_closed(proxy: Proxy, server: 
 async def test_heads_are_limited(proxy: Proxy, server: Server, data: bytes, status: int) -> None:
     await proxy.route(server)
     assert parsed(await proxy.talk(data, half_close=False))[0] == status
+
+
+async def test_a_body_that_breaks_after_the_answer_has_begun_cuts_the_answer(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server)
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        await reader.read()
+
+    server.default = early
+    reader, writer = await proxy.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await reader.readuntil(b"half")
+    writer.write(b"nonsense\r\n")
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await reader.readexactly(1)
+    writer.close()

@@ -207,6 +207,18 @@ def _sorted(text: str) -> str:
     return "\n".join(lines)
 
 
+async def test_two_workers_share_the_port_and_follow_together(running: Running) -> None:
+    await running.start("--workers", "2")
+    assert len(_children(running.process.pid)) == 2
+    running.replace("httproute.yaml", weights((running.folder / "httproute.yaml").read_text(), 30))
+    await running.until(lambda: running.said.count("rule default/argo-rollouts-http-route/0") >= 2)
+    counts = {"v1": 0, "v2": 0}
+    for _ in range(200):  # of a connection each, so that both workers get their part
+        async with aiohttp.request("GET", f"http://127.0.0.1:{running.port}/", headers={"Host": "demo.example.com"}) as answer:
+            counts[await answer.text()] += 1
+    assert abs(counts["v2"] - 60) <= 10
+
+
 async def test_a_worker_that_dies_is_replaced(running: Running) -> None:
     await running.start()
     (worker,) = _children(running.process.pid)

@@ -22,7 +22,12 @@ def test_examples_are_valid(name: str) -> None:
     [
         ("quickstart", "http://demo.example.com/", (), "answered by default/argo-rollouts-stable-service:80"),
         ("header-routing", "http://demo.example.com/", (), "answered by default/argo-rollouts-stable-service:80"),
-        ("header-routing", "http://demo.example.com/", (("X-Canary", "always"),), "answered by default/argo-rollouts-canary-service:80"),
+        (
+            "header-routing",
+            "http://demo.example.com/",
+            (("X-Canary", "always"),),
+            "answered by default/argo-rollouts-canary-service:80",
+        ),
         ("header-routing", "http://demo.example.com/?version=2", (), "answered by default/argo-rollouts-canary-service:80"),
         ("redirects", "http://www.example.com/old/x?y", (), "301: redirected to http://www.example.com/new/x?y"),
         ("redirects", "http://www.example.com/", (), "301: redirected to https://www.example.com/"),
