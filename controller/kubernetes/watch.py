@@ -110,7 +110,10 @@ class Follower:
                     await self._read_list()
                     self.synced.set()
                 attempt = 0
+                began = asyncio.get_running_loop().time()
                 await self._watch()
+                if asyncio.get_running_loop().time() - began < 1:
+                    await asyncio.sleep(0.1)  # a server that hangs up at once is not asked in a tight loop
             except _GoneError:
                 self._version = ""
             except ApiError as error:
