@@ -325,32 +325,31 @@ class Exchange:
         upgrading = bool(request.upgrade) and b"upgrade" in options and request.length in (NO_LENGTH, 0)
         # h2c would start a conversation here that nobody has checked (RFC 9113 §3.1 deprecates it).
         upgrading = upgrading and not request.http10 and b"h2c" not in request.upgrade.lower()
-        fields: list[Field] = []
+        kept: list[Field] = []
         forwarded = b""
-        for field in request.fields:
+        for field in request.special:
             kind = field.kind
-            if kind == PLAIN:
-                if options and field.name in options:
-                    continue
-                fields.append(field)
-            elif kind == FORWARDED_FOR:
+            if kind == FORWARDED_FOR:
                 forwarded += field.value + b", "
             elif kind == UPGRADE:
                 if upgrading:
-                    fields.append(field)
+                    kept.append(field)
             elif kind not in (HOST, CONNECTION, HOP, FORWARDED):
-                fields.append(field)
-        if target.edit_request is not None:
+                kept.append(field)
+        if target.edit_request is not None or options:
+            fields = [field for field in request.fields if not field[0] and field.name not in options] + kept
             value = forwarded + client.address
             fields += [
                 Field(PLAIN, b"x-forwarded-for", value, b"X-Forwarded-For: " + value),
                 Field(PLAIN, b"x-forwarded-proto", client.scheme, b"X-Forwarded-Proto: " + client.scheme),
                 Field(PLAIN, b"x-forwarded-host", request.host, b"X-Forwarded-Host: " + request.host),
             ]
-            fields = target.edit_request(fields)
+            if target.edit_request is not None:
+                fields = target.edit_request(fields)
             lines = [field.line for field in fields]
         else:
-            lines = [field.line for field in fields]
+            lines = [line for kind, _, _, line in request.fields if not kind]
+            lines += [field.line for field in kept]
             lines.append(b"X-Forwarded-For: " + forwarded + client.address)
             lines.append(b"X-Forwarded-Proto: " + client.scheme)
             lines.append(b"X-Forwarded-Host: " + request.host)

@@ -75,7 +75,11 @@ NOT_A_TRAILER: Final = frozenset(KIND) | {b"authorization", b"cookie", b"set-coo
 CHUNKED: Final = -1  # a body that tells its own end
 NO_LENGTH: Final = -2  # no framing field at all
 
+# Lines seen before, and how many of each name: a name whose values never repeat is not worth remembering.
 _lines: dict[bytes, Field] = {}
+_variety: dict[bytes, int] = {}
+LINES: Final = 8192
+VARIETY: Final = 256
 
 
 def _field(line: bytes) -> Field:
@@ -83,9 +87,12 @@ def _field(line: bytes) -> Field:
     name, _, value = line.partition(b":")
     lower = name.lower()
     field = Field(KIND.get(lower, PLAIN), lower, value.strip(b" \t"), line)
-    if len(line) < 512:
-        if len(_lines) >= 8192:
+    variety = _variety.get(lower, 0)
+    if variety < VARIETY and len(line) < 512:
+        if len(_lines) >= LINES:
             _lines.clear()
+            _variety.clear()
+        _variety[lower] = variety + 1
         _lines[line] = field
     return field
 
@@ -110,13 +117,11 @@ _PLAIN_FRAMING: Final = Framing(NO_LENGTH, _NO_OPTIONS)
 
 
 def framing(fields: Iterable[Field]) -> Framing:
-    """Message body length by RFC 9112 §6.3, refusing every ambiguity that it mentions."""
+    """Message body length by RFC 9112 §6.3, refusing every ambiguity that it mentions. PLAIN fields have no part in it."""
     length = NO_LENGTH
     coding = None
     options = _NO_OPTIONS
     for kind, _, value, _ in fields:
-        if kind == PLAIN:
-            continue
         if kind == LENGTH:
             if length != NO_LENGTH:
                 raise ProtocolError(400, "Content-Length is given more than once")
@@ -142,7 +147,7 @@ class Request:
     """A request's head. `path` and `query` are the target's two halves, as they came."""
 
     __slots__ = (
-        "fields", "host", "http10", "length", "line", "method", "options", "path", "query", "target", "upgrade",
+        "fields", "host", "http10", "length", "method", "options", "path", "query", "special", "target", "upgrade",
     )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, http10: bool, fields: list[Field]) -> None:
@@ -150,10 +155,11 @@ class Request:
         self.target = target
         self.http10 = http10
         self.fields = fields
+        self.special = [field for field in fields if field[0]]  # those that mean something to a proxy
         self.path, _, self.query = target.partition(b"?")
         self.host = b""
         self.upgrade = b""
-        self.length, self.options = framing(fields)
+        self.length, self.options = framing(self.special)
 
     @property
     def keep_alive(self) -> bool:
@@ -183,7 +189,7 @@ def parse_request(head: bytes) -> Request:
     method, target, minor = match.groups()
     request = Request(method, target, minor == b"0", _split(head))
     host = None
-    for kind, _, value, _ in request.fields:
+    for kind, _, value, _ in request.special:
         if kind == HOST:
             # RFC 9112 §3.2: more than one Host, or an invalid one, is answered with 400.
             if host is not None:

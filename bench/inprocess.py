@@ -1,0 +1,103 @@
+"""The Python part of a request alone: real protocols on fake transports, in one process. Nanoseconds, least of 12.
+
+python -m bench.inprocess [--varying N]
+
+Steady to about 3 % on a noisy machine, because nothing but this process's own work is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import random
+import time
+from collections import deque
+
+from bench import rig
+from gateway.downstream import Downstream
+from gateway.runtime import Runtime
+from gateway.snapshot import Change
+from gateway.upstream import Upstream
+
+CONNECTIONS, EACH, ROUNDS = 64, 300, 12
+RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 23 Nov 2026 11:22:33 GMT\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 23\r\nConnection: keep-alive\r\n\r\nhello from the backend\n"
+)
+
+
+class Transport:
+    """Takes bytes and drops them."""
+
+    def __init__(self) -> None:
+        self.write = deque(maxlen=1).append
+
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        return ("127.0.0.1", 1)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def abort(self) -> None:
+        raise RuntimeError("a connection was aborted")
+
+    close = abort
+
+
+def request(varying: int) -> bytes:
+    """A browser's head with this many values that nobody has sent before."""
+    fresh = [f"X-Varying-{n}: {random.getrandbits(64):016x}" for n in range(1, varying)]
+    lines = [
+        f"GET /p/{random.randint(1, 500)} HTTP/1.1", "Host: demo.example.com",
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/130.0 Safari/537.36",
+        "Accept: text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "Accept-Language: en-US,en;q=0.5",
+        "Accept-Encoding: gzip, deflate, br", "Cache-Control: no-cache", "Referer: https://demo.example.com/", *fresh,
+        f"X-Request-Id: {random.getrandbits(64):016x}", "Cookie: session=abcdef0123456789; theme=dark",
+        "Sec-Fetch-Mode: navigate", "DNT: 1", "", "",
+    ]  # fmt: skip
+    return "\r\n".join(lines).encode()
+
+
+async def measure(varying: int) -> float:
+    """Nanoseconds a request."""
+    runtime = Runtime(bind="127.0.0.1", port_offset=rig.OUR_PORT - 80)
+    await runtime.apply(Change(put=rig.parts()))
+    door = runtime.open[80].door
+    pool = next(iter(runtime.backend("b").ring))
+    clients: list[Downstream] = []
+    for _ in range(CONNECTIONS):
+        client = Downstream(door)
+        client.connection_made(Transport())
+        clients.append(client)
+        upstream = Upstream(pool)
+        upstream.connection_made(Transport())
+        pool.put(upstream)
+    heads = [request(varying) for _ in range(CONNECTIONS * EACH)]
+    gc.collect()
+    gc.freeze()
+    least = float("inf")
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        at = 0
+        for client in clients:
+            for _ in range(EACH):
+                client.data_received(heads[at])
+                client._exchange.peer.data_received(RESPONSE)
+                at += 1
+        least = min(least, (time.perf_counter() - started) / at)
+    runtime.open[80].server.close()
+    return least * 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--varying", type=int, default=1, help="values in each head that nobody has sent before")
+    arguments = parser.parse_args()
+    print(f"{asyncio.run(measure(arguments.varying)):.0f} ns a request ({arguments.varying} varying)")
+
+
+if __name__ == "__main__":
+    main()
