@@ -11,8 +11,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from gateway.exchange import Backend, Exchange, Peer, Route
+from gateway.exchange import Exchange
 from gateway.http1 import CHUNKED, MAX_HEAD, Chunks, ProtocolError, Request, answer, parse_request
+from gateway.peers import Peer
+from gateway.prepared import Backend, Route
 from gateway.routing import Table
 
 PIPELINED: Final = 65536  # bytes kept of requests that wait their turn
@@ -95,7 +97,7 @@ class Downstream(asyncio.Protocol):
         elif self._lingering:
             return  # read and dropped, so that the answer is not lost to a reset
         else:
-            self._receive_head(self._buffer + data if self._buffer else data)
+            self._receive_head(self._buffer + data if self._buffer else data, looked_at=len(self._buffer))
 
     def eof_received(self) -> bool:
         # A client may close its half and still wait for the answer (RFC 9112 §9.6).
@@ -128,10 +130,11 @@ class Downstream(asyncio.Protocol):
 
     # --- heads ---
 
-    def _receive_head(self, data: bytes) -> None:
+    def _receive_head(self, data: bytes, looked_at: int = 0) -> None:
         # RFC 9112 §2.2: one empty line before a request line is forgiven.
         start = 2 if data[:2] == b"\r\n" else 0
-        end = data.find(b"\r\n\r\n", start)
+        # A head that trickles in is searched once, not anew with each byte.
+        end = data.find(b"\r\n\r\n", max(start, looked_at - 3))
         if end < 0 or end - start > MAX_HEAD:
             self._wait_for_head(data)
             return
@@ -289,10 +292,9 @@ class Downstream(asyncio.Protocol):
         door = self._door
         door.connections.discard(self)
         door.tunnels += 1
-        leftover = getattr(peer, "leftover", bytes)()
+        other, answered = peer.give_away()
         early, self._buffer = self._buffer, b""
-        other = peer.transport_for_tunnel()
-        self._transport.write(head + leftover)
+        self._transport.write(head + answered)
         if early:
             other.write(early)
         ended = 0

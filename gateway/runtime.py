@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from gateway import tls, tunnel
 from gateway.downstream import Door, Downstream
-from gateway.exchange import Backend, Counter, Route
+from gateway.prepared import Backend, Counter, Route
 from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.snapshot import Backend as BackendPart
 from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Rule, key

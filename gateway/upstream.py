@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from gateway.exchange import User
 from gateway.http1 import CHUNKED, MAX_HEAD, NO_LENGTH, Chunks, ProtocolError, parse_response
+from gateway.peers import User
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
 CONNECT: Final = 2.0  # seconds to make one
@@ -68,14 +68,14 @@ class Pool:
         except OSError as error:
             self._failed(user, error.strerror or str(error))
             return
-        if getattr(user, "abandoned", False):
+        if user.abandoned:
             upstream.abort()
             return
         upstream.user = user
         user.connected(upstream)
 
     def _failed(self, user: User, reason: str) -> None:
-        if not getattr(user, "abandoned", False):
+        if not user.abandoned:
             user.connect_failed(f"{self.name}: {reason}")
 
     def put(self, upstream: Upstream) -> None:
@@ -136,7 +136,6 @@ class Upstream(asyncio.Protocol):
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
         self.write = self._transport.write
 
@@ -200,10 +199,11 @@ class Upstream(asyncio.Protocol):
         self.user = None
         self._transport.abort()
 
-    def transport_for_tunnel(self) -> asyncio.Transport:
-        """Give the connection away: from now on its bytes are somebody else's."""
+    def give_away(self) -> tuple[asyncio.Transport, bytes]:
+        """The connection, and what came behind a 101: from now on its bytes are somebody else's."""
         self.user = None
-        return self._transport
+        early, self._buffer = self._buffer, b""
+        return self._transport, early
 
     # --- the response ---
 
@@ -225,7 +225,7 @@ class Upstream(asyncio.Protocol):
             return
         rest = data[end + 4 :]
         if response.status == 101:
-            self._buffer = rest  # the first bytes of the tunnel, for `leftover`
+            self._buffer = rest  # the first bytes of the tunnel
             user.response(response, data[: end + 4])
             return
         self._head_size = end + 4
@@ -242,7 +242,7 @@ class Upstream(asyncio.Protocol):
             length = 0
         if length == CHUNKED:
             self._state = self._CHUNKED
-            self._chunks = Chunks(decode=getattr(user, "wants_payload", False))
+            self._chunks = Chunks(decode=user.wants_payload)
         elif length == NO_LENGTH:
             self._state = self._TO_END
         else:
@@ -250,11 +250,6 @@ class Upstream(asyncio.Protocol):
             self._left = length
         if rest or not length:
             self._receive_body(rest)
-
-    def leftover(self) -> bytes:
-        """Bytes that came behind a 101."""
-        data, self._buffer = self._buffer, b""
-        return data
 
     def _receive_body(self, data: bytes) -> None:
         user = self.user
@@ -276,7 +271,7 @@ class Upstream(asyncio.Protocol):
                 self._invalid(ProtocolError(502, f"the backend's response: {error.reason}"))
                 return
             body = data if end < 0 else data[:end]
-            if getattr(user, "wants_payload", False):
+            if user.wants_payload:
                 body = b"".join(chunks.payload)
                 chunks.payload.clear()
             if body:

@@ -1,0 +1,92 @@
+"""Heads as they are passed on: what a proxy takes away, what it adds, what the rule's filters change (RFC 9110 §7.6)."""
+
+from __future__ import annotations
+
+from gateway.filters.headers import Edit
+from gateway.http1 import (
+    CONNECTION,
+    FORWARDED,
+    FORWARDED_FOR,
+    HOP,
+    HOST,
+    NO_LENGTH,
+    PLAIN,
+    UPGRADE,
+    Field,
+    Request,
+    Response,
+)  # fmt: skip
+
+
+def is_upgrading(request: Request) -> bool:
+    """Whether a request to change protocols is passed on."""
+    if not request.upgrade or b"upgrade" not in request.options or request.length not in (NO_LENGTH, 0) or request.http10:
+        return False
+    # h2c would start a conversation that nobody here has checked (RFC 9113 §3.1 deprecates it).
+    return b"h2c" not in request.upgrade.lower()
+
+
+def request_head(
+    request: Request, host: bytes, target: bytes, address: bytes, scheme: bytes, edit: Edit | None, *, upgrading: bool
+) -> bytes:
+    """The head that goes to the backend, for a client at `address` that came by `scheme`."""
+    options = request.options
+    kept: list[Field] = []
+    forwarded = b""
+    for field in request.special:
+        kind = field.kind
+        if kind == FORWARDED_FOR:
+            forwarded += field.value + b", "
+        elif kind == UPGRADE:
+            if upgrading:
+                kept.append(field)
+        elif kind not in (HOST, CONNECTION, HOP, FORWARDED):
+            kept.append(field)
+    if edit is not None or options:
+        fields = [field for field in request.fields if not field[0] and field.name not in options] + kept
+        value = forwarded + address
+        fields += [
+            Field(PLAIN, b"x-forwarded-for", value, b"X-Forwarded-For: " + value),
+            Field(PLAIN, b"x-forwarded-proto", scheme, b"X-Forwarded-Proto: " + scheme),
+            Field(PLAIN, b"x-forwarded-host", request.host, b"X-Forwarded-Host: " + request.host),
+        ]
+        lines = [field.line for field in (edit(fields) if edit is not None else fields)]
+    else:
+        lines = [line for kind, _, _, line in request.fields if not kind]
+        lines += [field.line for field in kept]
+        lines.append(b"X-Forwarded-For: " + forwarded + address)
+        lines.append(b"X-Forwarded-Proto: " + scheme)
+        lines.append(b"X-Forwarded-Host: " + request.host)
+    if upgrading:
+        lines.append(b"Connection: Upgrade")
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n" % (request.method, target, host, b"\r\n".join(lines))
+
+
+def response_head(response: Response, edit: Edit | None, connection: bytes, *, dechunked: bool) -> bytes:
+    """The head that goes to the client. `connection` is what its Connection field says; `dechunked` takes the framing off."""
+    fields = [
+        field
+        for field in response.fields
+        if field.kind not in (CONNECTION, HOP, UPGRADE) and field.name not in response.options
+    ]
+    if dechunked:
+        fields = [field for field in fields if field.name != b"transfer-encoding"]
+    if edit is not None:
+        fields = edit(fields)
+    lines = [b"HTTP/1.1 %d %b" % (response.status, response.reason)]
+    lines += [field.line for field in fields]
+    if connection:
+        lines.append(b"Connection: " + connection)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def interim_head(response: Response) -> bytes:
+    """1xx, as it goes to the client (RFC 9110 §15.2)."""
+    lines = [b"HTTP/1.1 %d %b" % (response.status, response.reason)]
+    lines += [field.line for field in response.fields if field.kind not in (CONNECTION, HOP)]
+    if response.status == 101:
+        lines.append(b"Connection: Upgrade")
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+__all__ = ["interim_head", "is_upgrading", "request_head", "response_head"]

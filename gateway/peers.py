@@ -1,0 +1,79 @@
+"""Who talks to whom on the request path, as protocols: a client's connection, an exchange, a backend's connection.
+
+The connections lie above the exchange and call it; the exchange calls them back through these, and knows no more
+of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from gateway.http1 import ProtocolError, Response
+
+
+class Peer(Protocol):
+    """A backend connection, as an exchange sees it."""
+
+    reused: bool
+
+    def write(self, data: bytes) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def abort(self) -> None: ...
+    def buffered(self) -> int: ...
+    def give_away(self) -> tuple[asyncio.Transport, bytes]: ...
+
+
+class User(Protocol):
+    """Whoever uses a backend connection for one request; called by the connection."""
+
+    memo: dict[bytes, tuple[bytes, int]] | None
+    head_only: bool
+    request_done: bool
+    wants_payload: bool
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for a connection any more."""
+
+    def connected(self, peer: Peer) -> None: ...
+    def connect_failed(self, reason: str) -> None: ...
+    def response(self, response: Response, head: bytes) -> None: ...
+    def response_data(self, data: bytes) -> None: ...
+    def response_complete(self, data: bytes, status: int) -> None: ...
+    def response_end(self) -> None: ...
+    def response_lost(self, reason: str, *, clean: bool) -> None: ...
+    def response_invalid(self, error: ProtocolError) -> None: ...
+    def pause_sending(self) -> None: ...
+    def resume_sending(self) -> None: ...
+
+
+class Endpoint(Protocol):
+    """Where a backend can be reached: a pool of connections to one address."""
+
+    name: str
+
+    def take(self, user: User) -> Peer | None:
+        """An idle connection, now the user's; None where there is none."""
+
+    def connect(self, user: User) -> None:
+        """Make a connection and hand it to the user's `connected`, or call `connect_failed`."""
+
+
+class Client(Protocol):
+    """A client connection, as an exchange sees it."""
+
+    address: bytes
+    scheme: bytes
+    port: int
+
+    @property
+    def draining(self) -> bool: ...
+    def write(self, data: bytes) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def finished(self, *, reuse: bool) -> None: ...
+    def abort(self) -> None: ...
+    def progress(self) -> None: ...
+    def tunnel(self, peer: Peer, head: bytes) -> None: ...
