@@ -26,7 +26,7 @@ from controller.objects import (
     Namespace,
     Ref,
 )
-from controller.validate import Valid, validate
+from controller.validate import Valid, readable, validate
 from controller.world import World
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -64,6 +64,7 @@ class FileSource:
         self._objects: dict[Path, dict[Ref, AnyObject]] = {}  # the last good state of each file
         self._faults: dict[Path, list[Fault]] = {}
         self.origins: dict[Ref, Origin] = {}
+        self.refused: dict[Ref, AnyObject] = {}  # what the API server would not take, as far as it can be read
 
     @property
     def faults(self) -> list[Fault]:
@@ -141,6 +142,7 @@ class FileSource:
         result = validate(document)
         if isinstance(result, Valid):
             ref = result.object.ref
+            self.refused.pop(ref, None)
             if ref in good:
                 faults.append(document.fault((), "is defined twice in this file; the first one counts"))
                 return
@@ -148,6 +150,10 @@ class FileSource:
             self.origins[ref] = Origin(document.file, document.line())
         elif result is not None:
             faults += result
+            odd = readable(document)
+            if odd is not None:
+                self.refused[odd.ref] = odd
+                self.origins.setdefault(odd.ref, Origin(document.file, document.line()))
             meta = document.value.get("metadata") or {}
             for ref, old in kept.items():
                 if (ref.kind, ref.name) == (document.value["kind"], meta.get("name")):

@@ -71,6 +71,12 @@ def _typed(document: Document, kind: Kind) -> Valid | list[Fault]:
         return [document.fault(path, message[:1].lower() + message[1:])]
 
 
+def readable(document: Document) -> AnyObject | None:
+    """A refused object all the same, where it has the right shape: to say what else is wrong with it."""
+    result = _typed(document, KINDS[document.value["kind"]])
+    return result.object if isinstance(result, Valid) else None
+
+
 def _path(text: str) -> Path:
     """msgspec's `.spec.ports[0].port` as a path."""
     parts: list[str | int] = []

@@ -16,6 +16,7 @@ from controller.files import FileSource
 from controller.objects import Ref
 from controller.statuses import as_dict, described, is_healthy, parts
 from controller.translate import Translation, translate
+from controller.translate.status import Status
 from controller.world import Report, World
 from gateway.snapshot import redacted
 
@@ -37,7 +38,7 @@ class Loaded:
     def faults(self) -> list[Fault]:
         """All that is wrong: what the API server would refuse, then what the controller would complain of."""
         found = list(self.source.faults)
-        for ref, status in sorted(self.translation.statuses.items()):
+        for ref, status in sorted((self.translation.statuses | self._would_say()).items()):
             for name, said in parts(ref, status):
                 origin = self.source.origins.get(ref)
                 for condition in said:
@@ -46,6 +47,18 @@ class Loaded:
                         file, line = origin or ("", 0)
                         found.append(Fault(file, line, text, name))
         return [*found, *self._orphans()]
+
+    def _would_say(self) -> dict[Ref, Status]:
+        """What the controller would say of refused objects, were they taken: all that is wrong in one go."""
+        if not self.source.refused:
+            return {}
+        scratch = World()
+        for key in (("setting", "addresses"), ("setting", "loopback backends")):
+            scratch.note(key, self.world.read(key))
+        for obj in (*self.world, *self.source.refused.values()):
+            scratch.put(obj)
+        statuses = translate(scratch).statuses
+        return {ref: statuses[ref] for ref in self.source.refused if ref in statuses}
 
     def _orphans(self) -> list[Fault]:
         """Routes that no Gateway of ours takes: the API says nothing of them, a person should."""

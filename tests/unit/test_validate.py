@@ -111,3 +111,16 @@ def test_timestamps_stay_text() -> None:
     (document,) = read("kind: X\nmetadata: {creationTimestamp: 2024-01-01T00:00:00Z}\n", "f")
     assert isinstance(document, Document)
     assert document.value["metadata"]["creationTimestamp"] == "2024-01-01T00:00:00Z"
+
+
+def test_all_that_is_wrong_is_said_in_one_go(tmp_path) -> None:
+    """The article's route: one port is refused by the schema, the other leads nowhere."""
+    from controller.cli.check import Loaded
+
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n"
+    refs = "        - name: s\n          port: 100\n        - name: s\n          port: 0\n"
+    route = ROUTE.replace("        - name: s\n          port: 80\n", refs)
+    (tmp_path / "all.yaml").write_text("---\n".join((GATEWAY, service, route)))
+    messages = " ".join(fault.message for fault in Loaded(tmp_path).faults())
+    assert 'write "weight: 0" and the Service\'s port here' in messages
+    assert 'has no port 100; it has 80. If a share of the traffic was meant, write "weight: 100"' in messages
