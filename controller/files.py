@@ -176,7 +176,8 @@ class FileSource:
         for ref in [obj.ref for obj in self._world if obj.ref not in said]:
             self._world.drop(ref)
         for obj in said.values():
-            self._world.put(obj)
+            if self._world.read(("object", obj.ref)) is not obj:
+                self._world.put(obj)
 
 
 def implied(said: dict[Ref, AnyObject]) -> list[AnyObject]:

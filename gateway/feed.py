@@ -21,13 +21,14 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from gateway.snapshot import Change, Parts, Problem, apply, difference
+from gateway.snapshot import RANK, Change, Key, Part, Parts, Problem, apply, difference, key
 
 log = logging.getLogger("fsm.feed")
 
 LOOK_UP: Final = 10.0  # seconds between two looks for replicas that are new
 HEARTBEAT: Final = 5.0  # seconds without a word after which a replica counts as gone
 MAX_MESSAGE: Final = 1 << 30
+SAVE: Final = 1.0  # seconds after a change until the snapshot is kept; what comes meanwhile is kept with it
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
@@ -76,7 +77,26 @@ class Replica:
         self.address = address
         self.parts: Parts = {}
         self.version = ""
+        self.news: dict[Key, Part | None] | None = None  # since it was last looked at; None: compare everything
         self.socket: aiohttp.ClientWebSocketResponse | None = None
+
+    def receive(self, change: Change) -> None:
+        """Take a change in."""
+        apply(self.parts, change)
+        self.version = change.version
+        if change.reset:
+            self.news = None
+        elif self.news is not None:
+            self.news.update(dict.fromkeys(change.drop))
+            self.news.update((key(part), part) for part in change.put)
+
+    def change(self, applied: Parts) -> Change:
+        """What leads from `applied` to this replica's snapshot; costs what changed where that is known."""
+        news, self.news = self.news, {}
+        if news is None:
+            return difference(applied, self.parts, self.version)
+        put = sorted((part for part in news.values() if part is not None), key=lambda part: RANK[key(part)[0]])
+        return Change(self.version, tuple(put), tuple(k for k, part in news.items() if part is None))
 
     @property
     def is_live(self) -> bool:
@@ -100,6 +120,7 @@ class Feed:
         self._applied: Parts = {}
         self._version = ""
         self._problems: tuple[Problem, ...] = ()
+        self._saving: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
         self.synced = asyncio.Event()  # set when a first snapshot is in force, from wherever it came
 
@@ -163,9 +184,7 @@ class Feed:
             async for message in websocket:
                 if message.type != aiohttp.WSMsgType.BINARY:
                     break
-                change = _change.decode(message.data)
-                apply(replica.parts, change)
-                replica.version = change.version
+                replica.receive(_change.decode(message.data))
                 if self._active is None or self._active is replica:
                     self._news.set()
             if websocket.close_code not in (None, 1000, 1001, 1006):
@@ -180,13 +199,14 @@ class Feed:
             self._news.clear()
             if self._active is None:
                 self._active = next((r for r in self._replicas.values() if r.is_live), None)
-            active = self._active
-            if active is None:
+                if self._active is not None:
+                    self._active.news = None
+            if self._active is None:
                 continue
-            change = difference(self._applied, active.parts, active.version)
-            await self._apply(change)
-            self._save()
+            await self._apply(self._active.change(self._applied))
             await self._acknowledge()
+            if self._saving is None and self._cache is not None:
+                self._saving = asyncio.get_running_loop().call_later(SAVE, self._save)
 
     async def _apply(self, change: Change) -> None:
         apply(self._applied, change)
@@ -217,6 +237,7 @@ class Feed:
         log.info("serving version %s, kept from before", self._version[:12])
 
     def _save(self) -> None:
+        self._saving = None
         if self._cache is None:
             return
         whole = Change(self._version, tuple(self._applied.values()), reset=True)

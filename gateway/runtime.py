@@ -64,7 +64,8 @@ class Runtime:
         self._routes: dict[str, Route] = {}
         self._entries: dict[str, list[Entry[Route]]] = {}
         self._members: dict[HostKey, set[str]] = {}
-        self._hosts: dict[HostKey, HostRules[Route]] = {}
+        self._listeners: dict[str, Listener] = {}
+        self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
         self.open: dict[int, Open] = {}
         self.draining = False
         self._quiet = asyncio.Event()
@@ -75,7 +76,10 @@ class Runtime:
         """Bring the worker forward. Returns what could not be done, part by part."""
         problems: list[Problem] = []
         touched = Touched()
-        drop = [k for k in self.parts if k not in {key(p) for p in change.put}] if change.reset else list(change.drop)
+        drop = list(change.drop)
+        if change.reset:
+            staying = {key(part) for part in change.put}
+            drop = [k for k in self.parts if k not in staying]
         for part in change.put:
             old = self.parts.get(key(part))
             if old == part:
@@ -101,13 +105,13 @@ class Runtime:
             case Rule():
                 self._put_rule(part, old if isinstance(old, Rule) else None, touched)
             case Listener():
+                self._listeners[part.name] = part
                 touched.ports.add(part.port)
                 if isinstance(old, Listener):
                     touched.ports.add(old.port)
-                touched.hosts.update(k for k in self._members if k[0] == part.name)
             case Certificate():
                 tls.context(part)  # refused here, so that the old one stays
-                touched.ports.update(p.port for p in self._listeners() if part.name in p.certificates)
+                touched.ports.update(one.port for one in self._listeners.values() if part.name in one.certificates)
 
     def _drop(self, k: Key, touched: Touched) -> None:
         part = self.parts.pop(k, None)
@@ -119,6 +123,7 @@ class Runtime:
                 self._routes.pop(part.name, None)
                 self._entries.pop(part.name, None)
             case Listener():
+                self._listeners.pop(part.name, None)
                 touched.ports.add(part.port)
             case _:
                 pass
@@ -129,11 +134,13 @@ class Runtime:
         new = [(e.address, e.port) for e in part.endpoints]
         self._addresses.update(new)
         backend.ring.set([self._pools.get(*address) for address in new])
-        if isinstance(before, BackendPart):
-            old = [(e.address, e.port) for e in before.endpoints]
-            self._addresses.subtract(old)
-            self._addresses = +self._addresses
-            self._pools.keep(set(self._addresses))
+        # An address that no backend has any more takes its connections along.
+        for endpoint in before.endpoints if isinstance(before, BackendPart) else ():
+            address = (endpoint.address, endpoint.port)
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+                self._pools.retire(*address)
 
     def _put_rule(self, rule: Rule, old: Rule | None, touched: Touched) -> None:
         route = self._routes.get(rule.name)
@@ -162,31 +169,31 @@ class Runtime:
 
     def _compile(self, touched: Touched) -> None:
         """Build the touched hosts beside the old ones."""
-        ports = {listener.name: listener.port for listener in self._listeners()}
-        hosts = dict(self._hosts)
         for host in touched.hosts:
             names = self._members.get(host)
             if names:
-                hosts[host] = HostRules([entry for name in names for entry in self._entries[name]])
+                self._hosts.setdefault(host[0], {})[host] = HostRules(
+                    [entry for name in names for entry in self._entries[name]]
+                )
             else:
-                hosts.pop(host, None)
+                self._hosts.get(host[0], {}).pop(host, None)
                 self._members.pop(host, None)
-            if host[0] in ports:
-                touched.ports.add(ports[host[0]])
-        self._hosts = hosts
+            if host[0] in self._listeners:
+                touched.ports.add(self._listeners[host[0]].port)
 
     def _swap(self, touched: Touched) -> None:
         """One assignment a port; requests under way keep the table they started with."""
         for port in touched.ports:
             if port not in self.open:
                 continue
-            owners = {listener.hostname: listener.name for listener in self._listeners() if listener.port == port}
-            names = set(owners.values())
-            hosts = {k: rules for k, rules in self._hosts.items() if k[0] in names}
+            owners = {listener.hostname: listener.name for listener in self._on(port)}
+            hosts: dict[HostKey, HostRules[Route]] = {}
+            for name in owners.values():
+                hosts.update(self._hosts.get(name, {}))
             self.open[port].door.table = Table(owners, hosts)
 
-    def _listeners(self) -> list[Listener]:
-        return [part for (kind, _), part in self.parts.items() if kind == "listener" and isinstance(part, Listener)]
+    def _on(self, port: int) -> list[Listener]:
+        return [listener for listener in self._listeners.values() if listener.port == port]
 
     def backend(self, name: str) -> Backend:
         """The backend of a name; one that nothing is known of yet has no endpoints."""
@@ -202,7 +209,7 @@ class Runtime:
     # --- ports ---
 
     async def _open_or_close(self, port: int) -> list[Problem]:
-        listeners = [listener for listener in self._listeners() if listener.port == port]
+        listeners = self._on(port)
         if not listeners:
             closed = self.open.pop(port, None)
             if closed is not None:

@@ -319,10 +319,11 @@ class Pools:
             pool = self._pools[address, port] = Pool(address, port, self._clock)
         return pool
 
-    def keep(self, addresses: set[tuple[str, int]]) -> None:
-        """Retire the pools of all other addresses."""
-        for gone in self._pools.keys() - addresses:
-            self._pools.pop(gone).retire()
+    def retire(self, address: str, port: int) -> None:
+        """Nobody wants an address any more."""
+        pool = self._pools.pop((address, port), None)
+        if pool is not None:
+            pool.retire()
 
     def sweep(self) -> None:
         """Close idle connections that are past their time."""

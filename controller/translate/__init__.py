@@ -40,6 +40,7 @@ class Translator:
         self._routes: dict[Ref, routes.RouteInfo] = {}
         self._needed: dict[GatewayName, Counter[BackendName]] = {}
         self._users: dict[BackendName, dict[GatewayName, None]] = {}
+        self._by_name: dict[str, BackendName] = {}
         self._attached: dict[GatewayName, Counter[str]] = {}
         self._gateways: dict[GatewayName, Gateway] = {}
         self._roots: set[Key] = set()
@@ -168,6 +169,7 @@ class Translator:
 
     def _need(self, where: GatewayName, name: BackendName) -> None:
         self._users.setdefault(name, {})[where] = None
+        self._by_name[str(name)] = name
         self._roots.add((backends.backend, *name))
         self._put(where, self.view.call(backends.backend, *name))
 
@@ -178,6 +180,8 @@ class Translator:
         self._drop(where, ("backend", str(name)))
         if not users:
             del self._users[name]
+            del self._by_name[str(name)]
+            self.view.forget((backends.is_fresh, *name))
             self._roots.discard((backends.backend, *name))
             self.view.forget((backends.backend, *name))
 
@@ -206,10 +210,8 @@ class Translator:
 
     def is_fresh(self, name: str) -> bool:
         """Whether a backend of this name has endpoints, and they are the ones that its Service selects now."""
-        for backend in self._users:
-            if str(backend) == name:
-                return self.view.call(backends.is_fresh, *backend)
-        return True
+        backend = self._by_name.get(name)
+        return backend is None or self.view.call(backends.is_fresh, *backend)
 
 
 def _calls(keys: set[Key], function: Any) -> list[Key]:
