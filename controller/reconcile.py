@@ -38,7 +38,7 @@ class Publication:
     """What a Gateway's data planes have been told: its parts, and the digest that names them."""
 
     parts: Parts = field(default_factory=dict)
-    version: str = ""
+    version: str = field(default_factory=lambda: snapshot.digest(()))
     _prints: dict[Key, int] = field(default_factory=dict)
     _sum: int = 0
 

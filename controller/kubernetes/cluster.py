@@ -245,7 +245,7 @@ class Cluster:
 
     async def _authorise(self, token: str, gateway: GatewayName) -> bool:
         found = self.world.read(("object", Ref("Gateway", *gateway)))
-        if not isinstance(found, Gateway) or gateway not in self.reconciler.publications:
+        if not isinstance(found, Gateway) or gateway not in self.reconciler.translator.gateways:
             return False
         try:
             user = await trust.user_of(self._api, token)

@@ -42,7 +42,7 @@ class Translator:
         self._users: dict[BackendName, dict[GatewayName, None]] = {}
         self._by_name: dict[str, BackendName] = {}
         self._attached: dict[GatewayName, Counter[str]] = {}
-        self._gateways: dict[GatewayName, Gateway] = {}
+        self.gateways: dict[GatewayName, Gateway] = {}
         self._roots: set[Key] = set()
         self._update = Update({}, {}, {})
 
@@ -99,12 +99,12 @@ class Translator:
                         new.update((snapshot.key(part), part) for part in own)
             self._replace(where, {"listener", "certificate"}, new)
             ours = found if info is not None else None
-            if self._gateways.get(where) != ours:
+            if self.gateways.get(where) != ours:
                 self._update.gateways[where] = ours
                 if ours is None:
-                    self._gateways.pop(where, None)
+                    self.gateways.pop(where, None)
                 else:
-                    self._gateways[where] = ours
+                    self.gateways[where] = ours
 
     def _replace(self, where: GatewayName, kinds: set[str], new: dict[snapshot.Key, Part]) -> None:
         for key in [k for k in self.parts.get(where, ()) if k[0] in kinds and k not in new]:

@@ -139,3 +139,15 @@ async def test_the_last_good_snapshot_serves_without_a_controller(tmp_path: Path
     assert {part.name for part in second.told[1].put} == {"b"}
     await second.stop()
     await again.server.stop()
+
+
+async def test_a_gateway_with_nothing_to_serve_is_followed_all_the_same(tmp_path: Path, authority: Authority) -> None:
+    """Its listeners are not valid, say: the data plane is ready, and waits for better days."""
+    side = await Side().start(authority)
+    plane = Plane(side, authority, tmp_path)
+    async with asyncio.timeout(5):
+        await plane.feed.synced.wait()
+    side.publish(Listener("l", 80))
+    await until(lambda: plane.told and plane.told[-1].put)
+    await plane.stop()
+    await side.server.stop()
