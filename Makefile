@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CLUSTER := tests/cluster
 
-.PHONY: help demo test test-slow format cluster cluster-down e2e bench bench-smoke bench-peers image clean
+.PHONY: help demo test test-slow format cluster cluster-down e2e conformance bench bench-smoke bench-peers image clean
 
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -42,6 +42,10 @@ cluster-down: ## Stop it
 # On the cluster of `make cluster`, or on yours: KUBECONFIG=… FSM_IMAGE=… make e2e
 e2e: $(READY) ## The end-to-end tests
 	$(if $(KUBECONFIG),,$(CLUSTER)/in.sh) $(abspath $(BIN))/python -m pytest -c tests/e2e/pytest.ini --rootdir tests/e2e tests/e2e $(ARGS)
+
+conformance: $(READY) ## The Gateway API's conformance suite, on the cluster of `make cluster`
+	$(CLUSTER)/in.sh $(abspath $(BIN))/fsm install --set fsm.image=localhost/fsm-gateway:dev --timeout 2m
+	$(CLUSTER)/conformance.sh
 
 bench-peers:
 	@command -v nginx wrk taskset >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends nginx-light wrk util-linux; } >&2

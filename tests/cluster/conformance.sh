@@ -1,0 +1,30 @@
+#!/bin/bash
+# Builds the Gateway API conformance suite and runs the profiles that are claimed, on the running cluster.
+# The features come from the GatewayClass status. The suite that can be built from Go modules is v1.6.3; the CRDs that
+# the product ships are v1.7.0, hence --allow-crds-mismatch. Result: $CLUSTER_HOME/conformance/report.yaml
+set -euo pipefail; . "$(dirname "$0")/env.sh"
+SUITE=1.6.3
+export PATH="$CLUSTER_HOME/go/bin:$PATH" GOFLAGS="-buildvcs=false -mod=mod" CGO_ENABLED=0 GOTOOLCHAIN=local
+mkdir -p "$CLUSTER_HOME/src/conformance" "$CLUSTER_HOME/conformance"; cd "$CLUSTER_HOME/src/conformance"
+[ -f go.mod ] || { printf 'module local/conformance\n\ngo 1.27.0\nreplace sigs.k8s.io/gateway-api => sigs.k8s.io/gateway-api v%s\n' $SUITE > go.mod
+  go get sigs.k8s.io/gateway-api/conformance@v$SUITE; }
+[ -x "$BIN/conformance.test" ] || { echo "building conformance.test" >&2; go test -c -o "$BIN/conformance.test" sigs.k8s.io/gateway-api/conformance; }
+[ -x "$BIN/echo-basic" ] || go build -o "$BIN/echo-basic" -ldflags '-s -w' sigs.k8s.io/gateway-api/conformance/echo-basic
+
+# The suite's backends, under the names that its manifests give them.
+echo_image=registry.k8s.io/gateway-api/echo-basic
+if ! $BUILDAH images -q $echo_image:v1.5.1 >/dev/null 2>&1; then
+  c=$($BUILDAH from scratch); $BUILDAH copy -q "$c" "$BIN/echo-basic" /echo-basic
+  $BUILDAH config --entrypoint '["/echo-basic"]' --user 65532:65532 "$c"; $BUILDAH commit -q "$c" $echo_image:v1.5.1; $BUILDAH rm "$c" >/dev/null
+fi
+for tag in v1.6.0-dev.2 v1.6.0-dev.3; do $BUILDAH tag $echo_image:v1.5.1 $echo_image:$tag; done
+"$HERE/load.sh" $echo_image:v1.5.1 $echo_image:v1.6.0-dev.2 $echo_image:v1.6.0-dev.3
+
+cd "$CLUSTER_HOME/conformance"
+"$HERE/in.sh" "$BIN/conformance.test" -test.v -test.run '^TestConformance$' --gateway-class=fsm-gateway-cls \
+  --conformance-profiles=GATEWAY-HTTP --allow-crds-mismatch --report-output="$CLUSTER_HOME/conformance/report.yaml" \
+  --organization=flomesh --project=fsm-gateway --url=https://flomesh.io --version=dev --contact=none "$@" \
+  > "$CLUSTER_HOME/conformance/log" 2>&1 && verdict=0 || verdict=$?
+grep -E '^    --- (PASS|FAIL)' "$CLUSTER_HOME/conformance/log" | awk '{ print $2 }' | sort | uniq -c
+grep -E '^    --- FAIL' "$CLUSTER_HOME/conformance/log" || true
+exit $verdict
