@@ -11,12 +11,12 @@ method; more headers; more query parameters; then the order that the control pla
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Final, Generic, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from gateway import expressions
 from gateway.http1 import Request
 from gateway.snapshot import Match, Order, ValueMatch
 
@@ -58,8 +58,7 @@ def _condition(match: Match) -> Condition | None:
 
 def _value(matcher: ValueMatch) -> Callable[[bytes], bool]:
     if matcher.regex:
-        pattern = re.compile(matcher.value.encode())
-        return lambda value: pattern.fullmatch(value) is not None
+        return expressions.full_match(matcher.value)
     expected = matcher.value.encode()
     return lambda value: value == expected
 
@@ -103,7 +102,7 @@ class HostRules(Generic[RouteT]):
         ordered = sorted(entries, key=lambda entry: entry.rank)
         self._exact: dict[bytes, list[Entry[RouteT]]] = {}
         self._prefix: dict[bytes, list[Entry[RouteT]]] = {}
-        expressions: dict[str, list[Entry[RouteT]]] = {}
+        by_expression: dict[str, list[Entry[RouteT]]] = {}
         for entry in ordered:
             path = entry.match.path
             if path.kind == "Exact":
@@ -111,9 +110,9 @@ class HostRules(Generic[RouteT]):
             elif path.kind == "PathPrefix":
                 self._prefix.setdefault(entry.prefix, []).append(entry)
             else:
-                expressions.setdefault(path.value, []).append(entry)
-        longest_first = sorted(expressions, key=lambda text: (-len(text), text))
-        self._regex = [(re.compile(text.encode()), expressions[text]) for text in longest_first]
+                by_expression.setdefault(path.value, []).append(entry)
+        longest_first = sorted(by_expression, key=lambda text: (-len(text), text))
+        self._regex = [(expressions.full_match(text), by_expression[text]) for text in longest_first]
         self._memo: dict[bytes, tuple[Entry[RouteT], ...]] = {}
 
     def find(self, request: Request) -> Entry[RouteT] | None:
@@ -129,8 +128,8 @@ class HostRules(Generic[RouteT]):
     def candidates(self, path: bytes) -> list[Entry[RouteT]]:
         """All entries whose path matches, in order of precedence."""
         found = list(self._exact.get(path, ()))
-        for pattern, entries in self._regex:
-            if pattern.fullmatch(path):
+        for matches, entries in self._regex:
+            if matches(path):
                 found += entries
         # By path element: /a/b matches the prefixes /a/b, /a and / but not /a/b/c nor /a/bc.
         prefix = path.rstrip(b"/")

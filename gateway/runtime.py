@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import re
 import socket
 from collections import Counter as Tally
 from dataclasses import dataclass, field
@@ -86,7 +85,7 @@ class Runtime:
                 continue
             try:
                 self._put(part, old, touched)
-            except (re.error, ValueError) as error:
+            except ValueError as error:
                 problems.append(Problem(part.name, str(error)))
                 continue
             self.parts[key(part)] = part

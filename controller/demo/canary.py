@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ import aiohttp
 import msgspec
 
 from controller.demo.load import Load, Tally
+from controller.demo.ports import free_ports
 
 HOST = "demo.example.com"
 STABLE, CANARY = "1.0", "2.0"
@@ -160,8 +160,8 @@ class Events:
 async def started(*, rate: int, port_offset: int) -> AsyncIterator[Canary]:
     """Apps and gateway, running; everything is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="fsm-demo-"))
-    ports = _free_ports(3)
-    offset = port_offset or _free_ports(1)[0] - 80
+    ports = free_ports(3)
+    offset = port_offset or free_ports(1)[0] - 80
     children: list[asyncio.subprocess.Process] = []
     try:
         _write_files(folder, stable=ports[0], canary=ports[1])
@@ -209,11 +209,3 @@ async def _wait_until_answers(children: list[asyncio.subprocess.Process], pages:
                 except aiohttp.ClientError:
                     pass
                 await asyncio.sleep(0.02)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

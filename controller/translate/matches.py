@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from controller.objects import HTTPMatch, HTTPRule, ValueMatch
 from gateway import snapshot
+from gateway.expressions import full_match
 
 
 def matches(rule: HTTPRule) -> tuple[snapshot.Match, ...]:
@@ -45,6 +45,6 @@ def faults(rule: HTTPRule) -> Iterator[str]:
 
 def _regex(where: str, text: str) -> Iterator[str]:
     try:
-        re.compile(text.encode())
-    except re.error as error:
-        yield f'{where}: "{text}" is not a regular expression ({error})'
+        full_match(text)
+    except ValueError as error:
+        yield f'{where}: "{text}" is not an expression in RE2 syntax ({error})'

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from controller.demo.ports import free_ports
 from gateway.runtime import Runtime
 from gateway.snapshot import (
     NO_TIMEOUTS,
@@ -150,8 +150,8 @@ def make_rule(
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[Proxy]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        offset = free.getsockname()[1] - 80
+    (port,) = free_ports(1)
+    offset = port - 80
     runtime = Runtime(bind="127.0.0.1", port_offset=offset)
     yield Proxy(runtime, offset)
     runtime.close()

@@ -9,12 +9,12 @@ import struct
 import pytest
 from proxying import OK, Proxy, Server, parsed
 
+from controller.demo.ports import free_ports
 from gateway.snapshot import Backend, Endpoint, Target, Timeouts
 
 
 def dead_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_ports(1)[0]
 
 
 async def test_no_rule_is_404_and_the_connection_goes_on(proxy: Proxy, server: Server) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from importlib.resources import files
@@ -15,12 +14,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from controller.demo.ports import free_ports
+
 CANARY = files("controller") / "data" / "canary"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Running:
@@ -28,8 +24,8 @@ class Running:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port()
-        self.admin = f"http://127.0.0.1:{free_port()}"
+        self.port, admin = free_ports(2)
+        self.admin = f"http://127.0.0.1:{admin}"
         self.said = ""
         self.background: list[asyncio.Task[None]] = []
         self.process: asyncio.subprocess.Process

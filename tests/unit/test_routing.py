@@ -138,3 +138,16 @@ def test_listener_isolation(request_: str, rule: str | None) -> None:
 )
 def test_bare(host: bytes, name: str) -> None:
     assert bare(host) == name
+
+
+def test_expressions_take_linear_time() -> None:
+    """A backtracking engine would be at this until tomorrow."""
+    found = table({"* ~/(a+)+b": "hostile"})
+    assert ask(found, "h/" + "a" * 30_000) is None
+    assert ask(found, "h/" + "a" * 30_000 + "b") == "hostile"
+
+
+@pytest.mark.parametrize("text", ["(unclosed", "(?=ahead)", r"(a)\1", "a{1,9999}"])
+def test_expressions_that_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        HostRules([Entry(Match(PathMatch("RegularExpression", text)), Order(), "r")])

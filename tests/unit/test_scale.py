@@ -8,6 +8,7 @@ from collections.abc import Callable
 from worlds import gateway, route, service, slice_, world
 
 from controller.barrier import Barrier
+from controller.demo.ports import free_ports
 from controller.objects import AnyObject
 from controller.reconcile import Publication
 from controller.translate import Translator
@@ -56,7 +57,7 @@ def moved(number: int) -> AnyObject:
 
 
 async def test_a_change_among_5000_routes() -> None:
-    few, many = Line(5, 21000), Line(5000, 22000)
+    few, many = (Line(count, port - 80) for count, port in zip((5, 5000), free_ports(2), strict=True))
     for line in (few, many):
         await line.step()
     for make in (edited, moved):
