@@ -111,3 +111,16 @@ async def test_a_data_plane_that_leaves_drains(stage) -> None:
         kubectl("rollout", "status", f"deployment/{name}", "--timeout=90s")
         await asyncio.sleep(10)
         assert not load.total.failures, load.total.failures[:5]
+
+
+async def test_pods_come_and_go_under_load(stage) -> None:
+    """The app stops at SIGTERM, with no preStop hook: what was on its way there goes to another pod."""
+    rollout, address = stage
+    await rollout.begin()
+    async with under_load(address) as load:
+        for replicas in (4, 1, 3, 1):
+            await rollout.scale("h1", replicas)
+            await rollout.wait_available("h1", replicas)
+            await asyncio.sleep(3)
+        assert not load.total.failures, load.total.failures[:5]
+        assert load.total.requests > 2000
