@@ -20,7 +20,7 @@ from controller.objects import (
     Ref,
     ReferenceGrant,
     Service,
-)  # fmt: skip
+)
 
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 

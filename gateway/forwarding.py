@@ -15,7 +15,7 @@ from gateway.http1 import (
     Field,
     Request,
     Response,
-)  # fmt: skip
+)
 
 
 def is_upgrading(request: Request) -> bool:

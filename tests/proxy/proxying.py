@@ -23,7 +23,7 @@ from gateway.snapshot import (
     Rule,
     Target,
     Timeouts,
-)  # fmt: skip
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Reply = bytes | Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]

@@ -20,7 +20,7 @@ from gateway.snapshot import (
     Rewrite,
     Target,
     ValueMatch,
-)  # fmt: skip
+)
 
 
 async def test_the_head_is_written_anew_and_forwarding_fields_are_added(proxy: Proxy, server: Server) -> None:
