@@ -32,9 +32,29 @@ class Exchange:
     """See the module. Methods are grouped by who calls them: the client, the backend, time."""
 
     __slots__ = (
-        "_backends", "_body", "_closing", "_copies", "_head", "_pending", "_replay", "_since", "_started", "_status",
-        "_timers", "_tried", "_upgrading", "client", "entry", "head_only", "memo", "peer", "request", "request_done",
-        "target", "wants_payload",
+        "_attempt",
+        "_backends",
+        "_body",
+        "_closing",
+        "_copies",
+        "_deadline",
+        "_head",
+        "_pending",
+        "_replay",
+        "_since",
+        "_started",
+        "_status",
+        "_tried",
+        "_upgrading",
+        "client",
+        "entry",
+        "head_only",
+        "memo",
+        "peer",
+        "request",
+        "request_done",
+        "target",
+        "wants_payload",
     )  # fmt: skip
 
     def __init__(self, client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> None:
@@ -62,7 +82,8 @@ class Exchange:
         self._started = False
         self._closing = False
         self._status = 0
-        self._timers: list[asyncio.TimerHandle] = []
+        self._deadline: asyncio.TimerHandle | None = None  # of the request
+        self._attempt: asyncio.TimerHandle | None = None  # of the attempt at a backend
         self._since = monotonic()
 
     # --- called by the client's connection ---
@@ -83,7 +104,7 @@ class Exchange:
         if request.keep_alive and not request.http10 and not self.head_only and not self.client.draining:
             self.memo = target.memo
         if route.request_timeout:
-            self._after(route.request_timeout, self._timed_out)
+            self._deadline = asyncio.get_running_loop().call_later(route.request_timeout, self._timed_out)
         self._head = self._compose(target)
         if target.mirrors:
             self._copies = [Copy(self._backends(to), self._head) for due, to in target.mirrors if due()]
@@ -136,8 +157,7 @@ class Exchange:
 
     def _try(self, endpoint: Endpoint) -> None:
         self._tried.append(endpoint)
-        if self.entry.route.backend_timeout:
-            self._after(self.entry.route.backend_timeout, self._timed_out)
+        self._time_attempt()
         peer = endpoint.take(self)
         if peer is None:
             self._pending = []
@@ -165,6 +185,7 @@ class Exchange:
             return
         pending = self._pending or []
         self._tried.append(following)
+        self._time_attempt()
         peer = following.take(self)
         if peer is None:
             following.connect(self)
@@ -272,6 +293,7 @@ class Exchange:
         if endpoint is None:
             return False
         self._tried.append(endpoint)
+        self._time_attempt()
         self._pending = list(self._replay)
         endpoint.connect(self)
         return True
@@ -309,8 +331,13 @@ class Exchange:
         """Nothing has moved for as long as a connection may idle."""
         self._timed_out()
 
-    def _after(self, seconds: float, callback: Callable[[], None]) -> None:
-        self._timers.append(asyncio.get_running_loop().call_later(seconds, callback))
+    def _time_attempt(self) -> None:
+        """HTTPRouteTimeouts.backendRequest is for each attempt anew."""
+        seconds = self.entry.route.backend_timeout
+        if seconds:
+            if self._attempt is not None:
+                self._attempt.cancel()
+            self._attempt = asyncio.get_running_loop().call_later(seconds, self._timed_out)
 
     def _close_peer(self) -> None:
         peer, self.peer = self.peer, None
@@ -320,9 +347,10 @@ class Exchange:
 
     def _settle(self, status: int) -> None:
         """Count, and let go of everything that time or mirrors hold."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._attempt is not None:
+            self._attempt.cancel()
         for copy in self._copies:
             copy.end()
         self.target.counter.count(status, monotonic() - self._since)

@@ -209,3 +209,20 @@ async def test_a_body_that_breaks_after_the_answer_has_begun_cuts_the_answer(pro
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await reader.readexactly(1)
     writer.close()
+
+
+async def test_the_backend_timeout_is_for_each_attempt(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server, timeouts=Timeouts(backend_request=0.3))
+
+    async def late_hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        await asyncio.sleep(0.2)
+        writer.close()
+
+    async def late(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        await asyncio.sleep(0.2)
+        writer.write(OK)
+
+    await proxy.talk(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")  # a connection that can be reused, and lost
+    server.replies = [late_hang_up, late]
+    assert (await proxy.get())[0] == 200
+    assert len(server.seen) == 3
