@@ -97,7 +97,7 @@ class Reconciler:
         update = self.translator.update()
         if update.gateways:
             await self._sink.follow(update.gateways)
-        for gateway in update.parts.keys() | self._waiting():
+        for gateway in sorted(update.parts.keys() | self._waiting()):
             await self._publish(gateway, update.parts.get(gateway, {}))
         if update.statuses:
             await self._sink.write(update.statuses)

@@ -20,7 +20,7 @@ from controller.translate import GatewayName
 from controller.translate.status import Status
 from controller.world import Report, World
 from gateway.admin import Admin
-from gateway.snapshot import Change, Key, Part, Problem, Rule, key
+from gateway.snapshot import Change, Key, Listener, Part, Problem, Rule, key
 from gateway.workers import Workers
 
 
@@ -41,6 +41,8 @@ class Standalone:
         self._watcher: Watcher | None = None
         self._rules: dict[str, dict[GatewayName, Rule]] = {}
         self._shared: dict[Key, dict[GatewayName, Part]] = {}
+        self._gateways: set[GatewayName] = set()
+        self._crowded_out: dict[str, tuple[Listener, str]] = {}  # listeners that others are in the way of, and the words
         self._said: list[Fault] = []
         self._first = True
         self._seen = 0.0
@@ -103,6 +105,7 @@ class Standalone:
             else:
                 self._shared.pop(k, None)
                 drop.append(k)
+        self._keep_apart(put, drop)
         merged = Change(change.version, tuple(put.values()), tuple(drop))
         problems = await self.workers.apply(merged)
         started, self._seen = self._seen or time.perf_counter(), 0.0
@@ -110,10 +113,39 @@ class Standalone:
         names = tuple(f"{kind} {name}" for kind, name in (*map(key, merged.put), *merged.drop))
         self.admin.applied(change.version, names, took)
         self.on_applied(merged, took, problems)
-        self._report(gateway, problems)
+        self._gateways.add(gateway)
+        for one in self._gateways:  # what one Gateway lets go, another may get
+            self._report(one, problems)
+
+    def _keep_apart(self, put: dict[Key, Part], drop: list[Key]) -> None:
+        """On a cluster each Gateway has an address of its own; here a port and hostname can be only one listener's."""
+        serving = {part.name: part for part in self.workers.parts.values() if isinstance(part, Listener)}
+        for kind, name in drop:
+            if kind == "listener":
+                serving.pop(name, None)
+                self._crowded_out.pop(name, None)
+        waiting = {name: listener for name, (listener, _) in self._crowded_out.items()}
+        self._crowded_out.clear()
+        for part in (*put.values(), *waiting.values()):
+            if not isinstance(part, Listener):
+                continue
+            other = next((one for one in serving.values() if one.name != part.name and _collide(one, part)), None)
+            if other is None:
+                serving[part.name] = put[key(part)] = part
+            else:
+                self._crowded_out[part.name] = (
+                    part,
+                    f"port {part.port} is taken by listener {other.name} for the same hostname",
+                )
+        for name in self._crowded_out:
+            put.pop(("listener", name), None)
+            if ("listener", name) in self.workers.parts:
+                drop.append(("listener", name))
 
     def _report(self, gateway: GatewayName, problems: tuple[Problem, ...]) -> None:
-        own = tuple((p.part, p.message) for p in problems if p.part.startswith(f"{gateway[0]}/{gateway[1]}/"))
+        prefix = f"{gateway[0]}/{gateway[1]}/"
+        own = tuple((p.part, p.message) for p in problems if p.part.startswith(prefix))
+        own += tuple((name, words) for name, (_, words) in self._crowded_out.items() if name.startswith(prefix))
         if self.world.note(("report", *gateway), Report(True, "Served by this process.", own)):
             self.reconciler.wake()
 
@@ -128,6 +160,10 @@ class Standalone:
 
     async def _faults(self) -> Any:
         return [str(fault) for fault in self.source.faults]
+
+
+def _collide(one: Listener, other: Listener) -> bool:
+    return one.port == other.port and (one.hostname == other.hostname or one.protocol != other.protocol)
 
 
 def _merged(parts: list[Part]) -> Part:

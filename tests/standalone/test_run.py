@@ -174,6 +174,30 @@ async def test_statuses_are_shown(running: Running) -> None:
     assert {entry["object"] for entry in json.loads(done.stdout)} == set(found)
 
 
+async def test_two_gateways_cannot_have_the_same_port_and_hostname(running: Running) -> None:
+    second = (running.folder / "gateway.yaml").read_text().replace("simple-fsm-gateway", "z-second")
+    (running.folder / "second.yaml").write_text(second.partition("---\n")[2])
+    await running.start()
+
+    async def listener_conditions() -> dict[str, str]:
+        async with running.session.get(f"{running.admin}/status") as answer:
+            for entry in await answer.json():
+                if entry["object"].startswith("Gateway default/z-second listener"):
+                    return {c["type"]: c["message"] for c in entry["conditions"] if not c["healthy"]}
+        return {}
+
+    assert "taken by listener default/simple-fsm-gateway/http" in (await listener_conditions())["Programmed"]
+    assert await running.get() == (200, "v1")
+    # The first one goes, and the second one comes in.
+    (running.folder / "gateway.yaml").unlink()
+
+    async def has_moved() -> bool:
+        return not await listener_conditions()
+
+    await running.until(has_moved)
+    assert (await running.get())[0] == 404  # the route names the first Gateway
+
+
 async def test_explain_asks_the_running_gateway(running: Running) -> None:
     await running.start()
     done = subprocess.run(
