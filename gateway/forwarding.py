@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.filters.headers import Edit
 from gateway.http1 import (
     CONNECTION,
+    EXPECT,
     FORWARDED,
     FORWARDED_FOR,
     HOP,
@@ -40,6 +41,8 @@ def request_head(
         elif kind == UPGRADE:
             if upgrading:
                 kept.append(field)
+        elif kind == EXPECT and request.http10:
+            continue  # RFC 9110 §10.1.1: such an expectation must be ignored
         elif kind not in (HOST, CONNECTION, HOP, FORWARDED):
             kept.append(field)
     if edit is not None or options:

@@ -168,6 +168,12 @@ async def test_http_1_0_keep_alive(proxy: Proxy, server: Server) -> None:
     writer.close()
 
 
+async def test_http_1_0_expectations_are_ignored(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server)
+    await proxy.talk(b"POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi", half_close=False)
+    assert b"Expect" not in server.seen[0]
+
+
 async def test_absolute_form(proxy: Proxy, server: Server) -> None:
     await proxy.route(server, hostname="a.example")
     status, _, _ = parsed(await proxy.talk(b"GET http://A.example/x?y HTTP/1.1\r\nHost: a.EXAMPLE\r\n\r\n"))
