@@ -8,7 +8,7 @@ grep -qw overlay /proc/filesystems || modprobe overlay 2>/dev/null || fail "the 
 missing=(); need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need containerd containerd; need runc runc; need nft nftables; need conntrack conntrack; need ip iproute2; need buildah buildah
 need debootstrap debootstrap; need ipset ipset; need kmod kmod; need ethtool ethtool; need socat socat; need iptables iptables
-[ -d /usr/lib/cni ] || missing+=(containernetworking-plugins)
+[ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
 command -v openssl >/dev/null || missing+=(openssl); command -v curl >/dev/null || missing+=(curl); command -v python3 >/dev/null || missing+=(python3)
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || fail "these are missing: ${missing[*]}"
