@@ -158,9 +158,9 @@ def _deployment(values: Values) -> Json:
             {"name": "feed", "containerPort": FEED_PORT, "protocol": "TCP"},
             {"name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP"},
         ],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}, "periodSeconds": 2},
-        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 10},
-        "startupProbe": {"httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 1, "failureThreshold": 60},
+        "readinessProbe": _probe("/readyz", periodSeconds=2, timeoutSeconds=5, failureThreshold=3),
+        "livenessProbe": _probe("/healthz", periodSeconds=10, timeoutSeconds=10, failureThreshold=6),
+        "startupProbe": _probe("/healthz", periodSeconds=1, timeoutSeconds=5, failureThreshold=60),
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -189,6 +189,10 @@ def _deployment(values: Values) -> Json:
             "template": {"metadata": {"labels": {**labels(values), "app": NAME}}, "spec": pod},
         },
     }
+
+
+def _probe(path: str, **numbers: int) -> Json:
+    return {"httpGet": {"path": path, "port": "health"}, **numbers}
 
 
 def _disruption_budget(values: Values) -> Json:

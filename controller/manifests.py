@@ -137,9 +137,11 @@ def _deployment(gateway: Gateway, settings: Settings) -> Json:
         ],
         "env": [{"name": "FSM_FEED_CA", "value": settings.authority}],
         "ports": [{"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "admin"}, "periodSeconds": 2, "failureThreshold": 1},
-        "livenessProbe": {"httpGet": {"path": "/healthz", "port": "admin"}, "periodSeconds": 10},
-        "startupProbe": {"httpGet": {"path": "/healthz", "port": "admin"}, "periodSeconds": 1, "failureThreshold": 60},
+        # A pod that is told to go is taken out by its deletion, at once; a probe that fails once on a busy node is no
+        # reason to take out one that serves.
+        "readinessProbe": _probe("/readyz", periodSeconds=2, timeoutSeconds=5, failureThreshold=3),
+        "livenessProbe": _probe("/healthz", periodSeconds=10, timeoutSeconds=10, failureThreshold=6),
+        "startupProbe": _probe("/healthz", periodSeconds=1, timeoutSeconds=5, failureThreshold=60),
         "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -184,6 +186,10 @@ def _deployment(gateway: Gateway, settings: Settings) -> Json:
             "template": {"metadata": template_meta, "spec": pod},
         },
     }
+
+
+def _probe(path: str, **numbers: int) -> Json:
+    return {"httpGet": {"path": path, "port": "admin"}, **numbers}
 
 
 def gateway_class() -> Json:

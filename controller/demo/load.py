@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 VERSION = re.compile(rb"ver: ([^\n<]+)")
 
 
-@dataclass
+@dataclass(repr=False)
 class Tally:
     """Answers to the requests sent since it was begun."""
 
@@ -18,6 +18,9 @@ class Tally:
     versions: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Tally {self.versions} failures={self.failures[:5]}>"
 
     @property
     def requests(self) -> int:
@@ -67,8 +70,8 @@ class Load:
     async def _ask(self, connection: _Connection) -> None:
         tally, sent = self.tally, time.monotonic()
         try:
-            status, version = await connection.exchange(self._request)
-            problem = "" if status == 200 and version else f"status {status}"
+            status, version, body = await connection.exchange(self._request)
+            problem = "" if status == 200 and version else f"status {status}: {body.decode(errors='replace').strip()[:200]}"
         except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
             connection.close()
             problem, version = type(error).__name__, ""
@@ -87,8 +90,8 @@ class _Connection:
         self._where = where
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def exchange(self, request: bytes) -> tuple[int, str]:
-        """The status and the version that answered."""
+    async def exchange(self, request: bytes) -> tuple[int, str, bytes]:
+        """The status, the version that answered, and the body."""
         async with asyncio.timeout(10):
             if self._streams is None:
                 self._streams = await asyncio.open_connection(*self._where)
@@ -101,7 +104,7 @@ class _Connection:
         if b"connection: close" in lower:
             self.close()
         version = VERSION.search(body)
-        return int(head[9:12]), version.group(1).decode().strip() if version else ""
+        return int(head[9:12]), version.group(1).decode().strip() if version else "", body
 
     def close(self) -> None:
         """Let it go."""

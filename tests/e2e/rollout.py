@@ -33,7 +33,13 @@ class Rollout:
             "imagePullPolicy": "IfNotPresent",
             "command": ["python", "-m", "controller.demo.app", "--host=0.0.0.0", f"--version={version}"],
             "ports": [{"name": "http", "containerPort": 8080}],
-            "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+            # Patient: many pods start at once on few cores, and one that is slow to answer is not gone.
+            "readinessProbe": {
+                "httpGet": {"path": "/", "port": "http"},
+                "periodSeconds": 1,
+                "timeoutSeconds": 5,
+                "failureThreshold": 5,
+            },
         }
         await self._api.apply(
             f"{DEPLOYMENTS}/rollouts-demo-{revision}",
