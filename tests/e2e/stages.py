@@ -10,7 +10,7 @@ import time
 import aiohttp
 import pytest
 from clusters import MANIFESTS, eventually, gateway_address, get, image, kubectl
-from rollout import Rollout
+from rollout import CANARY, Rollout
 
 from controller.demo.load import Load, Tally
 from controller.kubernetes.api import Api
@@ -86,3 +86,18 @@ async def observe(load: Load, seconds: float = WINDOW) -> Tally:
 def assert_share(tally: Tally, canary: int) -> None:
     assert not tally.failures, tally.failures
     assert abs(tally.share("2.0") - canary) <= 1.0, (canary, tally.versions)
+
+
+async def change_takes_effect(rollout, load, weight: int) -> None:
+    await rollout.set_weight(weight)
+
+    async def is_seen() -> bool:
+        return abs((await observe(load, 1.0)).share("2.0") - weight) <= 1
+
+    await eventually(is_seen, seconds=30)
+
+
+async def second_version(rollout) -> None:
+    await rollout.begin()
+    await rollout.create("h2", "2.0", 1)
+    await rollout.select(CANARY, "h2")

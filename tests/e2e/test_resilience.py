@@ -3,52 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-from pathlib import Path
 
-import pytest
 from clusters import eventually, fsm, get, image, kubectl
-from rollout import CANARY
-from stages import Events, data_plane, observe, under_load
-
-PIDS = Path(os.environ.get("STATE", "/nowhere")) / "pids"
-
-
-async def change_takes_effect(rollout, load, weight: int) -> None:
-    await rollout.set_weight(weight)
-
-    async def is_seen() -> bool:
-        return abs((await observe(load, 1.0)).share("2.0") - weight) <= 1
-
-    await eventually(is_seen, seconds=30)
-
-
-async def second_version(rollout) -> None:
-    await rollout.begin()
-    await rollout.create("h2", "2.0", 1)
-    await rollout.select(CANARY, "h2")
-
-
-@pytest.mark.skipif(not (PIDS / "kube-apiserver").exists(), reason="only the test cluster's API server may be killed")
-async def test_the_api_server_dies_and_comes_back(stage) -> None:
-    rollout, address = stage
-    await second_version(rollout)
-    async with under_load(address) as load:
-        await change_takes_effect(rollout, load, 30)
-        pid = int((PIDS / "kube-apiserver").read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-        os.kill(pid, signal.SIGKILL)
-        await asyncio.sleep(2)
-        log = (PIDS.parent / "log" / "kube-apiserver.log").open("ab")
-        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        log.close()
-        (PIDS / "kube-apiserver").write_text(str(started.pid))
-        await eventually(lambda: kubectl("get", "--raw", "/readyz") == "ok", seconds=60)
-        await change_takes_effect(rollout, load, 60)
-        assert not load.total.failures, load.total.failures[:5]
-    started.returncode = 0  # it outlives this test on purpose
+from stages import Events, change_takes_effect, data_plane, second_version, under_load
 
 
 async def test_two_controllers_one_writes_and_both_serve(stage) -> None:

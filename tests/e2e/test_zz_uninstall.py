@@ -15,4 +15,4 @@ async def test_uninstall_removes_what_install_made(installed: None) -> None:
     await eventually(lambda: not get("gatewayclass")["items"])
     assert get("configmap", "somebody-elses", "-n", "fsm-system")
     assert get("crd", "gateways.gateway.networking.k8s.io")
-    kubectl("delete", "namespace", "fsm-system")
+    kubectl("delete", "namespace", "fsm-system", "--wait=false")
