@@ -13,12 +13,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from controller.barrier import shares
 from gateway import routing
 from gateway.filters import redirect
 from gateway.http1 import Field, Request
 from gateway.routing import Entry, HostRules, Table, bare
-from gateway.snapshot import Backend, Fault, Listener, Match, Part, Redirect, Rule, Target
+from gateway.snapshot import Backend, Fault, Listener, Match, Part, Redirect, Rule
 
 NEAREST = 3
 
@@ -213,6 +212,3 @@ def _filter(one: Any) -> str:
     fields = msgspec.to_builtins(one)
     kind = fields.pop("type", type(one).__name__)
     return f"{kind} {msgspec.json.encode(fields).decode()}" if fields else str(kind)
-
-
-__all__ = ["Asked", "Choice", "Explanation", "Near", "Target", "explain", "shares"]

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.manifests import FEED_PORT, Json, default_image, gateway_class
+from controller.manifests import CONFINED, FEED_PORT, Json, default_image, gateway_class, probes
 from controller.objects import GATEWAY_GROUP
 from gateway import __version__
 
@@ -158,15 +158,9 @@ def _deployment(values: Values) -> Json:
             {"name": "feed", "containerPort": FEED_PORT, "protocol": "TCP"},
             {"name": "health", "containerPort": HEALTH_PORT, "protocol": "TCP"},
         ],
-        "readinessProbe": _probe("/readyz", periodSeconds=2, timeoutSeconds=5, failureThreshold=3),
-        "livenessProbe": _probe("/healthz", periodSeconds=10, timeoutSeconds=10, failureThreshold=6),
-        "startupProbe": _probe("/healthz", periodSeconds=1, timeoutSeconds=5, failureThreshold=60),
+        **probes("health"),
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": CONFINED,
     }
     pod: Json = {
         "serviceAccountName": NAME,
@@ -189,10 +183,6 @@ def _deployment(values: Values) -> Json:
             "template": {"metadata": {"labels": {**labels(values), "app": NAME}}, "spec": pod},
         },
     }
-
-
-def _probe(path: str, **numbers: int) -> Json:
-    return {"httpGet": {"path": path, "port": "health"}, **numbers}
 
 
 def _disruption_budget(values: Values) -> Json:

@@ -24,6 +24,14 @@ CLASS_LABEL: Final = f"{GATEWAY_GROUP}/gateway-class-name"
 APP: Final = "fsm-gateway"
 
 
+# Containers of ours write nowhere and gain no rights.
+CONFINED: Final[Json] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
 class Settings(msgspec.Struct, frozen=True):
     """What the operator chose."""
 
@@ -137,17 +145,9 @@ def _deployment(gateway: Gateway, settings: Settings) -> Json:
         ],
         "env": [{"name": "FSM_FEED_CA", "value": settings.authority}],
         "ports": [{"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
-        # A pod that is told to go is taken out by its deletion, at once; a probe that fails once on a busy node is no
-        # reason to take out one that serves.
-        "readinessProbe": _probe("/readyz", periodSeconds=2, timeoutSeconds=5, failureThreshold=3),
-        "livenessProbe": _probe("/healthz", periodSeconds=10, timeoutSeconds=10, failureThreshold=6),
-        "startupProbe": _probe("/healthz", periodSeconds=1, timeoutSeconds=5, failureThreshold=60),
+        **probes("admin"),
         "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": CONFINED,
         "volumeMounts": [
             {"name": "token", "mountPath": "/var/run/fsm/token", "readOnly": True},
             {"name": "cache", "mountPath": "/var/run/fsm/cache"},
@@ -188,8 +188,19 @@ def _deployment(gateway: Gateway, settings: Settings) -> Json:
     }
 
 
-def _probe(path: str, **numbers: int) -> Json:
-    return {"httpGet": {"path": path, "port": "admin"}, **numbers}
+def probes(port: str) -> Json:
+    """A container's probes, patient ones: a pod that is told to go is taken out by its deletion, at once, and one late
+    answer on a busy node is no reason to take out one that serves."""
+
+    def probe(path: str, period: int, patience: int, failures: int) -> Json:
+        get = {"path": path, "port": port}
+        return {"httpGet": get, "periodSeconds": period, "timeoutSeconds": patience, "failureThreshold": failures}
+
+    return {
+        "readinessProbe": probe("/readyz", 2, 5, 3),
+        "livenessProbe": probe("/healthz", 10, 10, 6),
+        "startupProbe": probe("/healthz", 1, 5, 60),
+    }
 
 
 def gateway_class() -> Json:

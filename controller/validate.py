@@ -123,7 +123,7 @@ class Schema:
         faults = list(_unknown(document, self._schema, document.value, ()))
         for error in self._validator.iter_errors(document.value):
             path = tuple(error.instance_path)
-            faults.append(document.fault(path, _found(document.value, path, error.message) + _hint(path, document.value)))
+            faults.append(document.fault(path, _shortened(error.message) + _hint(path, document.value)))
         if faults:
             yield from faults
             return
@@ -131,7 +131,7 @@ class Schema:
         yield from _rules(document, self._schema, document.value, ())
 
 
-def _found(value: Any, path: Path, message: str) -> str:
+def _shortened(message: str) -> str:
     """jsonschema's words already quote what was found; shorten what would fill a page."""
     return message if len(message) < 300 else f"{message[:300]}…"
 

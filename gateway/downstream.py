@@ -63,7 +63,6 @@ class Downstream(asyncio.Protocol):
         "__weakref__", "_body", "_buffer", "_closing", "_door", "_exchange", "_left", "_lingering", "_reading_stopped",
         "_transport", "_write_stopped", "address", "deadline", "port", "scheme", "write",
     )  # fmt: skip
-    _NONE, _LENGTH, _CHUNKED = range(3)
 
     def __init__(self, door: Door) -> None:
         # Connection.

@@ -12,7 +12,6 @@ method; more headers; more query parameters; then the order that the control pla
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from typing import Final, Generic, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -198,11 +197,6 @@ class Table(Generic[RouteT]):
     def listener_key(self, host: bytes, hostname: str) -> HostKey:
         """The key under which the rules of a hostname stand for the listener that owns this Host."""
         return self.listener(host) or "", hostname
-
-    @cached_property
-    def hostnames(self) -> list[str]:
-        """Every hostname with rules, for explanations."""
-        return sorted({hostname for _, hostname in self.hosts})
 
     def _remember(self, host: bytes) -> Chain[RouteT]:
         if len(self._chains) >= MEMO:

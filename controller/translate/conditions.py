@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from controller.objects import GATEWAY_GROUP, BackendRef, ParentRef, Ref, Service
+from controller.objects import GATEWAY_GROUP, BackendRef, ParentRef, Service
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -222,8 +222,3 @@ def not_permitted(kind: str, namespace: str, name: str, from_kind: str, from_nam
 def invalid_kind(group: str, kind: str) -> str:
     """A reference to a kind that is no backend."""
     return f'"{group + "/" if group else ""}{kind}" is no kind of backend; Service and XBackend are.'
-
-
-def who(ref: Ref) -> str:
-    """An object in words."""
-    return str(ref)
