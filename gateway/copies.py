@@ -6,7 +6,7 @@ from typing import Final
 
 from gateway.http1 import ProtocolError, Response
 from gateway.peers import Peer
-from gateway.prepared import Backend
+from gateway.prepared import Answers, Backend
 
 BEHIND: Final = 1 << 20  # bytes that a slow mirror may owe before it is given up
 
@@ -14,14 +14,14 @@ BEHIND: Final = 1 << 20  # bytes that a slow mirror may owe before it is given u
 class Copy:
     """A mirrored request: sent once, its answer dropped, given up when the mirror is slow (best effort)."""
 
-    __slots__ = ("_backend", "_owed", "_pending", "head_only", "memo", "peer", "request_done")
+    __slots__ = ("_backend", "_owed", "_pending", "answers", "head_only", "peer", "request_done")
     wants_payload = False
 
     def __init__(self, backend: Backend, head: bytes) -> None:
         self._backend = backend
         self._pending: list[bytes] | None = [head]
         self._owed = 0
-        self.memo: dict[bytes, tuple[bytes, int]] | None = None
+        self.answers: Answers | None = None
         self.head_only = head.startswith(b"HEAD ")
         self.peer: Peer | None = None
         self.request_done = False
@@ -76,9 +76,13 @@ class Copy:
     def response_data(self, data: bytes) -> None:
         """Dropped."""
 
-    def response_complete(self, data: bytes, status: int) -> None:
+    def answered(self, data: bytes, hundreds: int) -> None:
         """Dropped."""
         self.peer = None
+
+    def in_full(self) -> Copy:
+        """A copy can take whatever comes."""
+        return self
 
     def response_end(self) -> None:
         """The connection goes back to its pool."""

@@ -8,78 +8,45 @@ where the next request begins.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
+from gateway.door import Door
 from gateway.exchange import Exchange
-from gateway.http1 import CHUNKED, MAX_HEAD, Chunks, ProtocolError, Request, answer, parse_request
+from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Request, answer, parse_request
 from gateway.peers import Peer
-from gateway.prepared import Backend, Route
-from gateway.routing import Table
+from gateway.repeated import LESSONS, is_plain
+from gateway.shortcut import Shortcut
 
-PIPELINED: Final = 65536  # bytes kept of requests that wait their turn
-HEAD_TIMEOUT: Final = 10.0  # seconds for a head to be complete once it has begun
-IDLE_TIMEOUT: Final = 75.0  # seconds between requests
-STALL_TIMEOUT: Final = 300.0  # seconds without a byte either way inside a request
 LINGER: Final = 2.0  # seconds to read what a refused client still sends, so that it can read the answer
 
 
-class Clock(Protocol):
-    """Time as of the last tick, in seconds."""
-
-    now: float
-
-
-class Door:
-    """What all connections of one port share. `table` is swapped whole; a request keeps the one it started with."""
-
-    def __init__(
-        self, port: int, clock: Clock, backends: Callable[[str], Backend], splice: Splice, ended: Callable[[], None]
-    ) -> None:
-        self.port = port
-        self.clock = clock
-        self.backends = backends
-        self.splice = splice
-        self.ended = ended  # called when a connection or tunnel has ended
-        self.table: Table[Route] = Table({}, {})
-        self.scheme = b"http"
-        self.connections: set[Downstream] = set()
-        self.tunnels = 0
-        self.unmatched = 0  # requests that no rule took: 404
-        self.refused = 0  # requests that were not HTTP enough: 4xx and 5xx of our own
-        self.draining = False
-
-
-class Splice(Protocol):
-    """Joins two connections for good."""
-
-    def __call__(self, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None: ...
-
-
-class Downstream(asyncio.Protocol):
+class Downstream(Shortcut):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_body", "_buffer", "_closing", "_door", "_exchange", "_left", "_lingering", "_reading_stopped",
-        "_transport", "_write_stopped", "address", "deadline", "port", "scheme", "write",
+        "__weakref__", "_body", "_body_bytes", "_body_since", "_buffer", "_closing", "_lessons", "_lingering",
+        "_model", "_reading_stopped", "_requests", "_transport", "_write_stopped", "port", "scheme",
     )  # fmt: skip
 
     def __init__(self, door: Door) -> None:
+        super().__init__(door)
         # Connection.
-        self._door = door
         self._transport: asyncio.Transport
-        self.address = b""
         self.scheme = door.scheme
         self.port = door.port
-        self.deadline = door.clock.now + IDLE_TIMEOUT
         self._buffer = b""
         self._closing = False
         self._lingering = False
         self._reading_stopped = False
         self._write_stopped = False
+        self._requests = 0  # that took the full way; with a limit on their number all do
+        # What the heads have in common.
+        self._model: list[Field] | None = None
+        self._lessons = 0
         # Request.
-        self._exchange: Exchange | None = None
         self._body: int | Chunks = 0  # octets left of the request's body, or what finds its end
+        self._body_bytes = 0
+        self._body_since = 0.0
 
     # --- asyncio.Protocol ---
 
@@ -88,9 +55,14 @@ class Downstream(asyncio.Protocol):
         self.write = self._transport.write
         peer = transport.get_extra_info("peername")
         self.address = peer[0].removeprefix("::ffff:").encode() if peer else b"unknown"
-        self._door.connections.add(self)
+        if not self._door.admit(self):
+            self._ready = False
+            self._lingering = True
+            self._transport.abort()
 
-    def data_received(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
+        if not self._ready and self._exchange is None and self.peer is not None:
+            self.in_full()  # something comes behind a request that took the short way
         if self._exchange is not None:
             self._receive_body(data)
         elif self._lingering:
@@ -100,21 +72,23 @@ class Downstream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         # A client may close its half and still wait for the answer (RFC 9112 §9.6).
-        if self._exchange is not None and self._exchange.request_done:
+        exchange = self._current()
+        if exchange is not None and exchange.request_done:
             self._closing = True
             return True
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._door.connections.discard(self)
+        self._door.leave(self)
         self._closing = True
-        exchange = self._exchange
+        exchange = self._current()
         if exchange is not None:
             exchange.client_lost()
         self._door.ended()
 
     def pause_writing(self) -> None:
         self._write_stopped = True
+        self._ready = False
         exchange = self._exchange
         if exchange is not None and exchange.peer is not None:
             exchange.peer.pause_reading()
@@ -124,44 +98,70 @@ class Downstream(asyncio.Protocol):
         exchange = self._exchange
         if exchange is not None and exchange.peer is not None:
             exchange.peer.resume_reading()
-        elif exchange is None and self._buffer:
-            asyncio.get_running_loop().call_soon(self._next)
+        elif exchange is None and self.peer is None and not self._lingering:
+            if self._buffer:
+                asyncio.get_running_loop().call_soon(self._next)
+            else:
+                self._ready = True
+
+    def _current(self) -> Exchange | None:
+        """The exchange under way, also of a request that took the short way."""
+        return self.in_full() if self.peer is not None else self._exchange
 
     # --- heads ---
 
     def _receive_head(self, data: bytes, looked_at: int = 0) -> None:
+        limits = self._door.limits
         # RFC 9112 §2.2: one empty line before a request line is forgiven.
         start = 2 if data[:2] == b"\r\n" else 0
         # A head that trickles in is searched once, not anew with each byte.
         end = data.find(b"\r\n\r\n", max(start, looked_at - 3))
-        if end < 0 or end - start > MAX_HEAD:
-            self._wait_for_head(data)
+        if end < 0 or end - start > limits.head_bytes:
+            self._wait_for_head(data, start)
             return
         self._buffer = b""
         try:
-            request = parse_request(data[start:end])
+            request = parse_request(data[start:end], limits)
         except ProtocolError as error:
             self._refuse(error)
             return
-        self._begin(request, data[end + 4 :])
+        rest = data[end + 4 :]
+        if not start and not rest and self._lessons < LESSONS and is_plain(request):
+            self._learn(request)
+        self._begin(request, rest)
 
-    def _wait_for_head(self, data: bytes) -> None:
-        if len(data) > MAX_HEAD:
-            line_is_whole = data.find(b"\r\n", 2) > 0
-            self._refuse(
-                ProtocolError(431, f"the header section is longer than {MAX_HEAD} bytes")
-                if line_is_whole
-                else ProtocolError(414, f"the request line is longer than {MAX_HEAD} bytes")
-            )
+    def _wait_for_head(self, data: bytes, start: int) -> None:
+        limits = self._door.limits
+        line_end = data.find(b"\r\n", start)
+        if (len(data) if line_end < 0 else line_end) - start > limits.target_bytes + 100:
+            self._refuse(ProtocolError(414, f"the request target is longer than {limits.target_bytes} bytes"))
+        elif len(data) - start > limits.head_bytes:
+            self._refuse(ProtocolError(431, f"the header section is longer than {limits.head_bytes} bytes"))
+        else:
+            if not self._buffer:
+                self.deadline = self._door.clock.now + limits.head_seconds
+            self._buffer = data
+            self._ready = False
+
+    def _learn(self, request: Request) -> None:
+        """Compare a head with the one before it: what they share becomes a template."""
+        templates, template, model = self._door.templates, self._template, self._model
+        self._lessons += 1
+        self._template = None
+        if self._door.draining or self._door.limits.requests_per_connection:
             return
-        if not self._buffer:
-            self.deadline = self._door.clock.now + HEAD_TIMEOUT
-        self._buffer = data
+        if self._lessons > 1 and template is not None:
+            self._template = templates.learn(template.model(), template.holes, request)
+        elif model is not None:
+            self._template = templates.learn(model, (), request)
+        self._model = request.fields if self._template is None else None
 
     def _begin(self, request: Request, rest: bytes) -> None:
         door = self._door
-        self.deadline = door.clock.now + STALL_TIMEOUT
-        if not request.keep_alive or door.draining:
+        self._ready = False
+        self._requests += 1
+        self.deadline = door.stalled_at
+        if not request.keep_alive or self.closes_after_this:
             self._closing = True
         entry = door.table.find(request)
         if entry is None:
@@ -173,12 +173,19 @@ class Downstream(asyncio.Protocol):
         if length == CHUNKED:
             self._body = Chunks()
         elif length > 0:
+            most = door.limits.body_bytes
+            if most and length > most:
+                door.refused += 1
+                exchange.refuse(413, f"the request's body is longer than {most} bytes")
+                return
             self._body = length
         else:
             exchange.request_done = True
             self._buffer = rest
             exchange.start()
             return
+        self._body_bytes = 0
+        self._time_body()
         exchange.start()
         if rest:
             self._receive_body(rest)
@@ -194,12 +201,11 @@ class Downstream(asyncio.Protocol):
             self._linger()
         else:
             self._buffer = rest
-            self.deadline = self._door.clock.now + IDLE_TIMEOUT
-            if rest:
-                asyncio.get_running_loop().call_soon(self._next)
+            self._wait_for_next()
 
     def _refuse(self, error: ProtocolError) -> None:
         self._door.refused += 1
+        self._ready = False
         self.write(answer(error.status, error.reason, close=True))
         self._linger()
 
@@ -213,10 +219,11 @@ class Downstream(asyncio.Protocol):
             return
         if exchange.request_done:
             self._buffer += data
-            if len(self._buffer) > PIPELINED:
+            if len(self._buffer) > self._door.limits.buffered_bytes:
                 self.pause_reading()
             return
-        self.deadline = self._door.clock.now + STALL_TIMEOUT
+        self._body_bytes += len(data)
+        self._time_body()
         body = self._body
         if isinstance(body, int):
             end = min(body, len(data))
@@ -230,25 +237,41 @@ class Downstream(asyncio.Protocol):
                 exchange.refuse(error.status, error.reason)
                 return
             done = end >= 0
+            most = self._door.limits.body_bytes
+            if most and self._body_bytes - (len(data) - end if done else 0) > most:
+                self._door.refused += 1
+                exchange.refuse(413, f"the request's body is longer than {most} bytes")
+                return
             if not done:
                 end = len(data)
         rest = data[end:]
         if done:
+            self.deadline = self._door.stalled_at
             exchange.end()
         exchange.data(data[:end] if rest else data)
         if rest:
             self._receive_body(rest)
 
+    def _time_body(self) -> None:
+        """A body may be slow, but not for ever: what has come so far buys its sender time for more."""
+        limits = self._door.limits
+        if not self._body_bytes:
+            self._body_since = self._door.clock.now
+        if limits.body_rate and not self._reading_stopped:
+            self.deadline = self._body_since + limits.body_seconds + self._body_bytes / limits.body_rate
+        else:
+            self.deadline = self._door.stalled_at
+
     # --- Client, for the exchange ---
 
     @property
-    def draining(self) -> bool:
-        """Whether answers should say `Connection: close`."""
-        return self._door.draining
+    def closes_after_this(self) -> bool:
+        """Whether an answer should say `Connection: close`."""
+        return self._door.draining or self._requests >= self._door.most_requests
 
     def progress(self) -> None:
         """The response moves."""
-        self.deadline = self._door.clock.now + STALL_TIMEOUT
+        self.deadline = self._door.stalled_at
         if self._write_stopped and self._exchange is not None and self._exchange.peer is not None:
             self._exchange.peer.pause_reading()
 
@@ -256,12 +279,14 @@ class Downstream(asyncio.Protocol):
         """Take no more of the request for now."""
         if not self._reading_stopped and not self._transport.is_closing():
             self._reading_stopped = True
+            self.deadline = self._door.stalled_at
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Take more of the request."""
         if self._reading_stopped and not self._transport.is_closing():
             self._reading_stopped = False
+            self._body_bytes = 0  # the pause was ours
             self._transport.resume_reading()
 
     def finished(self, *, reuse: bool) -> None:
@@ -275,11 +300,9 @@ class Downstream(asyncio.Protocol):
             else:
                 self._transport.close()
             return
-        self.deadline = self._door.clock.now + IDLE_TIMEOUT
         if self._reading_stopped:
             self.resume_reading()
-        if self._buffer and not self._write_stopped:
-            asyncio.get_running_loop().call_soon(self._next)
+        self._wait_for_next()
 
     def abort(self) -> None:
         """Cut the connection: the client must see that the response is not whole."""
@@ -289,7 +312,7 @@ class Downstream(asyncio.Protocol):
         """Both sides changed protocols: their bytes pass unread from here on."""
         self._exchange = None
         door = self._door
-        door.connections.discard(self)
+        door.leave(self)
         door.tunnels += 1
         other, answered = peer.give_away()
         early, self._buffer = self._buffer, b""
@@ -309,8 +332,18 @@ class Downstream(asyncio.Protocol):
 
     # --- endings ---
 
+    def _wait_for_next(self) -> None:
+        """Between two requests, unless one has been sent ahead."""
+        self.deadline = self._door.idle_until
+        if self._write_stopped:
+            return  # `resume_writing` goes on
+        if self._buffer:
+            asyncio.get_running_loop().call_soon(self._next)
+        else:
+            self._ready = True
+
     def _next(self) -> None:
-        if self._exchange is None and self._buffer and not self._transport.is_closing() and not self._lingering:
+        if self.is_idle and self._buffer and not self._transport.is_closing() and not self._lingering:
             data, self._buffer = self._buffer, b""
             self._receive_head(data)
 
@@ -328,19 +361,43 @@ class Downstream(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """At the end of draining: nothing is lost by closing a connection between two requests."""
-        if self._exchange is None:
+        if self.is_idle:
             self._transport.close()
 
     @property
     def is_idle(self) -> bool:
         """Between two requests."""
-        return self._exchange is None
+        return self._exchange is None and self.peer is None
+
+    # --- Connection, for the door ---
+
+    def start_over(self) -> None:
+        """Keep no more of the requests so far than a new connection would."""
+        self._template = self._door.templates.latest
+        self._model = None
+        self._lessons = 0
+        if self.is_idle:
+            self._data = b""
+
+    def parse_always(self) -> None:
+        """Take the full way from now on, with the request under way as well."""
+        self._template = None
+        self._lessons = LESSONS
+        exchange = self._current()
+        if exchange is not None:
+            exchange.read_in_full()
 
     def expired(self) -> None:
         """Called when the deadline has passed."""
-        if self._exchange is not None:
-            self._exchange.expired()
-        elif self._buffer:
-            self._refuse(ProtocolError(408, f"the request's head took longer than {HEAD_TIMEOUT:g} s"))
+        exchange = self._current()
+        limits = self._door.limits
+        if exchange is None:
+            if self._buffer:
+                self._refuse(ProtocolError(408, f"the request's head took longer than {limits.head_seconds:g} s"))
+            else:
+                self._transport.close()
+        elif exchange.request_done or self._reading_stopped:
+            exchange.expired()
         else:
-            self._transport.close()
+            self._door.refused += 1
+            exchange.refuse(408, f"the request's body came more slowly than {limits.body_rate} bytes a second")

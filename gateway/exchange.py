@@ -17,13 +17,11 @@ from gateway.copies import Copy
 from gateway.filters import redirect
 from gateway.http1 import CHUNKED, NO_LENGTH, ProtocolError, Request, Response, answer
 from gateway.peers import Client, Endpoint, Peer
-from gateway.prepared import Backend, Route, Target
+from gateway.prepared import Answers, Backend, Route, Target
 from gateway.routing import Entry
 
 REPLAY: Final = 65536  # bytes of a request kept so that it can be sent again
 PENDING: Final = 65536  # bytes of a body held while a connection is being made
-HEADS: Final = 1024  # response heads remembered
-LONG_HEAD: Final = 4096  # bytes of a response head that is too long to remember
 # RFC 9110 §9.2.2: what may be sent twice without being asked.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
@@ -34,6 +32,7 @@ class Exchange:
     __slots__ = (
         "_attempt",
         "_backends",
+        "_answers",
         "_body",
         "_closing",
         "_copies",
@@ -46,10 +45,10 @@ class Exchange:
         "_status",
         "_tried",
         "_upgrading",
+        "answers",
         "client",
         "entry",
         "head_only",
-        "memo",
         "peer",
         "request",
         "request_done",
@@ -77,7 +76,8 @@ class Exchange:
         self._tried: list[Endpoint] = []
         self._copies: list[Copy] = []
         # What came back.
-        self.memo: dict[bytes, tuple[bytes, int]] | None = None
+        self._answers: Answers | None = None  # where response heads of this kind are remembered
+        self.answers: Answers | None = None  # the same, once the request is sent and its response may come in one piece
         self.wants_payload = False  # the client does not know chunks: their framing is taken off
         self._started = False
         self._closing = False
@@ -90,10 +90,12 @@ class Exchange:
 
     def start(self) -> None:
         """Decide, and send the head on its way."""
-        route = self.entry.route
-        target = route.split.next()
-        assert target is not None
-        self.target = target
+        self.target = next(self.entry.route.turns)
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Go on from the choice of a target."""
+        route, target = self.entry.route, self.target
         if target.location is not None:
             self._redirect(target.location)
             return
@@ -101,8 +103,10 @@ class Exchange:
             self.refuse(target.fault, target.reason)
             return
         request = self.request
-        if request.keep_alive and not request.http10 and not self.head_only and not self.client.draining:
-            self.memo = target.memo
+        if request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
+            self._answers = target.answers
+            if self.request_done:
+                self.answers = self._answers
         if route.request_timeout:
             self._deadline = asyncio.get_running_loop().call_later(route.request_timeout, self._timed_out)
         self._head = self._compose(target)
@@ -110,12 +114,34 @@ class Exchange:
             self._copies = [Copy(self._backends(to), self._head) for due, to in target.mirrors if due()]
             for copy in self._copies:
                 copy.start()
-        assert target.backend is not None
-        endpoint = target.backend.ring.next()
+        self.send(next(target.ring.turns, None))
+
+    def send(self, endpoint: Endpoint | None) -> None:
+        """Send the head to an endpoint, if there is one."""
         if endpoint is None:
             self.refuse(503, "no endpoint of the backend is ready")
-            return
-        self._try(endpoint)
+        else:
+            self._try(endpoint)
+
+    def take_over(self, target: Target, peer: Peer | None, since: float) -> None:
+        """Go on with a request that has no body and was sent to `peer` already, or is still to be sent."""
+        self.request_done = True
+        self.target = target
+        self._since = since
+        self._head = self._compose(target)
+        self._answers = self.answers = target.answers
+        if peer is not None:
+            self.peer = peer
+            peer.user = self
+            self._tried.append(peer.endpoint)
+
+    def read_in_full(self) -> None:
+        """The answer must be written anew, even if its head is known: what it says of the connection has changed."""
+        self._answers = self.answers = None
+
+    def in_full(self) -> Exchange:
+        """The user of a connection that can take whatever comes of it."""
+        return self
 
     def data(self, data: bytes) -> None:
         """Bytes of the request's body, framed as the client framed them."""
@@ -136,6 +162,7 @@ class Exchange:
     def end(self) -> None:
         """The request is complete."""
         self.request_done = True
+        self.answers = self._answers
 
     def client_lost(self) -> None:
         """The client is gone: so is the reason for the request."""
@@ -215,7 +242,7 @@ class Exchange:
         self.client.progress()
         length = response.length
         bodiless = self.head_only or status in (204, 304)
-        closing = not request.keep_alive or self.client.draining or not self.request_done
+        closing = not request.keep_alive or self.client.closes_after_this or not self.request_done
         if not bodiless and length == NO_LENGTH:
             closing = True  # the body ends with the connection (RFC 9112 §6.3, case 8)
         elif not bodiless and length == CHUNKED and request.http10:
@@ -224,11 +251,9 @@ class Exchange:
         connection = b"close" if closing else b"keep-alive" if request.http10 else b""
         out = forwarding.response_head(response, self.target.edit_response, connection, dechunked=self.wants_payload)
         self.client.write(out)
-        memorable = not closing and not bodiless and length >= 0 and response.keep_alive and len(head) < LONG_HEAD
-        if self.memo is not None and memorable:
-            if len(self.memo) >= HEADS:
-                self.memo.clear()
-            self.memo[head] = (out, len(head) + length)
+        memorable = not closing and not bodiless and length >= 0 and response.keep_alive
+        if self._answers is not None and memorable:
+            self._answers.remember(head, out, length, status)
 
     def _interim(self, response: Response) -> None:
         """1xx: a change of protocol, or a word in between."""
@@ -248,10 +273,10 @@ class Exchange:
         self.client.progress()
         self.client.write(data)
 
-    def response_complete(self, data: bytes, status: int) -> None:
+    def answered(self, data: bytes, hundreds: int) -> None:
         """A whole response in one piece, its head known from before."""
         self._started = True
-        self._status = status
+        self._status = hundreds * 100
         self.peer = None
         self.client.write(data)
         self._finish(reuse=self.request_done)
@@ -308,7 +333,7 @@ class Exchange:
             self.client.abort()
             self._finish(reuse=False)
             return
-        close = not self.request_done or not self.request.keep_alive or self.client.draining
+        close = not self.request_done or not self.request.keep_alive or self.client.closes_after_this
         keep_10 = self.request.http10 and not close
         self._started = True
         self.client.write(answer(status, reason, close=close, head_only=self.head_only, keep_alive_10=keep_10))
@@ -317,7 +342,7 @@ class Exchange:
     def _redirect(self, location: redirect.Location) -> None:
         client, status = self.client, self.target.redirect_status
         where = location(self.request, self.entry.prefix, client.scheme.decode(), client.port)
-        close = not self.request_done or not self.request.keep_alive or client.draining
+        close = not self.request_done or not self.request.keep_alive or client.closes_after_this
         self._status = status
         self._started = True
         client.write(answer(status, fields=[(b"Location", where)], close=close, head_only=self.head_only))
@@ -353,7 +378,7 @@ class Exchange:
             self._attempt.cancel()
         for copy in self._copies:
             copy.end()
-        self.target.counter.count(status, monotonic() - self._since)
+        self.target.counter.count(status // 100, monotonic() - self._since)
 
     def _finish(self, *, reuse: bool) -> None:
         self._settle(self._status or 500)

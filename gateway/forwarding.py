@@ -16,6 +16,7 @@ from gateway.http1 import (
     Field,
     Request,
     Response,
+    request_start,
 )
 
 
@@ -31,6 +32,12 @@ def request_head(
     request: Request, host: bytes, target: bytes, address: bytes, scheme: bytes, edit: Edit | None, *, upgrading: bool
 ) -> bytes:
     """The head that goes to the backend, for a client at `address` that came by `scheme`."""
+    start = request_start(request.method, target, host)
+    return start + request_fields(request, address, scheme, edit, upgrading=upgrading)
+
+
+def request_fields(request: Request, address: bytes, scheme: bytes, edit: Edit | None, *, upgrading: bool) -> bytes:
+    """What follows Host in the head that goes to the backend, with the empty line at its end."""
     options = request.options
     kept: list[Field] = []
     forwarded = b""
@@ -62,7 +69,8 @@ def request_head(
         lines.append(b"X-Forwarded-Host: " + request.host)
     if upgrading:
         lines.append(b"Connection: Upgrade")
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n" % (request.method, target, host, b"\r\n".join(lines))
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
 
 
 def response_head(response: Response, edit: Edit | None, connection: bytes, *, dechunked: bool) -> bytes:
@@ -92,4 +100,4 @@ def interim_head(response: Response) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
-__all__ = ["interim_head", "is_upgrading", "request_head", "response_head"]
+__all__ = ["interim_head", "is_upgrading", "request_fields", "request_head", "response_head"]

@@ -14,19 +14,25 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-MAX_HEAD: Final = 65536  # bytes of a start line and all fields
-MAX_FIELDS: Final = 200
+from gateway import uri
+from gateway.snapshot import DEFAULT_LIMITS, Limits
+
 MAX_CHUNK_LINE: Final = 4096
 
 # Token and field-value (RFC 9110 §5.6.2, §5.5). Possessive, so that matching is linear in the input.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _FIELDS = rb"(?:\r\n" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+)*+"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])" + _FIELDS)
+# Origin-form: an absolute path of pchars (RFC 3986 §3.3); the query as browsers send it: any visible character but #.
+_ORIGIN = rb"(/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*+)(?:\?([\x21\x22\x24-\x7e]*+))?+"
+_LINE = rb"(" + _TOKEN + rb") (?:" + _ORIGIN + rb"|([\x21-\x7e]++)) HTTP/1\.([01])"
+_REQUEST_LINE = re.compile(_LINE)
+_REQUEST = re.compile(_LINE + _FIELDS)
+_TARGET = re.compile(_ORIGIN)
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])((?: [\t\x20-\x7e\x80-\xff]*+)?+)" + _FIELDS)
-_VERSION = re.compile(rb"[^ ]+ [^ ]+ HTTP/([0-9])\.([0-9])(?:\r\n|$)")
+_VERSION = re.compile(rb"[^ \r\n]+ [^ \r\n]+ HTTP/([0-9])\.([0-9])(?:\r\n|$)")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
 # uri-host [":" port] (RFC 3986 §3.2.2), with no userinfo.
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?")
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*+)?+")
 _TRAILER = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+")
 
@@ -97,10 +103,10 @@ def _field(line: bytes) -> Field:
     return field
 
 
-def _split(head: bytes) -> list[Field]:
+def _split(head: bytes, limits: Limits) -> list[Field]:
     lines = head.split(b"\r\n")
-    if len(lines) > MAX_FIELDS + 1:
-        raise ProtocolError(431, f"more than {MAX_FIELDS} header fields")
+    if len(lines) > limits.fields + 1:
+        raise ProtocolError(431, f"more than {limits.fields} header fields")
     get = _lines.get
     return [get(line) or _field(line) for line in lines[1:]]
 
@@ -144,22 +150,35 @@ def framing(fields: Iterable[Field]) -> Framing:
 
 
 class Request:
-    """A request's head. `path` and `query` are the target's two halves, as they came."""
+    """A request's head. `path` is normalised, `target` is what goes to the backend: path and query."""
 
     __slots__ = (
         "fields", "host", "http10", "length", "method", "options", "path", "query", "special", "target", "upgrade",
     )  # fmt: skip
 
-    def __init__(self, method: bytes, target: bytes, http10: bool, fields: list[Field]) -> None:
+    def __init__(self, method: bytes, path: bytes, query: bytes | None, http10: bool, fields: list[Field]) -> None:
         self.method = method
-        self.target = target
         self.http10 = http10
         self.fields = fields
         self.special = [field for field in fields if field[0]]  # those that mean something to a proxy
-        self.path, _, self.query = target.partition(b"?")
+        self.path, self.query, self.target = b"", b"", b""
         self.host = b""
         self.upgrade = b""
         self.length, self.options = framing(self.special)
+        self.aim(path, query)
+
+    def aim(self, path: bytes, query: bytes | None) -> None:
+        """Set the target. Raises ProtocolError for a path that cannot be normalised."""
+        if b"%" in path or b"//" in path or b"/." in path:
+            try:
+                path = uri.normalise(path)
+            except ValueError as error:
+                raise ProtocolError(400, str(error)) from None
+        self.path = path
+        if query is None:
+            self.query, self.target = b"", path
+        else:
+            self.query, self.target = query, b"%b?%b" % (path, query)
 
     @property
     def keep_alive(self) -> bool:
@@ -181,13 +200,15 @@ class Request:
         return f"<Request {self.method.decode()} {self.host.decode()}{self.target.decode('latin-1')}>"
 
 
-def parse_request(head: bytes) -> Request:
+def parse_request(head: bytes, limits: Limits = DEFAULT_LIMITS) -> Request:
     """A request from the bytes before the empty line. Raises ProtocolError for anything not beyond doubt."""
     match = _REQUEST.fullmatch(head)
     if match is None:
         raise _request_fault(head)
-    method, target, minor = match.groups()
-    request = Request(method, target, minor == b"0", _split(head))
+    method, path, query, other, minor = match.groups()
+    if len(head) > limits.target_bytes and match.start(5) - match.end(1) - 7 > limits.target_bytes:
+        raise ProtocolError(414, f"the request target is longer than {limits.target_bytes} bytes")
+    request = Request(method, path or b"", query, minor == b"0", _split(head, limits))
     host = None
     for kind, _, value, _ in request.special:
         if kind == HOST:
@@ -196,16 +217,16 @@ def parse_request(head: bytes) -> Request:
                 raise ProtocolError(400, "Host is given more than once")
             host = value
         elif kind == UPGRADE:
-            request.upgrade = value
-        elif kind == EXPECT and value.lower() != b"100-continue":
+            request.upgrade = request.upgrade + b", " + value if request.upgrade else value
+        elif kind == EXPECT and value.lower() != b"100-continue" and not request.http10:
             raise ProtocolError(417, "the only expectation understood is 100-continue")
-    if target[:1] != b"/":
-        host = _other_form(request, host)
+    if path is None:
+        host = _other_form(request, other, host)
     if host is None:
         if not request.http10:
             raise ProtocolError(400, "Host is missing")
         host = b""
-    elif not _HOST.fullmatch(host):
+    elif not is_host(host):
         raise ProtocolError(400, "Host is not a valid host and port")
     request.host = host
     if request.http10 and request.length == CHUNKED:
@@ -214,33 +235,77 @@ def parse_request(head: bytes) -> Request:
     return request
 
 
-def _other_form(request: Request, host: bytes | None) -> bytes | None:
+def parse_line(line: bytes, host: bytes, limits: Limits) -> Request | None:
+    """A request that has no fields but Host, from its first line; None for a line that deserves a closer look."""
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None or len(line) > limits.target_bytes:
+        return None
+    method, path, query, _, minor = match.groups()
+    if path is None or minor == b"0" or method in (b"HEAD", b"CONNECT"):
+        return None
+    try:
+        request = Request(method, path, query, False, [])
+    except ProtocolError:
+        return None
+    request.host = host
+    return request
+
+
+def is_host(value: bytes) -> bool:
+    """Whether a value is uri-host [":" port], with a port that exists (RFC 3986 §3.2.2)."""
+    match = _HOST.fullmatch(value)
+    return match is not None and int(match.group(1) or 0) < 65536
+
+
+def request_start(method: bytes, target: bytes, host: bytes) -> bytes:
+    """The first two lines of a request as it goes to a backend."""
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, target, host)
+
+
+def _other_form(request: Request, target: bytes, host: bytes | None) -> bytes | None:
     """Absolute and asterisk form (RFC 9112 §3.2.2, §3.2.4); returns the host that counts."""
-    target = request.target
     if target == b"*" and request.method == b"OPTIONS":
+        request.path = request.target = target
         return host
     if request.method == b"CONNECT":
         raise ProtocolError(501, "CONNECT is not supported")
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
-        raise ProtocolError(400, "the request target is neither a path nor a URL")
+        raise ProtocolError(400, "the request target is neither a path nor a URL, or holds characters that neither may")
     authority, rest = absolute.groups()
     if host is not None and host.lower() != authority.lower():
         raise ProtocolError(400, "Host differs from the request target's authority")
-    request.target = rest if rest[:1] == b"/" else b"/" + rest
-    request.path, _, request.query = request.target.partition(b"?")
+    origin = _TARGET.fullmatch(rest if rest[:1] == b"/" else b"/" + rest)
+    if origin is None:
+        raise ProtocolError(400, "the request target's path holds characters that it may not")
+    request.aim(*origin.groups())
     return bytes(authority)
 
 
 def _request_fault(head: bytes) -> ProtocolError:
     """Say what is wrong with a head that the expression refused."""
     version = _VERSION.match(head)
-    if version and version.group(1) != b"1":
+    if version and (version.group(1) != b"1" or version.group(2) not in b"01"):
         return ProtocolError(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     line, _, rest = head.partition(b"\r\n")
-    if not _REQUEST.fullmatch(line):
-        return ProtocolError(400, "malformed request line")
+    if not _REQUEST_LINE.fullmatch(line):
+        return ProtocolError(400, _line_fault(line))
     return ProtocolError(400, _field_fault(rest))
+
+
+def _line_fault(line: bytes) -> str:
+    words = line.split(b" ")
+    if b"\n" in line or b"\r" in line:
+        return "malformed request line: a bare CR or LF"
+    if len(words) == 2:
+        return "malformed request line: no HTTP version (HTTP/0.9 is not spoken here)"
+    if len(words) != 3:
+        return "malformed request line: not three words with one space between them"
+    if not re.fullmatch(_TOKEN, words[0]):
+        return "malformed request line: the method is not a token"
+    if not _VERSION.match(line):
+        return "malformed request line: the version is not HTTP/ and two digits"
+    return "malformed request line: the target holds characters that it may not"
 
 
 def _field_fault(block: bytes) -> str:
@@ -280,7 +345,7 @@ def parse_response(head: bytes) -> Response:
     if match is None:
         raise ProtocolError(502, "the backend sent a malformed response head")
     try:
-        return Response(int(match.group(2)), match.group(3).strip(), match.group(1) == b"0", _split(head))
+        return Response(int(match.group(2)), match.group(3).strip(), match.group(1) == b"0", _split(head, DEFAULT_LIMITS))
     except ProtocolError as error:
         raise ProtocolError(502, f"the backend's response: {error.reason}") from None
 

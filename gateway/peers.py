@@ -7,15 +7,22 @@ of them.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from gateway.http1 import ProtocolError, Response
+from gateway.templates import ResponseShape
 
 
 class Peer(Protocol):
     """A backend connection, as an exchange sees it."""
 
-    reused: bool
+    user: Sender | None
+
+    @property
+    def reused(self) -> bool: ...
+    @property
+    def endpoint(self) -> Endpoint: ...
 
     def write(self, data: bytes) -> None: ...
     def pause_reading(self) -> None: ...
@@ -25,10 +32,28 @@ class Peer(Protocol):
     def give_away(self) -> tuple[asyncio.Transport, bytes]: ...
 
 
-class User(Protocol):
-    """Whoever uses a backend connection for one request; called by the connection."""
+class Answers(Protocol):
+    """Response heads seen before, for one way of editing them (`gateway.prepared`)."""
 
-    memo: dict[bytes, tuple[bytes, int]] | None
+    known: dict[bytes, tuple[bytes, int, int]]
+
+    def remember(self, head: bytes, out: bytes, length: int, status: int) -> None: ...
+    def fill(self, shape: ResponseShape, values: Sequence[bytes]) -> bytes: ...
+
+
+class Sender(Protocol):
+    """Whoever has sent a whole request and waits for its answer; anything but a plain answer is taken by `in_full()`."""
+
+    # Not None: a whole response whose head is known may be delivered to `answered`.
+    @property
+    def answers(self) -> Answers | None: ...
+    def answered(self, data: bytes, hundreds: int) -> None: ...
+    def in_full(self) -> User: ...
+
+
+class User(Sender, Protocol):
+    """Whoever uses a backend connection for one request, and can take whatever comes of it."""
+
     head_only: bool
     request_done: bool
     wants_payload: bool
@@ -41,7 +66,6 @@ class User(Protocol):
     def connect_failed(self, reason: str) -> None: ...
     def response(self, response: Response, head: bytes) -> None: ...
     def response_data(self, data: bytes) -> None: ...
-    def response_complete(self, data: bytes, status: int) -> None: ...
     def response_end(self) -> None: ...
     def response_lost(self, reason: str, *, clean: bool) -> None: ...
     def response_invalid(self, error: ProtocolError) -> None: ...
@@ -53,6 +77,7 @@ class Endpoint(Protocol):
     """Where a backend can be reached: a pool of connections to one address."""
 
     name: str
+    idle: list[Any]  # connections that wait for a request; whoever takes one becomes its user
 
     def take(self, user: User) -> Peer | None:
         """An idle connection, now the user's; None where there is none."""
@@ -69,7 +94,7 @@ class Client(Protocol):
     port: int
 
     @property
-    def draining(self) -> bool: ...
+    def closes_after_this(self) -> bool: ...
     def write(self, data: bytes) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...

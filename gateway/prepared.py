@@ -6,15 +6,19 @@ Backends and counters outlive the rules that use them: endpoints change in place
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.balance import Ring, Split
 from gateway.filters import headers, mirror, redirect, rewrite
-from gateway.http1 import Field
+from gateway.forwarding import response_head
+from gateway.http1 import Field, parse_response
 from gateway.peers import Endpoint
 from gateway.snapshot import Fault, Filter, Mirror, Redirect, RequestHeaders, ResponseHeaders, Rewrite, Rule
+from gateway.templates import ResponseShape, weave
 
+HEADS: Final = 1024  # response heads remembered
+LONG_HEAD: Final = 4096  # bytes of a response head that is too long to remember
 
 class Backend:
     """A named set of endpoints that changes in place: endpoints come and go without touching a route."""
@@ -35,30 +39,68 @@ class Backend:
 class Counter:
     """What happened at one target of one rule; survives changes of the rule."""
 
-    __slots__ = ("classes", "seconds", "slots")
+    __slots__ = ("responses", "seconds")
 
     def __init__(self) -> None:
-        self.classes = [0] * 6  # responses by hundreds of their status
-        self.slots = [0] * 32  # responses by duration: slot n counts those under 2**n * 0.5 ms
+        # Responses by the hundreds of their status and by duration: at 32 * hundreds + n those under 2**n * 0.5 ms.
+        self.responses = [0] * (6 * 32)
         self.seconds = 0.0
 
-    def count(self, status: int, seconds: float) -> None:
-        """One response."""
-        self.classes[status // 100] += 1
-        self.slots[min(int(seconds * 2000).bit_length(), 31)] += 1
+    def count(self, hundreds: int, seconds: float) -> None:
+        """One response. 2**31 * 0.5 ms are twelve days: none takes longer."""
+        self.responses[(hundreds << 5) + int(seconds * 2000).bit_length()] += 1
         self.seconds += seconds
+
+    @property
+    def classes(self) -> list[int]:
+        """Responses by the hundreds of their status."""
+        return [sum(self.responses[at : at + 32]) for at in range(0, len(self.responses), 32)]
+
+    @property
+    def slots(self) -> list[int]:
+        """Responses by duration: slot n counts those under 2**n * 0.5 ms and not under half of that."""
+        return [sum(self.responses[at::32]) for at in range(32)]
+
+
+class Answers:
+    """Response heads that passed once: what was sent on for them. One for all targets that leave responses alone."""
+
+    __slots__ = ("_woven", "edit", "known")
+
+    def __init__(self, edit: headers.Edit | None) -> None:
+        self.edit = edit
+        self.known: dict[bytes, tuple[bytes, int, int]] = {}  # head: (what goes on, length of the whole, status // 100)
+        self._woven: dict[ResponseShape, Callable[[Sequence[bytes]], bytes]] = {}
+
+    def remember(self, head: bytes, out: bytes, length: int, status: int) -> None:
+        """A head, what went on for it, and the length of its body."""
+        if len(head) < LONG_HEAD:
+            if len(self.known) >= HEADS:
+                self.known.clear()
+            self.known[head] = (out, len(head) + length, status // 100)
+
+    def fill(self, shape: ResponseShape, values: Sequence[bytes]) -> bytes:
+        """What goes on for a head of this shape."""
+        woven = self._woven.get(shape)
+        if woven is None:
+            if len(self._woven) >= HEADS:
+                self._woven.clear()
+            block = response_head(parse_response(shape.model()), self.edit, b"", dechunked=False)
+            woven = self._woven[shape] = weave(shape, block)
+        return woven(values)
 
 
 class Target:
     """A prepared target: everything that the request path needs, looked up once."""
 
     __slots__ = (
-        "backend", "counter", "edit_request", "edit_response", "fault", "location", "memo", "mirrors", "reason",
-        "redirect_status", "rewrite",
+        "answers", "backend", "counter", "edit_request", "edit_response", "fault", "is_direct", "is_plain", "location", "mirrors",
+        "reason", "redirect_status", "rewrite", "ring",
     )  # fmt: skip
 
     def __init__(self, filters: tuple[Filter, ...], backend: Backend | None, counter: Counter) -> None:
         self.backend = backend
+        self.ring = backend.ring if backend is not None else NOBODY
         self.counter = counter
         self.fault = 0
         self.reason = ""
@@ -84,11 +126,20 @@ class Target:
                     self.fault, self.reason = spec.status, spec.reason
         self.edit_request = _chain(on_request)
         self.edit_response = _chain(on_response)
-        # Response heads seen before, as bytes: what was sent for them, and the length of the whole response.
-        self.memo: dict[bytes, tuple[bytes, int]] = {} if on_response else _shared_memo
+        self.answers = Answers(self.edit_response) if on_response else UNEDITED
+        self.is_direct = False  # see `settle`
+        self.is_plain = False
+
+    def settle(self, *, timed: bool) -> None:
+        """Say what kind it is, once all is known of it."""
+        # A request is passed on, and nobody looks at the clock meanwhile.
+        self.is_direct = self.location is None and not self.fault and not timed
+        # As before, and only the fields of its head are changed.
+        self.is_plain = self.is_direct and self.rewrite is None and not self.mirrors
 
 
-_shared_memo: dict[bytes, tuple[bytes, int]] = {}
+NOBODY: Final[Ring[Endpoint]] = Ring()
+UNEDITED: Final = Answers(None)
 
 
 def _chain(edits: list[headers.Edit]) -> headers.Edit | None:
@@ -106,7 +157,7 @@ def _chain(edits: list[headers.Edit]) -> headers.Edit | None:
 class Route:
     """A prepared rule."""
 
-    __slots__ = ("backend_timeout", "name", "request_timeout", "split")
+    __slots__ = ("backend_timeout", "name", "request_timeout", "turns")
 
     def __init__(
         self,
@@ -133,4 +184,6 @@ class Route:
             if not target.fault:
                 target.fault, target.reason = 500, "this rule has no backend to send the request to"
             targets, weights = [target], [1]
-        self.split = Split(targets, weights, phase=phase)
+        for target in targets:
+            target.settle(timed=bool(self.request_timeout or self.backend_timeout))
+        self.turns = Split(targets, weights, phase=phase).turns

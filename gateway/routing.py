@@ -2,7 +2,8 @@
 
 `compile_host` turns the rules of one hostname into a `HostRules`; a `Table` holds those of one port and finds
 the right ones for a Host. All are immutable once built: a change builds the hosts it touches anew, shares the
-rest, and swaps the table whole.
+rest, and swaps the table whole. A `Site` is what a table knows of one Host; it is kept from table to table while
+its rules stay the same, and remembers what request lines lead to.
 
 Precedence (HTTPRouteRule.matches): the longest hostname; an exact path; a regular expression (whose rank the
 API leaves to us: before prefixes, so that a catch-all does not hide it, longest first); the longest prefix; a
@@ -15,27 +16,36 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Generic, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from gateway import expressions
-from gateway.http1 import Request
-from gateway.snapshot import Match, Order, ValueMatch
+from gateway import expressions, uri
+from gateway.http1 import Request, parse_line, request_start
+from gateway.snapshot import Limits, Match, Order, PathMatch, ValueMatch
 
 RouteT = TypeVar("RouteT")
 Condition: TypeAlias = Callable[[Request], bool]
 
 MEMO: Final = 16384  # paths and hosts remembered; larger than any working set that pays
+PLANS: Final = 32768  # request lines remembered, over all hosts
 
 
 class Entry(Generic[RouteT]):
     """One match of one rule: its remaining conditions (None when the path decides) and where it leads."""
 
-    __slots__ = ("condition", "match", "prefix", "rank", "route")
+    __slots__ = ("condition", "headers", "match", "path", "prefix", "rank", "route")
 
     def __init__(self, match: Match, order: Order, route: RouteT) -> None:
         self.match = match
         self.route = route
-        self.prefix = match.path.value.rstrip("/").encode() if match.path.kind == "PathPrefix" else b""
+        self.path = _path(match.path)
+        self.prefix = self.path.rstrip(b"/") if match.path.kind == "PathPrefix" else b""
+        self.headers = frozenset(header.name.lower().encode() for header in match.headers)
         self.rank = (not match.method, -len(match.headers), -len(match.query), order)
         self.condition = _condition(match)
+
+
+def _path(match: PathMatch) -> bytes:
+    """The value as requests' paths are compared with it: normalised like them."""
+    value = match.value.encode()
+    return value if match.kind == "RegularExpression" else uri.normalise(value)
 
 
 def _condition(match: Match) -> Condition | None:
@@ -95,7 +105,7 @@ def _decoded(text: bytes) -> bytes:
 class HostRules(Generic[RouteT]):
     """The entries of one hostname of one listener."""
 
-    __slots__ = ("_exact", "_memo", "_prefix", "_regex")
+    __slots__ = ("_exact", "_memo", "_prefix", "_regex", "headers")
 
     def __init__(self, entries: Iterable[Entry[RouteT]]) -> None:
         ordered = sorted(entries, key=lambda entry: entry.rank)
@@ -103,16 +113,17 @@ class HostRules(Generic[RouteT]):
         self._prefix: dict[bytes, list[Entry[RouteT]]] = {}
         by_expression: dict[str, list[Entry[RouteT]]] = {}
         for entry in ordered:
-            path = entry.match.path
-            if path.kind == "Exact":
-                self._exact.setdefault(path.value.encode(), []).append(entry)
-            elif path.kind == "PathPrefix":
+            kind = entry.match.path.kind
+            if kind == "Exact":
+                self._exact.setdefault(entry.path, []).append(entry)
+            elif kind == "PathPrefix":
                 self._prefix.setdefault(entry.prefix, []).append(entry)
             else:
-                by_expression.setdefault(path.value, []).append(entry)
+                by_expression.setdefault(entry.match.path.value, []).append(entry)
         longest_first = sorted(by_expression, key=lambda text: (-len(text), text))
         self._regex = [(expressions.full_match(text), by_expression[text]) for text in longest_first]
         self._memo: dict[bytes, tuple[Entry[RouteT], ...]] = {}
+        self.headers = frozenset().union(*(entry.headers for entry in ordered))  # names that conditions look at
 
     def find(self, request: Request) -> Entry[RouteT] | None:
         """The first entry, in order of precedence, of which every condition holds."""
@@ -160,24 +171,101 @@ HostKey: TypeAlias = tuple[str, str]  # listener name, hostname
 Chain: TypeAlias = tuple[HostRules[RouteT], ...]
 
 
-class Table(Generic[RouteT]):
-    """Everything that one port knows. `listeners` maps a hostname ("" for all) to the listener that owns it."""
+class Plan(Generic[RouteT]):
+    """Where a request line leads at one Host, and the first two lines of what goes to the backend."""
 
-    def __init__(self, listeners: Mapping[str, str], hosts: Mapping[HostKey, HostRules[RouteT]]) -> None:
-        self.listeners = listeners
-        self.hosts = hosts
-        self._chains: dict[bytes, Chain[RouteT]] = {}
+    __slots__ = ("entry", "host", "route", "start", "starts")
+
+    def __init__(self, entry: Entry[RouteT], request: Request) -> None:
+        self.entry = entry
+        self.route = entry.route
+        self.host = request.host
+        self.start = request_start(request.method, request.target, request.host)
+        self.starts: dict[object, bytes] = {}  # the same, as rewritten by one filter or another
+
+
+class Site(Generic[RouteT]):
+    """What a table knows of one Host as it was sent: the rules that may answer, and request lines seen before."""
+
+    __slots__ = ("_sites", "chain", "headers", "host", "plans")
+
+    def __init__(self, host: bytes, chain: Chain[RouteT], sites: Sites[RouteT]) -> None:
+        self.host = host
+        self.chain = chain
+        self.headers = frozenset().union(*(rules.headers for rules in chain))
+        self.plans: dict[bytes, Plan[RouteT]] = {}
+        self._sites = sites
 
     def find(self, request: Request) -> Entry[RouteT] | None:
-        """The entry that answers this request, or None: 404."""
-        chain = self._chains.get(request.host)
-        if chain is None:
-            chain = self._remember(request.host)
-        for rules in chain:
+        """The entry that answers this request."""
+        for rules in self.chain:
             entry = rules.find(request)
             if entry is not None:
                 return entry
         return None
+
+    def plan(self, line: bytes, limits: Limits) -> Plan[RouteT] | None:
+        """Where a request line leads whatever fields follow it (`headers` is empty); None where it is not so plain."""
+        request = parse_line(line, self.host, limits)
+        entry = self.find(request) if request is not None else None
+        if request is None or entry is None:
+            return None
+        plan = Plan(entry, request)
+        self._sites.count()
+        self.plans[line] = plan
+        return plan
+
+
+class Sites(Generic[RouteT]):
+    """The sites of one port, kept from table to table: a change forgets only what it touched."""
+
+    __slots__ = ("_known", "_plans")
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Site[RouteT]] = {}
+        self._plans = 0
+
+    def get(self, host: bytes, chain: Chain[RouteT]) -> Site[RouteT]:
+        """The site of a Host; the one from before where its rules are the same."""
+        site = self._known.get(host)
+        if site is None or site.chain != chain:
+            if len(self._known) >= MEMO:
+                self._known.clear()
+            site = self._known[host] = Site(host, chain, self)
+        return site
+
+    def count(self) -> None:
+        """One more plan; all are dropped together when they become too many."""
+        self._plans += 1
+        if self._plans > PLANS:
+            self._plans = 1
+            for site in self._known.values():
+                site.plans.clear()
+
+
+class Table(Generic[RouteT]):
+    """Everything that one port knows. `listeners` maps a hostname ("" for all) to the listener that owns it."""
+
+    def __init__(
+        self, listeners: Mapping[str, str], hosts: Mapping[HostKey, HostRules[RouteT]], kept: Sites[RouteT] | None = None
+    ) -> None:
+        self.listeners = listeners
+        self.hosts = hosts
+        self._kept: Sites[RouteT] = kept if kept is not None else Sites()
+        self.sites: dict[bytes, Site[RouteT]] = {}  # of the Hosts that were asked for, as they were sent
+
+    def find(self, request: Request) -> Entry[RouteT] | None:
+        """The entry that answers this request, or None: 404."""
+        return self.site(request.host).find(request)
+
+    def site(self, host: bytes) -> Site[RouteT]:
+        """What is known of a Host, which must have been validated."""
+        site = self.sites.get(host)
+        if site is None:
+            if len(self.sites) >= MEMO:
+                self.sites.clear()
+            site = self.sites[host] = self._kept.get(host, self.chain(host))
+        return site
 
     def listener(self, host: bytes) -> str | None:
         """The most specific listener for a Host; less specific ones never see it (listener isolation)."""
@@ -197,12 +285,6 @@ class Table(Generic[RouteT]):
     def listener_key(self, host: bytes, hostname: str) -> HostKey:
         """The key under which the rules of a hostname stand for the listener that owns this Host."""
         return self.listener(host) or "", hostname
-
-    def _remember(self, host: bytes) -> Chain[RouteT]:
-        if len(self._chains) >= MEMO:
-            self._chains.clear()
-        chain = self._chains[host] = self.chain(host)
-        return chain
 
 
 def bare(host: bytes) -> str:

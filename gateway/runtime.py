@@ -13,7 +13,8 @@ from collections import Counter as Tally
 from dataclasses import dataclass, field
 
 from gateway import tls, tunnel
-from gateway.downstream import Door, Downstream
+from gateway.door import Clock, Door
+from gateway.downstream import Downstream
 from gateway.prepared import Backend, Counter, Route
 from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.snapshot import Backend as BackendPart
@@ -21,13 +22,6 @@ from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Pr
 from gateway.upstream import Pools
 
 BACKLOG = 4096
-
-
-@dataclass
-class Clock:
-    """Seconds as of the last tick."""
-
-    now: float = 0.0
 
 
 @dataclass
@@ -189,7 +183,11 @@ class Runtime:
             hosts: dict[HostKey, HostRules[Route]] = {}
             for name in owners.values():
                 hosts.update(self._hosts.get(name, {}))
-            self.open[port].door.table = Table(owners, hosts)
+            door = self.open[port].door
+            door.table = Table(owners, hosts, door.sites)
+            limits = self._on(port)[0].limits
+            if door.limits != limits:
+                door.limit(limits)
 
     def _on(self, port: int) -> list[Listener]:
         return [listener for listener in self._listeners.values() if listener.port == port]
@@ -213,18 +211,19 @@ class Runtime:
             closed = self.open.pop(port, None)
             if closed is not None:
                 closed.server.close()
-                closed.door.draining = True
+                closed.door.drain()
             return []
         secure = listeners[0].protocol == "HTTPS"
         if port not in self.open:
-            door = Door(port, self.clock, self.backend, tunnel.splice, self._quiet.set)
-            door.scheme = b"https" if secure else b"http"
+            scheme = b"https" if secure else b"http"
+            door = Door(port, self.clock, self.backend, scheme=scheme, splice=tunnel.splice, ended=self._quiet.set)
             chooser = tls.Chooser() if secure else None
             try:
                 server = await self._listen(door, chooser)
             except OSError as error:
                 return [Problem(listener.name, self._cannot_listen(port, error)) for listener in listeners]
-            door.draining = self.draining
+            if self.draining:
+                door.drain()
             self.open[port] = Open(door, server, chooser)
         return self._certify(self.open[port], listeners)
 
@@ -275,9 +274,7 @@ class Runtime:
         """Once a second: close what has waited too long."""
         self.clock.now = now
         for opened in self.open.values():
-            for connection in list(opened.door.connections):
-                if connection.deadline < now:
-                    connection.expired()
+            opened.door.tick()
         self._pools.sweep()
 
     # --- the end ---
@@ -286,7 +283,7 @@ class Runtime:
         """From now on every answer closes its connection; new connections are still served."""
         self.draining = True
         for opened in self.open.values():
-            opened.door.draining = True
+            opened.door.drain()
 
     def busy(self) -> int:
         """Requests and tunnels under way."""

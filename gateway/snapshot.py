@@ -107,6 +107,29 @@ class Fault(Struct, frozen=True, tag="Fault"):
 
 Filter: TypeAlias = RequestHeaders | ResponseHeaders | Redirect | Rewrite | Mirror | Fault
 
+# --- limits ---
+
+
+class Limits(Struct, frozen=True):
+    """What a client may ask of a listener. 0 means no limit. Connections are counted by each worker."""
+
+    head_bytes: int = 65536  # a request's first line and fields: 431
+    fields: int = 200  # header fields: 431
+    target_bytes: int = 8192  # the request target: 414
+    body_bytes: int = 0  # a request's body: 413; bodies are streamed, never held, so no limit is needed for safety
+    connections: int = 50_000  # of the listener's port; more are closed at once
+    connections_per_address: int = 0  # of one client address; off, as clients behind one NAT or balancer share theirs
+    head_seconds: float = 10.0  # from a head's first byte to its last: 408
+    body_seconds: float = 30.0  # how long a request's body may come more slowly than body_rate: 408
+    body_rate: int = 240  # bytes a second
+    idle_seconds: float = 75.0  # between two requests
+    stall_seconds: float = 300.0  # without a byte either way while a response is due: 504
+    requests_per_connection: int = 0
+    buffered_bytes: int = 65536  # of a body or of pipelined requests that wait their turn, each
+
+
+DEFAULT_LIMITS = Limits()
+
 # --- parts ------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +141,7 @@ class Listener(Struct, frozen=True, tag="listener"):
     protocol: Literal["HTTP", "HTTPS"] = "HTTP"
     hostname: str = ""
     certificates: tuple[str, ...] = ()
+    limits: Limits = DEFAULT_LIMITS
 
 
 class Certificate(Struct, frozen=True, tag="certificate"):

@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from gateway.http1 import CHUNKED, MAX_HEAD, NO_LENGTH, Chunks, ProtocolError, parse_response
-from gateway.peers import User
+from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Field, ProtocolError, Response, parse_response
+from gateway.peers import Answers, Sender, User
+from gateway.templates import ResponseShape, response_shape
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
 CONNECT: Final = 2.0  # seconds to make one
 MAX_IDLE: Final = 512  # kept per address
+MAX_HEAD: Final = 65536  # bytes of a response's head
+LESSONS: Final = 64  # heads of an address's responses from which a shape is learned
 
 
 class Clock(Protocol):
@@ -25,29 +28,42 @@ class Clock(Protocol):
     now: float
 
 
+class Closing(list["Upstream"]):
+    """In place of the idle connections of an address that is gone: what is put here is closed."""
+
+    def append(self, upstream: Upstream) -> None:
+        upstream.abort()
+
+
 class Pool:
     """Connections to one address."""
 
-    __slots__ = ("_address", "_clock", "_connecting", "_idle", "_port", "name", "retired")
+    __slots__ = (
+        "_address", "_connecting", "_lessons", "_model", "_port", "clock", "head", "head_size", "idle", "name", "shape",
+    )  # fmt: skip
 
     def __init__(self, address: str, port: int, clock: Clock) -> None:
         self._address = address
         self._port = port
-        self._clock = clock
-        self._idle: list[Upstream] = []
+        self.clock = clock
+        self.idle: list[Upstream] = []
         self._connecting: set[asyncio.Task[None]] = set()
         self.name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        self.retired = False
+        # What the responses' heads have in common.
+        self.head = b""  # the last one that had a shape
+        self.head_size = 0  # of the last one: heads of one backend repeat
+        self.shape: ResponseShape | None = None
+        self._model: list[Field] | None = None
+        self._lessons = 0
 
     def __repr__(self) -> str:
-        return f"<Pool {self.name} idle={len(self._idle)}>"
+        return f"<Pool {self.name} idle={len(self.idle)}>"
 
     def take(self, user: User) -> Upstream | None:
         """An idle connection, now the user's."""
-        idle = self._idle
-        if not idle:
+        if not self.idle:
             return None
-        upstream = idle.pop()
+        upstream = self.idle.pop()
         upstream.user = user
         return upstream
 
@@ -80,53 +96,56 @@ class Pool:
 
     def put(self, upstream: Upstream) -> None:
         """Keep a connection for the next request."""
-        if self.retired or len(self._idle) >= MAX_IDLE:
-            upstream.abort()
-        else:
-            upstream.idle_since = self._clock.now
-            self._idle.append(upstream)
+        upstream.idle_since = self.clock.now
+        self.idle.append(upstream)
 
     def forget(self, upstream: Upstream) -> None:
         """An idle connection was closed by its server."""
-        if upstream in self._idle:
-            self._idle.remove(upstream)
+        if upstream in self.idle:
+            self.idle.remove(upstream)
 
     def sweep(self) -> None:
-        """Close what has idled too long. The oldest lie at the bottom."""
-        limit = self._clock.now - IDLE
-        stale = 0
-        while stale < len(self._idle) and self._idle[stale].idle_since < limit:
+        """Close what has idled too long, and what is too many. The oldest lie at the bottom."""
+        limit = self.clock.now - IDLE
+        idle = self.idle
+        stale = max(len(idle) - MAX_IDLE, 0)
+        while stale < len(idle) and idle[stale].idle_since < limit:
             stale += 1
-        old, self._idle[:stale] = self._idle[:stale], []
+        old, idle[:stale] = idle[:stale], []
         for upstream in old:
             upstream.abort()
 
     def retire(self) -> None:
         """The address is gone: close what is idle, let requests in flight finish."""
-        self.retired = True
-        idle, self._idle = self._idle, []
-        for upstream in idle:
+        old, self.idle = self.idle, Closing()
+        for upstream in old:
             upstream.abort()
+
+    def learn(self, response: Response) -> None:
+        """Compare a response's head with the one before it."""
+        if self._lessons < LESSONS:
+            self._lessons += 1
+            if self._model is not None:
+                self.shape = response_shape(self._model, response) or self.shape
+            self._model = response.fields
 
 
 class Upstream(asyncio.Protocol):
     """One connection to a backend: at most one request at a time."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_head_size", "_keep", "_left", "_pool", "_state", "_transport", "idle_since", "reused",
-        "user", "write",
+        "_buffer", "_chunks", "_keep", "_left", "_ready", "_state", "_transport", "endpoint", "idle_since", "user", "write",
     )  # fmt: skip
     _HEAD, _LENGTH, _CHUNKED, _TO_END = range(4)
 
     def __init__(self, pool: Pool) -> None:
         # Connection.
-        self._pool = pool
+        self.endpoint = pool
         self._transport: asyncio.Transport
-        self.user: User | None = None
-        self.reused = False
-        self.idle_since = 0.0
-        self._head_size = 0  # of the last head: heads of one backend repeat
+        self.user: Sender | None = None
+        self.idle_since = 0.0  # 0 on its first request
         # Response.
+        self._ready = True  # at the beginning of a response
         self._state = self._HEAD
         self._buffer = b""
         self._left = 0
@@ -140,45 +159,79 @@ class Upstream(asyncio.Protocol):
         self.write = self._transport.write
 
     def data_received(self, data: bytes) -> None:
-        user = self.user
-        if user is None:
+        sender = self.user
+        if sender is None:
             self._transport.abort()  # a server has nothing to say unasked
             return
-        if self._state == self._HEAD:
-            memo = user.memo
-            if memo is not None and not self._buffer and user.request_done:
-                size = self._head_size
-                known = memo.get(data[:size])
-                if known is not None and known[1] == len(data):
+        answers = sender.answers
+        if answers is not None and self._ready:
+            size = self.endpoint.head_size
+            known = answers.known.get(data[:size])
+            if known is not None:
+                if known[1] == len(data):
                     self.user = None
-                    self.reused = True
-                    user.response_complete(known[0] + data[size:], int(data[9:12]))
-                    self._pool.put(self)
+                    pool = self.endpoint
+                    self.idle_since = pool.clock.now
+                    pool.idle.append(self)
+                    sender.answered(known[0] + data[size:], known[2])
                     return
-            self._receive_head(data)
+            elif self.endpoint.shape is not None and self._deliver_shaped(sender, answers, self.endpoint.shape, data):
+                return
+        self._receive(sender.in_full(), data)
+
+    def _deliver_shaped(self, sender: Sender, answers: Answers, shape: ResponseShape, data: bytes) -> bool:
+        """Deliver a whole response whose head has a known shape; False where it is anything else."""
+        found = shape.read(data)
+        if found is None:
+            return False
+        values, end, length = found
+        if end + length != len(data):
+            return False
+        out = answers.fill(shape, values)
+        pool = self.endpoint
+        head = data[:end]
+        if head == pool.head:  # twice in a row: worth remembering as it is
+            answers.remember(head, out, length, shape.status)
+        pool.head, pool.head_size = head, end
+        self.user = None
+        pool.put(self)
+        sender.answered(out + data[end:], shape.status // 100)
+        return True
+
+    def _receive(self, user: User, data: bytes) -> None:
+        self._ready = False
+        if self._state == self._HEAD:
+            self._receive_head(user, data)
         else:
-            self._receive_body(data)
+            self._receive_body(user, data)
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        user, self.user = self.user, None
+        user = self.user
         if user is None:
-            self._pool.forget(self)
+            self.endpoint.forget(self)
             return
         clean = self._state == self._TO_END and exc is None
-        user.response_lost(str(exc or "closed"), clean=clean)
+        full = user.in_full()
+        self.user = None
+        full.response_lost(str(exc or "closed"), clean=clean)
 
     def pause_writing(self) -> None:
         if self.user is not None:
-            self.user.pause_sending()
+            self.user.in_full().pause_sending()
 
     def resume_writing(self) -> None:
         if self.user is not None:
-            self.user.resume_sending()
+            self.user.in_full().resume_sending()
 
     # --- Peer ---
+
+    @property
+    def reused(self) -> bool:
+        """Whether it has served a request before this one."""
+        return self.idle_since > 0
 
     def pause_reading(self) -> None:
         """The client takes the response more slowly than the backend sends it."""
@@ -207,9 +260,7 @@ class Upstream(asyncio.Protocol):
 
     # --- the response ---
 
-    def _receive_head(self, data: bytes) -> None:
-        user = self.user
-        assert user is not None
+    def _receive_head(self, user: User, data: bytes) -> None:
         data = self._buffer + data
         self._buffer = b""
         end = data.find(b"\r\n\r\n")
@@ -228,18 +279,20 @@ class Upstream(asyncio.Protocol):
             self._buffer = rest  # the first bytes of the tunnel
             user.response(response, data[: end + 4])
             return
-        self._head_size = end + 4
+        self.endpoint.head_size = end + 4
         user.response(response, data[: end + 4])
         if self.user is not user:
             return
         if response.status < 200:
             if rest:
-                self._receive_head(rest)
+                self._receive_head(user, rest)
             return
         self._keep = response.keep_alive
         length = response.length
         if user.head_only or response.status in (204, 304):
             length = 0
+        elif length >= 0 and self._keep:
+            self.endpoint.learn(response)
         if length == CHUNKED:
             self._state = self._CHUNKED
             self._chunks = Chunks(decode=user.wants_payload)
@@ -249,11 +302,9 @@ class Upstream(asyncio.Protocol):
             self._state = self._LENGTH
             self._left = length
         if rest or not length:
-            self._receive_body(rest)
+            self._receive_body(user, rest)
 
-    def _receive_body(self, data: bytes) -> None:
-        user = self.user
-        assert user is not None
+    def _receive_body(self, user: User, data: bytes) -> None:
         if self._state == self._LENGTH:
             if len(data) < self._left:
                 self._left -= len(data)
@@ -288,12 +339,12 @@ class Upstream(asyncio.Protocol):
     def _done(self, user: User, *, surplus: bool) -> None:
         self.user = None
         self._state = self._HEAD
+        self._ready = True
         self._chunks = None
-        self.reused = True
         # Bytes behind the response, or a response before the whole request, leave the connection in doubt.
         if self._keep and not surplus and user.request_done:
             self.resume_reading()
-            self._pool.put(self)
+            self.endpoint.put(self)
         else:
             self._transport.abort()
         user.response_end()
@@ -302,7 +353,7 @@ class Upstream(asyncio.Protocol):
         user, self.user = self.user, None
         self._transport.abort()
         if user is not None:
-            user.response_invalid(error)
+            user.in_full().response_invalid(error)
 
 
 class Pools:

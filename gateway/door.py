@@ -1,0 +1,137 @@
+"""What all client connections of one port share: the table in force, its limits, who is connected, what was counted.
+
+`table` is swapped whole; a request keeps the one that it started with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter as Tally
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from gateway.prepared import Backend, Route
+from gateway.repeated import Templates
+from gateway.routing import Sites, Table
+from gateway.snapshot import DEFAULT_LIMITS, Limits
+
+FORGET: Final = 5.0  # seconds between two requests after which a connection lets go of what it remembers
+
+
+class Clock:
+    """Seconds as of the last tick: cheap to read, coarse enough for idleness."""
+
+    __slots__ = ("now",)
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+
+class Connection(Protocol):
+    """A client connection, as its door sees it."""
+
+    address: bytes
+    deadline: float
+
+    @property
+    def is_idle(self) -> bool: ...
+    def expired(self) -> None: ...
+    def start_over(self) -> None: ...
+    def parse_always(self) -> None: ...
+    def close_if_idle(self) -> None: ...
+
+
+class Splice(Protocol):
+    """Joins two connections for good."""
+
+    def __call__(self, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None: ...
+
+
+class Door:
+    """See the module."""
+
+    def __init__(
+        self,
+        port: int,
+        clock: Clock,
+        backends: Callable[[str], Backend],
+        *,
+        scheme: bytes,
+        splice: Splice,
+        ended: Callable[[], None],
+    ) -> None:
+        self.port = port
+        self.scheme = scheme
+        self.backends = backends
+        self.splice = splice
+        self.ended = ended  # called when a connection or tunnel has ended
+        self.clock = clock
+        # What is in force.
+        self.table: Table[Route] = Table({}, {})
+        self.sites: Sites[Route] = Sites()
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self.limit(DEFAULT_LIMITS)
+        self._addresses: Tally[bytes] = Tally()  # of connections, where an address may have only so many
+        # Counts.
+        self.tunnels = 0
+        self.unmatched = 0  # requests that no rule took: 404
+        self.refused = 0  # requests that were not HTTP enough, or over a limit: 4xx and 5xx of our own
+        self.turned_away = 0  # connections over a limit
+
+    def limit(self, limits: Limits) -> None:
+        """Put limits in force; requests under way keep what they have passed."""
+        self.limits = limits
+        self.most_requests = limits.requests_per_connection or sys.maxsize
+        self.templates = Templates(self.scheme, limits.head_bytes + 4)
+        for connection in self.connections:
+            connection.start_over()
+        self._look_at_clock()
+
+    def _look_at_clock(self) -> None:
+        """Work out once a tick what every request would."""
+        self.idle_until = self.clock.now + self.limits.idle_seconds
+        self.stalled_at = self.clock.now + self.limits.stall_seconds
+
+    def tick(self) -> None:
+        """Close what has waited too long."""
+        self._look_at_clock()
+        now = self.clock.now
+        resting = self.idle_until - FORGET
+        for connection in list(self.connections):
+            if connection.deadline < now:
+                connection.expired()
+            elif connection.deadline < resting and connection.is_idle:
+                connection.start_over()
+
+    def admit(self, connection: Connection) -> bool:
+        """Count a connection in, unless it is one too many."""
+        limits = self.limits
+        if limits.connections and len(self.connections) >= limits.connections:
+            self.turned_away += 1
+            return False
+        most = limits.connections_per_address
+        if most:
+            if self._addresses[connection.address] >= most:
+                self.turned_away += 1
+                return False
+            self._addresses[connection.address] += 1
+        self.connections.add(connection)
+        return True
+
+    def leave(self, connection: Connection) -> None:
+        """Count a connection out."""
+        if connection in self.connections:
+            self.connections.remove(connection)
+            if self._addresses:
+                self._addresses[connection.address] -= 1
+                if self._addresses[connection.address] <= 0:
+                    del self._addresses[connection.address]
+
+    def drain(self) -> None:
+        """From now on every answer closes its connection, and so is written in full."""
+        self.draining = True
+        self.templates.forget()
+        for connection in self.connections:
+            connection.parse_always()

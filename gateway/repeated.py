@@ -1,0 +1,179 @@
+"""A client's repeated head, together with where it leads: what a shortcut reads in place of parsing.
+
+A template is valid for any table: it looks up anew what a swap may have changed, and nothing else. Request lines
+are remembered by the site (one Host of one table) where only they decide; where conditions look at header fields,
+the template remembers for itself, with the values of the holes that they look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.filters.headers import Edit
+from gateway.forwarding import request_fields
+from gateway.http1 import EXPECT, HOST, NO_LENGTH, Field, Request, is_host, parse_line, parse_request, request_start
+from gateway.prepared import Route, Target
+from gateway.routing import Plan, Site, Table
+from gateway.snapshot import Limits
+from gateway.templates import ADDRESS, Composition, Shape, composition, holes_of, mark, pieces, with_marks
+
+LESSONS: Final = 32  # heads from which a connection learns; one that is different every time is parsed in full
+DECIDED: Final = 1024  # request lines that a template remembers for itself
+COMPOSED: Final = 64  # ways to compose (one for each set of request filters) that it remembers
+KEPT: Final = 256  # templates shared between connections
+
+_FIRST = b"GET / HTTP/1.1"
+
+
+class Template(Shape):
+    """See the module. Shared by all connections of a port that send this head."""
+
+    __slots__ = ("_decided", "_holes", "_host", "_host_hole", "_keyed", "_names", "_scheme", "_site", "composed", "cut", "plans", "table")
+
+    def __init__(self, cut: Sequence[bytes], holes: Sequence[int], request: Request, scheme: bytes, longest: int) -> None:
+        super().__init__(cut, longest)
+        self.cut = tuple(cut)
+        self._holes = tuple(holes)
+        self._names = tuple(request.fields[index].name for index in holes)
+        self._host_hole = next((n for n, index in enumerate(holes) if request.fields[index].kind == HOST), -1)
+        self._host = request.host
+        self._scheme = scheme
+        self.composed: dict[Edit | None, Composition] = {}
+        # What holds for one table.
+        self.table: Table[Route] | None = None
+        self.plans: dict[bytes, Plan[Route]] = {}  # by request line, where it alone decides
+        self._site: Site[Route] | None = None
+        self._decided: dict[bytes, Plan[Route]] = {}
+        self._keyed: tuple[int, ...] = ()  # holes that conditions look at
+
+    def model(self) -> list[Field]:
+        """The fields, with marks in the holes."""
+        return self._marked().fields
+
+    def _marked(self) -> Request:
+        return parse_request(_FIRST + with_marks(self.cut)[:-4])
+
+    @property
+    def holes(self) -> tuple[int, ...]:
+        """Which fields have holes."""
+        return self._holes
+
+    def renew(self, table: Table[Route]) -> None:
+        """Forget what another table has changed."""
+        self.table = table
+        if self._host_hole >= 0:
+            return
+        site = table.site(self._host)
+        if site is self._site:
+            return
+        self._site = site
+        self._decided = {}
+        self._keyed = tuple(number for number, name in enumerate(self._names) if name in site.headers)
+        if not site.headers:
+            self.plans = site.plans
+        elif not self._keyed:
+            self.plans = self._decided
+        else:
+            self.plans = {}  # stays empty: `plan` looks at the holes
+
+    def plan(self, data: bytes, end: int, varying: bytes, limits: Limits) -> Plan[Route] | None:
+        """Where a request leads whose line is not in `plans`; None where only the full way can tell."""
+        line = data[:end]
+        if self._host_hole >= 0:
+            return self._plan_for_host(line, self.values(varying)[self._host_hole], limits)
+        site = self._site
+        assert site is not None
+        if not site.headers:
+            return site.plan(line, limits)
+        key = line
+        if self._keyed:
+            values = self.values(varying)
+            key = b"\0".join([line, *(values[number] for number in self._keyed)])
+            known = self._decided.get(key)
+            if known is not None:
+                return known
+        if parse_line(line, self._host, limits) is None:
+            return None
+        request = parse_request(data[:-4], limits)
+        entry = site.find(request)
+        if entry is None:
+            return None
+        if len(self._decided) >= DECIDED:
+            self._decided.clear()
+        plan = self._decided[key] = Plan(entry, request)
+        return plan
+
+    def _plan_for_host(self, line: bytes, host: bytes, limits: Limits) -> Plan[Route] | None:
+        table = self.table
+        assert table is not None
+        site = table.sites.get(host)
+        if site is None:
+            if not is_host(host):
+                return None
+            site = table.site(host)
+        if site.headers:
+            return None
+        return site.plans.get(line) or site.plan(line, limits)
+
+    def compose(self, edit: Edit | None) -> Composition:
+        """How this head is passed on, by a rule with this edit of the request's fields; kept in `composed`."""
+        if len(self.composed) >= COMPOSED:
+            self.composed.clear()
+        block = request_fields(self._marked(), mark(ADDRESS), self._scheme, edit, upgrading=False)
+        found = self.composed[edit] = composition(self, block)
+        return found
+
+
+def rewritten(plan: Plan[Route], target: Target, line: bytes, limits: Limits) -> bytes:
+    """The first two lines of what goes to a backend, where the target rewrites host or path."""
+    assert target.rewrite is not None
+    start = plan.starts.get(target.rewrite)
+    if start is None:
+        request = parse_line(line, plan.host, limits)
+        assert request is not None
+        new_host, uri = target.rewrite(request, plan.entry.prefix)
+        start = plan.starts[target.rewrite] = request_start(request.method, uri, new_host)
+    return start
+
+
+class Templates:
+    """All templates of one port, so that clients that send alike share them."""
+
+    __slots__ = ("_known", "_longest", "_scheme", "latest")
+
+    def __init__(self, scheme: bytes, longest: int) -> None:
+        self._scheme = scheme
+        self._longest = longest  # bytes of a head, with the empty line at its end
+        self._known: dict[tuple[bytes, ...], Template] = {}
+        self.latest: Template | None = None  # what a new connection tries first
+
+    def learn(self, model: Sequence[Field], known: Sequence[int], request: Request) -> Template | None:
+        """A template from two heads of one client (or from a template and a head); None where they have too little in common."""
+        holes = holes_of(model, request.fields, request.options, known)
+        cut = pieces(request.fields, holes) if holes else None
+        if holes is None or cut is None:
+            return None
+        template = self._known.get(tuple(cut))
+        if template is None:
+            if len(self._known) >= KEPT:
+                self._known.clear()
+            template = self._known[tuple(cut)] = Template(cut, holes, request, self._scheme, self._longest)
+        self.latest = template
+        return template
+
+    def forget(self) -> None:
+        """From now on every head is parsed."""
+        self._known.clear()
+        self.latest = None
+
+
+def is_plain(request: Request) -> bool:
+    """Whether a head may become a template: no body, nothing about the connection that must be acted upon."""
+    return (
+        request.length == NO_LENGTH
+        and request.keep_alive
+        and not request.http10
+        and not request.upgrade
+        and all(field.kind != EXPECT for field in request.special)
+    )

@@ -1,0 +1,136 @@
+"""The short way through: a request that repeats one before it, sent on without being parsed.
+
+A client connection tries it first. When the data is exactly one head that a template accepts, and its request line
+leads to a rule that only forwards, the head is composed from prepared pieces and written to a kept connection; the
+answer, when it comes whole and its head is known too, is written back. No exchange is made, nothing is allocated
+but the bytes. Whatever is not so plain, at whatever moment, is handed to a full exchange (`in_full`), which then
+knows as much as if it had begun the request itself.
+
+Measured with `python -m bench.inprocess`: a request costs 1.5 µs of Python this way and 9 µs in full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+
+from gateway.copies import Copy
+from gateway.door import Door
+from gateway.exchange import Exchange
+from gateway.http1 import parse_request
+from gateway.peers import Peer
+from gateway.prepared import Answers, Route, Target
+from gateway.repeated import Template, rewritten
+from gateway.routing import Plan
+
+
+class Shortcut(asyncio.Protocol):
+    """The part of a client connection that takes the short way. `receive` is the full way, in the class that inherits."""
+
+    __slots__ = (
+        "_data", "_door", "_exchange", "_plan", "_ready", "_since", "_target", "_template", "address", "answers",
+        "deadline", "peer", "write",
+    )  # fmt: skip
+    # As the user of a backend connection: there is no body, and it is all sent.
+    head_only = False
+    request_done = True
+    wants_payload = False
+    abandoned = False
+
+    def __init__(self, door: Door) -> None:
+        # Connection.
+        self._door = door
+        self.write: Callable[[bytes], None]
+        self.address = b""
+        self.deadline = door.idle_until
+        self._ready = True  # between two requests, with nothing that waits
+        self._template: Template | None = door.templates.latest
+        # Request, on the full way.
+        self._exchange: Exchange | None = None
+        # Request, on the short way.
+        self.peer: Peer | None = None
+        self.answers: Answers | None = None
+        self._data = b""
+        self._plan: Plan[Route]
+        self._target: Target
+        self._since = 0.0
+
+    def receive(self, data: bytes) -> None:
+        """The full way."""
+        raise NotImplementedError
+
+    def data_received(self, data: bytes) -> None:
+        template = self._template
+        if template is not None and self._ready:
+            end = data.find(b"\r\n")
+            varying = template.read(data, end)
+            if varying is not None:
+                door = self._door
+                if template.table is not door.table:
+                    template.renew(door.table)
+                plan = template.plans.get(data[:end]) or template.plan(data, end, varying, door.limits)
+                if plan is not None:
+                    self._ready = False
+                    self._data = data
+                    self._plan = plan
+                    self._since = monotonic()
+                    self.deadline = door.stalled_at
+                    target = self._target = next(plan.route.turns)
+                    edit = target.edit_request
+                    composed = template.composed.get(edit) or template.compose(edit)
+                    if target.is_plain and composed.is_whole:
+                        # As in Composition.fill, which a call would make dearer.
+                        head = b"".join((plan.start, composed.before, varying, composed.after, self.address, composed.end))
+                    elif target.is_direct:
+                        head = composed.fill(self._start(data[:end]), varying, self.address)
+                        self._mirror(head)
+                    else:
+                        self.in_full().proceed()
+                        return
+                    endpoint = next(target.ring.turns, None)
+                    if endpoint is None or not endpoint.idle:
+                        self.in_full().send(endpoint)
+                        return
+                    peer = self.peer = endpoint.idle.pop()
+                    peer.user = self
+                    self.answers = target.answers
+                    write = peer.write  # a slot called as a method cannot be specialised by CPython 3.11
+                    write(head)
+                    return
+        self.receive(data)
+
+    def answered(self, data: bytes, hundreds: int) -> None:
+        """A whole response in one piece, its head known from before."""
+        self._ready = True
+        self.peer = None
+        self.deadline = self._door.idle_until
+        write = self.write
+        write(data)
+        # As in Counter.count, which a call would make dearer.
+        counter = self._target.counter
+        took = monotonic() - self._since
+        counter.responses[(hundreds << 5) + int(took * 2000).bit_length()] += 1
+        counter.seconds += took
+
+    def in_full(self) -> Exchange:
+        """Hand the request under way to an exchange, which can do everything."""
+        exchange = self._exchange
+        if exchange is None:
+            request = parse_request(self._data[:-4], self._door.limits)
+            exchange = self._exchange = Exchange(self, request, self._plan.entry, self._door.backends)
+            exchange.take_over(self._target, self.peer, self._since)
+            self.peer = None
+        return exchange
+
+    def _start(self, line: bytes) -> bytes:
+        """The first two lines that go to the backend, rewritten where the target says so."""
+        plan, target = self._plan, self._target
+        return plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
+
+    def _mirror(self, head: bytes) -> None:
+        for due, to in self._target.mirrors:
+            if due():
+                copy = Copy(self._door.backends(to), head)
+                copy.start()
+                copy.end()

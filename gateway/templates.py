@@ -1,0 +1,276 @@
+"""Heads that repeat but for a few values, recognised without being parsed again.
+
+A client that keeps a connection sends almost the same head again and again, and so does a backend. A template is
+such a head with holes where its values change. The law: a template accepts only what the strict parse accepts, and
+means by it exactly what the strict parse would have read. What is between the holes is compared byte for byte with
+a head that was parsed; a hole takes legal characters of a field value only, so no line can begin or end inside it;
+and which fields may have holes leaves framing, connection options and upgrades outside.
+
+What goes on is never assembled by other rules than those of the full way: the very functions that write a head run
+once on the template, with a mark in each hole, and their result is cut at the marks. Marks are drawn at random
+when the process starts and never leave it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gateway.http1 import CODING, CONNECTION, EXPECT, HOST, LENGTH, UPGRADE, Field, Response
+
+MOST_HOLES: Final = 12
+# A varying value of one of these changes what the head means to a proxy.
+FIXED: Final = frozenset((LENGTH, CODING, CONNECTION, UPGRADE, EXPECT))
+
+_LEGAL: Final = bytes([9, *range(32, 127), *range(128, 256)])  # of a field value (RFC 9110 §5.5)
+_SECRET: Final = secrets.token_hex(12)
+_MARK: Final = re.compile(f"hole-{_SECRET}-([0-9]+)-".encode())
+
+
+def mark(number: int) -> bytes:
+    """What stands in a hole while a head is composed: legal in any value, and in a Host."""
+    return f"hole-{_SECRET}-{number}-".encode()
+
+
+# In a hole for Content-Length: 18 digits, as its value must be a number to be read at all.
+_LENGTH_MARK: Final = str(10**17 + secrets.randbelow(9 * 10**17)).encode()
+
+ADDRESS: Final = MOST_HOLES  # the number of the mark for the client's address
+
+
+def is_legal(value: bytes) -> bool:
+    """Whether a hole may take this: legal characters, at least one, no white space at the ends."""
+    return bool(value) and not value.translate(None, _LEGAL) and value[0] not in b" \t" and value[-1] not in b" \t"
+
+
+def differing(old: Sequence[Field], new: Sequence[Field]) -> list[int] | None:
+    """Where two heads differ, if they have the same fields in the same order and only values differ; else None."""
+    if len(old) != len(new):
+        return None
+    found = []
+    for index, (one, other) in enumerate(zip(old, new, strict=True)):
+        if one.line != other.line:
+            if one.line.partition(b":")[0] != other.line.partition(b":")[0]:
+                return None
+            found.append(index)
+    return found
+
+
+def pieces(fields: Sequence[Field], holes: Sequence[int], first: bytes = b"") -> list[bytes] | None:
+    """What stands before, between and behind the holes, from a first line on; None where a hole is empty."""
+    cut = []
+    text = first
+    for index, field in enumerate(fields):
+        text += b"\r\n"
+        if index not in holes:
+            text += field.line
+            continue
+        if not field.value:
+            return None
+        line = field.line
+        start = len(line) - len(line.partition(b":")[2].lstrip(b" \t"))
+        cut.append(text + line[:start])
+        text = line[start + len(field.value) :]
+    return [*cut, text + b"\r\n\r\n"]
+
+
+def with_marks(cut: Sequence[bytes]) -> bytes:
+    """The template as a head, with a mark in each hole."""
+    text = cut[0]
+    for number, piece in enumerate(cut[1:]):
+        text += mark(number) + piece
+    return text
+
+
+class Shape:
+    """A whole request head's fields: fixed text with holes in it."""
+
+    __slots__ = ("_between", "_cut", "_first", "_last", "_longest", "_skip")
+
+    def __init__(self, cut: Sequence[bytes], longest: int) -> None:
+        self._longest = longest
+        self._first, *between, self._last = cut
+        self._between = tuple(between)
+        self._skip = len(self._first)
+        self._cut = -len(self._last)
+
+    def read(self, data: bytes, at: int) -> bytes | None:
+        """From the first hole's value to the last one's, where `data` from `at` on is such a head and nothing else."""
+        # Data longer than `longest` does not end where it is looked at; were it to seem so by chance, the rest of it,
+        # line ends and all, would be in a hole.
+        if not (data.startswith(self._first, at) and data.endswith(self._last, 0, self._longest)):
+            return None
+        varying = data[at + self._skip : self._cut]
+        if varying.isalnum():
+            return None if self._between else varying
+        if self._between:
+            return varying if self._has_legal_holes(varying) else None
+        return varying if is_legal(varying) else None
+
+    def values(self, varying: bytes) -> list[bytes]:
+        """The value in each hole, of what `read` returned."""
+        found = []
+        at = 0
+        for piece in self._between:
+            end = varying.index(piece, at)
+            found.append(varying[at:end])
+            at = end + len(piece)
+        return [*found, varying[at:]]
+
+    def _has_legal_holes(self, varying: bytes) -> bool:
+        at = 0
+        for piece in self._between:
+            end = varying.find(piece, at)
+            if end < 0:
+                return False
+            value = varying[at:end]
+            if not (value.isalnum() or is_legal(value)):
+                return False
+            at = end + len(piece)
+        value = varying[at:]
+        return value.isalnum() or is_legal(value)
+
+    def passes_whole(self, holes: Sequence[int], constants: Sequence[bytes]) -> bool:
+        """Whether a composed head has all holes in their order, with the same text between them."""
+        return list(holes) == list(range(len(holes))) and tuple(constants[1:-1]) == self._between
+
+
+class Composition:
+    """What goes on for a template, where everything between the first hole and the last passes as it came."""
+
+    __slots__ = ("after", "before", "end", "is_whole")
+
+    def __init__(self, before: bytes, after: bytes, end: bytes, *, is_whole: bool = True) -> None:
+        self.before, self.after, self.end = before, after, end
+        self.is_whole = is_whole  # `fill` joins its three pieces and nothing else
+
+    def fill(self, start: bytes, varying: bytes, address: bytes) -> bytes:
+        """The head, from its first two lines, what the holes hold, and the client's address."""
+        return b"".join((start, self.before, varying, self.after, address, self.end))
+
+
+class Woven(Composition):
+    """What goes on for a template whose holes are rearranged, joined with other values, or left out."""
+
+    __slots__ = ("_constants", "_holes", "_shape")
+
+    def __init__(self, shape: Shape, constants: Sequence[bytes], holes: Sequence[int]) -> None:
+        super().__init__(b"", b"", b"", is_whole=False)
+        self._shape = shape
+        self._constants = tuple(constants)
+        self._holes = tuple(holes)
+
+    def fill(self, start: bytes, varying: bytes, address: bytes) -> bytes:
+        values = self._shape.values(varying)
+        parts = [start, self._constants[0]]
+        for hole, constant in zip(self._holes, self._constants[1:], strict=True):
+            parts.append(address if hole == ADDRESS else values[hole])
+            parts.append(constant)
+        return b"".join(parts)
+
+
+def composition(shape: Shape, block: bytes) -> Composition:
+    """Cut a composed block of fields at its marks."""
+    parts = _MARK.split(block)
+    constants, holes = parts[::2], [int(number) for number in parts[1::2]]
+    if holes and holes[-1] == ADDRESS and shape.passes_whole(holes[:-1], constants[:-1]) and len(holes) > 1:
+        return Composition(constants[0], constants[-2], constants[-1])
+    return Woven(shape, constants, holes)
+
+
+class ResponseShape:
+    """A response's head with holes; the body follows it. `status` and what frames the body are known."""
+
+    __slots__ = ("_cut", "_first", "_rest", "_skip", "length", "length_hole", "status")
+
+    def __init__(self, cut: Sequence[bytes], status: int, length: int, length_hole: int) -> None:
+        self._first = cut[0]
+        self._skip = len(cut[0])
+        self._rest = tuple(cut[1:])
+        self.status = status
+        self.length = length
+        self.length_hole = length_hole  # which hole holds Content-Length, or -1
+        self._cut = tuple(cut)
+
+    def model(self) -> bytes:
+        """The head, with marks in the holes."""
+        head = with_marks(self._cut)[:-4]
+        return head if self.length_hole < 0 else head.replace(mark(self.length_hole), _LENGTH_MARK)
+
+    def read(self, data: bytes) -> tuple[list[bytes], int, int] | None:
+        """(the values in the holes, where the head ends, the body's length), where `data` begins with such a head."""
+        if not data.startswith(self._first):
+            return None
+        at = self._skip
+        values = []
+        for piece in self._rest:
+            end = data.find(piece, at)
+            if end < 0:
+                return None
+            value = data[at:end]
+            if not (value.isalnum() or is_legal(value)):
+                return None
+            values.append(value)
+            at = end + len(piece)
+        if self.length_hole < 0:
+            return values, at, self.length
+        value = values[self.length_hole]
+        if not value.isdigit() or len(value) > 18:
+            return None
+        return values, at, int(value)
+
+
+def weave(shape: ResponseShape, block: bytes) -> Callable[[Sequence[bytes]], bytes]:
+    """A function of the holes' values that gives a composed head, cut at its marks once."""
+    if shape.length_hole >= 0:
+        block = block.replace(_LENGTH_MARK, mark(shape.length_hole))
+    parts = _MARK.split(block)
+    constants, holes = parts[::2], [int(number) for number in parts[1::2]]
+    template: list[bytes] = [b""] * (len(constants) + len(holes))
+    template[::2] = constants
+
+    def fill(values: Sequence[bytes]) -> bytes:
+        filled = template.copy()
+        filled[1::2] = [values[hole] for hole in holes]
+        return b"".join(filled)
+
+    return fill
+
+
+def response_shape(old: Sequence[Field], response: Response) -> ResponseShape | None:
+    """A shape from the fields of one response and a whole other one; None where only the full way will do."""
+    holes = differing(old, response.fields)
+    if not holes or len(holes) > MOST_HOLES or response.http10 or response.status < 200 or response.status in (204, 304):
+        return None
+    length_hole = -1
+    for number, index in enumerate(holes):
+        field = response.fields[index]
+        if field.kind == LENGTH:
+            length_hole = number
+        elif field.kind in FIXED or field.name in response.options:
+            return None
+    first = b"HTTP/1.1 %d" % response.status + (b" " + response.reason if response.reason else b"")
+    cut = pieces(response.fields, holes, first)
+    return ResponseShape(cut, response.status, response.length, length_hole) if cut is not None else None
+
+
+def _may_vary(field: Field, options: frozenset[bytes]) -> bool:
+    return field.kind not in FIXED and field.name not in options
+
+
+def holes_of(
+    old: Sequence[Field], new: Sequence[Field], options: frozenset[bytes], known: Sequence[int] = ()
+) -> list[int] | None:
+    """Which fields of a request may become holes, from two heads of one client; None where no template fits."""
+    found = differing(old, new)
+    if found is None:
+        return None
+    holes = sorted({*found, *known})
+    if len(holes) > MOST_HOLES or not all(_may_vary(new[index], options) for index in holes):
+        return None
+    if not holes:
+        # Nothing varies, or nothing yet: the first plain value stands in, as a template has at least one hole.
+        holes = [index for index, field in enumerate(new) if field.value and field.kind != HOST and _may_vary(field, options)][:1]
+    return holes or None
