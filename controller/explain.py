@@ -100,9 +100,9 @@ def explain(parts: Iterable[Part], asked: Asked) -> Explanation:
 def _request(asked: Asked) -> tuple[Request, int]:
     url = urlsplit(asked.url if "//" in asked.url else f"http://{asked.url}")
     port = url.port or (443 if url.scheme == "https" else 80)
-    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     fields = [Field(0, name.lower().encode(), value.encode(), f"{name}: {value}".encode()) for name, value in asked.headers]
-    request = Request(asked.method.encode(), target.encode(), False, fields)
+    query = url.query.encode() if url.query else None
+    request = Request(asked.method.encode(), (url.path or "/").encode(), query, False, fields)
     host = next((value for name, value in asked.headers if name.lower() == "host"), url.hostname or "")
     request.host = host.encode()
     return request, port

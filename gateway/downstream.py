@@ -104,6 +104,15 @@ class Downstream(Shortcut):
             else:
                 self._ready = True
 
+    def in_full(self) -> Exchange:
+        exchange = self._exchange
+        if exchange is None:
+            request = parse_request(self._data[:-4], self._door.limits)
+            exchange = self._exchange = Exchange(self, request, self._plan.entry, self._door.backends)
+            exchange.take_over(self._target, self.peer, self._since)
+            self.peer = None
+        return exchange
+
     def _current(self) -> Exchange | None:
         """The exchange under way, also of a request that took the short way."""
         return self.in_full() if self.peer is not None else self._exchange

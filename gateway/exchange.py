@@ -30,9 +30,9 @@ class Exchange:
     """See the module. Methods are grouped by who calls them: the client, the backend, time."""
 
     __slots__ = (
+        "_answers",
         "_attempt",
         "_backends",
-        "_answers",
         "_body",
         "_closing",
         "_copies",

@@ -20,6 +20,7 @@ from gateway.templates import ResponseShape, weave
 HEADS: Final = 1024  # response heads remembered
 LONG_HEAD: Final = 4096  # bytes of a response head that is too long to remember
 
+
 class Backend:
     """A named set of endpoints that changes in place: endpoints come and go without touching a route."""
 
@@ -94,8 +95,8 @@ class Target:
     """A prepared target: everything that the request path needs, looked up once."""
 
     __slots__ = (
-        "answers", "backend", "counter", "edit_request", "edit_response", "fault", "is_direct", "is_plain", "location", "mirrors",
-        "reason", "redirect_status", "rewrite", "ring",
+        "answers", "backend", "counter", "edit_request", "edit_response", "fault", "is_direct", "is_plain", "location",
+        "mirrors", "reason", "redirect_status", "rewrite", "ring",
     )  # fmt: skip
 
     def __init__(self, filters: tuple[Filter, ...], backend: Backend | None, counter: Counter) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.filters.headers import Edit
 from gateway.forwarding import request_fields
-from gateway.http1 import EXPECT, HOST, NO_LENGTH, Field, Request, is_host, parse_line, parse_request, request_start
+from gateway.http1 import HOST, NO_LENGTH, Field, Request, is_host, parse_line, parse_request, request_start
 from gateway.prepared import Route, Target
 from gateway.routing import Plan, Site, Table
 from gateway.snapshot import Limits
@@ -29,7 +29,10 @@ _FIRST = b"GET / HTTP/1.1"
 class Template(Shape):
     """See the module. Shared by all connections of a port that send this head."""
 
-    __slots__ = ("_decided", "_holes", "_host", "_host_hole", "_keyed", "_names", "_scheme", "_site", "composed", "cut", "plans", "table")
+    __slots__ = (
+        "_decided", "_holes", "_host", "_host_hole", "_keyed", "_names", "_scheme", "_site", "composed", "cut", "plans",
+        "table",
+    )  # fmt: skip
 
     def __init__(self, cut: Sequence[bytes], holes: Sequence[int], request: Request, scheme: bytes, longest: int) -> None:
         super().__init__(cut, longest)
@@ -149,8 +152,8 @@ class Templates:
         self.latest: Template | None = None  # what a new connection tries first
 
     def learn(self, model: Sequence[Field], known: Sequence[int], request: Request) -> Template | None:
-        """A template from two heads of one client (or from a template and a head); None where they have too little in common."""
-        holes = holes_of(model, request.fields, request.options, known)
+        """A template from two heads of one client, or from a template and a head; None where they differ in too much."""
+        holes = holes_of(model, request.fields, known)
         cut = pieces(request.fields, holes) if holes else None
         if holes is None or cut is None:
             return None
@@ -170,10 +173,4 @@ class Templates:
 
 def is_plain(request: Request) -> bool:
     """Whether a head may become a template: no body, nothing about the connection that must be acted upon."""
-    return (
-        request.length == NO_LENGTH
-        and request.keep_alive
-        and not request.http10
-        and not request.upgrade
-        and all(field.kind != EXPECT for field in request.special)
-    )
+    return request.length == NO_LENGTH and request.keep_alive and not request.http10 and not request.upgrade

@@ -18,7 +18,6 @@ from time import monotonic
 from gateway.copies import Copy
 from gateway.door import Door
 from gateway.exchange import Exchange
-from gateway.http1 import parse_request
 from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.repeated import Template, rewritten
@@ -26,7 +25,7 @@ from gateway.routing import Plan
 
 
 class Shortcut(asyncio.Protocol):
-    """The part of a client connection that takes the short way. `receive` is the full way, in the class that inherits."""
+    """The part of a client connection that takes the short way; who inherits it knows the full one."""
 
     __slots__ = (
         "_data", "_door", "_exchange", "_plan", "_ready", "_since", "_target", "_template", "address", "answers",
@@ -57,7 +56,11 @@ class Shortcut(asyncio.Protocol):
         self._since = 0.0
 
     def receive(self, data: bytes) -> None:
-        """The full way."""
+        """The full way: parse what has come."""
+        raise NotImplementedError
+
+    def in_full(self) -> Exchange:
+        """Hand the request under way to an exchange, which can do everything."""
         raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
@@ -112,16 +115,6 @@ class Shortcut(asyncio.Protocol):
         took = monotonic() - self._since
         counter.responses[(hundreds << 5) + int(took * 2000).bit_length()] += 1
         counter.seconds += took
-
-    def in_full(self) -> Exchange:
-        """Hand the request under way to an exchange, which can do everything."""
-        exchange = self._exchange
-        if exchange is None:
-            request = parse_request(self._data[:-4], self._door.limits)
-            exchange = self._exchange = Exchange(self, request, self._plan.entry, self._door.backends)
-            exchange.take_over(self._target, self.peer, self._since)
-            self.peer = None
-        return exchange
 
     def _start(self, line: bytes) -> bytes:
         """The first two lines that go to the backend, rewritten where the target says so."""

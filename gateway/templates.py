@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gateway.http1 import CODING, CONNECTION, EXPECT, HOST, LENGTH, UPGRADE, Field, Response
+from gateway.http1 import CODING, CONNECTION, EXPECT, LENGTH, UPGRADE, Field, Response
 
 MOST_HOLES: Final = 12
 # A varying value of one of these changes what the head means to a proxy.
@@ -256,21 +256,15 @@ def response_shape(old: Sequence[Field], response: Response) -> ResponseShape | 
     return ResponseShape(cut, response.status, response.length, length_hole) if cut is not None else None
 
 
-def _may_vary(field: Field, options: frozenset[bytes]) -> bool:
-    return field.kind not in FIXED and field.name not in options
-
-
-def holes_of(
-    old: Sequence[Field], new: Sequence[Field], options: frozenset[bytes], known: Sequence[int] = ()
-) -> list[int] | None:
+def holes_of(old: Sequence[Field], new: Sequence[Field], known: Sequence[int] = ()) -> list[int] | None:
     """Which fields of a request may become holes, from two heads of one client; None where no template fits."""
     found = differing(old, new)
     if found is None:
         return None
     holes = sorted({*found, *known})
-    if len(holes) > MOST_HOLES or not all(_may_vary(new[index], options) for index in holes):
+    if len(holes) > MOST_HOLES or any(new[index].kind in FIXED for index in holes):
         return None
     if not holes:
         # Nothing varies, or nothing yet: the first plain value stands in, as a template has at least one hole.
-        holes = [index for index, field in enumerate(new) if field.value and field.kind != HOST and _may_vary(field, options)][:1]
+        holes = [index for index, field in enumerate(new) if field.value and not field.kind][:1]
     return holes or None

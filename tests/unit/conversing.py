@@ -1,0 +1,115 @@
+"""Both halves of the proxy on wires that only remember: what goes to the backend, what comes back, who hung up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.door import Clock, Door
+from gateway.downstream import Downstream
+from gateway.prepared import Backend, Counter, Route
+from gateway.routing import Entry, HostKey, HostRules, Table
+from gateway.snapshot import Rule
+from gateway.upstream import Pool, Upstream
+
+
+class Wire:
+    """A transport that remembers."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.closed = ""
+
+    def write(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def get_extra_info(self, _: str) -> tuple[str, int]:
+        return "10.1.2.3", 1
+
+    def is_closing(self) -> bool:
+        return bool(self.closed)
+
+    def close(self) -> None:
+        self.closed = self.closed or "closed"
+
+    def abort(self) -> None:
+        self.closed = self.closed or "aborted"
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.closed = self.closed or "half"
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+class Side:
+    """One proxy: a door with these rules, one client, backends that always have a kept connection."""
+
+    def __init__(self, rules: list[Rule], *, shortcuts: bool = True) -> None:
+        self.shortcuts = shortcuts
+        self.clock = Clock(100.0)
+        self.backends: dict[str, Backend] = {}
+        self.pools: dict[str, Pool] = {}
+        self.door = Door(80, self.clock, self.backend, scheme=b"http", splice=_no_splice, ended=lambda: None)
+        self.route(rules)
+
+    def route(self, rules: list[Rule]) -> None:
+        hosts: dict[HostKey, list[Entry[Any]]] = {}
+        for rule in rules:
+            route = Route(rule, self.backend, lambda *_: Counter(), 0.0)
+            for at in rule.at:
+                hosts.setdefault((at.listener, at.hostname), []).extend(Entry(m, rule.order, route) for m in rule.matches)
+        self.door.table = Table({"": "l"}, {key: HostRules(entries) for key, entries in hosts.items()}, self.door.sites)
+
+    def backend(self, name: str) -> Backend:
+        if name not in self.backends:
+            pool = self.pools[name] = Pool(name, 80, self.clock)
+            backend = self.backends[name] = Backend(name)
+            backend.ring.set([pool])
+        self.refill(name)
+        return self.backends[name]
+
+    def refill(self, name: str) -> None:
+        pool = self.pools[name]
+        if not pool.idle:
+            upstream = Upstream(pool)
+            upstream.connection_made(Wire())  # type: ignore[arg-type]
+            pool.idle.append(upstream)
+
+    def connect(self) -> tuple[Downstream, Wire]:
+        wire = Wire()
+        client = Downstream(self.door)
+        client.connection_made(wire)  # type: ignore[arg-type]
+        if not self.shortcuts:
+            client.parse_always()
+        return client, wire
+
+    def ask(self, client: Downstream, wire: Wire, request: bytes, reply: bytes) -> tuple[Any, ...]:
+        """Everything that anybody can see of one request and its answer, and whether it took the short way."""
+        for name in self.pools:
+            self.refill(name)
+        wires = {name: pool.idle[-1]._transport for name, pool in self.pools.items()}
+        before = {name: len(one.sent) for name, one in wires.items()}
+        wire.sent.clear()
+        client.data_received(request)
+        if isinstance(client._body, int) and 0 < client._body < 100 and client._exchange is not None:
+            client.data_received(b"x" * client._body)
+        peer = client.peer or (client._exchange.peer if client._exchange else None)
+        short = client.peer is not None
+        seen = {name: b"".join(one.sent[before[name] :]) for name, one in wires.items()}
+        if not self.shortcuts and client._exchange is not None:
+            client._exchange.read_in_full()
+        if peer is not None:
+            peer.data_received(reply)
+        kept = {name: len(pool.idle) for name, pool in self.pools.items()}
+        waiting = client._buffer, client._body if isinstance(client._body, int) else "chunks"
+        return short, (seen, b"".join(wire.sent), wire.closed, kept, waiting, self.door.refused, self.door.unmatched)
+
+
+def _no_splice(one: object, other: object, done: Callable[[], None]) -> None:
+    raise AssertionError("nothing here changes protocols")

@@ -1,0 +1,197 @@
+"""Every shortcut equals the full strict parse: the same bytes to the backend, the same answer, the same end.
+
+Two proxies get the same bytes; one of them may not take shortcuts. Heads and responses are broken on purpose in
+all the ways that matter to a parser: what the short way accepts and the full way reads differently is a hole that
+somebody can smuggle a request through.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from conversing import Side, Wire
+
+from gateway.downstream import Downstream
+from gateway.snapshot import (
+    Attachment,
+    Match,
+    Mirror,
+    Order,
+    PathEdit,
+    PathMatch,
+    RequestHeaders,
+    ResponseHeaders,
+    Rewrite,
+    Rule,
+    Target,
+    ValueMatch,
+)
+
+
+def rule(name: str, path: str, *filters: object, host: str = "", backend: str = "plain", **match: object) -> Rule:
+    targets = (Target(3, backend), Target(1, "other"))
+    matches = (Match(PathMatch("PathPrefix", path), **match),)  # type: ignore[arg-type]
+    return Rule(name, Order(route=name), (Attachment("l", host),), matches, tuple(filters), targets)  # type: ignore[arg-type]
+
+
+RULES = [
+    rule("all", "/"),
+    rule("edited", "/edited", RequestHeaders((("X-Set", "1"), ("X-Id", "fixed")), (("Accept", "b"), ("X-T", "t")), ("dnt",))),
+    rule("answered", "/answered", ResponseHeaders((("Server", "us"),), (("X-Id", "2"), ("ETag", "w")), ("date",))),
+    rule("moved", "/moved", Rewrite("inner.example", PathEdit("ReplacePrefixMatch", "/to"))),
+    rule("mirrored", "/mirrored", Mirror("mirror", 1, 2)),
+    rule("by-method", "/m", method="DELETE", backend="deleting"),
+    rule("by-query", "/q", query=(ValueMatch("v", "2"),), backend="second"),
+    rule("canary", "/", host="headers.example", headers=(ValueMatch("x-canary", "yes"),), backend="canary"),
+    rule("rest", "/", host="headers.example"),
+    rule("exact", "/p", host="named.example", backend="named"),
+]
+FEWER = [
+    RULES[0],
+    rule("edited", "/edited", RequestHeaders(set=(("X-Other", "2"),))),
+    RULES[-1],
+    rule("rest", "/", host="headers.example"),
+]
+PATHS = [
+    "/p/{n}",
+    "/edited/{n}",
+    "/answered",
+    "/moved/x?y={n}",
+    "/mirrored",
+    "/m",
+    "/q?v={n}",
+    "/q?v=2",
+    "/p//{n}",
+    "/%7e",
+    "/../x",
+]
+HOSTS = ["a.example", "A.example:80", "headers.example", "named.example", "other.example"]
+METHODS = ["GET", "GET", "GET", "DELETE", "HEAD", "OPTIONS", "POST"]
+REPLIES = [
+    'HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: {d}\r\nContent-Length: 5\r\nConnection: keep-alive\r\nETag: "{n}"\r\n\r\nhello',
+    "HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: {d}\r\nContent-Length: {l}\r\nSet-Cookie: s={n}\r\nX-Id: {n}\r\nConnection: {c}\r\n\r\n{b}",
+    'HTTP/1.1 20{n} OK\r\nContent-Length: {l}\r\nETag: "{n}"\r\n\r\n{b}',
+    "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: {l}\r\nX-Id: {n}\r\n\r\n{b}",
+    "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Id: {n}\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+]
+FRAGMENTS = [
+    b"\r\n", b"\n", b"\r", b"\0", b":", b" ", b"\t", b"\r\n ", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"Host: x\r\n", b"\r\n\r\n", b"Connection: close\r\n", b"Connection: X-Id\r\n", b"\x7f", b"\x80", b"X-T: 1\r\n",
+    b"X-Forwarded-For: 1.1.1.1\r\n", b"\r\nContent-Length: 3", b"C: d\r\n", b"Expect: 100-continue\r\n", b"Upgrade: x\r\n",
+    b"\r\nHost: b", b"%", b"#", b"", b"x-canary: yes\r\n", b"9", b"HTTP/1.0",
+]  # fmt: skip
+
+
+VALUES = {
+    "X-Id": ["{n}", "{r:x}"],
+    "X-T": ["a b; c=d", "é", " padded ", "{r}"],
+    "Cookie": ["s={r:x}; theme=dark", "s={r:x}"],
+    "Referer": ["https://a.example/{n}", ""],
+    "X-Forwarded-For": ["10.0.0.{n}", "10.0.0.{n}, 10.0.0.1"],
+    "x-canary": ["yes", "no", "Yes", "{n}"],
+    "Authorization": ["Basic {r:x}"],
+    "Proxy-Authorization": ["Basic {r:x}"],
+    "Connection": ["keep-alive", "keep-alive", "Upgrade", "X-Id", "x-t, Cookie", "close"],
+    "Content-Length": ["0", "3", "+3", "3x", "003"],
+    "Expect": ["100-continue", "{n}"],
+    "Upgrade": ["x", "x", "x/{n}"],
+    "Transfer-Encoding": ["chunked", "gzip"],
+}
+SPECIAL = ["Connection", "Content-Length", "Expect", "Upgrade", "Transfer-Encoding"]  # a template must leave these alone
+ODD_HOSTS = ["a b", "u@a.example", "a:99999", "a.example:x", "[::1]", "a,b", "%zz", "a..b", "<a>"]
+ODD_LENGTHS = ["+5", "5x", "0x5", "05", "5 5", "1e1", "99999999999999999999", "-1", "5,5"]
+
+
+class Dialogue:
+    """The same requests and replies to both sides. One client's heads have the same fields, as they do in life."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = r = random.Random(seed)
+        self.short, self.full = Side(RULES), Side(RULES, shortcuts=False)
+        self.taken = 0
+        plain = [name for name in VALUES if name not in SPECIAL]
+        special = r.choice([[], [], [], ["Connection", "Upgrade"], r.sample(SPECIAL, k=1), r.sample(SPECIAL, k=2)])
+        self.names = r.sample(plain, k=r.randint(1, 5)) + special + ["X-Id"]
+        r.shuffle(self.names)
+        self.hosts = [r.choice(HOSTS)] if r.random() < 0.5 else HOSTS
+        self.replies = r.sample(REPLIES, k=r.choice([1, 1, 2]))
+        self.odd = r.choice([0, 0, 0.1])  # how often a value is one that must not be accepted
+
+    def request(self) -> bytes:
+        r = self.random
+        n = r.randint(1, 9)
+        host = r.choice(ODD_HOSTS if r.random() < self.odd else self.hosts)
+        head = [f"{r.choice(METHODS)} {r.choice(PATHS).format(n=n)} HTTP/1.1", f"Host: {host}", "Accept: a/b", "DNT: 1"]
+        head += [f"{name}: {r.choice(VALUES[name]).format(n=n, r=r.getrandbits(40))}" for name in self.names]
+        return "\r\n".join([*head, "Keep-Alive: 5", "", ""]).encode("latin-1")
+
+    def reply(self) -> bytes:
+        r = self.random
+        body = "x" * r.choice([5, 5, 12, 0])
+        length = r.choice(ODD_LENGTHS) if r.random() < self.odd else len(body)
+        connection = r.choice(["keep-alive", "close", "X-Id", "ETag"]) if r.random() < self.odd else "keep-alive"
+        text = r.choice(self.replies)
+        return text.format(d=f"Mon, {r.randint(1, 3)}", n=r.randint(0, 5), l=length, b=body, c=connection).encode()
+
+    def broken(self, data: bytes) -> bytes:
+        r = self.random
+        for _ in range(r.randint(1, 2)):
+            at = r.choice(
+                [
+                    r.randrange(len(data)),
+                    data.find(b"\r\n") + r.randint(0, 2),
+                    data.find(b": ", 40) + r.randint(0, 9),
+                    len(data) - 4,
+                ]
+            )
+            at = max(at, 0)
+            data = data[:at] + r.choice(FRAGMENTS) + data[at + r.choice([0, 0, 1, 2, 8]) :]
+            if not data:
+                return b"x"
+        return data
+
+    def run(self, count: int) -> None:
+        pair = self._connect()
+        for _ in range(count):
+            if self.random.random() < 0.02:  # the table is swapped while connections stand
+                rules = self.random.choice([RULES, FEWER])
+                self.short.route(rules)
+                self.full.route(rules)
+            request, reply = self.request(), self.reply()
+            kind = self.random.random()
+            if kind < 0.25:
+                request = self.broken(request)
+            elif kind < 0.4:
+                reply = self.broken(reply)
+            found = [side.ask(*one, request, reply) for side, one in zip((self.short, self.full), pair, strict=True)]
+            self.taken += found[0][0]
+            assert not found[1][0]
+            assert found[0][1] == found[1][1], f"{request!r} answered with {reply!r}"
+            settled = all(client._ready and not wire.closed for client, wire in pair)
+            if not settled:
+                pair = self._connect()
+
+    def _connect(self) -> list[tuple[Downstream, Wire]]:
+        return [self.short.connect(), self.full.connect()]
+
+
+def differential(seeds: range, each: int) -> int:
+    """How many requests took the short way, all of them equal to the full way."""
+    taken = 0
+    for seed in seeds:
+        dialogue = Dialogue(seed)
+        dialogue.run(each)
+        taken += dialogue.taken
+    return taken
+
+
+async def test_shortcuts_equal_the_full_parse() -> None:
+    taken = differential(range(80), 200)
+    assert taken > 2000, "a shortcut that is never taken proves nothing"
+
+
+@pytest.mark.slow
+async def test_shortcuts_equal_the_full_parse_at_length() -> None:
+    assert differential(range(1000, 1600), 500) > 40_000
