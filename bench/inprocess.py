@@ -63,7 +63,7 @@ def request(varying: int) -> bytes:
 
 async def measure(varying: int) -> float:
     """Nanoseconds a request."""
-    runtime = Runtime(bind="127.0.0.1", port_offset=rig.OUR_PORT - 80)
+    runtime = Runtime(bind="127.0.0.1", port_offset=rig.PORTS["fsm"] - 80)
     await runtime.apply(Change(put=rig.parts()))
     door = runtime.open[80].door
     pool = next(iter(runtime.backend("b").ring))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from gateway import routing
 from gateway.http1 import parse_request
-from gateway.routing import Entry, HostRules, Table, bare
-from gateway.snapshot import Match, Order, PathMatch, ValueMatch
+from gateway.routing import Entry, HostRules, Sites, Table, bare
+from gateway.snapshot import DEFAULT_LIMITS, Match, Order, PathMatch, ValueMatch
 
 
 def match(text: str) -> Match:
@@ -154,3 +155,26 @@ def test_expressions_take_linear_time() -> None:
 def test_expressions_that_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         HostRules([Entry(Match(PathMatch("RegularExpression", text)), Order(), "r")])
+
+
+def test_a_swap_forgets_what_it_touched_and_nothing_else() -> None:
+    sites: Sites = Sites()
+    a, b, new_b = (HostRules([Entry(match("/"), Order(), name)]) for name in ("a", "b", "new b"))
+    before = Table({"": "l"}, {("l", "a"): a, ("l", "b"): b}, sites)
+    assert ask(before, "a/") == "a"
+    assert ask(before, "b/") == "b"
+    before.site(b"a").plan(b"GET / HTTP/1.1", DEFAULT_LIMITS)
+    after = Table({"": "l"}, {("l", "a"): a, ("l", "b"): new_b}, sites)
+    assert ask(after, "b/") == "new b"
+    assert after.site(b"a") is before.site(b"a"), "with all that it remembers"
+    assert after.site(b"a").plans
+    assert ask(before, "b/") == "b", "a request keeps the table that it started with"
+
+
+def test_what_sites_remember_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "PLANS", 100)
+    found = table({"* /": "root"})
+    for host in (b"a", b"b"):
+        for number in range(300):
+            assert found.site(host).plan(b"GET /%d HTTP/1.1" % number, DEFAULT_LIMITS)
+    assert sum(len(found.site(host).plans) for host in (b"a", b"b")) <= 100
