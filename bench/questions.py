@@ -59,7 +59,8 @@ async def hard(effort: Effort) -> list[Row]:
     """Nothing repeats: Host, six fields, the response's ETag and Set-Cookie."""
     hosts = [f"h{number}.bench.example" for number in range(2000)]
     servers = "\n".join(
-        f"  server {{ listen 127.0.0.1:{PORTS['nginx']}; server_name {host}; location / {{ proxy_pass http://backend; }} }}" for host in hosts
+        f"  server {{ listen 127.0.0.1:{PORTS['nginx']}; server_name {host}; location / {{ proxy_pass http://backend; }} }}"
+        for host in hosts
     )
     rules = [rig.rule(f"default/{host}/0", host) for host in hosts]
     with Rig() as r:
@@ -92,7 +93,12 @@ async def matching(effort: Effort) -> list[Row]:
         for n in range(19)
     ]  # fmt: skip
     return await _against_plain(
-        "header, query and method matches, 20 candidates", 0.9, rig.parts(*rules, rig.rule()), effort, "/p/", "\r\nX-Tenant: t99"
+        "header, query and method matches, 20 candidates",
+        0.9,
+        rig.parts(*rules, rig.rule()),
+        effort,
+        "/p/",
+        "\r\nX-Tenant: t99",
     )
 
 
@@ -211,7 +217,9 @@ async def workers(effort: Effort) -> list[Row]:
             sides = [Side("one", one.port, one.pid), two]
             runs = await interleave(sides, effort.rounds, lambda side, n: _both(side, effort, n))
     cpu = ratio([run.cpu for run in runs["one"]], [run.cpu for run in runs["fsm"]])
-    return [Row("2 workers against 1, CPU a request", "equal within 10 %", str(cpu), cpu.median >= 0.9, {"runs": rig.figures(runs)})]
+    return [
+        Row("2 workers against 1, CPU a request", "equal within 10 %", str(cpu), cpu.median >= 0.9, {"runs": rig.figures(runs)})
+    ]
 
 
 async def _both(side: Side, effort: Effort, seed: int) -> Run:
@@ -290,7 +298,9 @@ async def slow(effort: Effort) -> list[Row]:
     found = f"p99 {change}; {closed} of {tricklers} slow ones closed at their limits"
     reached = change.median <= 1.5 and closed == tricklers
     details = {"alone_us": alone, "beside_us": beside, "closed": closed}
-    return [Row(f"{idlers:,} idle and {tricklers} trickling connections beside normal load", "p99 ≤ 1.5 ×", found, reached, details)]
+    return [
+        Row(f"{idlers:,} idle and {tricklers} trickling connections beside normal load", "p99 ≤ 1.5 ×", found, reached, details)
+    ]
 
 
 QUESTIONS = {

@@ -252,9 +252,7 @@ def _found(pattern: str, text: str) -> str:
     return match.group(1)
 
 
-async def interleave(
-    sides: Sequence[Side], rounds: int, load: Callable[[Side, int], Awaitable[Run]]
-) -> dict[str, list[Run]]:
+async def interleave(sides: Sequence[Side], rounds: int, load: Callable[[Side, int], Awaitable[Run]]) -> dict[str, list[Run]]:
     """Each side in turn, round after round; the order is reversed each time, so that a slow moment hits all alike."""
     runs: dict[str, list[Run]] = {side.name: [] for side in sides}
     for index in range(rounds):
@@ -317,7 +315,15 @@ def against(question: str, runs: dict[str, list[Run]], bars: dict[str, float], *
         rate = ratio([run.rate for run in runs["fsm"]], [run.rate for run in runs[peer]])
         reached = cpu.median >= bar and (rate.median >= bar or not rates)
         found = f"CPU {cpu}, requests/s {rate}"
-        rows.append(Row(question, f"≥ {bar:g} × {peer}", found, reached, {"cpu": cpu.__dict__, "rate": rate.__dict__, "runs": figures(runs)}))
+        rows.append(
+            Row(
+                question,
+                f"≥ {bar:g} × {peer}",
+                found,
+                reached,
+                {"cpu": cpu.__dict__, "rate": rate.__dict__, "runs": figures(runs)},
+            )
+        )
     return rows
 
 

@@ -184,8 +184,7 @@ def why_not(entry: Entry[Rule], request: Request) -> Iterable[str]:
     for kind, matchers in (("header", match.headers), ("query", match.query)):
         for one in matchers:
             only = Match(headers=(one,)) if kind == "header" else Match(query=(one,))
-            condition = Entry(only, entry.route.order, entry.route).condition
-            if condition is not None and not condition(request):
+            if HostRules([Entry(only, entry.route.order, entry.route)]).find(request) is None:
                 found = request.value(one.name.lower().encode()) if kind == "header" else request.query or None
                 what = found.decode("latin-1") if found is not None else "none"
                 yield f"{kind} {one.name} {'~' if one.regex else '='} {one.value}: found {what}"

@@ -7,7 +7,6 @@ of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gateway.http1 import ProtocolError, Response
@@ -38,7 +37,7 @@ class Answers(Protocol):
     known: dict[bytes, tuple[bytes, int, int]]
 
     def remember(self, head: bytes, out: bytes, length: int, status: int) -> None: ...
-    def fill(self, shape: ResponseShape, values: Sequence[bytes]) -> bytes: ...
+    def fill(self, shape: ResponseShape, varying: bytes) -> bytes | None: ...
 
 
 class Sender(Protocol):

@@ -6,7 +6,7 @@ Backends and counters outlive the rules that use them: endpoints change in place
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from gateway.balance import Ring, Split
@@ -71,7 +71,7 @@ class Answers:
     def __init__(self, edit: headers.Edit | None) -> None:
         self.edit = edit
         self.known: dict[bytes, tuple[bytes, int, int]] = {}  # head: (what goes on, length of the whole, status // 100)
-        self._woven: dict[ResponseShape, Callable[[Sequence[bytes]], bytes]] = {}
+        self._woven: dict[ResponseShape, Callable[[bytes], bytes | None]] = {}
 
     def remember(self, head: bytes, out: bytes, length: int, status: int) -> None:
         """A head, what went on for it, and the length of its body."""
@@ -80,15 +80,15 @@ class Answers:
                 self.known.clear()
             self.known[head] = (out, len(head) + length, status // 100)
 
-    def fill(self, shape: ResponseShape, values: Sequence[bytes]) -> bytes:
-        """What goes on for a head of this shape."""
+    def fill(self, shape: ResponseShape, varying: bytes) -> bytes | None:
+        """What goes on for a head of this shape; None where it must be parsed."""
         woven = self._woven.get(shape)
         if woven is None:
             if len(self._woven) >= HEADS:
                 self._woven.clear()
             block = response_head(parse_response(shape.model()), self.edit, b"", dechunked=False)
             woven = self._woven[shape] = weave(shape, block)
-        return woven(values)
+        return woven(varying)
 
 
 class Target:

@@ -1,8 +1,8 @@
 """A client's repeated head, together with where it leads: what a shortcut reads in place of parsing.
 
 A template is valid for any table: it looks up anew what a swap may have changed, and nothing else. Request lines
-are remembered by the site (one Host of one table) where only they decide; where conditions look at header fields,
-the template remembers for itself, with the values of the holes that they look at.
+are remembered by the site (one Host of one table), in a variant for each combination of conditions on header fields
+that holds; a template's fixed fields meet them or do not once and for all, and what its holes hold is looked up.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from gateway.filters.headers import Edit
 from gateway.forwarding import request_fields
 from gateway.http1 import HOST, NO_LENGTH, Field, Request, is_host, parse_line, parse_request, request_start
 from gateway.prepared import Route, Target
-from gateway.routing import Plan, Site, Table
+from gateway.routing import Plan, Site, Table, Variant
 from gateway.snapshot import Limits
 from gateway.templates import ADDRESS, Composition, Shape, composition, holes_of, mark, pieces, with_marks
 
 LESSONS: Final = 32  # heads from which a connection learns; one that is different every time is parsed in full
-DECIDED: Final = 1024  # request lines that a template remembers for itself
+VARIANTS: Final = 4096  # combinations of Host and of values in holes that a template remembers
 COMPOSED: Final = 64  # ways to compose (one for each set of request filters) that it remembers
 KEPT: Final = 256  # templates shared between connections
 
@@ -30,8 +30,7 @@ class Template(Shape):
     """See the module. Shared by all connections of a port that send this head."""
 
     __slots__ = (
-        "_decided", "_holes", "_host", "_host_hole", "_keyed", "_names", "_scheme", "_site", "composed", "cut", "plans",
-        "table",
+        "_holes", "_host", "_host_hole", "_names", "_scheme", "_variants", "composed", "cut", "plans", "table",
     )  # fmt: skip
 
     def __init__(self, cut: Sequence[bytes], holes: Sequence[int], request: Request, scheme: bytes, longest: int) -> None:
@@ -46,9 +45,7 @@ class Template(Shape):
         # What holds for one table.
         self.table: Table[Route] | None = None
         self.plans: dict[bytes, Plan[Route]] = {}  # by request line, where it alone decides
-        self._site: Site[Route] | None = None
-        self._decided: dict[bytes, Plan[Route]] = {}
-        self._keyed: tuple[int, ...] = ()  # holes that conditions look at
+        self._variants: dict[tuple[bytes, ...], Variant[Route]] = {}  # by Host and the holes that conditions look at
 
     def model(self) -> list[Field]:
         """The fields, with marks in the holes."""
@@ -65,59 +62,46 @@ class Template(Shape):
     def renew(self, table: Table[Route]) -> None:
         """Forget what another table has changed."""
         self.table = table
-        if self._host_hole >= 0:
-            return
-        site = table.site(self._host)
-        if site is self._site:
-            return
-        self._site = site
-        self._decided = {}
-        self._keyed = tuple(number for number, name in enumerate(self._names) if name in site.headers)
-        if not site.headers:
-            self.plans = site.plans
-        elif not self._keyed:
-            self.plans = self._decided
-        else:
-            self.plans = {}  # stays empty: `plan` looks at the holes
+        self._variants.clear()
+        self.plans = {}
+        if self._host_hole < 0:
+            site = table.site(self._host)
+            if not self._holes_of(site):
+                self.plans = (site.variant(self._marked()) if site.headers else site.plain).plans
+
+    def _holes_of(self, site: Site[Route]) -> list[int]:
+        """The holes that conditions of a site look at."""
+        return [number for number, name in enumerate(self._names) if name in site.headers] if site.headers else []
 
     def plan(self, data: bytes, end: int, varying: bytes, limits: Limits) -> Plan[Route] | None:
         """Where a request leads whose line is not in `plans`; None where only the full way can tell."""
         line = data[:end]
-        if self._host_hole >= 0:
-            return self._plan_for_host(line, self.values(varying)[self._host_hole], limits)
-        site = self._site
-        assert site is not None
-        if not site.headers:
-            return site.plan(line, limits)
-        key = line
-        if self._keyed:
-            values = self.values(varying)
-            key = b"\0".join([line, *(values[number] for number in self._keyed)])
-            known = self._decided.get(key)
-            if known is not None:
-                return known
-        if parse_line(line, self._host, limits) is None:
-            return None
-        request = parse_request(data[:-4], limits)
-        entry = site.find(request)
-        if entry is None:
-            return None
-        if len(self._decided) >= DECIDED:
-            self._decided.clear()
-        plan = self._decided[key] = Plan(entry, request)
-        return plan
-
-    def _plan_for_host(self, line: bytes, host: bytes, limits: Limits) -> Plan[Route] | None:
         table = self.table
         assert table is not None
-        site = table.sites.get(host)
-        if site is None:
-            if not is_host(host):
-                return None
-            site = table.site(host)
-        if site.headers:
-            return None
-        return site.plans.get(line) or site.plan(line, limits)
+        if self._host_hole < 0:
+            site = table.site(self._host)
+        else:
+            host = varying.partition(self.separator)[0] if self._host_hole == 0 else self.values(varying)[self._host_hole]
+            found = table.sites.get(host)
+            if found is None:
+                if not is_host(host):
+                    return None
+                found = table.site(host)
+            site = found
+        variant = self._variant(site, data, varying, limits) if site.headers else site.plain
+        return variant.plans.get(line) or variant.plan(line, limits)
+
+    def _variant(self, site: Site[Route], data: bytes, varying: bytes, limits: Limits) -> Variant[Route]:
+        values = self.values(varying)
+        key = (site.host, *(values[number] for number in self._holes_of(site)))
+        variant = self._variants.get(key)
+        if variant is None:
+            if len(self._variants) >= VARIANTS:
+                self._variants.clear()
+            # The line is judged by itself, by the variant; it must not be judged here.
+            request = parse_request(_FIRST + data[data.index(b"\r\n") : -4], limits)
+            variant = self._variants[key] = site.variant(request)
+        return variant
 
     def compose(self, edit: Edit | None) -> Composition:
         """How this head is passed on, by a rule with this edit of the request's fields; kept in `composed`."""
@@ -131,6 +115,8 @@ class Template(Shape):
 def rewritten(plan: Plan[Route], target: Target, line: bytes, limits: Limits) -> bytes:
     """The first two lines of what goes to a backend, where the target rewrites host or path."""
     assert target.rewrite is not None
+    if plan.starts is None:
+        plan.starts = {}
     start = plan.starts.get(target.rewrite)
     if start is None:
         request = parse_line(line, plan.host, limits)

@@ -13,7 +13,7 @@ method; more headers; more query parameters; then the order that the control pla
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from gateway import expressions, uri
@@ -21,16 +21,48 @@ from gateway.http1 import Request, parse_line, request_start
 from gateway.snapshot import Limits, Match, Order, PathMatch, ValueMatch
 
 RouteT = TypeVar("RouteT")
+T = TypeVar("T")
 Condition: TypeAlias = Callable[[Request], bool]
 
-MEMO: Final = 16384  # paths and hosts remembered; larger than any working set that pays
-PLANS: Final = 32768  # request lines remembered, over all hosts
+MEMO: Final = 16384  # Hosts remembered; larger than any working set that pays
+VARIANTS: Final = 256  # combinations of header conditions remembered for each host
+REMEMBERED: Final = 65536  # paths and request lines remembered, over all hosts of a process
+LINES: Final = 8192  # request lines remembered whatever their host
+
+
+class Memory:
+    """Keeps many dictionaries small together: when all of them hold too much, all are emptied."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._count = 0
+        self._memos: list[dict[bytes, Any]] = []
+
+    def put(self, memo: dict[bytes, T], key: bytes, value: T) -> T:
+        """Remember a value."""
+        if self._count >= self.most:
+            for each in self._memos:
+                each.clear()
+            self._memos.clear()
+            self._count = 0
+        if not memo:
+            self._memos.append(memo)
+        memo[key] = value
+        self._count += 1
+        return value
+
+
+MEMORY: Final = Memory(REMEMBERED)
 
 
 class Entry(Generic[RouteT]):
-    """One match of one rule: its remaining conditions (None when the path decides) and where it leads."""
+    """One match of one rule: where it leads, and what must hold beside the path.
 
-    __slots__ = ("condition", "headers", "match", "path", "prefix", "rank", "route")
+    Conditions come apart by what they look at: the request line (method and query), or header fields. Each is None
+    where there is nothing to test.
+    """
+
+    __slots__ = ("by_headers", "by_line", "headers", "match", "path", "prefix", "rank", "route")
 
     def __init__(self, match: Match, order: Order, route: RouteT) -> None:
         self.match = match
@@ -39,7 +71,13 @@ class Entry(Generic[RouteT]):
         self.prefix = self.path.rstrip(b"/") if match.path.kind == "PathPrefix" else b""
         self.headers = frozenset(header.name.lower().encode() for header in match.headers)
         self.rank = (not match.method, -len(match.headers), -len(match.query), order)
-        self.condition = _condition(match)
+        self.by_line = _all(_line_tests(match))
+        self.by_headers = _all(_header_tests(match))
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the path alone decides."""
+        return self.by_line is None and self.by_headers is None
 
 
 def _path(match: PathMatch) -> bytes:
@@ -48,20 +86,24 @@ def _path(match: PathMatch) -> bytes:
     return value if match.kind == "RegularExpression" else uri.normalise(value)
 
 
-def _condition(match: Match) -> Condition | None:
+def _line_tests(match: Match) -> list[Condition]:
     tests: list[Condition] = []
     if match.method:
         method = match.method.encode()
         tests.append(lambda request: request.method == method)
+    query = {m.name: m for m in reversed(match.query)}
+    return tests + [_query(m) for m in query.values()]
+
+
+def _header_tests(match: Match) -> list[Condition]:
     # Only the first of several matchers with one header name counts (HTTPRouteMatch.headers).
     headers = {m.name.lower(): m for m in reversed(match.headers)}
-    tests += [_header(m) for m in headers.values()]
-    query = {m.name: m for m in reversed(match.query)}
-    tests += [_query(m) for m in query.values()]
-    if not tests:
-        return None
-    if len(tests) == 1:
-        return tests[0]
+    return [_header(m) for m in headers.values()]
+
+
+def _all(tests: list[Condition]) -> Condition | None:
+    if len(tests) <= 1:
+        return tests[0] if tests else None
     return lambda request: all(test(request) for test in tests)
 
 
@@ -105,7 +147,7 @@ def _decoded(text: bytes) -> bytes:
 class HostRules(Generic[RouteT]):
     """The entries of one hostname of one listener."""
 
-    __slots__ = ("_exact", "_memo", "_prefix", "_regex", "headers")
+    __slots__ = ("_always", "_exact", "_memo", "_prefix", "_regex", "headers")
 
     def __init__(self, entries: Iterable[Entry[RouteT]]) -> None:
         ordered = sorted(entries, key=lambda entry: entry.rank)
@@ -123,17 +165,25 @@ class HostRules(Generic[RouteT]):
         longest_first = sorted(by_expression, key=lambda text: (-len(text), text))
         self._regex = [(expressions.full_match(text), by_expression[text]) for text in longest_first]
         self._memo: dict[bytes, tuple[Entry[RouteT], ...]] = {}
+        # Where every entry has the prefix "/", all paths are alike.
+        self._always = (
+            _until_final(self._prefix[b""]) if [*self._prefix] == [b""] and not (self._exact or self._regex) else None
+        )
         self.headers = frozenset().union(*(entry.headers for entry in ordered))  # names that conditions look at
 
     def find(self, request: Request) -> Entry[RouteT] | None:
         """The first entry, in order of precedence, of which every condition holds."""
-        candidates = self._memo.get(request.path)
-        if candidates is None:
-            candidates = self._remember(request.path)
-        for entry in candidates:
-            if entry.condition is None or entry.condition(request):
+        for entry in self.reachable(request.path):
+            if (entry.by_line is None or entry.by_line(request)) and (entry.by_headers is None or entry.by_headers(request)):
                 return entry
         return None
+
+    def reachable(self, path: bytes) -> tuple[Entry[RouteT], ...]:
+        """The entries whose path matches, as far as the first that has no conditions."""
+        if self._always is not None:
+            return self._always
+        found = self._memo.get(path)
+        return found if found is not None else MEMORY.put(self._memo, path, _until_final(self.candidates(path)))
 
     def candidates(self, path: bytes) -> list[Entry[RouteT]]:
         """All entries whose path matches, in order of precedence."""
@@ -154,17 +204,13 @@ class HostRules(Generic[RouteT]):
         groups = [*self._exact.values(), *(e for _, e in self._regex), *self._prefix.values()]
         return [entry for group in groups for entry in group]
 
-    def _remember(self, path: bytes) -> tuple[Entry[RouteT], ...]:
-        found = self.candidates(path)
-        # What stands behind an entry without conditions can never be reached.
-        for index, entry in enumerate(found):
-            if entry.condition is None:
-                del found[index + 1 :]
-                break
-        if len(self._memo) >= MEMO:
-            self._memo.clear()
-        candidates = self._memo[path] = tuple(found)
-        return candidates
+
+def _until_final(entries: list[Entry[RouteT]]) -> tuple[Entry[RouteT], ...]:
+    """What stands behind an entry without conditions can never be reached."""
+    for index, entry in enumerate(entries):
+        if entry.is_final:
+            return tuple(entries[: index + 1])
+    return tuple(entries)
 
 
 HostKey: TypeAlias = tuple[str, str]  # listener name, hostname
@@ -176,25 +222,70 @@ class Plan(Generic[RouteT]):
 
     __slots__ = ("entry", "host", "route", "start", "starts")
 
-    def __init__(self, entry: Entry[RouteT], request: Request) -> None:
+    def __init__(self, entry: Entry[RouteT], start: bytes, host: bytes) -> None:
         self.entry = entry
         self.route = entry.route
-        self.host = request.host
-        self.start = request_start(request.method, request.target, request.host)
-        self.starts: dict[object, bytes] = {}  # the same, as rewritten by one filter or another
+        self.host = host
+        self.start = start
+        self.starts: dict[object, bytes] | None = None  # the same, as rewritten by one filter or another
+
+
+class Variant(Generic[RouteT]):
+    """A site as seen by requests whose header fields meet the same conditions: request lines alone decide here."""
+
+    __slots__ = ("_holding", "_site", "plans")
+
+    def __init__(self, site: Site[RouteT], holding: frozenset[Entry[RouteT]]) -> None:
+        self._site = site
+        self._holding = holding
+        self.plans: dict[bytes, Plan[RouteT]] = {}
+
+    def find(self, request: Request) -> Entry[RouteT] | None:
+        """The entry that answers this request, of which only the line is looked at."""
+        for rules in self._site.chain:
+            for entry in rules.reachable(request.path):
+                if (entry.by_line is None or entry.by_line(request)) and (entry.by_headers is None or entry in self._holding):
+                    return entry
+        return None
+
+    def plan(self, line: bytes, limits: Limits) -> Plan[RouteT] | None:
+        """Where a request line leads; None where it is not so plain."""
+        known = (_lines.get(line) or _remember_line(line, limits)) if len(line) <= limits.target_bytes else None
+        if known is None:
+            return None
+        request, start = known
+        entry = self.find(request)
+        if entry is None:
+            return None
+        host = self._site.host
+        return MEMORY.put(self.plans, line, Plan(entry, b"%b%b\r\n" % (start, host), host))
+
+
+_lines: dict[bytes, tuple[Request, bytes]] = {}  # request line: (a request without Host, what goes on up to Host's value)
+
+
+def _remember_line(line: bytes, limits: Limits) -> tuple[Request, bytes] | None:
+    request = parse_line(line, b"", limits)
+    if request is None:
+        return None
+    if len(_lines) >= LINES:
+        _lines.clear()
+    found = _lines[line] = request, request_start(request.method, request.target, b"")[:-2]
+    return found
 
 
 class Site(Generic[RouteT]):
     """What a table knows of one Host as it was sent: the rules that may answer, and request lines seen before."""
 
-    __slots__ = ("_sites", "chain", "headers", "host", "plans")
+    __slots__ = ("_conditional", "_variants", "chain", "headers", "host", "plain")
 
-    def __init__(self, host: bytes, chain: Chain[RouteT], sites: Sites[RouteT]) -> None:
+    def __init__(self, host: bytes, chain: Chain[RouteT]) -> None:
         self.host = host
         self.chain = chain
-        self.headers = frozenset().union(*(rules.headers for rules in chain))
-        self.plans: dict[bytes, Plan[RouteT]] = {}
-        self._sites = sites
+        self.headers = frozenset().union(*(rules.headers for rules in chain))  # names that conditions look at
+        self._conditional = [entry for rules in chain for entry in rules.entries() if entry.by_headers] if self.headers else []
+        self.plain = Variant(self, frozenset())  # none of the conditions on header fields holds
+        self._variants = {frozenset[Entry[RouteT]](): self.plain}
 
     def find(self, request: Request) -> Entry[RouteT] | None:
         """The entry that answers this request."""
@@ -204,26 +295,24 @@ class Site(Generic[RouteT]):
                 return entry
         return None
 
-    def plan(self, line: bytes, limits: Limits) -> Plan[RouteT] | None:
-        """Where a request line leads whatever fields follow it (`headers` is empty); None where it is not so plain."""
-        request = parse_line(line, self.host, limits)
-        entry = self.find(request) if request is not None else None
-        if request is None or entry is None:
-            return None
-        plan = Plan(entry, request)
-        self._sites.count()
-        self.plans[line] = plan
-        return plan
+    def variant(self, request: Request) -> Variant[RouteT]:
+        """The variant for requests with header fields like these."""
+        holding = frozenset(entry for entry in self._conditional if entry.by_headers and entry.by_headers(request))
+        found = self._variants.get(holding)
+        if found is None:
+            if len(self._variants) >= VARIANTS:
+                self._variants = {frozenset(): self.plain}
+            found = self._variants[holding] = Variant(self, holding)
+        return found
 
 
 class Sites(Generic[RouteT]):
     """The sites of one port, kept from table to table: a change forgets only what it touched."""
 
-    __slots__ = ("_known", "_plans")
+    __slots__ = ("_known",)
 
     def __init__(self) -> None:
         self._known: dict[bytes, Site[RouteT]] = {}
-        self._plans = 0
 
     def get(self, host: bytes, chain: Chain[RouteT]) -> Site[RouteT]:
         """The site of a Host; the one from before where its rules are the same."""
@@ -231,16 +320,8 @@ class Sites(Generic[RouteT]):
         if site is None or site.chain != chain:
             if len(self._known) >= MEMO:
                 self._known.clear()
-            site = self._known[host] = Site(host, chain, self)
+            site = self._known[host] = Site(host, chain)
         return site
-
-    def count(self) -> None:
-        """One more plan; all are dropped together when they become too many."""
-        self._plans += 1
-        if self._plans > PLANS:
-            self._plans = 1
-            for site in self._known.values():
-                site.plans.clear()
 
 
 class Table(Generic[RouteT]):

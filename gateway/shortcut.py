@@ -22,6 +22,7 @@ from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.repeated import Template, rewritten
 from gateway.routing import Plan
+from gateway.templates import Composition
 
 
 class Shortcut(asyncio.Protocol):
@@ -85,12 +86,12 @@ class Shortcut(asyncio.Protocol):
                     if target.is_plain and composed.is_whole:
                         # As in Composition.fill, which a call would make dearer.
                         head = b"".join((plan.start, composed.before, varying, composed.after, self.address, composed.end))
-                    elif target.is_direct:
-                        head = composed.fill(self._start(data[:end]), varying, self.address)
-                        self._mirror(head)
                     else:
-                        self.in_full().proceed()
-                        return
+                        filled = self._fill(composed, data[:end], varying) if target.is_direct else None
+                        if filled is None:
+                            self.in_full().proceed()
+                            return
+                        head = filled
                     endpoint = next(target.ring.turns, None)
                     if endpoint is None or not endpoint.idle:
                         self.in_full().send(endpoint)
@@ -116,14 +117,15 @@ class Shortcut(asyncio.Protocol):
         counter.responses[(hundreds << 5) + int(took * 2000).bit_length()] += 1
         counter.seconds += took
 
-    def _start(self, line: bytes) -> bytes:
-        """The first two lines that go to the backend, rewritten where the target says so."""
+    def _fill(self, composed: Composition, line: bytes, varying: bytes) -> bytes | None:
+        """The head that goes to the backend, rewritten and copied to mirrors where the target says so."""
         plan, target = self._plan, self._target
-        return plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
-
-    def _mirror(self, head: bytes) -> None:
-        for due, to in self._target.mirrors:
-            if due():
-                copy = Copy(self._door.backends(to), head)
-                copy.start()
-                copy.end()
+        start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
+        head = composed.fill(start, varying, self.address)
+        if head is not None:
+            for due, to in target.mirrors:
+                if due():
+                    copy = Copy(self._door.backends(to), head)
+                    copy.start()
+                    copy.end()
+        return head

@@ -40,11 +40,6 @@ _LENGTH_MARK: Final = str(10**17 + secrets.randbelow(9 * 10**17)).encode()
 ADDRESS: Final = MOST_HOLES  # the number of the mark for the client's address
 
 
-def is_legal(value: bytes) -> bool:
-    """Whether a hole may take this: legal characters, at least one, no white space at the ends."""
-    return bool(value) and not value.translate(None, _LEGAL) and value[0] not in b" \t" and value[-1] not in b" \t"
-
-
 def differing(old: Sequence[Field], new: Sequence[Field]) -> list[int] | None:
     """Where two heads differ, if they have the same fields in the same order and only values differ; else None."""
     if len(old) != len(new):
@@ -84,15 +79,49 @@ def with_marks(cut: Sequence[bytes]) -> bytes:
     return text
 
 
-class Shape:
+class Holes:
+    """What lies between the first hole's value and the last one's: values with fixed text between them.
+
+    `varying` everywhere is those bytes. They are legal when nothing is left of them but the line ends of the fixed
+    text, once all legal characters are taken away, and the fixed text is there in its order: then no line can begin
+    or end inside a value.
+    """
+
+    __slots__ = ("_between", "_breaks")
+
+    def __init__(self, between: Sequence[bytes]) -> None:
+        self._between = tuple(between)
+        self._breaks = b"\r\n" * sum(piece.count(b"\r\n") for piece in between)
+
+    def values(self, varying: bytes) -> list[bytes]:
+        """The value in each hole."""
+        found = []
+        at = 0
+        for piece in self._between:
+            end = varying.index(piece, at)
+            found.append(varying[at:end])
+            at = end + len(piece)
+        return [*found, varying[at:]]
+
+    @property
+    def separator(self) -> bytes:
+        """What stands behind the first hole's value, where there is more than one."""
+        return self._between[0] if self._between else b"\n"
+
+    def passes_whole(self, holes: Sequence[int], constants: Sequence[bytes], first: int = 0) -> bool:
+        """Whether a composed text has all holes from `first` on in their order, with the same text between them."""
+        return list(holes) == list(range(first, len(self._between) + 1)) and tuple(constants) == self._between[first:]
+
+
+class Shape(Holes):
     """A whole request head's fields: fixed text with holes in it."""
 
-    __slots__ = ("_between", "_cut", "_first", "_last", "_longest", "_skip")
+    __slots__ = ("_cut", "_first", "_last", "_longest", "_skip")
 
     def __init__(self, cut: Sequence[bytes], longest: int) -> None:
-        self._longest = longest
         self._first, *between, self._last = cut
-        self._between = tuple(between)
+        super().__init__(between)
+        self._longest = longest
         self._skip = len(self._first)
         self._cut = -len(self._last)
 
@@ -105,36 +134,15 @@ class Shape:
         varying = data[at + self._skip : self._cut]
         if varying.isalnum():
             return None if self._between else varying
-        if self._between:
-            return varying if self._has_legal_holes(varying) else None
-        return varying if is_legal(varying) else None
-
-    def values(self, varying: bytes) -> list[bytes]:
-        """The value in each hole, of what `read` returned."""
-        found = []
-        at = 0
+        if not varying or varying.translate(None, _LEGAL) != self._breaks:
+            return None
+        end = 0
         for piece in self._between:
-            end = varying.index(piece, at)
-            found.append(varying[at:end])
-            at = end + len(piece)
-        return [*found, varying[at:]]
-
-    def _has_legal_holes(self, varying: bytes) -> bool:
-        at = 0
-        for piece in self._between:
-            end = varying.find(piece, at)
+            end = varying.find(piece, end)
             if end < 0:
-                return False
-            value = varying[at:end]
-            if not (value.isalnum() or is_legal(value)):
-                return False
-            at = end + len(piece)
-        value = varying[at:]
-        return value.isalnum() or is_legal(value)
-
-    def passes_whole(self, holes: Sequence[int], constants: Sequence[bytes]) -> bool:
-        """Whether a composed head has all holes in their order, with the same text between them."""
-        return list(holes) == list(range(len(holes))) and tuple(constants[1:-1]) == self._between
+                return None
+            end += len(piece)
+        return varying
 
 
 class Composition:
@@ -146,9 +154,24 @@ class Composition:
         self.before, self.after, self.end = before, after, end
         self.is_whole = is_whole  # `fill` joins its three pieces and nothing else
 
-    def fill(self, start: bytes, varying: bytes, address: bytes) -> bytes:
-        """The head, from its first two lines, what the holes hold, and the client's address."""
+    def fill(self, start: bytes, varying: bytes, address: bytes) -> bytes | None:
+        """The head, from its first two lines, what the holes hold, and the client's address; None: parse it."""
         return b"".join((start, self.before, varying, self.after, address, self.end))
+
+
+class Hosted(Composition):
+    """The same, where the first hole is Host's: it leaves its place, and is named in X-Forwarded-Host."""
+
+    __slots__ = ("_separator", "_then")
+
+    def __init__(self, separator: bytes, before: bytes, after: bytes, then: bytes, end: bytes) -> None:
+        super().__init__(before, after, end, is_whole=False)
+        self._separator = separator
+        self._then = then
+
+    def fill(self, start: bytes, varying: bytes, address: bytes) -> bytes | None:
+        host, _, rest = varying.partition(self._separator)
+        return b"".join((start, self.before, rest, self.after, address, self._then, host, self.end))
 
 
 class Woven(Composition):
@@ -162,11 +185,14 @@ class Woven(Composition):
         self._constants = tuple(constants)
         self._holes = tuple(holes)
 
-    def fill(self, start: bytes, varying: bytes, address: bytes) -> bytes:
+    def fill(self, start: bytes, varying: bytes, address: bytes) -> bytes | None:
         values = self._shape.values(varying)
         parts = [start, self._constants[0]]
         for hole, constant in zip(self._holes, self._constants[1:], strict=True):
-            parts.append(address if hole == ADDRESS else values[hole])
+            value = address if hole == ADDRESS else values[hole]
+            if not value or value[0] in b" \t" or value[-1] in b" \t":
+                return None  # as a value it would be read without its white space
+            parts.append(value)
             parts.append(constant)
         return b"".join(parts)
 
@@ -175,20 +201,22 @@ def composition(shape: Shape, block: bytes) -> Composition:
     """Cut a composed block of fields at its marks."""
     parts = _MARK.split(block)
     constants, holes = parts[::2], [int(number) for number in parts[1::2]]
-    if holes and holes[-1] == ADDRESS and shape.passes_whole(holes[:-1], constants[:-1]) and len(holes) > 1:
+    if holes[-1:] == [ADDRESS] and shape.passes_whole(holes[:-1], constants[1:-2]):
         return Composition(constants[0], constants[-2], constants[-1])
+    if holes[-2:] == [ADDRESS, 0] and shape.passes_whole(holes[:-2], constants[1:-3], 1):
+        return Hosted(shape.separator, constants[0], constants[-3], constants[-2], constants[-1])
     return Woven(shape, constants, holes)
 
 
-class ResponseShape:
+class ResponseShape(Holes):
     """A response's head with holes; the body follows it. `status` and what frames the body are known."""
 
-    __slots__ = ("_cut", "_first", "_rest", "_skip", "length", "length_hole", "status")
+    __slots__ = ("_cut", "_first", "_last", "_skip", "length", "length_hole", "status")
 
     def __init__(self, cut: Sequence[bytes], status: int, length: int, length_hole: int) -> None:
-        self._first = cut[0]
-        self._skip = len(cut[0])
-        self._rest = tuple(cut[1:])
+        self._first, *between, self._last = cut
+        super().__init__(between)
+        self._skip = len(self._first)
         self.status = status
         self.length = length
         self.length_hole = length_hole  # which hole holds Content-Length, or -1
@@ -199,39 +227,47 @@ class ResponseShape:
         head = with_marks(self._cut)[:-4]
         return head if self.length_hole < 0 else head.replace(mark(self.length_hole), _LENGTH_MARK)
 
-    def read(self, data: bytes) -> tuple[list[bytes], int, int] | None:
-        """(the values in the holes, where the head ends, the body's length), where `data` begins with such a head."""
+    def read(self, data: bytes) -> tuple[bytes, int, int] | None:
+        """(what varies, where the head ends, the body's length), where `data` begins with such a head."""
         if not data.startswith(self._first):
             return None
-        at = self._skip
-        values = []
-        for piece in self._rest:
-            end = data.find(piece, at)
-            if end < 0:
+        start = at = self._skip
+        for piece in self._between:
+            at = data.find(piece, at)
+            if at < 0:
                 return None
-            value = data[at:end]
-            if not (value.isalnum() or is_legal(value)):
-                return None
-            values.append(value)
-            at = end + len(piece)
-        if self.length_hole < 0:
-            return values, at, self.length
-        value = values[self.length_hole]
-        if not value.isdigit() or len(value) > 18:
+            at += len(piece)
+        end = data.find(self._last, at)
+        if end < 0:
             return None
-        return values, at, int(value)
+        varying = data[start:end]
+        if varying.translate(None, _LEGAL) != self._breaks:
+            return None
+        length = self.length
+        if self.length_hole >= 0:
+            value = self.values(varying)[self.length_hole]
+            if not value.isdigit() or len(value) > 18:
+                return None
+            length = int(value)
+        return varying, end + len(self._last), length
 
 
-def weave(shape: ResponseShape, block: bytes) -> Callable[[Sequence[bytes]], bytes]:
-    """A function of the holes' values that gives a composed head, cut at its marks once."""
+def weave(shape: ResponseShape, block: bytes) -> Callable[[bytes], bytes | None]:
+    """A function of what varies that gives a composed head, cut at its marks once; None: parse it."""
     if shape.length_hole >= 0:
         block = block.replace(_LENGTH_MARK, mark(shape.length_hole))
     parts = _MARK.split(block)
     constants, holes = parts[::2], [int(number) for number in parts[1::2]]
+    if shape.passes_whole(holes, constants[1:-1]):
+        before, after = constants[0], constants[-1]
+        return lambda varying: before + varying + after
     template: list[bytes] = [b""] * (len(constants) + len(holes))
     template[::2] = constants
 
-    def fill(values: Sequence[bytes]) -> bytes:
+    def fill(varying: bytes) -> bytes | None:
+        values = shape.values(varying)
+        if any(not value or value[0] in b" \t" or value[-1] in b" \t" for value in values):
+            return None
         filled = template.copy()
         filled[1::2] = [values[hole] for hole in holes]
         return b"".join(filled)

@@ -184,10 +184,12 @@ class Upstream(asyncio.Protocol):
         found = shape.read(data)
         if found is None:
             return False
-        values, end, length = found
+        varying, end, length = found
         if end + length != len(data):
             return False
-        out = answers.fill(shape, values)
+        out = answers.fill(shape, varying)
+        if out is None:
+            return False
         pool = self.endpoint
         head = data[:end]
         if head == pool.head:  # twice in a row: worth remembering as it is

@@ -23,7 +23,9 @@ async def main() -> web.Application:
         headers["X-Forwarded-For"] = request.remote or ""
         headers["Host"] = request.host
         url = f"http://127.0.0.1:{sys.argv[2]}{request.path_qs}"
-        async with session.request(request.method, url, headers=headers, data=request.content, allow_redirects=False) as upstream:
+        async with session.request(
+            request.method, url, headers=headers, data=request.content, allow_redirects=False
+        ) as upstream:
             kept = {name: value for name, value in upstream.headers.items() if name.lower() not in HOP}
             response = web.StreamResponse(status=upstream.status, headers=kept)
             await response.prepare(request)
