@@ -80,6 +80,19 @@ class Copy:
         """Dropped."""
         self.peer = None
 
+    def begun(self, data: bytes, hundreds: int) -> None:
+        """Dropped."""
+
+    def continued(self, data: bytes) -> None:
+        """Dropped."""
+
+    def ended(self, data: bytes, hundreds: int) -> None:
+        """Dropped."""
+        self.peer = None
+
+    def flush(self) -> None:
+        """Nothing is kept."""
+
     def in_full(self) -> Copy:
         """A copy can take whatever comes."""
         return self

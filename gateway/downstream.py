@@ -89,7 +89,7 @@ class Downstream(Shortcut):
     def pause_writing(self) -> None:
         self._write_stopped = True
         self._ready = False
-        exchange = self._exchange
+        exchange = self._current()
         if exchange is not None and exchange.peer is not None:
             exchange.peer.pause_reading()
 
@@ -109,8 +109,9 @@ class Downstream(Shortcut):
         if exchange is None:
             request = parse_request(self._data[:-4], self._door.limits)
             exchange = self._exchange = Exchange(self, request, self._plan.entry, self._door.backends)
-            exchange.take_over(self._target, self.peer, self._since)
+            exchange.take_over(self._target, self.peer, self._since, self._hundreds)
             self.peer = None
+            self._hundreds = 0
         return exchange
 
     def _current(self) -> Exchange | None:

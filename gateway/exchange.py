@@ -44,6 +44,7 @@ class Exchange:
         "_started",
         "_status",
         "_tried",
+        "_unsent",
         "_upgrading",
         "answers",
         "client",
@@ -79,6 +80,7 @@ class Exchange:
         self._answers: Answers | None = None  # where response heads of this kind are remembered
         self.answers: Answers | None = None  # the same, once the request is sent and its response may come in one piece
         self.wants_payload = False  # the client does not know chunks: their framing is taken off
+        self._unsent = b""  # of the response's head
         self._started = False
         self._closing = False
         self._status = 0
@@ -123,8 +125,10 @@ class Exchange:
         else:
             self._try(endpoint)
 
-    def take_over(self, target: Target, peer: Peer | None, since: float) -> None:
-        """Go on with a request that has no body and was sent to `peer` already, or is still to be sent."""
+    def take_over(self, target: Target, peer: Peer | None, since: float, hundreds: int) -> None:
+        """Go on with a request that has no body: still to be sent, sent to `peer`, or with a response that has begun."""
+        self._started = hundreds > 0
+        self._status = hundreds * 100
         self.request_done = True
         self.target = target
         self._since = since
@@ -250,7 +254,7 @@ class Exchange:
         self._closing = closing
         connection = b"close" if closing else b"keep-alive" if request.http10 else b""
         out = forwarding.response_head(response, self.target.edit_response, connection, dechunked=self.wants_payload)
-        self.client.write(out)
+        self._unsent = out  # goes out with the first bytes of the body: one write is cheaper than two
         memorable = not closing and not bodiless and length >= 0 and response.keep_alive
         if self._answers is not None and memorable:
             self._answers.remember(head, out, length, status)
@@ -271,7 +275,16 @@ class Exchange:
     def response_data(self, data: bytes) -> None:
         """Bytes of the response's body."""
         self.client.progress()
+        if self._unsent:
+            data = self._unsent + data
+            self._unsent = b""
         self.client.write(data)
+
+    def flush(self) -> None:
+        """No bytes of the body have come with the head."""
+        if self._unsent:
+            unsent, self._unsent = self._unsent, b""
+            self.client.write(unsent)
 
     def answered(self, data: bytes, hundreds: int) -> None:
         """A whole response in one piece, its head known from before."""
@@ -281,8 +294,24 @@ class Exchange:
         self.client.write(data)
         self._finish(reuse=self.request_done)
 
+    def begun(self, data: bytes, hundreds: int) -> None:
+        """The head of a response, known from before, and a part of its body."""
+        self._started = True
+        self._status = hundreds * 100
+        self.continued(data)
+
+    def continued(self, data: bytes) -> None:
+        """More of its body."""
+        self.client.progress()
+        self.client.write(data)
+
+    def ended(self, data: bytes, hundreds: int) -> None:
+        """The last of its body."""
+        self.answered(data, hundreds)
+
     def response_end(self) -> None:
         """The response is complete; the connection is no longer ours."""
+        self.flush()
         self.peer = None
         self._finish(reuse=not self._closing)
 
@@ -291,6 +320,7 @@ class Exchange:
         reused = self.peer is not None and self.peer.reused
         self.peer = None
         if clean:
+            self.flush()
             self._finish(reuse=False)
         elif self._started or not self._again(reused):
             self.refuse(502, "the backend closed the connection before it answered")

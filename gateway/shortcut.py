@@ -29,7 +29,7 @@ class Shortcut(asyncio.Protocol):
     """The part of a client connection that takes the short way; who inherits it knows the full one."""
 
     __slots__ = (
-        "_data", "_door", "_exchange", "_plan", "_ready", "_since", "_target", "_template", "address", "answers",
+        "_data", "_door", "_exchange", "_hundreds", "_plan", "_ready", "_since", "_target", "_template", "address", "answers",
         "deadline", "peer", "write",
     )  # fmt: skip
     # As the user of a backend connection: there is no body, and it is all sent.
@@ -55,6 +55,7 @@ class Shortcut(asyncio.Protocol):
         self._plan: Plan[Route]
         self._target: Target
         self._since = 0.0
+        self._hundreds = 0  # of the response's status, once a part of it has been passed on
 
     def receive(self, data: bytes) -> None:
         """The full way: parse what has come."""
@@ -116,6 +117,21 @@ class Shortcut(asyncio.Protocol):
         took = monotonic() - self._since
         counter.responses[(hundreds << 5) + int(took * 2000).bit_length()] += 1
         counter.seconds += took
+
+    def begun(self, data: bytes, hundreds: int) -> None:
+        """The head of a response, known from before, and a part of its body."""
+        self._hundreds = hundreds
+        self.continued(data)
+
+    def continued(self, data: bytes) -> None:
+        """More of its body."""
+        self.deadline = self._door.stalled_at
+        self.write(data)
+
+    def ended(self, data: bytes, hundreds: int) -> None:
+        """The last of its body."""
+        self._hundreds = 0
+        self.answered(data, hundreds)
 
     def _fill(self, composed: Composition, line: bytes, varying: bytes) -> bytes | None:
         """The head that goes to the backend, rewritten and copied to mirrors where the target says so."""

@@ -104,6 +104,11 @@ class Holes:
         return [*found, varying[at:]]
 
     @property
+    def count(self) -> int:
+        """How many holes there are."""
+        return len(self._between) + 1
+
+    @property
     def separator(self) -> bytes:
         """What stands behind the first hole's value, where there is more than one."""
         return self._between[0] if self._between else b"\n"
@@ -203,6 +208,8 @@ def composition(shape: Shape, block: bytes) -> Composition:
     constants, holes = parts[::2], [int(number) for number in parts[1::2]]
     if holes[-1:] == [ADDRESS] and shape.passes_whole(holes[:-1], constants[1:-2]):
         return Composition(constants[0], constants[-2], constants[-1])
+    if holes == [ADDRESS, 0] and shape.count == 1:
+        return Hosted(shape.separator, constants[0], b"", constants[1], constants[2])
     if holes[-2:] == [ADDRESS, 0] and shape.passes_whole(holes[:-2], constants[1:-3], 1):
         return Hosted(shape.separator, constants[0], constants[-3], constants[-2], constants[-1])
     return Woven(shape, constants, holes)
@@ -301,6 +308,7 @@ def holes_of(old: Sequence[Field], new: Sequence[Field], known: Sequence[int] = 
     if len(holes) > MOST_HOLES or any(new[index].kind in FIXED for index in holes):
         return None
     if not holes:
-        # Nothing varies, or nothing yet: the first plain value stands in, as a template has at least one hole.
-        holes = [index for index, field in enumerate(new) if field.value and not field.kind][:1]
+        # Nothing varies, or nothing yet: some value stands in, as a template has at least one hole; Host's at the last.
+        able = [index for index, field in enumerate(new) if field.value and field.kind not in FIXED]
+        holes = sorted(able, key=lambda index: new[index].kind)[:1]
     return holes or None

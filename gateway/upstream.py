@@ -134,7 +134,8 @@ class Upstream(asyncio.Protocol):
     """One connection to a backend: at most one request at a time."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_keep", "_left", "_ready", "_state", "_transport", "endpoint", "idle_since", "user", "write",
+        "_buffer", "_chunks", "_hundreds", "_keep", "_left", "_ready", "_state", "_transport", "endpoint", "idle_since",
+        "user", "write",
     )  # fmt: skip
     _HEAD, _LENGTH, _CHUNKED, _TO_END = range(4)
 
@@ -147,6 +148,7 @@ class Upstream(asyncio.Protocol):
         # Response.
         self._ready = True  # at the beginning of a response
         self._state = self._HEAD
+        self._hundreds = 0  # of its status, while a body follows a head that was known from before
         self._buffer = b""
         self._left = 0
         self._chunks: Chunks | None = None
@@ -164,44 +166,81 @@ class Upstream(asyncio.Protocol):
             self._transport.abort()  # a server has nothing to say unasked
             return
         answers = sender.answers
-        if answers is not None and self._ready:
-            size = self.endpoint.head_size
-            known = answers.known.get(data[:size])
-            if known is not None:
-                if known[1] == len(data):
-                    self.user = None
-                    pool = self.endpoint
-                    self.idle_since = pool.clock.now
-                    pool.idle.append(self)
-                    sender.answered(known[0] + data[size:], known[2])
+        if answers is not None:
+            if self._ready:
+                size = self.endpoint.head_size
+                known = answers.known.get(data[:size])
+                if known is not None:
+                    rest = known[1] - len(data)
+                    if not rest:
+                        self.user = None
+                        pool = self.endpoint
+                        self.idle_since = pool.clock.now
+                        pool.idle.append(self)
+                        sender.answered(known[0] + data[size:], known[2])
+                        return
+                    if self._begin(sender, known[0] + data[size:], known[2], rest):
+                        return
+                elif self.endpoint.shape is not None and self._take_shaped(sender, answers, self.endpoint.shape, data):
                     return
-            elif self.endpoint.shape is not None and self._deliver_shaped(sender, answers, self.endpoint.shape, data):
+            elif self._hundreds and self._continue(sender, data):
                 return
         self._receive(sender.in_full(), data)
 
-    def _deliver_shaped(self, sender: Sender, answers: Answers, shape: ResponseShape, data: bytes) -> bool:
-        """Deliver a whole response whose head has a known shape; False where it is anything else."""
+    def _take_shaped(self, sender: Sender, answers: Answers, shape: ResponseShape, data: bytes) -> bool:
+        """Take a response whose head has a known shape; False where it must be parsed."""
         found = shape.read(data)
         if found is None:
             return False
         varying, end, length = found
-        if end + length != len(data):
-            return False
+        rest = end + length - len(data)
         out = answers.fill(shape, varying)
-        if out is None:
+        if out is None or rest < 0:
             return False
         pool = self.endpoint
         head = data[:end]
         if head == pool.head:  # twice in a row: worth remembering as it is
             answers.remember(head, out, length, shape.status)
         pool.head, pool.head_size = head, end
+        if rest:
+            return self._begin(sender, out + data[end:], shape.status // 100, rest)
         self.user = None
         pool.put(self)
         sender.answered(out + data[end:], shape.status // 100)
         return True
 
+    def _begin(self, sender: Sender, data: bytes, hundreds: int, left: int) -> bool:
+        """A known head, and `left` octets of its body still to come; False where there are more than it says."""
+        if left < 0:
+            return False
+        self._ready = False
+        self._state = self._LENGTH
+        self._keep = True
+        self._left = left
+        self._hundreds = hundreds
+        sender.begun(data, hundreds)
+        return True
+
+    def _continue(self, sender: Sender, data: bytes) -> bool:
+        """More of the body of a response with a known head; False where there is more than it should be."""
+        left = self._left - len(data)
+        if left < 0:
+            return False
+        self._left = left
+        if left:
+            sender.continued(data)
+            return True
+        hundreds, self._hundreds = self._hundreds, 0
+        self._state = self._HEAD
+        self._ready = True
+        self.user = None
+        self.endpoint.put(self)
+        sender.ended(data, hundreds)
+        return True
+
     def _receive(self, user: User, data: bytes) -> None:
         self._ready = False
+        self._hundreds = 0
         if self._state == self._HEAD:
             self._receive_head(user, data)
         else:
@@ -305,6 +344,7 @@ class Upstream(asyncio.Protocol):
             self._left = length
         if rest or not length:
             self._receive_body(user, rest)
+        user.flush()
 
     def _receive_body(self, user: User, data: bytes) -> None:
         if self._state == self._LENGTH:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.door import Clock, Door
@@ -68,7 +68,7 @@ class Side:
 
     def backend(self, name: str) -> Backend:
         if name not in self.backends:
-            pool = self.pools[name] = Pool(name, 80, self.clock)
+            pool = self.pools[name] = Pool("127.0.0.1", 9, self.clock)
             backend = self.backends[name] = Backend(name)
             backend.ring.set([pool])
         self.refill(name)
@@ -89,8 +89,13 @@ class Side:
             client.parse_always()
         return client, wire
 
-    def ask(self, client: Downstream, wire: Wire, request: bytes, reply: bytes) -> tuple[Any, ...]:
-        """Everything that anybody can see of one request and its answer, and whether it took the short way."""
+    def ask(
+        self, client: Downstream, wire: Wire, request: bytes, reply: Sequence[bytes], behind: bytes = b""
+    ) -> tuple[Any, ...]:
+        """Everything that anybody can see of one request and its answer in pieces, and whether it took the short way.
+
+        `behind` is sent by the client after the first piece.
+        """
         for name in self.pools:
             self.refill(name)
         wires = {name: pool.idle[-1]._transport for name, pool in self.pools.items()}
@@ -104,8 +109,12 @@ class Side:
         seen = {name: b"".join(one.sent[before[name] :]) for name, one in wires.items()}
         if not self.shortcuts and client._exchange is not None:
             client._exchange.read_in_full()
-        if peer is not None:
-            peer.data_received(reply)
+        for piece in reply if peer is not None else ():
+            if peer.user is not None:
+                peer.data_received(piece)
+            if behind and not wire.closed:
+                client.data_received(behind)
+                behind = b""
         kept = {name: len(pool.idle) for name, pool in self.pools.items()}
         waiting = client._buffer, client._body if isinstance(client._body, int) else "chunks"
         return short, (seen, b"".join(wire.sent), wire.closed, kept, waiting, self.door.refused, self.door.unmatched)
