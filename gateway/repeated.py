@@ -82,12 +82,10 @@ class Template(Shape):
             site = table.site(self._host)
         else:
             host = varying.partition(self.separator)[0] if self._host_hole == 0 else self.values(varying)[self._host_hole]
-            found = table.sites.get(host)
-            if found is None:
-                if not is_host(host):
-                    return None
-                found = table.site(host)
-            site = found
+            known = table.sites.get(host)
+            if known is None and not is_host(host):
+                return None
+            site = known or table.site(host)
         variant = self._variant(site, data, varying, limits) if site.headers else site.plain
         return variant.plans.get(line) or variant.plan(line, limits)
 

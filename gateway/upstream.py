@@ -201,7 +201,10 @@ class Upstream(asyncio.Protocol):
         head = data[:end]
         if head == pool.head:  # twice in a row: worth remembering as it is
             answers.remember(head, out, length, shape.status)
-        pool.head, pool.head_size = head, end
+            pool.head_size = end
+        else:
+            pool.head = head
+            pool.head_size = 0  # heads that do not repeat are not even looked up
         if rest:
             return self._begin(sender, out + data[end:], shape.status // 100, rest)
         self.user = None
