@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from controller.validate import Valid, readable, validate
 from controller.world import World
 
 SUFFIXES = (".yaml", ".yml", ".json")
+GATEWAY_CLASS_REF = Ref("GatewayClass", "", GATEWAY_CLASS)
 MAX_BYTES = 16 << 20  # of one file
 CLOSING_IS_SEEN = sys.platform == "linux"  # inotify says when a writer closes a file
 
@@ -63,32 +65,40 @@ class FileSource:
         self._stamps: dict[Path, Stamp] = {}
         self._objects: dict[Path, dict[Ref, AnyObject]] = {}  # the last good state of each file
         self._faults: dict[Path, list[Fault]] = {}
+        self._claims: dict[Ref, dict[Path, AnyObject]] = {}  # which files define an object
+        self._doubles: dict[Ref, list[Fault]] = {}  # objects that more than one file defines
+        self._namespaces: Counter[str] = Counter()  # objects defined in each
         self.origins: dict[Ref, Origin] = {}
         self.refused: dict[Ref, AnyObject] = {}  # what the API server would not take, as far as it can be read
 
     @property
     def faults(self) -> list[Fault]:
         """All that is wrong now."""
-        return [fault for path in sorted(self._faults) for fault in self._faults[path]]
+        found = [fault for path in sorted(self._faults) for fault in self._faults[path]]
+        return found + [fault for ref in sorted(self._doubles) for fault in self._doubles[ref]]
 
     def load(self, only: set[Path] | None = None) -> bool:
         """Look at every file, or `only` at some; True when something was read anew or is gone."""
-        found = self._find() if only is None else {**self._stamps, **self._stamped(only)}
-        for path in only or ():
-            if not path.exists():
-                found.pop(path, None)
+        found = self._find() if only is None else self._stamped(only)
+        gone = (self._stamps.keys() if only is None else self._stamps.keys() & only) - found.keys()
         changed = [path for path, stamp in found.items() if self._stamps.get(path) != stamp]
-        gone = self._stamps.keys() - found.keys()
-        if not changed and not gone and self._stamps:
-            return False
+        first = not self._claims
+        touched: set[Ref] = set()
         for path in gone:
-            for store in (self._stamps, self._objects, self._faults):
+            for store in (self._stamps, self._faults):
                 store.pop(path, None)
+            self._claim(path, self._objects.pop(path, {}), {}, touched)
         for path in changed:
             self._stamps[path] = found[path]
+            old = self._objects.get(path, {})
             self._read(path)
-        self._publish()
-        return True
+            self._claim(path, old, self._objects.get(path, {}), touched)
+        if first:
+            self._publish_implied({GATEWAY_CLASS_REF})
+        for ref in sorted(touched):
+            self._publish(ref)
+        self._publish_implied(touched)
+        return bool(changed or gone)
 
     def _find(self) -> dict[Path, Stamp]:
         return self._stamped([self._root] if not self._root.is_dir() else self._walk())
@@ -159,41 +169,47 @@ class FileSource:
                 if (ref.kind, ref.name) == (document.value["kind"], meta.get("name")):
                     good[ref] = old
 
-    def _publish(self) -> None:
-        """Bring the world to what all files together say."""
-        said: dict[Ref, AnyObject] = {}
-        for path in sorted(self._objects):
-            for ref, obj in self._objects[path].items():
-                if ref in said:
-                    first = self.origins[ref].file
-                    fault = Fault(str(path), 0, f"is defined in {first} already; that one counts", str(ref))
-                    if fault not in self._faults.setdefault(path, []):
-                        self._faults[path].append(fault)
-                    continue
-                said[ref] = obj
-        for obj in implied(said):
-            said.setdefault(obj.ref, obj)
-        for ref in [obj.ref for obj in self._world if obj.ref not in said]:
+    def _claim(self, path: Path, old: dict[Ref, AnyObject], new: dict[Ref, AnyObject], touched: set[Ref]) -> None:
+        """Note what a file defines now, in place of what it did."""
+        for ref in old.keys() | new.keys():
+            if old.get(ref) is new.get(ref):
+                continue
+            touched.add(ref)
+            claims = self._claims.setdefault(ref, {})
+            if not claims:
+                self._namespaces[ref.namespace] += 1
+            claims.pop(path, None)
+            if ref in new:
+                claims[path] = new[ref]
+            if not claims:
+                self._namespaces[ref.namespace] -= 1
+                del self._claims[ref]
+
+    def _publish(self, ref: Ref) -> None:
+        """Bring the world to what the files say of one object: the first file's word counts."""
+        claims = self._claims.get(ref, {})
+        paths = sorted(claims)
+        self._doubles.pop(ref, None)
+        if len(paths) > 1:
+            words = f"is defined in {paths[0]} already; that one counts"
+            self._doubles[ref] = [Fault(str(path), 0, words, str(ref)) for path in paths[1:]]
+        if not paths:
             self._world.drop(ref)
-        for obj in said.values():
-            if self._world.read(("object", obj.ref)) is not obj:
-                self._world.put(obj)
+        elif self._world.read(("object", ref)) is not claims[paths[0]]:
+            self._world.put(claims[paths[0]])
 
-
-def implied(said: dict[Ref, AnyObject]) -> list[AnyObject]:
-    """What a cluster would have made by itself: the namespaces in use, and our GatewayClass."""
-    namespaces = {ref.namespace for ref in said if ref.namespace}
-    result: list[AnyObject] = []
-    for name in sorted(namespaces):
-        labels = {"kubernetes.io/metadata.name": name}
-        written = said.get(Ref("Namespace", "", name))
-        if written is not None:
-            labels |= written.metadata.labels
-            said[written.ref] = Namespace(Meta(name=name, labels=labels))
-        else:
-            result.append(Namespace(Meta(name=name, labels=labels)))
-    result.append(GatewayClass(Meta(name=GATEWAY_CLASS), GatewayClassSpec(CONTROLLER)))
-    return result
+    def _publish_implied(self, touched: set[Ref]) -> None:
+        """What a cluster would have made by itself: the namespaces in use, with their label, and our GatewayClass."""
+        if GATEWAY_CLASS_REF in touched and GATEWAY_CLASS_REF not in self._claims:
+            self._world.put(GatewayClass(Meta(name=GATEWAY_CLASS), GatewayClassSpec(CONTROLLER)))
+        for name in {ref.name if ref.kind == "Namespace" else ref.namespace for ref in touched} - {""}:
+            ref = Ref("Namespace", "", name)
+            written = next((obj for _, obj in sorted(self._claims.get(ref, {}).items())), None)
+            if written is None and not self._namespaces[name]:
+                self._world.drop(ref)
+                continue
+            labels = {"kubernetes.io/metadata.name": name} | (written.metadata.labels if written is not None else {})
+            self._world.put(Namespace(Meta(name=name, labels=labels)))
 
 
 class Watcher:

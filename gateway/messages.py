@@ -7,13 +7,21 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from gateway.snapshot import Change, Problem
+from gateway.snapshot import Change, Part, Problem
+
+PIECE = 100  # parts in one message
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
     """Bring yourself forward, and say `Applied`."""
 
     change: Change
+
+
+class Parts(msgspec.Struct, frozen=True, tag=True):
+    """A piece of a large change: parts to put, for the `Apply` that follows."""
+
+    put: tuple[Part, ...]
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
@@ -60,7 +68,7 @@ class Statistics(msgspec.Struct, frozen=True, tag=True):
     tunnels: int = 0
 
 
-ToWorker: TypeAlias = Apply | Drain | AskStatistics
+ToWorker: TypeAlias = Parts | Apply | Drain | AskStatistics
 FromWorker: TypeAlias = Ready | Applied | Statistics
 
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
@@ -83,7 +91,19 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(size)
 
 
+def framed(message: Any) -> bytes:
+    """One message, behind its length."""
+    data = _encode(message)
+    return len(data).to_bytes(4, "big") + data
+
+
+def change(whole: Change) -> bytes:
+    """A change, in pieces that a worker decodes between two requests."""
+    cut = max(len(whole.put) - PIECE, 0)
+    frames = [framed(Parts(whole.put[at : min(at + PIECE, cut)])) for at in range(0, cut, PIECE)]
+    return b"".join([*frames, framed(Apply(msgspec.structs.replace(whole, put=whole.put[cut:])))])
+
+
 def write(writer: asyncio.StreamWriter, message: Any) -> None:
     """Send one message."""
-    data = _encode(message)
-    writer.write(len(data).to_bytes(4, "big") + data)
+    writer.write(framed(message))

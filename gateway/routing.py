@@ -233,16 +233,17 @@ class Plan(Generic[RouteT]):
 class Variant(Generic[RouteT]):
     """A site as seen by requests whose header fields meet the same conditions: request lines alone decide here."""
 
-    __slots__ = ("_holding", "_site", "plans")
+    __slots__ = ("_chain", "_holding", "_host", "plans")
 
-    def __init__(self, site: Site[RouteT], holding: frozenset[Entry[RouteT]]) -> None:
-        self._site = site
+    def __init__(self, host: bytes, chain: Chain[RouteT], holding: frozenset[Entry[RouteT]]) -> None:
+        self._host = host
+        self._chain = chain
         self._holding = holding
         self.plans: dict[bytes, Plan[RouteT]] = {}
 
     def find(self, request: Request) -> Entry[RouteT] | None:
         """The entry that answers this request, of which only the line is looked at."""
-        for rules in self._site.chain:
+        for rules in self._chain:
             for entry in rules.reachable(request.path):
                 if (entry.by_line is None or entry.by_line(request)) and (entry.by_headers is None or entry in self._holding):
                     return entry
@@ -257,8 +258,7 @@ class Variant(Generic[RouteT]):
         entry = self.find(request)
         if entry is None:
             return None
-        host = self._site.host
-        return MEMORY.put(self.plans, line, Plan(entry, b"%b%b\r\n" % (start, host), host))
+        return MEMORY.put(self.plans, line, Plan(entry, b"%b%b\r\n" % (start, self._host), self._host))
 
 
 _lines: dict[bytes, tuple[Request, bytes]] = {}  # request line: (a request without Host, what goes on up to Host's value)
@@ -284,7 +284,7 @@ class Site(Generic[RouteT]):
         self.chain = chain
         self.headers = frozenset().union(*(rules.headers for rules in chain))  # names that conditions look at
         self._conditional = [entry for rules in chain for entry in rules.entries() if entry.by_headers] if self.headers else []
-        self.plain = Variant(self, frozenset())  # none of the conditions on header fields holds
+        self.plain: Variant[RouteT] = Variant(host, chain, frozenset())  # none of the conditions on header fields holds
         self._variants = {frozenset[Entry[RouteT]](): self.plain}
 
     def find(self, request: Request) -> Entry[RouteT] | None:
@@ -302,7 +302,7 @@ class Site(Generic[RouteT]):
         if found is None:
             if len(self._variants) >= VARIANTS:
                 self._variants = {frozenset(): self.plain}
-            found = self._variants[holding] = Variant(self, holding)
+            found = self._variants[holding] = Variant(self.host, self.chain, holding)
         return found
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import socket
 from collections import Counter as Tally
 from dataclasses import dataclass, field
+from time import perf_counter
 
 from gateway import tls, tunnel
 from gateway.door import Clock, Door
@@ -22,6 +24,8 @@ from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Pr
 from gateway.upstream import Pools
 
 BACKLOG = 4096
+LARGE = 500  # parts in a change that is more than an edit
+SLICE = 0.004  # seconds of work on a change before requests get their turn
 
 
 @dataclass
@@ -39,6 +43,19 @@ class Touched:
 
     hosts: set[HostKey] = field(default_factory=set)
     ports: set[int] = field(default_factory=set)
+
+
+class Pace:
+    """Lets the loop do other work every few milliseconds."""
+
+    def __init__(self) -> None:
+        self._until = perf_counter() + SLICE
+
+    async def rest(self) -> None:
+        """Rest, if it is time to."""
+        if perf_counter() >= self._until:
+            await asyncio.sleep(0)
+            self._until = perf_counter() + SLICE
 
 
 class Runtime:
@@ -66,14 +83,30 @@ class Runtime:
     # --- changes ---
 
     async def apply(self, change: Change) -> list[Problem]:
-        """Bring the worker forward. Returns what could not be done, part by part."""
+        """Bring the worker forward. Returns what could not be done, part by part.
+
+        Requests go on meanwhile, by the tables that stand: a large change is worked through in slices.
+        """
+        is_large = len(change.put) > LARGE
+        if is_large:
+            gc.disable()  # all of it stays: a collection would stop the loop and find nothing
+        try:
+            return await self._apply(change)
+        finally:
+            if is_large:
+                gc.freeze()
+                gc.enable()
+
+    async def _apply(self, change: Change) -> list[Problem]:
         problems: list[Problem] = []
         touched = Touched()
+        pace = Pace()
         drop = list(change.drop)
         if change.reset:
             staying = {key(part) for part in change.put}
             drop = [k for k in self.parts if k not in staying]
         for part in change.put:
+            await pace.rest()
             old = self.parts.get(key(part))
             if old == part:
                 continue
@@ -84,11 +117,18 @@ class Runtime:
                 continue
             self.parts[key(part)] = part
         for k in drop:
-            self._drop(k, touched)
-        self._compile(touched)
+            if k[0] != "backend":
+                await pace.rest()
+                self._drop(k, touched)
+        for host in touched.hosts:
+            await pace.rest()
+            self._compile(host, touched)
         for port in sorted(touched.ports):
             problems += await self._open_or_close(port)
         self._swap(touched)
+        for k in drop:
+            if k[0] == "backend":  # not before no table leads there any more
+                self._drop(k, touched)
         return problems
 
     def _put(self, part: Part, old: Part | None, touched: Touched) -> None:
@@ -160,19 +200,17 @@ class Runtime:
             self._members.get((at.listener, at.hostname), set()).discard(rule.name)
             touched.hosts.add((at.listener, at.hostname))
 
-    def _compile(self, touched: Touched) -> None:
-        """Build the touched hosts beside the old ones."""
-        for host in touched.hosts:
-            names = self._members.get(host)
-            if names:
-                self._hosts.setdefault(host[0], {})[host] = HostRules(
-                    [entry for name in names for entry in self._entries[name]]
-                )
-            else:
-                self._hosts.get(host[0], {}).pop(host, None)
-                self._members.pop(host, None)
-            if host[0] in self._listeners:
-                touched.ports.add(self._listeners[host[0]].port)
+    def _compile(self, host: HostKey, touched: Touched) -> None:
+        """Build what a change touched beside what stands."""
+        names = self._members.get(host)
+        if names:
+            entries = [entry for name in names for entry in self._entries[name]]
+            self._hosts.setdefault(host[0], {})[host] = HostRules(entries)
+        else:
+            self._hosts.get(host[0], {}).pop(host, None)
+            self._members.pop(host, None)
+        if host[0] in self._listeners:
+            touched.ports.add(self._listeners[host[0]].port)
 
     def _swap(self, touched: Touched) -> None:
         """One assignment a port; requests under way keep the table they started with."""

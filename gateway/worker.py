@@ -12,11 +12,13 @@ import os
 import signal
 import socket
 
+import msgspec
 import uvloop
 
 from gateway import messages
 from gateway.messages import Applied, Apply, AskStatistics, Drain, Ready, Statistics, TargetStatistics
 from gateway.runtime import Runtime
+from gateway.snapshot import Part
 
 TICK = 1.0  # seconds; the coarseness of every idle timeout
 
@@ -34,13 +36,18 @@ class Worker:
         """Until told to leave, or until the parent is gone."""
         messages.write(self._writer, Ready(os.getpid()))
         self._tick()
+        early: list[Part] = []  # of a change that comes in pieces
         while True:
             try:
                 message = await messages.read_to_worker(self._reader)
             except (asyncio.IncompleteReadError, ConnectionError):
                 break
             match message:
+                case messages.Parts(put):
+                    early += put
                 case Apply(change):
+                    change = msgspec.structs.replace(change, put=(*early, *change.put))
+                    early.clear()
                     problems = await self._runtime.apply(change)
                     messages.write(self._writer, Applied(change.version, tuple(problems)))
                 case AskStatistics():

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 from gateway import messages
-from gateway.messages import Applied, Apply, AskStatistics, Drain, Ready, Statistics
+from gateway.messages import Applied, AskStatistics, Drain, Ready, Statistics
 from gateway.snapshot import Change, Parts, Problem, apply
 
 log = logging.getLogger("fsm.workers")
@@ -57,8 +57,9 @@ class Workers:
             apply(self.parts, change)
             self.version = change.version
             workers = list(self._workers.values())
+            frames = messages.change(change)
             for worker in workers:
-                messages.write(worker.writer, Apply(change))
+                worker.writer.write(frames)
             answers = await asyncio.gather(*(worker.answers.get() for worker in workers))
             fresh = {p for a in answers if isinstance(a, Applied) for p in a.problems}
             # A problem stands until its part is put again or dropped.
@@ -125,7 +126,7 @@ class Workers:
             if self.parts:
                 async with self._turn:
                     change = Change(version=self.version, put=tuple(self.parts.values()), reset=True)
-                    messages.write(worker.writer, Apply(change))
+                    worker.writer.write(messages.change(change))
                     await messages.read_from_worker(reader)
                     self._workers[worker.index] = worker
             else:
