@@ -190,9 +190,16 @@ class GatewaySpec(Struct, frozen=True):
     infrastructure: Infrastructure = Infrastructure()
 
 
+class GatewayMeta(Meta, frozen=True):
+    """ObjectMeta with annotations, which nobody reads of other kinds."""
+
+    annotations: dict[str, str] = {}
+
+
 class Gateway(Object, frozen=True):
     """gateway.networking.k8s.io Gateway."""
 
+    metadata: GatewayMeta = GatewayMeta()
     spec: GatewaySpec = GatewaySpec()
 
 

@@ -78,6 +78,11 @@ def some_listeners_not_valid(names: Iterable[str], *, all_of_them: bool) -> Cond
     return _true("Accepted", "ListenersNotValid", f"Listeners {listed} are not valid; see their conditions.")
 
 
+def with_warning(condition: Condition, message: str) -> Condition:
+    """The same, with words about something that did not keep it from being so."""
+    return msgspec.structs.replace(condition, message=f"{condition.message} {message}")
+
+
 def gateway_parameters(message: str) -> Condition:
     """Accepted: infrastructure.parametersRef."""
     return _false("Accepted", "InvalidParameters", message)

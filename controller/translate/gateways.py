@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from controller.memo import View
 from controller.objects import CONTROLLER, Gateway, GatewayAddress, GatewayClass, Service
-from controller.translate import conditions
+from controller.translate import conditions, limits
 from controller.translate.conditions import Condition
 from controller.translate.listeners import ListenerInfo, listeners
 from controller.translate.status import ClassStatus, GatewayStatus, ListenerStatus
@@ -106,6 +106,9 @@ def gateway_status(view: View, namespace: str, name: str) -> GatewayStatus | Non
         for one in info.listeners
     )
     accepted = info.refused or _accepted(info)
+    fault = limits.read(found.metadata.annotations.get(limits.ANNOTATION, "")).fault
+    if fault and accepted.is_true:
+        accepted = conditions.with_warning(accepted, fault)
     return GatewayStatus(
         found.metadata.generation, addresses, (accepted, _programmed(accepted, report, addresses, problems)), said
     )

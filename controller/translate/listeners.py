@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from controller.memo import View
 from controller.objects import GATEWAY_GROUP, Gateway, GatewayListener, RouteKind, RouteNamespaces, Secret, SecretRef
-from controller.translate import conditions, grants
+from controller.translate import conditions, grants, limits
 from controller.translate.conditions import Condition
 from gateway import snapshot
 
@@ -41,10 +41,13 @@ class ListenerInfo(NamedTuple):
 def listeners(view: View, gateway: Gateway) -> tuple[ListenerInfo, ...]:
     """All listeners of a Gateway, in its order."""
     conflicts = _conflicts(gateway.spec.listeners)
-    return tuple(_listener(view, gateway, one, conflicts.get(one.name)) for one in gateway.spec.listeners)
+    allowed = limits.read(gateway.metadata.annotations.get(limits.ANNOTATION, "")).limits
+    return tuple(_listener(view, gateway, one, conflicts.get(one.name), allowed) for one in gateway.spec.listeners)
 
 
-def _listener(view: View, gateway: Gateway, one: GatewayListener, conflict: list[Condition] | None) -> ListenerInfo:
+def _listener(
+    view: View, gateway: Gateway, one: GatewayListener, conflict: list[Condition] | None, allowed: snapshot.Limits
+) -> ListenerInfo:
     namespace = gateway.metadata.namespace
     key = f"{namespace}/{gateway.metadata.name}/{one.name}"
     kinds, kinds_condition = _kinds(one)
@@ -68,7 +71,7 @@ def _listener(view: View, gateway: Gateway, one: GatewayListener, conflict: list
     if said[0].is_true and usable:
         protocol = "HTTPS" if one.protocol == "HTTPS" else "HTTP"
         names = tuple(certificate.name for certificate in certificates)
-        part = snapshot.Listener(key, one.port, protocol, one.hostname.lower(), names)  # type: ignore[arg-type]
+        part = snapshot.Listener(key, one.port, protocol, one.hostname.lower(), names, allowed)  # type: ignore[arg-type]
     return ListenerInfo(
         one.name,
         key,
