@@ -7,7 +7,7 @@ average: 30 of 100 is 30. A weight of 0 is never chosen. Endpoints take turns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import cycle
+from itertools import cycle, repeat
 from math import gcd
 from typing import Final, Generic, TypeVar
 
@@ -46,7 +46,7 @@ class Split(Generic[T]):
             divisor = gcd(*weights)
             sequence = smooth(weights)
             if total // divisor <= LONGEST:
-                period = [items[next(sequence)] for _ in range(total // divisor)]
+                period = [items[next(sequence)] for _ in range(total // divisor)] if len(items) > 1 else items
                 self.turns = _from(period, int(len(period) * phase))
             else:
                 self.turns = (items[index] for index in sequence)
@@ -58,7 +58,8 @@ class Split(Generic[T]):
 
 def _from(items: Sequence[T], start: int) -> Iterator[T]:
     """All items again and again, from one of them on."""
-    return cycle([*items[start:], *items[:start]])
+    # One item needs no list of its own; most rules have one target, most backends of a small service one endpoint.
+    return repeat(items[0]) if len(items) == 1 else cycle([*items[start:], *items[:start]])
 
 
 class Ring(Generic[T]):

@@ -27,7 +27,13 @@ Condition: TypeAlias = Callable[[Request], bool]
 MEMO: Final = 16384  # Hosts remembered; larger than any working set that pays
 VARIANTS: Final = 256  # combinations of header conditions remembered for each host
 REMEMBERED: Final = 65536  # paths and request lines remembered, over all hosts of a process
+NO_NAMES: Final[frozenset[bytes]] = frozenset()
 LINES: Final = 8192  # request lines remembered whatever their host
+
+
+def _union(sets: Iterable[frozenset[bytes]]) -> frozenset[bytes]:
+    """All names; the one empty set where there are none, as most hosts have none."""
+    return NO_NAMES.union(*sets) or NO_NAMES
 
 
 class Memory:
@@ -69,7 +75,7 @@ class Entry(Generic[RouteT]):
         self.route = route
         self.path = _path(match.path)
         self.prefix = self.path.rstrip(b"/") if match.path.kind == "PathPrefix" else b""
-        self.headers = frozenset(header.name.lower().encode() for header in match.headers)
+        self.headers = frozenset(header.name.lower().encode() for header in match.headers) if match.headers else NO_NAMES
         self.rank = (not match.method, -len(match.headers), -len(match.query), order)
         self.by_line = _all(_line_tests(match))
         self.by_headers = _all(_header_tests(match))
@@ -169,7 +175,7 @@ class HostRules(Generic[RouteT]):
         self._always = (
             _until_final(self._prefix[b""]) if [*self._prefix] == [b""] and not (self._exact or self._regex) else None
         )
-        self.headers = frozenset().union(*(entry.headers for entry in ordered))  # names that conditions look at
+        self.headers = _union(entry.headers for entry in ordered)  # names that conditions look at
 
     def find(self, request: Request) -> Entry[RouteT] | None:
         """The first entry, in order of precedence, of which every condition holds."""
@@ -282,7 +288,7 @@ class Site(Generic[RouteT]):
     def __init__(self, host: bytes, chain: Chain[RouteT]) -> None:
         self.host = host
         self.chain = chain
-        self.headers = frozenset().union(*(rules.headers for rules in chain))  # names that conditions look at
+        self.headers = _union(rules.headers for rules in chain)  # names that conditions look at
         self._conditional = [entry for rules in chain for entry in rules.entries() if entry.by_headers] if self.headers else []
         self.plain: Variant[RouteT] = Variant(host, chain, frozenset())  # none of the conditions on header fields holds
         self._variants = {frozenset[Entry[RouteT]](): self.plain}

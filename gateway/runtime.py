@@ -73,7 +73,7 @@ class Runtime:
         self._backends: dict[str, Backend] = {}
         self._routes: dict[str, Route] = {}
         self._entries: dict[str, list[Entry[Route]]] = {}
-        self._members: dict[HostKey, set[str]] = {}
+        self._members: dict[HostKey, dict[str, None]] = {}  # the rules of each hostname
         self._listeners: dict[str, Listener] = {}
         self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
         self.open: dict[int, Open] = {}
@@ -192,12 +192,16 @@ class Runtime:
         self._routes[rule.name] = route
         self._entries[rule.name] = entries
         for at in rule.at:
-            self._members.setdefault((at.listener, at.hostname), set()).add(rule.name)
-            touched.hosts.add((at.listener, at.hostname))
+            host = (at.listener, at.hostname)
+            members = self._members.get(host)
+            if members is None:
+                members = self._members[host] = {}
+            members[rule.name] = None
+            touched.hosts.add(host)
 
     def _detach(self, rule: Rule, touched: Touched) -> None:
         for at in rule.at:
-            self._members.get((at.listener, at.hostname), set()).discard(rule.name)
+            self._members.get((at.listener, at.hostname), {}).pop(rule.name, None)
             touched.hosts.add((at.listener, at.hostname))
 
     def _compile(self, host: HostKey, touched: Touched) -> None:
