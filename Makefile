@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CLUSTER := tests/cluster
 
-.PHONY: help demo test test-slow format cluster cluster-down e2e conformance bench bench-smoke bench-peers image clean
+.PHONY: help demo test test-slow format cluster cluster-down e2e conformance bench bench-changes bench-smoke bench-peers image clean
 
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -47,16 +47,19 @@ conformance: $(READY) ## The Gateway API's conformance suite, on the cluster of 
 	$(CLUSTER)/in.sh $(abspath $(BIN))/fsm install --set fsm.image=localhost/fsm-gateway:dev --timeout 2m
 	$(CLUSTER)/conformance.sh
 
-bench-peers:
-	@command -v nginx wrk taskset >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends nginx-light wrk util-linux; } >&2
+bench-peers: $(READY)
+	@command -v nginx haproxy caddy wrk h2load taskset >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends nginx-light haproxy caddy wrk nghttp2-client util-linux; } >&2
+	@$(BIN)/python -c 'import envoy' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 
-bench: $(READY) bench-peers ## Measurements against nginx in the same run (installs nginx and wrk by apt)
-	$(BIN)/python -m bench.plain $(ARGS)
-	$(BIN)/python -m bench.changes
+bench: bench-peers ## Requests: every bar against its peers in the same run (installs them by apt and pip; 10 minutes)
+	$(BIN)/python -m bench $(ARGS)
 
-bench-smoke: $(READY) bench-peers ## That the measurements run, in seconds
-	$(BIN)/python -m bench.plain --rounds 1 --seconds 1
-	$(BIN)/python -m bench.changes --changes 20
+bench-changes: $(READY) bench-peers ## Changes: how soon in force, what they cost, whether a request notices (10 minutes)
+	$(BIN)/python -m bench.changes $(ARGS)
+
+bench-smoke: bench-peers ## That the measurements run, in two minutes
+	$(BIN)/python -m bench --rounds 1 --seconds 1
+	$(BIN)/python -m bench.changes --quick
 
 image: ## The container image, by whatever builds Dockerfiles here
 	$${BUILDER:-docker} build -t fsm-gateway:dev .

@@ -270,7 +270,8 @@ async def _hammer(gateway: Running, tally: Tally, stop: asyncio.Event) -> None:
     client.close()
 
 
-async def _rewriting(count: int, *, churn: bool) -> Row:
+async def rewriting(count: int, *, churn: bool) -> Row:
+    """One route rewritten every 20 ms, backend and filters alternating, under 64 clients that never pause."""
     tally, stop = Tally(), asyncio.Event()
     async with running(10) as gateway:
         hammers = [asyncio.create_task(_hammer(gateway, tally, stop)) for _ in range(64)]
@@ -301,12 +302,12 @@ async def _rewriting(count: int, *, churn: bool) -> Row:
 
 async def rewrite(quick: bool) -> list[Row]:
     """One route rewritten every 20 ms, backend and filters alternating, under clients that never pause."""
-    return [await _rewriting(500 if quick else 10_000, churn=False)]
+    return [await rewriting(500 if quick else 10_000, churn=False)]
 
 
 async def churn(quick: bool) -> list[Row]:
     """The same with endpoints coming and going beside it."""
-    return [await _rewriting(500 if quick else 10_000, churn=True)]
+    return [await rewriting(500 if quick else 10_000, churn=True)]
 
 
 def snapshot_of(count: int) -> tuple[rig.Part, ...]:

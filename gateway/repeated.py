@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.filters.headers import Edit
 from gateway.forwarding import request_fields
-from gateway.http1 import HOST, NO_LENGTH, Field, Request, is_host, parse_line, parse_request, request_start
+from gateway.http1 import FORWARDED_FOR, HOST, NO_LENGTH, Field, Request, is_host, parse_line, parse_request, request_start
 from gateway.prepared import Route, Target
 from gateway.routing import Plan, Site, Table, Variant
 from gateway.snapshot import Limits
@@ -30,7 +30,7 @@ class Template(Shape):
     """See the module. Shared by all connections of a port that send this head."""
 
     __slots__ = (
-        "_holes", "_host", "_host_hole", "_names", "_scheme", "_variants", "composed", "cut", "plans", "table",
+        "_as_values", "_holes", "_host", "_host_hole", "_names", "_scheme", "_variants", "composed", "cut", "plans", "table",
     )  # fmt: skip
 
     def __init__(self, cut: Sequence[bytes], holes: Sequence[int], request: Request, scheme: bytes, longest: int) -> None:
@@ -40,6 +40,7 @@ class Template(Shape):
         self._names = tuple(request.fields[index].name for index in holes)
         self._host_hole = next((n for n, index in enumerate(holes) if request.fields[index].kind == HOST), -1)
         self._host = request.host
+        self._as_values = any(request.fields[index].kind == FORWARDED_FOR for index in holes)
         self._scheme = scheme
         self.composed: dict[Edit | None, Composition] = {}
         # What holds for one table.
@@ -106,7 +107,7 @@ class Template(Shape):
         if len(self.composed) >= COMPOSED:
             self.composed.clear()
         block = request_fields(self._marked(), mark(ADDRESS), self._scheme, edit, upgrading=False)
-        found = self.composed[edit] = composition(self, block)
+        found = self.composed[edit] = composition(self, block, as_values=self._as_values)
         return found
 
 

@@ -219,10 +219,13 @@ class Woven(Composition):
         return b"".join(parts)
 
 
-def composition(shape: Shape, block: bytes) -> Composition:
-    """Cut a composed block of fields at its marks."""
+def composition(shape: Shape, block: bytes, *, as_values: bool) -> Composition:
+    """Cut a composed block of fields at its marks. `as_values`: a hole is part of another field's value, even where
+    it stands as if its line passed as it came."""
     parts = _MARK.split(block)
     constants, holes = parts[::2], [int(number) for number in parts[1::2]]
+    if as_values:
+        return Woven(shape, constants, holes)
     if holes[-1:] == [ADDRESS] and shape.passes_whole(holes[:-1], constants[1:-2]):
         return Composition(constants[0], constants[-2], constants[-1])
     if holes == [ADDRESS, 0] and shape.count == 1:

@@ -90,7 +90,7 @@ VALUES = {
     "X-T": ["a b; c=d", "é", " padded ", "{r}"],
     "Cookie": ["s={r:x}; theme=dark", "s={r:x}"],
     "Referer": ["https://a.example/{n}", ""],
-    "X-Forwarded-For": ["10.0.0.{n}", "10.0.0.{n}, 10.0.0.1"],
+    "X-Forwarded-For": ["10.0.0.{n}", "10.0.0.{n}, 10.0.0.1", "10.0.0.{n}", " 10.0.0.{n} "],
     "x-canary": ["yes", "no", "Yes", "{n}"],
     "Authorization": ["Basic {r:x}"],
     "Proxy-Authorization": ["Basic {r:x}"],
