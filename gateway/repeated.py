@@ -88,6 +88,8 @@ class Template(Shape):
                 return None
             site = known or table.site(host)
         variant = self._variant(site, data, varying, limits) if site.headers else site.plain
+        if self._host_hole >= 0:
+            return variant.plan(line, limits, passing=True)
         return variant.plans.get(line) or variant.plan(line, limits)
 
     def _variant(self, site: Site[Route], data: bytes, varying: bytes, limits: Limits) -> Variant[Route]:

@@ -184,6 +184,11 @@ class HostRules(Generic[RouteT]):
                 return entry
         return None
 
+    @property
+    def only(self) -> Entry[RouteT] | None:
+        """The entry that answers every request, if there is such a one."""
+        return self._always[0] if self._always is not None and self._always[0].is_final else None
+
     def reachable(self, path: bytes) -> tuple[Entry[RouteT], ...]:
         """The entries whose path matches, as far as the first that has no conditions."""
         if self._always is not None:
@@ -239,12 +244,13 @@ class Plan(Generic[RouteT]):
 class Variant(Generic[RouteT]):
     """A site as seen by requests whose header fields meet the same conditions: request lines alone decide here."""
 
-    __slots__ = ("_chain", "_holding", "_host", "plans")
+    __slots__ = ("_chain", "_entry", "_holding", "_host", "plans")
 
     def __init__(self, host: bytes, chain: Chain[RouteT], holding: frozenset[Entry[RouteT]]) -> None:
         self._host = host
         self._chain = chain
         self._holding = holding
+        self._entry = chain[0].only if chain else None  # where every request leads there
         self.plans: dict[bytes, Plan[RouteT]] = {}
 
     def find(self, request: Request) -> Entry[RouteT] | None:
@@ -255,16 +261,26 @@ class Variant(Generic[RouteT]):
                     return entry
         return None
 
-    def plan(self, line: bytes, limits: Limits) -> Plan[RouteT] | None:
-        """Where a request line leads; None where it is not so plain."""
+    def plan(self, line: bytes, limits: Limits, *, passing: bool = False) -> Plan[RouteT] | None:
+        """Where a request line leads; None where it is not so plain.
+
+        `passing`: the Host is one of many, so that a plan which is cheap to make is not worth remembering: to look it up
+        among thousands costs more, in memory that is not in the processor's cache.
+        """
+        if passing and self._entry is None:
+            found = self.plans.get(line)
+            if found is not None:
+                return found
+            passing = False
         known = (_lines.get(line) or _remember_line(line, limits)) if len(line) <= limits.target_bytes else None
         if known is None:
             return None
         request, start = known
-        entry = self.find(request)
+        entry = self._entry or self.find(request)
         if entry is None:
             return None
-        return MEMORY.put(self.plans, line, Plan(entry, b"%b%b\r\n" % (start, self._host), self._host))
+        plan = Plan(entry, b"%b%b\r\n" % (start, self._host), self._host)
+        return plan if passing else MEMORY.put(self.plans, line, plan)
 
 
 _lines: dict[bytes, tuple[Request, bytes]] = {}  # request line: (a request without Host, what goes on up to Host's value)

@@ -88,7 +88,10 @@ class Shortcut(asyncio.Protocol):
                         # As in Composition.fill, which a call would make dearer.
                         head = b"".join((plan.start, composed.before, varying, composed.after, self.address, composed.end))
                     else:
-                        filled = self._fill(composed, data[:end], varying) if target.is_direct else None
+                        if target.is_plain:
+                            filled = composed.fill(plan.start, varying, self.address)
+                        else:
+                            filled = self._fill(composed, data[:end], varying) if target.is_direct else None
                         if filled is None:
                             self.in_full().proceed()
                             return

@@ -263,7 +263,10 @@ class ResponseShape(Holes):
             match = self._match(data, start)
             if match is None:
                 return None
-            end = match.end() - len(self._last)
+            at = match.end()
+            end = at - len(self._last)
+            if self.length_hole < 0:
+                return data[start:end], at, self.length
             return self._framed(data[start:end], end)
         if self._is_worth_compiling():
             self._match = re.compile(_VALUE + self._pattern() + re.escape(self._last)).match

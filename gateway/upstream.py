@@ -39,7 +39,7 @@ class Pool:
     """Connections to one address."""
 
     __slots__ = (
-        "_address", "_connecting", "_lessons", "_model", "_port", "clock", "head", "head_size", "idle", "name", "shape",
+        "_address", "_connecting", "_lessons", "_model", "_port", "clock", "head_size", "idle", "name", "shape", "varying",
     )  # fmt: skip
 
     def __init__(self, address: str, port: int, clock: Clock) -> None:
@@ -50,7 +50,7 @@ class Pool:
         self._connecting: set[asyncio.Task[None]] = set()
         self.name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         # What the responses' heads have in common.
-        self.head = b""  # the last one that had a shape
+        self.varying = b""  # of the last one that had a shape
         self.head_size = 0  # of the last one: heads of one backend repeat
         self.shape: ResponseShape | None = None
         self._model: list[Field] | None = None
@@ -169,7 +169,7 @@ class Upstream(asyncio.Protocol):
         if answers is not None:
             if self._ready:
                 size = self.endpoint.head_size
-                known = answers.known.get(data[:size])
+                known = answers.known.get(data[:size]) if size else None
                 if known is not None:
                     rest = known[1] - len(data)
                     if not rest:
@@ -198,12 +198,11 @@ class Upstream(asyncio.Protocol):
         if out is None or rest < 0:
             return False
         pool = self.endpoint
-        head = data[:end]
-        if head == pool.head:  # twice in a row: worth remembering as it is
-            answers.remember(head, out, length, shape.status)
+        if varying == pool.varying:  # twice in a row: worth remembering as it is
+            answers.remember(data[:end], out, length, shape.status)
             pool.head_size = end
         else:
-            pool.head = head
+            pool.varying = varying
             pool.head_size = 0  # heads that do not repeat are not even looked up
         if rest:
             return self._begin(sender, out + data[end:], shape.status // 100, rest)
