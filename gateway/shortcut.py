@@ -67,46 +67,50 @@ class Shortcut(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         template = self._template
-        if template is not None and self._ready:
-            end = data.find(b"\r\n")
-            varying = template.read(data, end)
-            if varying is not None:
-                door = self._door
-                if template.table is not door.table:
-                    template.renew(door.table)
-                plan = template.plans.get(data[:end]) or template.plan(data, end, varying, door.limits)
-                if plan is not None:
-                    self._ready = False
-                    self._data = data
-                    self._plan = plan
-                    self._since = monotonic()
-                    self.deadline = door.stalled_at
-                    target = self._target = next(plan.route.turns)
-                    edit = target.edit_request
-                    composed = template.composed.get(edit) or template.compose(edit)
-                    if target.is_plain and composed.is_whole:
-                        # As in Composition.fill, which a call would make dearer.
-                        head = b"".join((plan.start, composed.before, varying, composed.after, self.address, composed.end))
-                    else:
-                        if target.is_plain:
-                            filled = composed.fill(plan.start, varying, self.address)
-                        else:
-                            filled = self._fill(composed, data[:end], varying) if target.is_direct else None
-                        if filled is None:
-                            self.in_full().proceed()
-                            return
-                        head = filled
-                    endpoint = next(target.ring.turns, None)
-                    if endpoint is None or not endpoint.idle:
-                        self.in_full().send(endpoint)
-                        return
-                    peer = self.peer = endpoint.idle.pop()
-                    peer.user = self
-                    self.answers = target.answers
-                    write = peer.write  # a slot called as a method cannot be specialised by CPython 3.11
-                    write(head)
-                    return
-        self.receive(data)
+        if template is None or not self._ready:
+            self.receive(data)
+            return
+        end = data.find(b"\r\n")
+        if not (data.startswith(template.first, end) and data.endswith(template.last, 0, template.longest)):
+            self.receive(data)
+            return
+        varying = data[end + template.skip : template.stop]
+        if not ((template.is_single and varying.isalnum()) or template.holds(varying)):
+            self.receive(data)
+            return
+        door = self._door
+        if template.table is not door.table:
+            template.renew(door.table)
+        plan = template.plans.get(data[:end]) or template.plan(data, end, varying, door.limits)
+        if plan is None:
+            self.receive(data)
+            return
+        self._ready = False
+        self._data = data
+        self._plan = plan
+        self._since = monotonic()
+        self.deadline = door.stalled_at
+        target = self._target = next(plan.route.turns)
+        edit = target.edit_request
+        composed = template.composed.get(edit) or template.compose(edit)
+        if target.is_plain and composed.is_whole:
+            # As in Composition.fill, which a call would make dearer.
+            head = b"".join((plan.start, composed.before, varying, composed.after, self.address, composed.end))
+        else:
+            filled = self._fill(composed, data[:end], varying)
+            if filled is None:
+                self.in_full().proceed()
+                return
+            head = filled
+        endpoint = next(target.ring.turns, None)
+        if endpoint is None or not endpoint.idle:
+            self.in_full().send(endpoint)
+            return
+        peer = self.peer = endpoint.idle.pop()
+        peer.user = self
+        self.answers = target.answers
+        write = peer.write  # a slot called as a method cannot be specialised by CPython 3.11
+        write(head)
 
     def answered(self, data: bytes, hundreds: int) -> None:
         """A whole response in one piece, its head known from before."""
@@ -137,8 +141,11 @@ class Shortcut(asyncio.Protocol):
         self.answered(data, hundreds)
 
     def _fill(self, composed: Composition, line: bytes, varying: bytes) -> bytes | None:
-        """The head that goes to the backend, rewritten and copied to mirrors where the target says so."""
+        """The head that goes to the backend, rewritten and copied to mirrors where the target says so; None where it
+        takes the full way to know it."""
         plan, target = self._plan, self._target
+        if not target.is_direct:
+            return None
         start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
         head = composed.fill(start, varying, self.address)
         if head is not None:

@@ -132,39 +132,41 @@ class Holes:
 
 
 class Shape(Holes):
-    """A whole request head's fields: fixed text with holes in it."""
+    """A whole request head's fields: fixed text with holes in it.
 
-    __slots__ = ("_cut", "_first", "_last", "_longest", "_skip")
+    `data` is such a head and nothing else, from the end of its first line (`end`) on, where
+
+        data.startswith(shape.first, end) and data.endswith(shape.last, 0, shape.longest)
+
+    and `holds(data[end + shape.skip : shape.stop])`. Data longer than `longest` does not end where it is looked at; were
+    it to seem so by chance, the rest of it, line ends and all, would be in a hole, which cannot hold them.
+    """
+
+    __slots__ = ("first", "is_single", "last", "longest", "skip", "stop")
 
     def __init__(self, cut: Sequence[bytes], longest: int) -> None:
-        self._first, *between, self._last = cut
+        self.first, *between, self.last = cut
         super().__init__(between)
-        self._longest = longest
-        self._skip = len(self._first)
-        self._cut = -len(self._last)
+        self.longest = longest
+        self.skip = len(self.first)
+        self.stop = -len(self.last)
+        self.is_single = not between  # then letters and digits can only be the hole's value
 
-    def read(self, data: bytes, at: int) -> bytes | None:
-        """From the first hole's value to the last one's, where `data` from `at` on is such a head and nothing else."""
-        # Data longer than `longest` does not end where it is looked at; were it to seem so by chance, the rest of it,
-        # line ends and all, would be in a hole.
-        if not (data.startswith(self._first, at) and data.endswith(self._last, 0, self._longest)):
-            return None
-        varying = data[at + self._skip : self._cut]
-        if varying.isalnum():
-            return None if self._between else varying
+    def holds(self, varying: bytes) -> bool:
+        """Whether these bytes are legal values with the fixed text between them."""
         if self._match is not None:
-            return varying if self._match(varying) else None
+            return self._match(varying) is not None
         if not varying or varying.translate(None, _LEGAL) != self._breaks:
-            return None
+            return False
         if self._between and self._is_worth_compiling():
             self._match = re.compile(_VALUE + self._pattern()).fullmatch
         end = 0
         for piece in self._between:
             end = varying.find(piece, end)
             if end < 0:
-                return None
+                return False
             end += len(piece)
-        return varying
+        return True
 
 
 class Composition:
