@@ -27,7 +27,7 @@ from rich.console import Console
 from bench import rig
 from bench.__main__ import as_json, table
 from bench.rig import Row
-from controller.demo.canary import _python, _wait_until_answers
+from controller.demo.canary import python, wait_until_answers
 from controller.demo.ports import free_ports
 from gateway.snapshot import Change, Match, PathMatch, Rule
 from gateway.workers import Workers
@@ -106,7 +106,7 @@ class Client:
         """The status and X-Version."""
         self._writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench\r\n\r\n".encode())
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        length = int(rig._found(r"(?i)content-length: (\d+)", head))
+        length = int(rig.found(r"(?i)content-length: (\d+)", head))
         await self._reader.readexactly(length)
         version = head.partition("X-Version: ")[2].partition("\r\n")[0]
         return int(head[9:12]), version
@@ -120,11 +120,8 @@ async def running(routes: int) -> AsyncIterator[Running]:
     """A gateway with this many routes to a backend on several addresses; everything is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="fsm-bench-"))
     backend = await asyncio.start_server(_answer, "127.0.0.1", 0)
-    for address in ("127.0.0.2", "127.0.0.3"):
-        await backend.start_serving()
-        backend_port = backend.sockets[0].getsockname()[1]
-        other = await asyncio.start_server(_answer, address, backend_port)
-        _others.append(other)
+    backend_port = backend.sockets[0].getsockname()[1]
+    others = [await asyncio.start_server(_answer, address, backend_port) for address in ("127.0.0.2", "127.0.0.3")]
     ports = free_ports(2)
     made = Running(folder, ports[0], backend_port)
     made.write("gateway.yaml", GATEWAY + "".join(SERVICE.format(name=name) for name in ("a", "b")))
@@ -133,7 +130,7 @@ async def running(routes: int) -> AsyncIterator[Running]:
     for number in range(routes):
         made.write(f"route-{number}.yaml", route(number))
     began = time.perf_counter()
-    child = await _python(
+    child = await python(
         "controller",
         "run",
         str(folder),
@@ -145,25 +142,15 @@ async def running(routes: int) -> AsyncIterator[Running]:
         f"127.0.0.1:{ports[1]}",
     )
     try:
-        async with asyncio.timeout(120):
-            while True:
-                with contextlib.suppress(RuntimeError, TimeoutError):
-                    await _wait_until_answers([child], [(ports[1], "/readyz")])
-                    break
-                if child.returncode is not None:
-                    raise SystemExit("the gateway ended before it was ready")
+        await wait_until_answers([child], [(ports[1], "/readyz")])
         made.started = time.perf_counter() - began
         yield made
     finally:
         child.terminate()
         await child.wait()
-        for server in (backend, *_others):
+        for server in (backend, *others):
             server.close()
-        _others.clear()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-_others: list[asyncio.Server] = []
 
 
 def slice_of(name: str, port: int, *addresses: str) -> str:
@@ -332,7 +319,6 @@ async def load(quick: bool) -> list[Row]:
             await asyncio.sleep(0.3)
             big = Change("1", snapshot_of(count))
             began = time.perf_counter()
-            await asyncio.to_thread(lambda: None)
             await workers.apply(big)
             took = time.perf_counter() - began
             await asyncio.sleep(0.1)
@@ -381,7 +367,7 @@ async def _probe_here(port: int) -> None:
 
 async def memory(quick: bool) -> list[Row]:
     """Memory for each route (two rules): in a worker, and in the control plane; and what 100 full reloads leave behind."""
-    count, reloads = (1000, 10) if quick else (5000, 100)
+    count, reloads = (1000, 20) if quick else (5000, 100)
     parts = snapshot_of(count)
     async with _workers() as workers:
         pid = workers.pids()[0]
@@ -390,7 +376,7 @@ async def memory(quick: bool) -> list[Row]:
         await workers.apply(Change("1", parts))
         await asyncio.sleep(0.2)
         each = (rig.resident(pid) - before) / count / 1024
-        await _reload(workers, parts, 3)
+        await _reload(workers, parts, reloads // 2)  # until memory that was freed in between is used again
         settled = rig.resident(pid)
         await _reload(workers, parts, reloads)
         leaked = (rig.resident(pid) - settled) / 1e6

@@ -234,18 +234,19 @@ async def wrk(
     before = cpu_seconds(side.pid)
     output = (await run(*command, at_most=seconds + 30)).decode()
     after = cpu_seconds(side.pid)
-    requests = int(_found(r"(\d+) requests in", output))
+    requests = int(found(r"(\d+) requests in", output))
     problems = sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", output)))
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
     micro = 1e6 / max(requests, 1)
     number, unit = re.search(r"Transfer/sec: +([\d.]+)([KMG]?)B", output).groups()  # type: ignore[union-attr]
     return Run(
-        float(_found(r"Requests/sec: +([\d.]+)", output)), (after[0] - before[0]) * micro, (after[1] - before[1]) * micro,
+        float(found(r"Requests/sec: +([\d.]+)", output)), (after[0] - before[0]) * micro, (after[1] - before[1]) * micro,
         problems + (int(bad.group(1)) if bad else 0), float(number) * {"": 1e-6, "K": 1e-3, "M": 1, "G": 1e3}[unit],
     )  # fmt: skip
 
 
-def _found(pattern: str, text: str) -> str:
+def found(pattern: str, text: str) -> str:
+    """What an expression finds in a program's output, which must have it."""
     match = re.search(pattern, text)
     if match is None:
         raise SystemExit(f"the load generator said nothing of {pattern!r}:\n{text}")
@@ -314,12 +315,12 @@ def against(question: str, runs: dict[str, list[Run]], bars: dict[str, float], *
         cpu = ratio([run.cpu for run in runs[peer]], [run.cpu for run in runs["fsm"]])
         rate = ratio([run.rate for run in runs["fsm"]], [run.rate for run in runs[peer]])
         reached = cpu.median >= bar and (rate.median >= bar or not rates)
-        found = f"CPU {cpu}, requests/s {rate}"
+        words = f"CPU {cpu}, requests/s {rate}"
         rows.append(
             Row(
                 question,
                 f"≥ {bar:g} × {peer}",
-                found,
+                words,
                 reached,
                 {"cpu": cpu.__dict__, "rate": rate.__dict__, "runs": figures(runs)},
             )

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from gateway.answer import answer
 from gateway.door import Door
 from gateway.exchange import Exchange
-from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Request, answer, parse_request
+from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Request, parse_request
 from gateway.peers import Peer
 from gateway.repeated import LESSONS, is_plain
 from gateway.shortcut import Shortcut
+from gateway.snapshot import Limits
 
 LINGER: Final = 2.0  # seconds to read what a refused client still sends, so that it can read the answer
 
@@ -273,6 +275,11 @@ class Downstream(Shortcut):
             self.deadline = self._door.stalled_at
 
     # --- Client, for the exchange ---
+
+    @property
+    def limits(self) -> Limits:
+        """What this client may ask."""
+        return self._door.limits
 
     @property
     def closes_after_this(self) -> bool:

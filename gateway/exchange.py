@@ -13,15 +13,14 @@ from time import monotonic
 from typing import Final
 
 from gateway import forwarding
+from gateway.answer import answer
 from gateway.copies import Copy
 from gateway.filters import redirect
-from gateway.http1 import CHUNKED, NO_LENGTH, ProtocolError, Request, Response, answer
+from gateway.http1 import CHUNKED, NO_LENGTH, ProtocolError, Request, Response
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Answers, Backend, Route, Target
 from gateway.routing import Entry
 
-REPLAY: Final = 65536  # bytes of a request kept so that it can be sent again
-PENDING: Final = 65536  # bytes of a body held while a connection is being made
 # RFC 9110 §9.2.2: what may be sent twice without being asked.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
@@ -97,7 +96,7 @@ class Exchange:
 
     def proceed(self) -> None:
         """Go on from the choice of a target."""
-        route, target = self.entry.route, self.target
+        target = self.target
         if target.location is not None:
             self._redirect(target.location)
             return
@@ -109,8 +108,7 @@ class Exchange:
             self._answers = target.answers
             if self.request_done:
                 self.answers = self._answers
-        if route.request_timeout:
-            self._deadline = asyncio.get_running_loop().call_later(route.request_timeout, self._timed_out)
+        self._time_request()
         self._head = self._compose(target)
         if target.mirrors:
             self._copies = [Copy(self._backends(to), self._head) for due, to in target.mirrors if due()]
@@ -134,7 +132,9 @@ class Exchange:
         self._since = since
         self._head = self._compose(target)
         self._answers = self.answers = target.answers
+        self._time_request(monotonic() - since)
         if peer is not None:
+            self._time_attempt(monotonic() - since)
             self.peer = peer
             peer.user = self
             self._tried.append(peer.endpoint)
@@ -154,11 +154,11 @@ class Exchange:
         self._body += len(data)
         if self._replay is not None:
             self._replay.append(data)
-            if self._body > REPLAY:
+            if self._body > self.client.limits.buffered_bytes:
                 self._replay = None
         if self._pending is not None:
             self._pending.append(data)
-            if self._body > PENDING:
+            if self._body > self.client.limits.buffered_bytes:
                 self.client.pause_reading()
         elif self.peer is not None:
             self.peer.write(data)
@@ -386,13 +386,19 @@ class Exchange:
         """Nothing has moved for as long as a connection may idle."""
         self._timed_out()
 
-    def _time_attempt(self) -> None:
+    def _time_request(self, elapsed: float = 0.0) -> None:
+        """HTTPRouteTimeouts.request is for all attempts together."""
+        seconds = self.entry.route.request_timeout
+        if seconds and self._deadline is None:
+            self._deadline = asyncio.get_running_loop().call_later(max(seconds - elapsed, 0.0), self._timed_out)
+
+    def _time_attempt(self, elapsed: float = 0.0) -> None:
         """HTTPRouteTimeouts.backendRequest is for each attempt anew."""
         seconds = self.entry.route.backend_timeout
         if seconds:
             if self._attempt is not None:
                 self._attempt.cancel()
-            self._attempt = asyncio.get_running_loop().call_later(seconds, self._timed_out)
+            self._attempt = asyncio.get_running_loop().call_later(max(seconds - elapsed, 0.0), self._timed_out)
 
     def _close_peer(self) -> None:
         peer, self.peer = self.peer, None

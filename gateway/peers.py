@@ -10,6 +10,7 @@ import asyncio
 from typing import Any, Protocol
 
 from gateway.http1 import ProtocolError, Response
+from gateway.snapshot import Limits
 from gateway.templates import ResponseShape
 
 
@@ -97,6 +98,8 @@ class Client(Protocol):
     scheme: bytes
     port: int
 
+    @property
+    def limits(self) -> Limits: ...
     @property
     def closes_after_this(self) -> bool: ...
     def write(self, data: bytes) -> None: ...

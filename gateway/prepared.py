@@ -17,6 +17,7 @@ from gateway.http1 import Field, parse_response
 from gateway.peers import Endpoint
 from gateway.snapshot import Fault, Filter, Mirror, Redirect, RequestHeaders, ResponseHeaders, Rewrite, Rule
 from gateway.templates import ResponseShape, weave
+from gateway.timeouts import Timeouts
 
 HEADS: Final = 1024  # response heads remembered
 LONG_HEAD: Final = 4096  # bytes of a response head that is too long to remember
@@ -141,10 +142,10 @@ class Target:
 
     def settle(self, *, timed: bool) -> None:
         """Say what kind it is, once all is known of it."""
-        # A request is passed on, and nobody looks at the clock meanwhile.
-        self.is_direct = self.location is None and not self.fault and not timed
-        # As before, and only the fields of its head are changed.
-        self.is_plain = self.is_direct and self.rewrite is None and not self.mirrors
+        # Requests are passed on, not answered here.
+        self.is_direct = self.location is None and not self.fault
+        # As before, and only the fields of their heads are changed, and nobody looks at the clock.
+        self.is_plain = self.is_direct and self.rewrite is None and not self.mirrors and not timed
 
 
 NOBODY: Final[Ring[Endpoint]] = Ring()
@@ -166,7 +167,7 @@ def _chain(edits: list[headers.Edit]) -> headers.Edit | None:
 class Route:
     """A prepared rule."""
 
-    __slots__ = ("backend_timeout", "name", "request_timeout", "turns")
+    __slots__ = ("backend_timeout", "name", "request_timeout", "timeouts", "turns")
 
     def __init__(
         self,
@@ -178,6 +179,9 @@ class Route:
         self.name = rule.name
         self.request_timeout = rule.timeouts.request
         self.backend_timeout = rule.timeouts.backend_request
+        # While there has been one attempt, the shorter of the two decides.
+        given = [seconds for seconds in (self.request_timeout, self.backend_timeout) if seconds]
+        self.timeouts = Timeouts(min(given)) if given else None
         targets: list[Target] = []
         weights: list[int] = []
         for spec in rule.targets:
@@ -194,5 +198,5 @@ class Route:
                 target.fault, target.reason = 500, "this rule has no backend to send the request to"
             targets, weights = [target], [1]
         for target in targets:
-            target.settle(timed=bool(self.request_timeout or self.backend_timeout))
+            target.settle(timed=self.timeouts is not None)
         self.turns = Split(targets, weights, phase=phase).turns

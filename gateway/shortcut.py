@@ -140,12 +140,19 @@ class Shortcut(asyncio.Protocol):
         self._hundreds = 0
         self.answered(data, hundreds)
 
+    def overdue(self, since: float) -> None:
+        """HTTPRouteTimeouts: the time of the request that began at `since` is up."""
+        if self.peer is not None and self._since == since:
+            self.in_full().expired()
+
     def _fill(self, composed: Composition, line: bytes, varying: bytes) -> bytes | None:
         """The head that goes to the backend, rewritten and copied to mirrors where the target says so; None where it
         takes the full way to know it."""
         plan, target = self._plan, self._target
         if not target.is_direct:
             return None
+        if plan.route.timeouts is not None:
+            plan.route.timeouts.begin(self, self._since)
         start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
         head = composed.fill(start, varying, self.address)
         if head is not None:

@@ -166,12 +166,12 @@ async def started(*, rate: int, port_offset: int) -> AsyncIterator[Canary]:
     try:
         _write_files(folder, stable=ports[0], canary=ports[1])
         for version, colour, port in ((STABLE, "#44B3C2", ports[0]), (CANARY, "#F1A94E", ports[1])):
-            children.append(await _python("controller.demo.app", "--version", version, "--colour", colour, "--port", str(port)))
+            children.append(await python("controller.demo.app", "--version", version, "--colour", colour, "--port", str(port)))
         admin = f"127.0.0.1:{ports[2]}"
         children.append(
-            await _python("controller", "run", str(folder), "--port-offset", str(offset), "--workers", "1", "--admin", admin)
+            await python("controller", "run", str(folder), "--port-offset", str(offset), "--workers", "1", "--admin", admin)
         )
-        await _wait_until_answers(children, [(ports[0], "/callme"), (ports[1], "/callme"), (ports[2], "/readyz")])
+        await wait_until_answers(children, [(ports[0], "/callme"), (ports[1], "/callme"), (ports[2], "/readyz")])
         yield Canary(80 + offset, f"http://{admin}", folder, Load("127.0.0.1", 80 + offset, HOST, rate=rate))
     finally:
         for child in reversed(children):
@@ -187,7 +187,8 @@ def _write_files(folder: Path, *, stable: int, canary: int) -> None:
         (folder / name).write_text(text.replace("port: 8081", f"port: {stable}").replace("port: 8082", f"port: {canary}"))
 
 
-async def _python(*arguments: str) -> asyncio.subprocess.Process:
+async def python(*arguments: str) -> asyncio.subprocess.Process:
+    """A module of ours in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     # A session of its own: a Ctrl-C in the terminal is for the demo, which ends its children in order.
     return await asyncio.create_subprocess_exec(
@@ -196,8 +197,11 @@ async def _python(*arguments: str) -> asyncio.subprocess.Process:
     )  # fmt: skip
 
 
-async def _wait_until_answers(children: list[asyncio.subprocess.Process], pages: list[tuple[int, str]]) -> None:
-    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+async def wait_until_answers(
+    children: list[asyncio.subprocess.Process], pages: list[tuple[int, str]], *, at_most: float = 60.0
+) -> None:
+    """Until each page (port, path) answers 200. Raises RuntimeError when a child ends before that."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(at_most):
         for port, path in pages:
             while True:
                 if any(child.returncode is not None for child in children):

@@ -134,6 +134,34 @@ async def test_timeouts_are_504(proxy: Proxy, server: Server, field: str, limit:
     assert (await proxy.get())[0] == 200
 
 
+@pytest.mark.parametrize(
+    "limit", [Timeouts(request=0.15), Timeouts(backend_request=0.15), Timeouts(request=5, backend_request=0.15)]
+)
+async def test_timeouts_on_the_short_way(proxy: Proxy, server: Server, limit: Timeouts) -> None:
+    await proxy.route(server, timeouts=limit)
+    reader, writer = await proxy.connect()
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\n\r\n"
+    connection = next(iter(proxy.runtime.open[80].door.connections))
+    for number in range(20):  # spread over more than one timeout, each in time
+        writer.write(request % number)
+        assert await reader.readexactly(len(OK)) == OK
+        await asyncio.sleep(0.01)
+    arrived = asyncio.Event()
+
+    async def never(_: asyncio.StreamReader, __: asyncio.StreamWriter, ___: bytes) -> None:
+        arrived.set()
+        await asyncio.sleep(30)
+
+    server.replies = [never]
+    began = asyncio.get_running_loop().time()
+    writer.write(request % 99)
+    await arrived.wait()
+    assert connection.peer is not None, "it took the short way"
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 504 ")
+    assert 0.1 < asyncio.get_running_loop().time() - began < 2
+    writer.close()
+
+
 async def test_a_client_that_goes_away_ends_the_backends_work(proxy: Proxy, server: Server) -> None:
     await proxy.route(server)
     gone = asyncio.Event()

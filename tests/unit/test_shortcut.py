@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 
+import msgspec
 import pytest
 from conversing import Side, Wire
 
@@ -26,6 +27,7 @@ from gateway.snapshot import (
     Rewrite,
     Rule,
     Target,
+    Timeouts,
     ValueMatch,
 )
 
@@ -42,6 +44,7 @@ RULES = [
     rule("answered", "/answered", ResponseHeaders((("Server", "us"),), (("X-Id", "2"), ("ETag", "w")), ("date",))),
     rule("moved", "/moved", Rewrite("inner.example", PathEdit("ReplacePrefixMatch", "/to"))),
     rule("mirrored", "/mirrored", Mirror("mirror", 1, 2)),
+    msgspec.structs.replace(rule("timed", "/timed"), timeouts=Timeouts(request=30, backend_request=20)),
     rule("by-method", "/m", method="DELETE", backend="deleting"),
     rule("by-query", "/q", query=(ValueMatch("v", "2"),), backend="second"),
     rule("canary", "/", host="headers.example", headers=(ValueMatch("x-canary", "yes"),), backend="canary"),
