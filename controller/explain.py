@@ -15,7 +15,7 @@ import msgspec
 
 from gateway import routing
 from gateway.filters import redirect
-from gateway.http1 import Field, Request
+from gateway.http1 import Field, ProtocolError, Request
 from gateway.routing import Entry, HostRules, Table, bare
 from gateway.snapshot import Backend, Fault, Listener, Match, Part, Redirect, Rule
 
@@ -67,8 +67,11 @@ class Explanation(msgspec.Struct, frozen=True):
 def explain(parts: Iterable[Part], asked: Asked) -> Explanation:
     """Follow a request through a snapshot."""
     every = list(parts)
-    request, port = _request(asked)
     said = f"{asked.method} {asked.url}"
+    try:
+        request, port = _request(asked)
+    except ProtocolError as error:
+        return Explanation(said, f"{error.status}: {error.reason}", error.status)
     listeners = [part for part in every if isinstance(part, Listener)]
     here = [listener for listener in listeners if listener.port == port]
     if not here:

@@ -80,3 +80,14 @@ def test_a_redirect_says_where_to() -> None:
 def test_a_share_that_fails_is_said() -> None:
     found = ask("http://h/", *STAGE, route("r", "s", "missing"))
     assert found.outcome.startswith("answered by default/s:80; but 50% of such requests fail")
+
+
+@pytest.mark.parametrize(
+    ("url", "outcome"),
+    [
+        ("http://demo.example.com/../x", "400: the path climbs above its root"),
+        ("http://demo.example.com//a/%7ex/../", "answered by default/s:80"),
+    ],
+)
+def test_paths_are_normalised_as_the_data_plane_does(url: str, outcome: str) -> None:
+    assert ask(url, *STAGE, route("r", "s", hostnames=["demo.example.com"])).outcome == outcome
