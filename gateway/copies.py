@@ -83,8 +83,12 @@ class Copy:
     def begun(self, data: bytes, hundreds: int) -> None:
         """Dropped."""
 
-    def continued(self, data: bytes) -> None:
+    def continued(self, data: bytes | memoryview) -> None:
         """Dropped."""
+
+    def owes(self) -> int:
+        """Nobody waits for the answer."""
+        return 0
 
     def ended(self, data: bytes, hundreds: int) -> None:
         """Dropped."""

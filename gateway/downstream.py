@@ -276,6 +276,9 @@ class Downstream(Shortcut):
 
     # --- Client, for the exchange ---
 
+    def owes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
     @property
     def limits(self) -> Limits:
         """What this client may ask."""

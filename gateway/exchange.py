@@ -300,10 +300,14 @@ class Exchange:
         self._status = hundreds * 100
         self.continued(data)
 
-    def continued(self, data: bytes) -> None:
+    def continued(self, data: bytes | memoryview) -> None:
         """More of its body."""
         self.client.progress()
         self.client.write(data)
+
+    def owes(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self.client.owes()
 
     def ended(self, data: bytes, hundreds: int) -> None:
         """The last of its body."""

@@ -41,7 +41,7 @@ class Shortcut(asyncio.Protocol):
     def __init__(self, door: Door) -> None:
         # Connection.
         self._door = door
-        self.write: Callable[[bytes], None]
+        self.write: Callable[[bytes | memoryview], None]
         self.address = b""
         self.deadline = door.idle_until
         self._ready = True  # between two requests, with nothing that waits
@@ -59,6 +59,10 @@ class Shortcut(asyncio.Protocol):
 
     def receive(self, data: bytes) -> None:
         """The full way: parse what has come."""
+        raise NotImplementedError
+
+    def owes(self) -> int:
+        """Bytes that the client has not taken yet."""
         raise NotImplementedError
 
     def in_full(self) -> Exchange:
@@ -130,7 +134,7 @@ class Shortcut(asyncio.Protocol):
         self._hundreds = hundreds
         self.continued(data)
 
-    def continued(self, data: bytes) -> None:
+    def continued(self, data: bytes | memoryview) -> None:
         """More of its body."""
         self.deadline = self._door.stalled_at
         self.write(data)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
+from gateway.bulk import WORTH, Bulk
 from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Field, ProtocolError, Response, parse_response
 from gateway.peers import Answers, Sender, User
 from gateway.templates import ResponseShape, response_shape
@@ -134,8 +135,8 @@ class Upstream(asyncio.Protocol):
     """One connection to a backend: at most one request at a time."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_hundreds", "_keep", "_left", "_ready", "_state", "_transport", "endpoint", "idle_since",
-        "user", "write",
+        "_buffer", "_chunks", "_hundreds", "_keep", "_left", "_paused", "_ready", "_state", "_transport", "endpoint",
+        "idle_since", "user", "write",
     )  # fmt: skip
     _HEAD, _LENGTH, _CHUNKED, _TO_END = range(4)
 
@@ -145,6 +146,7 @@ class Upstream(asyncio.Protocol):
         self._transport: asyncio.Transport
         self.user: Sender | None = None
         self.idle_since = 0.0  # 0 on its first request
+        self._paused = False
         # Response.
         self._ready = True  # at the beginning of a response
         self._state = self._HEAD
@@ -221,6 +223,7 @@ class Upstream(asyncio.Protocol):
         self._left = left
         self._hundreds = hundreds
         sender.begun(data, hundreds)
+        self._lend()
         return True
 
     def _continue(self, sender: Sender, data: bytes) -> bool:
@@ -279,11 +282,13 @@ class Upstream(asyncio.Protocol):
     def pause_reading(self) -> None:
         """The client takes the response more slowly than the backend sends it."""
         if not self._transport.is_closing():
+            self._paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """The client has caught up."""
         if not self._transport.is_closing():
+            self._paused = False
             self._transport.resume_reading()
 
     def buffered(self) -> int:
@@ -300,6 +305,38 @@ class Upstream(asyncio.Protocol):
         self.user = None
         early, self._buffer = self._buffer, b""
         return self._transport, early
+
+    # --- large bodies ---
+
+    def _lend(self) -> None:
+        """Where much of a body is still to come, let it pass in bulk."""
+        if self._left > WORTH and self.user is not None:
+            self._change_reader(Bulk(self))
+
+    def left(self) -> int:
+        """Octets of the body still to come."""
+        return self._left
+
+    def bulk(self, data: memoryview) -> bool:
+        """A piece from the middle of a body; False where the client has not taken all of it yet."""
+        sender = self.user
+        if sender is None:
+            return True
+        self._left -= len(data)
+        sender.continued(data)
+        return not sender.owes()
+
+    def bulk_done(self) -> None:
+        """The end of the body is read as usual."""
+        if not self._transport.is_closing():
+            self._change_reader(self)
+
+    def _change_reader(self, reader: asyncio.BaseProtocol) -> None:
+        # uvloop chooses how to read when reading starts.
+        self._transport.pause_reading()
+        self._transport.set_protocol(reader)
+        if not self._paused:
+            self._transport.resume_reading()
 
     # --- the response ---
 
@@ -353,6 +390,7 @@ class Upstream(asyncio.Protocol):
             if len(data) < self._left:
                 self._left -= len(data)
                 user.response_data(data)
+                self._lend()
                 return
             surplus = len(data) > self._left
             if data:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import resource
 from pathlib import Path
 
+import pytest
 from proxying import OK, Proxy, Server, make_rule
 
 from gateway.snapshot import Backend, Endpoint, Listener, Target
@@ -197,4 +199,40 @@ async def test_draining(proxy: Proxy, server: Server) -> None:
     async with asyncio.timeout(5):
         assert b"Connection: close" in await reader.read()
         await proxy.runtime.wait_idle()
+    writer.close()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.002])
+async def test_large_bodies_pass_whole_at_any_pace(proxy: Proxy, server: Server, pause: float) -> None:
+    """Bodies that pass in bulk (gateway/bulk.py): first with a head to be parsed, then with one that is known."""
+    await proxy.route(server)
+    body = random.Random(1).randbytes(3 << 20)
+    server.default = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: x\r\n\r\n" % len(body) + body
+    reader, writer = await proxy.connect()
+    for number in range(4):
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\n\r\n" % number)
+        await reader.readuntil(b"\r\n\r\n")
+        received = b""
+        while len(received) < len(body):
+            received += await reader.read(100_000)
+            await asyncio.sleep(pause)
+        assert received == body
+    writer.close()
+    assert server.connections == 1, "the backend's connection is used again after a body in bulk"
+
+
+async def test_a_large_body_that_ends_early_is_cut(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server)
+
+    async def half(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 2_000_000)
+        await writer.drain()
+        writer.close()
+
+    server.default = half
+    reader, writer = await proxy.connect()
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await reader.readexactly(3_000_000)
     writer.close()
