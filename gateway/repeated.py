@@ -24,6 +24,7 @@ COMPOSED: Final = 64  # ways to compose (one for each set of request filters) th
 KEPT: Final = 256  # templates shared between connections
 
 _FIRST = b"GET / HTTP/1.1"
+_PASSED = Limits(fields=1 << 30)  # a template's head has passed its listener's limits
 
 
 class Template(Shape):
@@ -53,7 +54,7 @@ class Template(Shape):
         return self._marked().fields
 
     def _marked(self) -> Request:
-        return parse_request(_FIRST + with_marks(self.cut)[:-4])
+        return parse_request(_FIRST + with_marks(self.cut)[:-4], _PASSED)
 
     @property
     def holes(self) -> tuple[int, ...]:
@@ -83,7 +84,7 @@ class Template(Shape):
             site = table.site(self._host)
         else:
             host = varying.partition(self.separator)[0] if self._host_hole == 0 else self.values(varying)[self._host_hole]
-            known = table.sites.get(host)
+            known = table.sites.get(host) if host else None  # HTTP/1.0 may lack a Host, and so has a site; HTTP/1.1 may not
             if known is None and not is_host(host):
                 return None
             site = known or table.site(host)

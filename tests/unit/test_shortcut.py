@@ -17,6 +17,7 @@ from conversing import Side, Wire
 from gateway.downstream import Downstream
 from gateway.snapshot import (
     Attachment,
+    Limits,
     Match,
     Mirror,
     Order,
@@ -51,6 +52,7 @@ RULES = [
     rule("rest", "/", host="headers.example"),
     rule("exact", "/p", host="named.example", backend="named"),
 ]
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 FEWER = [
     RULES[0],
     rule("edited", "/edited", RequestHeaders(set=(("X-Other", "2"),))),
@@ -195,6 +197,28 @@ def differential(seeds: range, each: int) -> int:
         dialogue.run(each)
         taken += dialogue.taken
     return taken
+
+
+async def test_a_host_that_is_empty_is_no_host() -> None:
+    """HTTP/1.0 may come without Host, and what is known of such requests must not help HTTP/1.1."""
+    for side in (Side(RULES), Side(RULES, shortcuts=False)):
+        assert not side.ask(*side.connect(), b"GET / HTTP/1.0\r\n\r\n", [PLAIN])[1][5]
+        client, wire = side.connect()
+        for host in (b"a.example", b"b.example", b"c.example"):
+            side.ask(client, wire, b"GET / HTTP/1.1\r\nHost: %b\r\nX-Id: %b\r\n\r\n" % (host, host), [PLAIN])
+        seen = side.ask(client, wire, b"GET / HTTP/1.1\r\nHost: \r\nX-Id: 1\r\n\r\n", [PLAIN])[1]
+        assert seen[1].startswith(b"HTTP/1.1 400 ")
+
+
+async def test_heads_with_more_fields_than_usual() -> None:
+    side = Side(RULES)
+    side.door.limit(Limits(fields=1000))
+    client, wire = side.connect()
+    many = b"".join(b"X-%d: y\r\n" % n for n in range(500))
+    for number in range(4):
+        short, seen = side.ask(client, wire, b"GET / HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\n%b\r\n" % (number, many), [PLAIN])
+        assert seen[1] == PLAIN
+    assert short
 
 
 async def test_shortcuts_equal_the_full_parse() -> None:
