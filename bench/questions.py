@@ -163,7 +163,7 @@ async def bodies(effort: Effort) -> list[Row]:
                     [us, nginx], effort.rounds,
                     lambda side, _, a=arguments, c=connections: wrk(side, *a, script="target.lua", connections=c, seconds=effort.seconds),
                 )  # fmt: skip
-                rows += against(question, runs, {"nginx": 0.9})
+                rows += against(question, runs, {"nginx": 0.9}, by_rate=True)
     return rows
 
 

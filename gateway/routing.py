@@ -12,7 +12,7 @@ method; more headers; more query parameters; then the order that the control pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -27,6 +27,7 @@ Condition: TypeAlias = Callable[[Request], bool]
 MEMO: Final = 16384  # Hosts remembered; larger than any working set that pays
 VARIANTS: Final = 256  # combinations of header conditions remembered for each host
 REMEMBERED: Final = 65536  # paths and request lines remembered, over all hosts of a process
+NOTHING: Final[Mapping[bytes, Any]] = {}
 NO_NAMES: Final[frozenset[bytes]] = frozenset()
 LINES: Final = 8192  # request lines remembered whatever their host
 
@@ -157,19 +158,21 @@ class HostRules(Generic[RouteT]):
 
     def __init__(self, entries: Iterable[Entry[RouteT]]) -> None:
         ordered = sorted(entries, key=lambda entry: entry.rank)
-        self._exact: dict[bytes, list[Entry[RouteT]]] = {}
-        self._prefix: dict[bytes, list[Entry[RouteT]]] = {}
+        exact: dict[bytes, tuple[Entry[RouteT], ...]] = {}
+        prefix: dict[bytes, tuple[Entry[RouteT], ...]] = {}
         by_expression: dict[str, list[Entry[RouteT]]] = {}
         for entry in ordered:
             kind = entry.match.path.kind
             if kind == "Exact":
-                self._exact.setdefault(entry.path, []).append(entry)
+                exact[entry.path] = (*exact.get(entry.path, ()), entry)
             elif kind == "PathPrefix":
-                self._prefix.setdefault(entry.prefix, []).append(entry)
+                prefix[entry.prefix] = (*prefix.get(entry.prefix, ()), entry)
             else:
                 by_expression.setdefault(entry.match.path.value, []).append(entry)
         longest_first = sorted(by_expression, key=lambda text: (-len(text), text))
-        self._regex = [(expressions.full_match(text), by_expression[text]) for text in longest_first]
+        self._exact: Mapping[bytes, tuple[Entry[RouteT], ...]] = exact or NOTHING  # there are thousands of these
+        self._prefix = prefix
+        self._regex = tuple((expressions.full_match(text), by_expression[text]) for text in longest_first)
         self._memo: dict[bytes, tuple[Entry[RouteT], ...]] = {}
         # Where every entry has the prefix "/", all paths are alike.
         self._always = (
@@ -216,7 +219,7 @@ class HostRules(Generic[RouteT]):
         return [entry for group in groups for entry in group]
 
 
-def _until_final(entries: list[Entry[RouteT]]) -> tuple[Entry[RouteT], ...]:
+def _until_final(entries: Sequence[Entry[RouteT]]) -> tuple[Entry[RouteT], ...]:
     """What stands behind an entry without conditions can never be reached."""
     for index, entry in enumerate(entries):
         if entry.is_final:

@@ -71,8 +71,7 @@ class Runtime:
         self._pools = Pools(self.clock)
         self._addresses: Tally[tuple[str, int]] = Tally()
         self._backends: dict[str, Backend] = {}
-        self._routes: dict[str, Route] = {}
-        self._entries: dict[str, list[Entry[Route]]] = {}
+        self._entries: dict[str, tuple[Entry[Route], ...]] = {}  # of each rule; they share its route
         self._members: dict[HostKey, dict[str, None]] = {}  # the rules of each hostname
         self._listeners: dict[str, Listener] = {}
         self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
@@ -153,7 +152,6 @@ class Runtime:
                 self._put_backend(BackendPart(part.name))
             case Rule():
                 self._detach(part, touched)
-                self._routes.pop(part.name, None)
                 self._entries.pop(part.name, None)
             case Listener():
                 self._listeners.pop(part.name, None)
@@ -176,7 +174,8 @@ class Runtime:
                 self._pools.retire(*address)
 
     def _put_rule(self, rule: Rule, old: Rule | None, touched: Touched) -> None:
-        route = self._routes.get(rule.name)
+        before = self._entries.get(rule.name)
+        route = before[0].route if before else None
         same = old is not None and (old.targets, old.filters, old.timeouts) == (
             rule.targets,
             rule.filters,
@@ -184,12 +183,11 @@ class Runtime:
         )
         if route is None or not same:
             route = Route(rule, self.backend, self.counter, self._phase)
-        entries = [Entry(match, rule.order, route) for match in rule.matches]
+        entries = tuple(Entry(match, rule.order, route) for match in rule.matches)
         for match in rule.matches:
             HostRules([Entry(match, rule.order, route)])  # compiles its expressions; refused here, the old rule stays
         if old is not None:
             self._detach(old, touched)
-        self._routes[rule.name] = route
         self._entries[rule.name] = entries
         for at in rule.at:
             host = (at.listener, at.hostname)

@@ -6,7 +6,7 @@ answer, when it comes whole and its head is known too, is written back. No excha
 but the bytes. Whatever is not so plain, at whatever moment, is handed to a full exchange (`in_full`), which then
 knows as much as if it had begun the request itself.
 
-Measured with `python -m bench.inprocess`: a request costs 1.5 µs of Python this way and 9 µs in full.
+Measured with `python -m bench.inprocess`: a request costs 1.5 µs of Python this way and 22 µs with every head parsed.
 """
 
 from __future__ import annotations
