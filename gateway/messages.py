@@ -64,6 +64,7 @@ class Statistics(msgspec.Struct, frozen=True, tag=True):
     targets: tuple[TargetStatistics, ...] = ()
     unmatched: int = 0
     refused: int = 0
+    turned_away: int = 0
     connections: int = 0
     tunnels: int = 0
 

@@ -85,6 +85,7 @@ class Worker:
             ),
             unmatched=sum(door.unmatched for door in doors),
             refused=sum(door.refused for door in doors),
+            turned_away=sum(door.turned_away for door in doors),
             connections=sum(len(door.connections) for door in doors),
             tunnels=sum(door.tunnels for door in doors),
         )

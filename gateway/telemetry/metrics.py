@@ -43,7 +43,8 @@ class Snapshot(Collector):
         yield requests
         yield seconds
         yield self._counter("fsm_requests_unmatched", "Requests that no rule took (404).", "unmatched")
-        yield self._counter("fsm_requests_refused", "Requests that broke the protocol (400 and the like).", "refused")
+        yield self._counter("fsm_requests_refused", "Requests that broke the protocol or a limit (4xx).", "refused")
+        yield self._counter("fsm_connections_turned_away", "Client connections over a limit.", "turned_away")
         yield self._gauge("fsm_client_connections", "Client connections that are open.", "connections")
         yield self._gauge("fsm_tunnels", "Upgraded connections (WebSocket) that are open.", "tunnels")
 
