@@ -180,16 +180,14 @@ class Downstream(Shortcut):
             door.unmatched += 1
             self._not_found(request, rest)
             return
+        length, most = request.length, door.limits.body_bytes
+        if most and length > most:
+            self._refuse(ProtocolError(413, f"the request's body is longer than {most} bytes"))
+            return
         exchange = self._exchange = Exchange(self, request, entry, door.backends)
-        length = request.length
         if length == CHUNKED:
             self._body = Chunks()
         elif length > 0:
-            most = door.limits.body_bytes
-            if most and length > most:
-                door.refused += 1
-                exchange.refuse(413, f"the request's body is longer than {most} bytes")
-                return
             self._body = length
         else:
             exchange.request_done = True
@@ -306,7 +304,11 @@ class Downstream(Shortcut):
         """Take more of the request."""
         if self._reading_stopped and not self._transport.is_closing():
             self._reading_stopped = False
-            self._body_bytes = 0  # the pause was ours
+            exchange, limits = self._exchange, self._door.limits
+            if exchange is not None and not exchange.request_done and limits.body_rate:
+                # The pause was ours: as if all that has come had just come in time.
+                self._body_since = self._door.clock.now - self._body_bytes / limits.body_rate
+                self._time_body()
             self._transport.resume_reading()
 
     def finished(self, *, reuse: bool) -> None:

@@ -153,12 +153,16 @@ async def proxy() -> AsyncIterator[Proxy]:
     (port,) = free_ports(1)
     offset = port - 80
     runtime = Runtime(bind="127.0.0.1", port_offset=offset)
+    # An exception in a callback closes the connection, which looks like a refusal; it must not pass for one.
+    unexpected: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
     yield Proxy(runtime, offset)
     runtime.close()
     for opened in runtime.open.values():
         for connection in list(opened.door.connections):
             connection.abort()
     await asyncio.sleep(0)
+    assert not unexpected
 
 
 @pytest.fixture
