@@ -52,7 +52,8 @@ class Watch:
                 if kind == "MODIFIED":
                     self.modified[name] += 1
         finally:
-            process.terminate()
+            if process.returncode is None:
+                process.terminate()
             await process.wait()
 
 
@@ -97,6 +98,7 @@ async def test_1000_routes(installed: None, api: Api) -> None:
     finally:
         for task in watching:
             task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         kubectl("delete", "httproute", "-l", f"set={NAME}", "--wait=false")
         kubectl("delete", "-f", str(MANIFESTS / "gateway.yaml"))
     await eventually(lambda: not get("deployment,service", "-n", "default", "-l", "app=fsm-gateway")["items"])
