@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.http1 import ProtocolError, Response
@@ -120,3 +121,11 @@ class Copy:
 
     def resume_sending(self) -> None:
         """A copy never slows the request down."""
+
+
+def start(mirrors: Iterable[tuple[Callable[[], bool], str]], backends: Callable[[str], Backend], head: bytes) -> list[Copy]:
+    """Begin the copies of a request that are due, each with the head that goes to the backend."""
+    made = [Copy(backends(to), head) for due, to in mirrors if due()]
+    for copy in made:
+        copy.start()
+    return made

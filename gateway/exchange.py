@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from gateway import forwarding
+from gateway import copies, forwarding
 from gateway.answer import answer
 from gateway.copies import Copy
 from gateway.filters import redirect
@@ -111,9 +111,7 @@ class Exchange:
         self._time_request()
         self._head = self._compose(target)
         if target.mirrors:
-            self._copies = [Copy(self._backends(to), self._head) for due, to in target.mirrors if due()]
-            for copy in self._copies:
-                copy.start()
+            self._copies = copies.start(target.mirrors, self._backends, self._head)
         self.send(next(target.ring.turns, None))
 
     def send(self, endpoint: Endpoint | None) -> None:

@@ -122,6 +122,11 @@ _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 _PLAIN_FRAMING: Final = Framing(NO_LENGTH, _NO_OPTIONS)
 
 
+def content_length(value: bytes) -> int | None:
+    """Octets, of a plain decimal number that is not absurd (RFC 9110 §8.6); None for anything else."""
+    return int(value) if value.isdigit() and len(value) <= 18 else None
+
+
 def framing(fields: Iterable[Field]) -> Framing:
     """Message body length by RFC 9112 §6.3, refusing every ambiguity that it mentions. PLAIN fields have no part in it."""
     length = NO_LENGTH
@@ -131,9 +136,10 @@ def framing(fields: Iterable[Field]) -> Framing:
         if kind == LENGTH:
             if length != NO_LENGTH:
                 raise ProtocolError(400, "Content-Length is given more than once")
-            if not value.isdigit() or len(value) > 18:
+            found = content_length(value)
+            if found is None:
                 raise ProtocolError(400, "Content-Length is not a plain decimal number")
-            length = int(value)
+            length = found
         elif kind == CODING:
             if coding is not None:
                 raise ProtocolError(400, "Transfer-Encoding is given more than once")

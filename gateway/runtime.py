@@ -184,8 +184,8 @@ class Runtime:
         if route is None or not same:
             route = Route(rule, self.backend, self.counter, self._phase)
         entries = tuple(Entry(match, rule.order, route) for match in rule.matches)
-        for match in rule.matches:
-            HostRules([Entry(match, rule.order, route)])  # compiles its expressions; refused here, the old rule stays
+        for entry in entries:
+            HostRules([entry])  # compiles its expressions; refused here, the old rule stays
         if old is not None:
             self._detach(old, touched)
         self._entries[rule.name] = entries

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 
-from gateway.copies import Copy
+from gateway import copies
 from gateway.door import Door
 from gateway.exchange import Exchange
 from gateway.peers import Peer
@@ -32,11 +32,6 @@ class Shortcut(asyncio.Protocol):
         "_data", "_door", "_exchange", "_hundreds", "_plan", "_ready", "_since", "_target", "_template", "address", "answers",
         "deadline", "peer", "write",
     )  # fmt: skip
-    # As the user of a backend connection: there is no body, and it is all sent.
-    head_only = False
-    request_done = True
-    wants_payload = False
-    abandoned = False
 
     def __init__(self, door: Door) -> None:
         # Connection.
@@ -160,9 +155,6 @@ class Shortcut(asyncio.Protocol):
         start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
         head = composed.fill(start, varying, self.address)
         if head is not None:
-            for due, to in target.mirrors:
-                if due():
-                    copy = Copy(self._door.backends(to), head)
-                    copy.start()
-                    copy.end()
+            for copy in copies.start(target.mirrors, self._door.backends, head):
+                copy.end()
         return head

@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gateway.http1 import CODING, CONNECTION, EXPECT, LENGTH, UPGRADE, Field, Response
+from gateway.http1 import CODING, CONNECTION, EXPECT, LENGTH, UPGRADE, Field, Response, content_length
 
 MOST_HOLES: Final = 12
 OFTEN: Final = 32  # uses after which a template with several holes gets an expression of its own
@@ -79,6 +79,17 @@ def with_marks(cut: Sequence[bytes]) -> bytes:
     for number, piece in enumerate(cut[1:]):
         text += mark(number) + piece
     return text
+
+
+def _cut(block: bytes) -> tuple[list[bytes], list[int]]:
+    """The text around the marks of a composed block, and which holes they stand for, in its order."""
+    parts = _MARK.split(block)
+    return parts[::2], [int(number) for number in parts[1::2]]
+
+
+def _is_value(found: bytes) -> bool:
+    """Whether what a hole holds is a field's value as it stands: white space at its ends would not be read as part of it."""
+    return bool(found) and found[0] not in b" \t" and found[-1] not in b" \t"
 
 
 class Holes:
@@ -214,8 +225,8 @@ class Woven(Composition):
         parts = [start, self._constants[0]]
         for hole, constant in zip(self._holes, self._constants[1:], strict=True):
             value = address if hole == ADDRESS else values[hole]
-            if not value or value[0] in b" \t" or value[-1] in b" \t":
-                return None  # as a value it would be read without its white space
+            if not _is_value(value):
+                return None
             parts.append(value)
             parts.append(constant)
         return b"".join(parts)
@@ -224,8 +235,7 @@ class Woven(Composition):
 def composition(shape: Shape, block: bytes, *, as_values: bool) -> Composition:
     """Cut a composed block of fields at its marks. `as_values`: a hole is part of another field's value, even where
     it stands as if its line passed as it came."""
-    parts = _MARK.split(block)
-    constants, holes = parts[::2], [int(number) for number in parts[1::2]]
+    constants, holes = _cut(block)
     if as_values:
         return Woven(shape, constants, holes)
     if holes[-1:] == [ADDRESS] and shape.passes_whole(holes[:-1], constants[1:-2]):
@@ -288,10 +298,10 @@ class ResponseShape(Holes):
     def _framed(self, varying: bytes, end: int) -> tuple[bytes, int, int] | None:
         length = self.length
         if self.length_hole >= 0:
-            value = self.values(varying)[self.length_hole]
-            if not value.isdigit() or len(value) > 18:
+            found = content_length(self.values(varying)[self.length_hole])
+            if found is None:
                 return None
-            length = int(value)
+            length = found
         return varying, end + len(self._last), length
 
 
@@ -299,8 +309,7 @@ def weave(shape: ResponseShape, block: bytes) -> Callable[[bytes], bytes | None]
     """A function of what varies that gives a composed head, cut at its marks once; None: parse it."""
     if shape.length_hole >= 0:
         block = block.replace(_LENGTH_MARK, mark(shape.length_hole))
-    parts = _MARK.split(block)
-    constants, holes = parts[::2], [int(number) for number in parts[1::2]]
+    constants, holes = _cut(block)
     if shape.passes_whole(holes, constants[1:-1]):
         before, after = constants[0], constants[-1]
         return lambda varying: before + varying + after
@@ -309,7 +318,7 @@ def weave(shape: ResponseShape, block: bytes) -> Callable[[bytes], bytes | None]
 
     def fill(varying: bytes) -> bytes | None:
         values = shape.values(varying)
-        if any(not value or value[0] in b" \t" or value[-1] in b" \t" for value in values):
+        if not all(map(_is_value, values)):
             return None
         filled = template.copy()
         filled[1::2] = [values[hole] for hole in holes]

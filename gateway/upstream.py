@@ -175,6 +175,7 @@ class Upstream(asyncio.Protocol):
                 if known is not None:
                     rest = known[1] - len(data)
                     if not rest:
+                        # As in Pool.put, which a call would make dearer.
                         self.user = None
                         pool = self.endpoint
                         self.idle_since = pool.clock.now

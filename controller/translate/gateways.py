@@ -106,7 +106,7 @@ def gateway_status(view: View, namespace: str, name: str) -> GatewayStatus | Non
         for one in info.listeners
     )
     accepted = info.refused or _accepted(info)
-    fault = limits.read(found.metadata.annotations.get(limits.ANNOTATION, "")).fault
+    fault = limits.of(found).fault
     if fault and accepted.is_true:
         accepted = conditions.with_warning(accepted, fault)
     return GatewayStatus(

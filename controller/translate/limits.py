@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import yaml
 
+from controller.objects import Gateway
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 
 ANNOTATION: Final = "gateway.flomesh.io/limits"
@@ -34,6 +35,11 @@ def _camel(name: str) -> str:
 
 
 FIELDS: Final = {_camel(name): name for name in Limits.__struct_fields__}
+
+
+def of(gateway: Gateway) -> Read:
+    """The limits of a Gateway."""
+    return read(gateway.metadata.annotations.get(ANNOTATION, ""))
 
 
 def read(text: str) -> Read:

@@ -41,7 +41,7 @@ class ListenerInfo(NamedTuple):
 def listeners(view: View, gateway: Gateway) -> tuple[ListenerInfo, ...]:
     """All listeners of a Gateway, in its order."""
     conflicts = _conflicts(gateway.spec.listeners)
-    allowed = limits.read(gateway.metadata.annotations.get(limits.ANNOTATION, "")).limits
+    allowed = limits.of(gateway).limits
     return tuple(_listener(view, gateway, one, conflicts.get(one.name), allowed) for one in gateway.spec.listeners)
 
 
