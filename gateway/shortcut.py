@@ -154,7 +154,7 @@ class Shortcut(asyncio.Protocol):
             plan.route.timeouts.begin(self, self._since)
         start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
         head = composed.fill(start, varying, self.address)
-        if head is not None:
+        if head is not None and target.mirrors:
             for copy in copies.start(target.mirrors, self._door.backends, head):
                 copy.end()
         return head
