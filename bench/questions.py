@@ -148,6 +148,54 @@ async def _p99(side: Side, rate: float, seconds: float, folder: Path) -> float:
     return float(times[int(len(times) * 0.99)])
 
 
+async def _of(peers: dict[str, float], effort: Effort, question: str, scheme: str, *arguments: str, each: float) -> list[Row]:
+    """h2load with these arguments against ours and peers; `each` is how many requests a second to expect of the slowest."""
+    suffix = "_tls" if scheme == "https" else "_h2c"
+    with Rig() as r:
+        # A peer's second port belongs to the process that serves its first.
+        sides = [Side(name, PORTS[name + suffix], r.start(name).pid) for name in peers]
+        async with ours(rig.tls_parts(r.certificate)) as us:
+            if scheme == "https":
+                us = Side(us.name, PORTS["fsm_tls"], us.pid)
+            for side in (us, *sides):
+                rig.wait_for_port(side.port)
+
+            async def load(side: Side, _: int) -> Run:
+                requests = max(int(each * effort.seconds), 100)
+                url = f"{scheme}://127.0.0.1:{side.port}/p/1"
+                return await rig.h2load(side, url, *arguments, "-H", f":authority: {rig.HOST}", requests=requests, at_most=60)
+
+            runs = await interleave([us, *sides], effort.rounds, load)
+    return against(question, runs, peers)
+
+
+async def http2(effort: Effort) -> list[Row]:
+    """HTTP/2, prior knowledge and over TLS: 10 connections with 10 streams each."""
+    load = ("-c", "10", "-m", "10")
+    peers = {"envoy": 1.0, "nginx": 0.8}
+    rows = await _of(peers, effort, "HTTP/2 (h2c), 10 × 10 streams", "http", *load, each=20000)
+    return rows + await _of(peers, effort, "HTTP/2 over TLS, 10 × 10 streams", "https", *load, each=20000)
+
+
+async def tls(effort: Effort) -> list[Row]:
+    """HTTP/1.1 over TLS on connections that are kept, and a handshake for each request."""
+    rows = await _of({"nginx": 0.8}, effort, "HTTP/1.1 over TLS, 64 clients", "https", "--h1", "-c", "64", each=15000)
+    with Rig() as r:
+        nginx = Side("nginx", PORTS["nginx_tls"], r.start("nginx").pid)
+        async with ours(rig.tls_parts(r.certificate)) as us:
+            us = Side(us.name, PORTS["fsm_tls"], us.pid)
+
+            async def load(side: Side, _: int) -> Run:
+                count = max(int(300 * effort.seconds), 50)  # a request each: the handshake is what it costs
+                url = f"https://127.0.0.1:{side.port}/p/1"
+                return await rig.h2load(
+                    side, url, "--h1", "-c", str(count), "-H", f"Host: {rig.HOST}", requests=count, at_most=60
+                )
+
+            runs = await interleave([us, nginx], effort.rounds, load)
+    return rows + against("TLS handshakes (1.3, ECDSA P-256), a request each", runs, {"nginx": 0.9})
+
+
 async def bodies(effort: Effort) -> list[Row]:
     """10 KB and 1 MB responses, 1 MB uploads: bytes a second."""
     rows = []
@@ -306,6 +354,6 @@ async def slow(effort: Effort) -> list[Row]:
 QUESTIONS = {
     function.__name__.replace("_", "-"): function
     for function in (
-        small, hard, matching, filters, latency, bodies, memory_of_bodies, connections, routes, workers, tunnel, idle, start, slow,
+        small, hard, matching, filters, latency, http2, tls, bodies, memory_of_bodies, connections, routes, workers, tunnel, idle, start, slow,
     )
 }  # fmt: skip

@@ -24,13 +24,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.snapshot import Attachment, Backend, Change, Endpoint, Listener, Order, Part, Rule, Target
+import trustme
+
+from gateway.snapshot import Attachment, Backend, Certificate, Change, Endpoint, Listener, Order, Part, Rule, Target
 from gateway.workers import Workers
 
 HERE = Path(__file__).parent
 PORTS = {
     "backend": 19001, "echo": 19002, "nginx": 19003, "fsm": 19004, "haproxy": 19005, "caddy": 19006, "envoy": 19007,
-    "aiohttp": 19008, "other": 19009,
+    "aiohttp": 19008, "other": 19009, "nginx_h2c": 19010, "nginx_tls": 19011, "envoy_h2c": 19012, "envoy_tls": 19013,
+    "fsm_tls": 19014,
 }  # fmt: skip
 TICK = os.sysconf("SC_CLK_TCK")
 HOST = "demo.example.com"
@@ -97,6 +100,9 @@ class Rig:
         files.mkdir()
         for name, size in (("10k", 10 << 10), ("1m", 1 << 20)):
             (files / name).write_bytes(b"x" * size)
+        self.certificate = certificate()
+        (self.folder / "cert.pem").write_text(self.certificate.chain)
+        (self.folder / "key.pem").write_text(self.certificate.key)
         self.backend_pid = self.start("backend", core=1).pid
         return self
 
@@ -130,16 +136,23 @@ class Rig:
         return Side(name, PORTS[name], process.pid)
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None) -> None:
     """Until somebody listens."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if process.poll() is not None:
+        if process is not None and process.poll() is not None:
             raise SystemExit(f"a peer ended at once: {' '.join(map(str, process.args))}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
             return
         time.sleep(0.02)
-    raise SystemExit(f"nobody listens on port {port}: {' '.join(map(str, process.args))}")
+    raise SystemExit(f"nobody listens on port {port}" + (f": {' '.join(map(str, process.args))}" if process else ""))
+
+
+def certificate() -> Certificate:
+    """A certificate for the measurements: ECDSA P-256, as public authorities issue by default now."""
+    issued = trustme.CA().issue_cert(HOST, key_type=trustme.KeyType.ECDSA)
+    chain = "".join(pem.bytes().decode() for pem in issued.cert_chain_pems)
+    return Certificate("c", chain, issued.private_key_pem.bytes().decode())
 
 
 # --- our own side ---
@@ -221,6 +234,26 @@ async def run(*command: str, at_most: float) -> bytes:
         process.kill()
         await process.wait()
         raise SystemExit(f"not done within {at_most:g} s: {' '.join(command)}") from None
+
+
+def tls_parts(certificate: Certificate) -> tuple[Part, ...]:
+    """As `parts`, with a second port for TLS."""
+    tls = Listener("t", PORTS["fsm_tls"] - PORTS["fsm"] + 80, "HTTPS", "", ("c",))
+    both = Rule("default/demo/0", Order(), (Attachment("l", ""), Attachment("t", "")), targets=(Target(1, "b"),))
+    return certificate, Listener("l", 80), tls, Backend("b", (Endpoint("127.0.0.1", PORTS["backend"]),)), both
+
+
+async def h2load(side: Side, url: str, *arguments: str, requests: int, at_most: float) -> Run:
+    """A number of requests from core 1."""
+    command = ["taskset", "-c", "1", "h2load", "-t", "1", "-n", str(requests), *arguments, url]
+    before = cpu_seconds(side.pid)
+    output = (await run(*command, at_most=at_most)).decode()
+    after = cpu_seconds(side.pid)
+    good, bad = int(found(r"(\d+) succeeded", output)), int(found(r"(\d+) failed", output))
+    bad += requests - int(found(r"status codes: (\d+) 2xx", output)) - bad
+    micro = 1e6 / max(good, 1)
+    rate = float(found(r"([\d.]+) req/s", output))
+    return Run(rate, (after[0] - before[0]) * micro, (after[1] - before[1]) * micro, bad)
 
 
 async def wrk(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.http1 import ProtocolError, Response
+from gateway.http1 import Field, ProtocolError, Response
 from gateway.peers import Peer
 from gateway.prepared import Answers, Backend
 
@@ -95,6 +95,9 @@ class Copy:
         """Dropped."""
         self.peer = None
 
+    def response_trailers(self, fields: list[Field]) -> None:
+        """Dropped."""
+
     def flush(self) -> None:
         """Nothing is kept."""
 
@@ -106,7 +109,7 @@ class Copy:
         """The connection goes back to its pool."""
         self.peer = None
 
-    def response_lost(self, reason: str, *, clean: bool) -> None:
+    def response_lost(self, reason: str, *, clean: bool, untouched: bool = False) -> None:
         """Dropped."""
         self.peer = None
 

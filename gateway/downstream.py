@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway.answer import answer
+from gateway import http2, tls
+from gateway.answer import MISDIRECTED, NO_RULE, answer
 from gateway.door import Door
+from gateway.downstream_http2 import DownstreamHttp2
 from gateway.exchange import Exchange
 from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Request, parse_request
 from gateway.peers import Peer
@@ -19,6 +21,7 @@ from gateway.repeated import LESSONS, is_plain
 from gateway.shortcut import Shortcut
 from gateway.snapshot import Limits
 
+_HTTP2: Final = http2.PREFACE[:18]
 LINGER: Final = 2.0  # seconds to read what a refused client still sends, so that it can read the answer
 
 
@@ -27,8 +30,9 @@ class Downstream(Shortcut):
 
     __slots__ = (
         "__weakref__", "_body", "_body_bytes", "_body_since", "_buffer", "_closing", "_lessons", "_lingering",
-        "_model", "_reading_stopped", "_requests", "_transport", "_write_stopped", "port", "scheme",
+        "_model", "_reading_stopped", "_requests", "_server_name", "_transport", "_write_stopped", "port", "scheme",
     )  # fmt: skip
+    is_framed = True
 
     def __init__(self, door: Door) -> None:
         super().__init__(door)
@@ -37,6 +41,7 @@ class Downstream(Shortcut):
         self.scheme = door.scheme
         self.port = door.port
         self._buffer = b""
+        self._server_name = b""
         self._closing = False
         self._lingering = False
         self._reading_stopped = False
@@ -57,6 +62,9 @@ class Downstream(Shortcut):
         self.write = self._transport.write
         peer = transport.get_extra_info("peername")
         self.address = peer[0].removeprefix("::ffff:").encode() if peer else b"unknown"
+        if self.scheme == b"https":
+            self._server_name = tls.asked(transport)[0].encode()
+            self.listener = self._door.table.owner(self._server_name)
         if not self._door.admit(self):
             self._ready = False
             self._lingering = True
@@ -132,6 +140,9 @@ class Downstream(Shortcut):
             self._wait_for_head(data, start)
             return
         self._buffer = b""
+        if data.startswith(_HTTP2, start) and not self._requests and self.scheme == b"http":
+            self._switch(data[start:])
+            return
         try:
             request = parse_request(data[start:end], limits)
         except ProtocolError as error:
@@ -141,6 +152,15 @@ class Downstream(Shortcut):
         if not start and not rest and self._lessons < LESSONS and is_plain(request):
             self._learn(request)
         self._begin(request, rest)
+
+    def _switch(self, data: bytes) -> None:
+        """The client speaks HTTP/2 by prior knowledge (RFC 9113 §3.3)."""
+        door = self._door
+        door.leave(self)
+        other = DownstreamHttp2(door)
+        self._transport.set_protocol(other)
+        other.connection_made(self._transport)
+        other.data_received(data)
 
     def _wait_for_head(self, data: bytes, start: int) -> None:
         limits = self._door.limits
@@ -175,7 +195,13 @@ class Downstream(Shortcut):
         self.deadline = door.stalled_at
         if not request.keep_alive or self.closes_after_this:
             self._closing = True
-        entry = door.table.find(request)
+        site = door.table.site(request.host)
+        if site.listener != self.listener:
+            self.listener = door.table.owner(self._server_name)  # listeners may have changed since the handshake
+            if site.listener != self.listener:
+                self._misdirected(request, rest)
+                return
+        entry = site.find(request)
         if entry is None:
             door.unmatched += 1
             self._not_found(request, rest)
@@ -201,12 +227,19 @@ class Downstream(Shortcut):
             self._receive_body(rest)
 
     def _not_found(self, request: Request, rest: bytes) -> None:
+        self._answer_here(404, NO_RULE, request, rest)
+
+    def _misdirected(self, request: Request, rest: bytes) -> None:
+        """RFC 9110 §15.5.20: the certificate of this connection was chosen for another listener."""
+        self._door.refused += 1
+        self._answer_here(421, MISDIRECTED, request, rest)
+
+    def _answer_here(self, status: int, text: str, request: Request, rest: bytes) -> None:
         head_only = request.method == b"HEAD"
         has_body = request.length > 0 or request.length == CHUNKED
         close = has_body or self._closing
         keep_10 = request.http10 and not close
-        text = "no rule matches this host, path, method, headers and query"
-        self.write(answer(404, text, close=close, head_only=head_only, keep_alive_10=keep_10))
+        self.write(answer(status, text, close=close, head_only=head_only, keep_alive_10=keep_10))
         if close:
             self._linger()
         else:
@@ -273,6 +306,9 @@ class Downstream(Shortcut):
             self.deadline = self._door.stalled_at
 
     # --- Client, for the exchange ---
+
+    def trailers(self, fields: list[Field]) -> None:
+        """HTTP/1.0 has none."""
 
     def owes(self) -> int:
         return self._transport.get_write_buffer_size()
@@ -423,3 +459,17 @@ class Downstream(Shortcut):
         else:
             self._door.refused += 1
             exchange.refuse(408, f"the request's body came more slowly than {limits.body_rate} bytes a second")
+
+
+class Arrival(asyncio.Protocol):
+    """A TLS connection, until it is known what the client agreed to speak (ALPN, RFC 7301)."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        name, protocol = tls.asked(transport)
+        chosen: DownstreamHttp2 | Downstream
+        chosen = DownstreamHttp2(self._door, name.encode()) if protocol == "h2" else Downstream(self._door)
+        transport.set_protocol(chosen)
+        chosen.connection_made(transport)

@@ -16,7 +16,7 @@ from gateway import copies, forwarding
 from gateway.answer import answer
 from gateway.copies import Copy
 from gateway.filters import redirect
-from gateway.http1 import CHUNKED, NO_LENGTH, ProtocolError, Request, Response
+from gateway.http1 import CHUNKED, NO_LENGTH, Field, ProtocolError, Request, Response, chunk, last_chunk
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Answers, Backend, Route, Target
 from gateway.routing import Entry
@@ -37,8 +37,10 @@ class Exchange:
         "_copies",
         "_deadline",
         "_head",
+        "_loose",
         "_pending",
         "_replay",
+        "_request_trailers",
         "_since",
         "_started",
         "_status",
@@ -65,6 +67,9 @@ class Exchange:
         # What is known of the request.
         self.head_only = request.method == b"HEAD"
         self.request_done = False
+        # Content of a length that nobody knows, from a client that frames by other means than chunks.
+        self._loose = request.length == CHUNKED and not client.is_framed
+        self._request_trailers: list[Field] | None = None
         # Where it went.
         self.target: Target
         self.peer: Peer | None = None
@@ -78,7 +83,7 @@ class Exchange:
         # What came back.
         self._answers: Answers | None = None  # where response heads of this kind are remembered
         self.answers: Answers | None = None  # the same, once the request is sent and its response may come in one piece
-        self.wants_payload = False  # the client does not know chunks: their framing is taken off
+        self.wants_payload = not client.is_framed  # the client does not know chunks: their framing is taken off
         self._unsent = b""  # of the response's head
         self._started = False
         self._closing = False
@@ -148,7 +153,7 @@ class Exchange:
     def data(self, data: bytes) -> None:
         """Bytes of the request's body, framed as the client framed them."""
         for copy in self._copies:
-            copy.data(data)
+            copy.data(chunk(data) if self._loose else data)
         self._body += len(data)
         if self._replay is not None:
             self._replay.append(data)
@@ -159,12 +164,32 @@ class Exchange:
             if self._body > self.client.limits.buffered_bytes:
                 self.client.pause_reading()
         elif self.peer is not None:
-            self.peer.write(data)
+            if self._loose:
+                self.peer.content(data)
+            else:
+                self.peer.write(data)
 
-    def end(self) -> None:
+    def end(self, trailers: list[Field] | None = None) -> None:
         """The request is complete."""
         self.request_done = True
         self.answers = self._answers
+        if self._loose:
+            self._request_trailers = trailers
+            for copy in self._copies:
+                copy.data(last_chunk(()))
+            if self.peer is not None:
+                self.peer.finish(trailers)
+
+    def _say(self, peer: Peer, pieces: list[bytes]) -> None:
+        """The request as far as it has come."""
+        if not self._loose:
+            peer.write(self._head + b"".join(pieces) if pieces else self._head)
+            return
+        peer.open(self._head)
+        for piece in pieces:
+            peer.content(piece)
+        if self.request_done:
+            peer.finish(self._request_trailers)
 
     def client_lost(self) -> None:
         """The client is gone: so is the reason for the request."""
@@ -193,14 +218,14 @@ class Exchange:
             endpoint.connect(self)
         else:
             self.peer = peer
-            peer.write(self._head)
+            self._say(peer, [])
 
     def connected(self, peer: Peer) -> None:
         """A connection was made for us: send what waited for it."""
         self.peer = peer
         pending = self._pending or []
         self._pending = None
-        peer.write(self._head + b"".join(pending))
+        self._say(peer, pending)
         self.client.resume_reading()
 
     def connect_failed(self, reason: str) -> None:
@@ -221,7 +246,7 @@ class Exchange:
         else:
             self._pending = None
             self.peer = peer
-            peer.write(self._head + b"".join(pending))
+            self._say(peer, pending)
 
     def _another(self, backend: Backend) -> Endpoint | None:
         for _ in range(len(backend.ring)):
@@ -245,7 +270,9 @@ class Exchange:
         length = response.length
         bodiless = self.head_only or status in (204, 304)
         closing = not request.keep_alive or self.client.closes_after_this or not self.request_done
-        if not bodiless and length == NO_LENGTH:
+        if not self.client.is_framed:
+            closing = False  # a stream ends by itself
+        elif not bodiless and length == NO_LENGTH:
             closing = True  # the body ends with the connection (RFC 9112 §6.3, case 8)
         elif not bodiless and length == CHUNKED and request.http10:
             closing = self.wants_payload = True
@@ -254,7 +281,7 @@ class Exchange:
         out = forwarding.response_head(response, self.target.edit_response, connection, dechunked=self.wants_payload)
         self._unsent = out  # goes out with the first bytes of the body: one write is cheaper than two
         memorable = not closing and not bodiless and length >= 0 and response.keep_alive
-        if self._answers is not None and memorable:
+        if self._answers is not None and memorable and head:
             self._answers.remember(head, out, length, status)
 
     def _interim(self, response: Response) -> None:
@@ -311,20 +338,28 @@ class Exchange:
         """The last of its body."""
         self.answered(data, hundreds)
 
+    def response_trailers(self, fields: list[Field]) -> None:
+        """The response's trailers, for a client that does not get them with the data."""
+        if self._unsent:
+            unsent, self._unsent = self._unsent, b""
+            self.client.write(unsent)
+        self.client.trailers(fields)
+
     def response_end(self) -> None:
         """The response is complete; the connection is no longer ours."""
         self.flush()
         self.peer = None
         self._finish(reuse=not self._closing)
 
-    def response_lost(self, reason: str, *, clean: bool) -> None:
-        """The connection ended before the response did. `clean` when its end is how the body ends."""
+    def response_lost(self, reason: str, *, clean: bool, untouched: bool = False) -> None:
+        """The connection ended before the response did. `clean` when its end is how the body ends; `untouched` when the
+        backend says that it has not looked at the request."""
         reused = self.peer is not None and self.peer.reused
         self.peer = None
         if clean:
             self.flush()
             self._finish(reuse=False)
-        elif self._started or not self._again(reused):
+        elif self._started or not self._again(reused, untouched):
             self.refuse(502, "the backend closed the connection before it answered")
 
     def response_invalid(self, error: ProtocolError) -> None:
@@ -339,9 +374,9 @@ class Exchange:
         """The backend has caught up."""
         self.client.resume_reading()
 
-    def _again(self, reused: bool) -> bool:
+    def _again(self, reused: bool, untouched: bool) -> bool:
         """Send the request once more, where that is safe and all of it is still here."""
-        if self._replay is None or self.request.method not in IDEMPOTENT or len(self._tried) > 3:
+        if self._replay is None or len(self._tried) > 3 or not (untouched or self.request.method in IDEMPOTENT):
             return False
         backend = self.target.backend
         assert backend is not None
@@ -352,7 +387,11 @@ class Exchange:
         self._tried.append(endpoint)
         self._time_attempt()
         self._pending = list(self._replay)
-        endpoint.connect(self)
+        peer = None if endpoint.idle else endpoint.take(self)  # an idle one may have been closed like the last
+        if peer is not None:
+            self.connected(peer)
+        else:
+            endpoint.connect(self)
         return True
 
     # --- ending ---
@@ -368,7 +407,10 @@ class Exchange:
         close = not self.request_done or not self.request.keep_alive or self.client.closes_after_this
         keep_10 = self.request.http10 and not close
         self._started = True
-        self.client.write(answer(status, reason, close=close, head_only=self.head_only, keep_alive_10=keep_10))
+        if self.client.is_framed:
+            self.client.write(answer(status, reason, close=close, head_only=self.head_only, keep_alive_10=keep_10))
+        else:
+            self.client.write(forwarding.failure(self.request, status, reason))
         self._finish(reuse=not close)
 
     def _redirect(self, location: redirect.Location) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.answer import answer, grpc_answer
 from gateway.filters.headers import Edit
 from gateway.http1 import (
     CONNECTION,
@@ -18,6 +19,16 @@ from gateway.http1 import (
     Response,
     request_start,
 )
+
+
+def is_grpc(request: Request) -> bool:
+    """Whether the client understands gRPC's answers only."""
+    return (request.value(b"content-type") or b"").startswith(b"application/grpc")
+
+
+def failure(request: Request, status: int, reason: str) -> bytes:
+    """An answer of ours to a request on a stream, which says why it is not passed on."""
+    return grpc_answer(status, reason) if is_grpc(request) else answer(status, reason, head_only=request.method == b"HEAD")
 
 
 def is_upgrading(request: Request) -> bool:

@@ -257,6 +257,12 @@ def parse_line(line: bytes, host: bytes, limits: Limits) -> Request | None:
     return request
 
 
+def parse_target(target: bytes) -> tuple[bytes, bytes | None] | None:
+    """Path and query of an origin-form target; None for anything else."""
+    match = _TARGET.fullmatch(target)
+    return None if match is None else (match.group(1), match.group(2))
+
+
 def is_host(value: bytes) -> bool:
     """Whether a value is uri-host [":" port], with a port that exists (RFC 3986 §3.2.2)."""
     match = _HOST.fullmatch(value)
@@ -356,13 +362,23 @@ def parse_response(head: bytes) -> Response:
         raise ProtocolError(502, f"the backend's response: {error.reason}") from None
 
 
+def chunk(data: bytes) -> bytes:
+    """Data as one chunk (RFC 9112 §7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: Iterable[Field]) -> bytes:
+    """The end of a chunked body."""
+    return b"0\r\n%b\r\n" % b"".join(field.line + b"\r\n" for field in trailers)
+
+
 class Chunks:
     """Finds the end of a chunked body (RFC 9112 §7.1) in bytes that pass through unchanged.
 
     With `decode=True`, `payload` collects the data without its framing, for peers that do not know chunks.
     """
 
-    __slots__ = ("_decode", "_left", "_line", "_state", "payload")
+    __slots__ = ("_decode", "_left", "_line", "_state", "payload", "trailers")
     _SIZE, _DATA, _DATA_END, _TRAILER = range(4)
 
     def __init__(self, *, decode: bool = False) -> None:
@@ -371,6 +387,7 @@ class Chunks:
         self._line = b""
         self._decode = decode
         self.payload: list[bytes] = []
+        self.trailers: list[Field] = []
 
     def feed(self, data: bytes, start: int = 0) -> int:
         """The index just past the body's end, or -1 when it goes on. Raises ProtocolError."""
@@ -418,4 +435,6 @@ class Chunks:
             raise ProtocolError(400, "a trailer is malformed")
         elif line.partition(b":")[0].lower() in NOT_A_TRAILER:
             raise ProtocolError(400, "a trailer carries a field that must not be one")
+        elif self._decode and len(self.trailers) < DEFAULT_LIMITS.fields:
+            self.trailers.append(_field(line))
         return False

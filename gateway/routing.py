@@ -234,12 +234,13 @@ Chain: TypeAlias = tuple[HostRules[RouteT], ...]
 class Plan(Generic[RouteT]):
     """Where a request line leads at one Host, and the first two lines of what goes to the backend."""
 
-    __slots__ = ("entry", "host", "route", "start", "starts")
+    __slots__ = ("entry", "host", "listener", "route", "start", "starts")
 
-    def __init__(self, entry: Entry[RouteT], start: bytes, host: bytes) -> None:
+    def __init__(self, entry: Entry[RouteT], start: bytes, host: bytes, listener: str) -> None:
         self.entry = entry
         self.route = entry.route
         self.host = host
+        self.listener = listener
         self.start = start
         self.starts: dict[object, bytes] | None = None  # the same, as rewritten by one filter or another
 
@@ -247,10 +248,11 @@ class Plan(Generic[RouteT]):
 class Variant(Generic[RouteT]):
     """A site as seen by requests whose header fields meet the same conditions: request lines alone decide here."""
 
-    __slots__ = ("_chain", "_entry", "_holding", "_host", "plans")
+    __slots__ = ("_chain", "_entry", "_holding", "_host", "_listener", "plans")
 
-    def __init__(self, host: bytes, chain: Chain[RouteT], holding: frozenset[Entry[RouteT]]) -> None:
+    def __init__(self, host: bytes, chain: Chain[RouteT], holding: frozenset[Entry[RouteT]], listener: str) -> None:
         self._host = host
+        self._listener = listener
         self._chain = chain
         self._holding = holding
         self._entry = chain[0].only if chain else None  # where every request leads there
@@ -282,7 +284,7 @@ class Variant(Generic[RouteT]):
         entry = self._entry or self.find(request)
         if entry is None:
             return None
-        plan = Plan(entry, b"%b%b\r\n" % (start, self._host), self._host)
+        plan = Plan(entry, b"%b%b\r\n" % (start, self._host), self._host, self._listener)
         return plan if passing else MEMORY.put(self.plans, line, plan)
 
 
@@ -302,14 +304,17 @@ def _remember_line(line: bytes, limits: Limits) -> tuple[Request, bytes] | None:
 class Site(Generic[RouteT]):
     """What a table knows of one Host as it was sent: the rules that may answer, and request lines seen before."""
 
-    __slots__ = ("_conditional", "_variants", "chain", "headers", "host", "plain")
+    __slots__ = ("_conditional", "_variants", "chain", "headers", "host", "listener", "plain")
 
-    def __init__(self, host: bytes, chain: Chain[RouteT]) -> None:
+    def __init__(self, host: bytes, chain: Chain[RouteT], listener: str = "") -> None:
         self.host = host
         self.chain = chain
+        self.listener = listener  # that owns it, where connections belong to listeners (TLS)
         self.headers = _union(rules.headers for rules in chain)  # names that conditions look at
         self._conditional = [entry for rules in chain for entry in rules.entries() if entry.by_headers] if self.headers else []
-        self.plain: Variant[RouteT] = Variant(host, chain, frozenset())  # none of the conditions on header fields holds
+        self.plain: Variant[RouteT] = Variant(
+            host, chain, frozenset(), listener
+        )  # none of the conditions on header fields holds
         self._variants = {frozenset[Entry[RouteT]](): self.plain}
 
     def find(self, request: Request) -> Entry[RouteT] | None:
@@ -327,7 +332,7 @@ class Site(Generic[RouteT]):
         if found is None:
             if len(self._variants) >= VARIANTS:
                 self._variants = {frozenset(): self.plain}
-            found = self._variants[holding] = Variant(self.host, self.chain, holding)
+            found = self._variants[holding] = Variant(self.host, self.chain, holding, self.listener)
         return found
 
 
@@ -339,13 +344,13 @@ class Sites(Generic[RouteT]):
     def __init__(self) -> None:
         self._known: dict[bytes, Site[RouteT]] = {}
 
-    def get(self, host: bytes, chain: Chain[RouteT]) -> Site[RouteT]:
+    def get(self, host: bytes, chain: Chain[RouteT], listener: str = "") -> Site[RouteT]:
         """The site of a Host; the one from before where its rules are the same."""
         site = self._known.get(host)
-        if site is None or site.chain != chain:
+        if site is None or site.chain != chain or site.listener != listener:
             if len(self._known) >= MEMO:
                 self._known.clear()
-            site = self._known[host] = Site(host, chain)
+            site = self._known[host] = Site(host, chain, listener)
         return site
 
 
@@ -353,8 +358,14 @@ class Table(Generic[RouteT]):
     """Everything that one port knows. `listeners` maps a hostname ("" for all) to the listener that owns it."""
 
     def __init__(
-        self, listeners: Mapping[str, str], hosts: Mapping[HostKey, HostRules[RouteT]], kept: Sites[RouteT] | None = None
+        self,
+        listeners: Mapping[str, str],
+        hosts: Mapping[HostKey, HostRules[RouteT]],
+        kept: Sites[RouteT] | None = None,
+        *,
+        secure: bool = False,
     ) -> None:
+        self._secure = secure  # a connection belongs to the listener that its SNI chose
         self.listeners = listeners
         self.hosts = hosts
         self._kept: Sites[RouteT] = kept if kept is not None else Sites()
@@ -370,8 +381,12 @@ class Table(Generic[RouteT]):
         if site is None:
             if len(self.sites) >= MEMO:
                 self.sites.clear()
-            site = self.sites[host] = self._kept.get(host, self.chain(host))
+            site = self.sites[host] = self._kept.get(host, self.chain(host), self.owner(host))
         return site
+
+    def owner(self, host: bytes) -> str:
+        """The listener to which connections for a host or a server name (RFC 6066 §3) belong; "" where to none."""
+        return (self.listener(host) or "") if self._secure else ""
 
     def listener(self, host: bytes) -> str | None:
         """The most specific listener for a Host; less specific ones never see it (listener isolation)."""

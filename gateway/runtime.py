@@ -12,16 +12,17 @@ import gc
 import socket
 from collections import Counter as Tally
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 
 from gateway import tls, tunnel
 from gateway.door import Clock, Door
-from gateway.downstream import Downstream
+from gateway.downstream import Arrival, Downstream
+from gateway.pools import Address, Pools
 from gateway.prepared import Backend, Counter, Route
 from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.snapshot import Backend as BackendPart
 from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Rule, key
-from gateway.upstream import Pools
 
 BACKLOG = 4096
 LARGE = 500  # parts in a change that is more than an edit
@@ -69,7 +70,9 @@ class Runtime:
         self.parts: Parts = {}
         self.counters: dict[tuple[str, str], Counter] = {}
         self._pools = Pools(self.clock)
-        self._addresses: Tally[tuple[str, int]] = Tally()
+        self._addresses: Tally[Address] = Tally()
+        self._reached: dict[str, tuple[Address, ...]] = {}  # by backend
+        self._security: dict[str, tls.Security] = {}  # by backend
         self._backends: dict[str, Backend] = {}
         self._entries: dict[str, tuple[Entry[Route], ...]] = {}  # of each rule; they share its route
         self._members: dict[HostKey, dict[str, None]] = {}  # the rules of each hostname
@@ -144,6 +147,7 @@ class Runtime:
             case Certificate():
                 tls.context(part)  # refused here, so that the old one stays
                 touched.ports.update(one.port for one in self._listeners.values() if part.name in one.certificates)
+                self._renew_backends(part)
 
     def _drop(self, k: Key, touched: Touched) -> None:
         part = self.parts.pop(k, None)
@@ -161,17 +165,41 @@ class Runtime:
 
     def _put_backend(self, part: BackendPart) -> None:
         backend = self.backend(part.name)
-        before = self.parts.get(key(part))
-        new = [(e.address, e.port) for e in part.endpoints]
+        is_http2 = part.protocol == "h2c"
+        security = self._secure(part)
+        new = tuple(Address(e.address, e.port, is_http2, security) for e in part.endpoints)
         self._addresses.update(new)
-        backend.ring.set([self._pools.get(*address) for address in new])
+        backend.ring.set([self._pools.get(address) for address in new])
+        before, self._reached[part.name] = self._reached.get(part.name, ()), new
         # An address that no backend has any more takes its connections along.
-        for endpoint in before.endpoints if isinstance(before, BackendPart) else ():
-            address = (endpoint.address, endpoint.port)
+        for address in before:
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
-                self._pools.retire(*address)
+                self._pools.retire(address)
+
+    def _secure(self, part: BackendPart) -> tls.Security | None:
+        """How to speak TLS to a backend; the same as before where nothing of that has changed, so that pools stay."""
+        if part.tls is None:
+            self._security.pop(part.name, None)
+            return None
+        before = self.parts.get(key(part))
+        certificate = self.parts.get(("certificate", part.tls.certificate))
+        if not isinstance(before, BackendPart) or before.tls != part.tls or part.name not in self._security:
+            if part.tls.certificate and not isinstance(certificate, Certificate):
+                raise ValueError(f"certificate {part.tls.certificate} is not known")
+            given = certificate if isinstance(certificate, Certificate) else None
+            made = tls.towards(part.tls, given, "h2" if part.protocol == "h2c" else "http/1.1")
+            self._security[part.name] = made
+        return self._security[part.name]
+
+    def _renew_backends(self, certificate: Certificate) -> None:
+        """Backends to which a certificate of ours is shown: connections that stand stay, new ones show the new one."""
+        self.parts[key(certificate)] = certificate
+        for part in list(self.parts.values()):
+            if isinstance(part, BackendPart) and part.tls is not None and part.tls.certificate == certificate.name:
+                self._security.pop(part.name, None)
+                self._put_backend(part)
 
     def _put_rule(self, rule: Rule, old: Rule | None, touched: Touched) -> None:
         before = self._entries.get(rule.name)
@@ -224,7 +252,7 @@ class Runtime:
             for name in owners.values():
                 hosts.update(self._hosts.get(name, {}))
             door = self.open[port].door
-            door.table = Table(owners, hosts, door.sites)
+            door.table = Table(owners, hosts, door.sites, secure=door.scheme == b"https")
             limits = self._on(port)[0].limits
             if door.limits != limits:
                 door.limit(limits)
@@ -279,8 +307,8 @@ class Runtime:
             listening.bind((self._bind, door.port + self._offset))
             listening.setblocking(False)
             context = chooser.front if chooser else None
-            loop = asyncio.get_running_loop()
-            return await loop.create_server(lambda: Downstream(door), sock=listening, backlog=BACKLOG, ssl=context)
+            arrival = partial(Arrival if chooser else Downstream, door)
+            return await asyncio.get_running_loop().create_server(arrival, sock=listening, backlog=BACKLOG, ssl=context)
         except OSError:
             listening.close()
             raise

@@ -30,7 +30,7 @@ class Shortcut(asyncio.Protocol):
 
     __slots__ = (
         "_data", "_door", "_exchange", "_hundreds", "_plan", "_ready", "_since", "_target", "_template", "address", "answers",
-        "deadline", "peer", "write",
+        "deadline", "listener", "peer", "write",
     )  # fmt: skip
 
     def __init__(self, door: Door) -> None:
@@ -39,6 +39,7 @@ class Shortcut(asyncio.Protocol):
         self.write: Callable[[bytes | memoryview], None]
         self.address = b""
         self.deadline = door.idle_until
+        self.listener = ""  # to which the connection belongs, by its server name
         self._ready = True  # between two requests, with nothing that waits
         self._template: Template | None = door.templates.latest
         # Request, on the full way.
@@ -81,7 +82,7 @@ class Shortcut(asyncio.Protocol):
         if template.table is not door.table:
             template.renew(door.table)
         plan = template.plans.get(data[:end]) or template.plan(data, end, varying, door.limits)
-        if plan is None:
+        if plan is None or plan.listener != self.listener:
             self.receive(data)
             return
         self._ready = False

@@ -125,6 +125,7 @@ class Limits(Struct, frozen=True):
     idle_seconds: float = 75.0  # between two requests
     stall_seconds: float = 300.0  # without a byte either way while a response is due: 504
     requests_per_connection: int = 0
+    streams: int = 100  # requests at a time on one HTTP/2 connection
     buffered_bytes: int = 65536  # of a body or of pipelined requests that wait their turn, each
 
 
@@ -163,12 +164,30 @@ class Endpoint(Struct, frozen=True):
     pod: str = ""
 
 
+class SubjectName(Struct, frozen=True):
+    """`SubjectAltName`: a name of which a backend's certificate must have one."""
+
+    kind: Literal["Hostname", "URI"]
+    value: str
+
+
+class BackendTLS(Struct, frozen=True):
+    """How a backend is spoken to over TLS, and whom it must prove to be (`BackendTLSPolicy`)."""
+
+    server_name: str  # SNI, and the name in the certificate where `names` is empty
+    authorities: str = ""  # PEM; empty for those of the system
+    names: tuple[SubjectName, ...] = ()
+    certificate: str = ""  # the part with which we prove who we are
+    minimum: str = ""  # TLS version, such as "1.3"
+
+
 class Backend(Struct, frozen=True, tag="backend"):
     """A named set of endpoints. Empty means that nothing is ready: 503."""
 
     name: str
     endpoints: tuple[Endpoint, ...] = ()
-    protocol: Literal["http", "ws"] = "http"
+    protocol: Literal["http", "h2c", "tcp", "udp"] = "http"
+    tls: BackendTLS | None = None
 
 
 class Target(Struct, frozen=True):
@@ -226,8 +245,8 @@ Part: TypeAlias = Listener | Certificate | Backend | Rule
 Key: TypeAlias = tuple[str, str]
 Parts: TypeAlias = dict[Key, Part]
 
-# Dependencies first: a backend is known before the rule that needs it, a certificate before its listener.
-RANK = {"backend": 0, "certificate": 1, "listener": 2, "rule": 3}
+# Dependencies first: a backend is known before the rule that needs it, a certificate before who shows it.
+RANK = {"certificate": 0, "backend": 1, "listener": 2, "rule": 3}
 
 
 def key(part: Part) -> Key:

@@ -1,50 +1,63 @@
-"""Server-side TLS: contexts from certificates, chosen by SNI, replaced without touching a connection."""
+"""TLS on both sides: contexts from certificates, chosen by server name, replaced without touching a connection."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.snapshot import Certificate
+from gateway.snapshot import BackendTLS, Certificate, SubjectName
+
+ALPN = ("h2", "http/1.1")
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class HasContext(Protocol):
     """What the SNI callback gets: the connection's object, whose context may be changed."""
 
     context: ssl.SSLContext
+    server_name_asked: str
 
 
-def context(certificate: Certificate) -> ssl.SSLContext:
+def context(certificate: Certificate, protocols: Sequence[str] = ALPN) -> ssl.SSLContext:
     """A server context that proves one certificate. Raises ValueError when chain and key do not load."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
-    made.set_alpn_protocols(["http/1.1"])
+    if protocols:
+        made.set_alpn_protocols(list(protocols))
+    _load(made, certificate)
+    return made
+
+
+def _load(into: ssl.SSLContext, certificate: Certificate) -> None:
     # The ssl module reads certificates only from files; a memory file never touches a disk.
     handle = os.memfd_create("certificate", os.MFD_CLOEXEC)
     try:
         os.write(handle, certificate.chain.encode() + b"\n" + certificate.key.encode())
-        made.load_cert_chain(f"/proc/self/fd/{handle}")
+        into.load_cert_chain(f"/proc/self/fd/{handle}")
     except (ssl.SSLError, OSError) as error:
         raise ValueError(f"certificate {certificate.name}: {error}") from None
     finally:
         os.close(handle)
-    return made
 
 
 class Chooser:
     """The contexts of one port. `contexts` maps hostnames ("*.example.com", "" for all) to them; swap it whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocols: Sequence[str] = ALPN) -> None:
         self.contexts: Mapping[str, ssl.SSLContext] = {}
         self.front = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.front.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.front.set_alpn_protocols(["http/1.1"])
-        self.front.sni_callback = self._choose
+        if protocols:
+            self.front.set_alpn_protocols(list(protocols))
+        self.front.sni_callback = self._choose  # type: ignore[assignment]  # it also gets None for a name
 
     def _choose(self, connection: HasContext, name: str | None, _: ssl.SSLContext) -> int | None:
         host = (name or "").lower()
+        connection.server_name_asked = host
         labels = host.split(".")
         for pattern in (host, *("*." + ".".join(labels[at:]) for at in range(1, len(labels))), ""):
             chosen = self.contexts.get(pattern)
@@ -52,3 +65,58 @@ class Chooser:
                 connection.context = chosen
                 return None
         return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+
+def asked(transport: asyncio.BaseTransport) -> tuple[str, str | None]:
+    """The server name that a client of ours asked for, and the protocol that was agreed on (ALPN)."""
+    tls = transport.get_extra_info("ssl_object")
+    return getattr(tls, "server_name_asked", ""), tls.selected_alpn_protocol()
+
+
+@dataclass(frozen=True)
+class Security:
+    """TLS towards a backend: what to offer, and whom to believe."""
+
+    context: ssl.SSLContext
+    server_name: str
+    names: tuple[SubjectName, ...]
+
+    def fault(self, transport: asyncio.BaseTransport) -> str:
+        """What is wrong with the certificate that was shown; empty where nothing is. Its chain has been verified."""
+        if not self.names:
+            return ""  # the name has been verified as well
+        shown = transport.get_extra_info("ssl_object").getpeercert().get("subjectAltName", ())
+        if any(_matches(wanted, kind, value) for wanted in self.names for kind, value in shown):
+            return ""
+        found = ", ".join(value for _, value in shown) or "none"
+        wanted = ", ".join(name.value for name in self.names)
+        return f"the backend's certificate has none of the names {wanted}; it has {found}"
+
+
+def _matches(wanted: SubjectName, kind: str, value: str) -> bool:
+    if wanted.kind == "URI":
+        return kind == "URI" and value == wanted.value
+    if kind != "DNS":
+        return False
+    name, pattern = wanted.value.lower(), value.lower()
+    # RFC 9525 §6.3: a wildcard is the whole of the leftmost label.
+    return name == pattern or (pattern.startswith("*.") and name.partition(".")[2] == pattern[2:])
+
+
+def towards(spec: BackendTLS, certificate: Certificate | None, protocol: str) -> Security:
+    """What a BackendTLSPolicy asks for. Raises ValueError for authorities or a certificate that do not load."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = VERSIONS.get(spec.minimum, ssl.TLSVersion.TLSv1_2)
+    made.check_hostname = not spec.names
+    if protocol:
+        made.set_alpn_protocols([protocol])
+    try:
+        if spec.authorities:
+            made.load_verify_locations(cadata=spec.authorities)
+        else:
+            made.load_default_certs()
+    except ssl.SSLError as error:
+        raise ValueError(f"certificate authorities: {error}") from None
+    if certificate is not None:
+        _load(made, certificate)
+    return Security(made, spec.server_name, spec.names)

@@ -12,9 +12,10 @@ import asyncio
 from typing import Final, Protocol
 
 from gateway.bulk import WORTH, Bulk
-from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Field, ProtocolError, Response, parse_response
+from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Field, ProtocolError, Response, chunk, last_chunk, parse_response
 from gateway.peers import Answers, Sender, User
 from gateway.templates import ResponseShape, response_shape
+from gateway.tls import Security
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
 CONNECT: Final = 2.0  # seconds to make one
@@ -40,12 +41,14 @@ class Pool:
     """Connections to one address."""
 
     __slots__ = (
-        "_address", "_connecting", "_lessons", "_model", "_port", "clock", "head_size", "idle", "name", "shape", "varying",
+        "_address", "_connecting", "_lessons", "_model", "_port", "_security", "clock", "head_size", "idle", "name", "shape",
+        "varying",
     )  # fmt: skip
 
-    def __init__(self, address: str, port: int, clock: Clock) -> None:
+    def __init__(self, address: str, port: int, clock: Clock, security: Security | None = None) -> None:
         self._address = address
         self._port = port
+        self._security = security
         self.clock = clock
         self.idle: list[Upstream] = []
         self._connecting: set[asyncio.Task[None]] = set()
@@ -76,9 +79,20 @@ class Pool:
 
     async def _connect(self, user: User) -> None:
         loop = asyncio.get_running_loop()
+        tls = self._security
         try:
             async with asyncio.timeout(CONNECT):
-                _, upstream = await loop.create_connection(lambda: Upstream(self), self._address, self._port)
+                transport, upstream = await loop.create_connection(
+                    lambda: Upstream(self),
+                    self._address,
+                    self._port,
+                    ssl=tls.context if tls else None,
+                    server_hostname=tls.server_name if tls else None,
+                )
+            fault = tls.fault(transport) if tls else ""
+            if fault:
+                transport.abort()
+                raise OSError(fault)
         except TimeoutError:
             self._failed(user, f"no answer within {CONNECT:g} s")
             return
@@ -280,6 +294,18 @@ class Upstream(asyncio.Protocol):
         """Whether it has served a request before this one."""
         return self.idle_since > 0
 
+    def open(self, head: bytes) -> None:
+        """As `write`: everything is framed here."""
+        self.write(head)
+
+    def content(self, data: bytes) -> None:
+        """As one chunk."""
+        self.write(chunk(data))
+
+    def finish(self, trailers: list[Field] | None = None) -> None:
+        """The last chunk."""
+        self.write(last_chunk(trailers or ()))
+
     def pause_reading(self) -> None:
         """The client takes the response more slowly than the backend sends it."""
         if not self._transport.is_closing():
@@ -412,6 +438,8 @@ class Upstream(asyncio.Protocol):
                 user.response_data(body)
             if end < 0:
                 return
+            if chunks.trailers:
+                user.response_trailers(chunks.trailers)
             surplus = end < len(data)
         else:
             user.response_data(data)
@@ -437,29 +465,3 @@ class Upstream(asyncio.Protocol):
         self._transport.abort()
         if user is not None:
             user.in_full().response_invalid(error)
-
-
-class Pools:
-    """The pool of every address in use."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._pools: dict[tuple[str, int], Pool] = {}
-
-    def get(self, address: str, port: int) -> Pool:
-        """The pool of an address."""
-        pool = self._pools.get((address, port))
-        if pool is None:
-            pool = self._pools[address, port] = Pool(address, port, self._clock)
-        return pool
-
-    def retire(self, address: str, port: int) -> None:
-        """Nobody wants an address any more."""
-        pool = self._pools.pop((address, port), None)
-        if pool is not None:
-            pool.retire()
-
-    def sweep(self) -> None:
-        """Close idle connections that are past their time."""
-        for pool in self._pools.values():
-            pool.sweep()

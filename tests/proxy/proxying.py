@@ -162,7 +162,7 @@ async def proxy() -> AsyncIterator[Proxy]:
         for connection in list(opened.door.connections):
             connection.abort()
     await asyncio.sleep(0)
-    assert not unexpected
+    assert not unexpected, unexpected
 
 
 @pytest.fixture

@@ -64,7 +64,6 @@ REFUSED = [
     *rows(
         505, "only HTTP/1.0 and HTTP/1.1",
         get(line=b"GET / HTTP/0.9"), get(line=b"GET / HTTP/1.2"), get(line=b"GET / HTTP/1.9"), get(line=b"GET / HTTP/2.0"),
-        get(line=b"GET / HTTP/3.0"), get(line=b"GET / HTTP/9.9"), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ),
     # --- Targets (RFC 9112 §3.2, RFC 3986) ---
     *every(400, "target", get(line=b"GET /x?x HTTP/1.1").replace(b"/x?x", b"/?x"),

@@ -1,0 +1,711 @@
+"""Client connections: HTTP/2 on the server's side (RFC 9113). Each stream is a client with one exchange.
+
+Field blocks that do not change the connection's compression table mean the same every time they come, so what they
+mean (the request, the rule that answers it, the head that goes to the backend) is remembered by their bytes. A
+request like that takes the short way of `gateway.shortcut`: straight to an idle connection of the backend, and its
+answer straight back as frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Final
+
+from gateway import blocks, http2
+from gateway.answer import MISDIRECTED, NO_RULE, answer
+from gateway.blocks import Malformed, Pair
+from gateway.door import Door
+from gateway.exchange import Exchange
+from gateway.filters.headers import Edit
+from gateway.forwarding import failure, request_head
+from gateway.http1 import CHUNKED, NO_LENGTH, Field, ProtocolError, Request
+from gateway.http2 import END_HEADERS, END_STREAM, FRAME, HEADERS, Conversation, Fault, Stream
+from gateway.peers import Peer
+from gateway.prepared import Answers, Route, Target
+from gateway.routing import Entry, Table
+from gateway.snapshot import Limits
+
+REMEMBERED: Final = 256  # field blocks of a connection
+
+_head = http2._head
+
+
+class Ask:
+    """What a field block means: a request without content, and where it leads by one table."""
+
+    __slots__ = ("entry", "heads", "request", "table")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.table: Table[Route] | None = None
+        self.entry: Entry[Route] | None = None
+        self.heads: dict[Edit | None, bytes] = {}  # what goes to the backend, by how it is edited
+
+
+class DownstreamStream(Stream):
+    """One request of a client, and its answer."""
+
+    __slots__ = (
+        "_body_bytes", "_body_since", "_expected", "_hundreds", "_request", "_since", "_target", "_tunnel", "answers", "client",
+        "deadline", "entry", "exchange", "headed", "peer",
+    )  # fmt: skip
+    is_framed = False
+    conversation: DownstreamHttp2
+
+    def __init__(self, conversation: DownstreamHttp2, number: int, request: Request) -> None:
+        super().__init__(conversation, number)
+        self._request = request
+        self._expected = request.length  # octets of content still to come, where their number was said
+        self._body_bytes = 0
+        self._body_since = 0.0
+        self.deadline = conversation.door.stalled_at
+        self.exchange: Exchange | None = None
+        self.headed = False  # the final head has been sent
+        self._tunnel: StreamTransport | None = None
+        # On the short way.
+        self.peer: Peer | None = None
+        self.answers: Answers | None = None
+        self.entry: Entry[Route]
+        self._target: Target
+        self._since = 0.0
+        self._hundreds = 0
+
+    # --- Sender: the short way ---
+
+    def answered(self, data: bytes, hundreds: int) -> None:
+        """A whole response in one piece, its head known from before."""
+        self.peer = None
+        conversation = self.conversation
+        end = data.find(b"\r\n\r\n") + 4
+        block = blocks.response_block(data[:end])
+        size, length = len(block), len(data) - end
+        if (
+            length <= self.window
+            and length <= conversation.window
+            and length <= FRAME
+            and size <= FRAME
+            and not conversation.stopped
+        ):
+            # As in `send_head` and `send`, with one write for all of it.
+            if length:
+                conversation.window -= length
+                conversation.write(
+                    b"".join((
+                        _head(0, size, HEADERS, END_HEADERS, self.id), block,
+                        _head(0, length, 0, END_STREAM, self.id), data[end:],
+                    ))
+                )  # fmt: skip
+            else:
+                conversation.write(_head(0, size, HEADERS, END_HEADERS | END_STREAM, self.id) + block)
+            self.headed = self.said_all = True
+            conversation.half_done(self)
+        else:
+            self.write(data)
+            self.finish()
+        conversation.useful_frame()
+        counter = self._target.counter
+        took = monotonic() - self._since
+        counter.responses[(hundreds << 5) + int(took * 2000).bit_length()] += 1
+        counter.seconds += took
+
+    def begun(self, data: bytes, hundreds: int) -> None:
+        """The head of a response, known from before, and a part of its body."""
+        self._hundreds = hundreds
+        self.continued(data)
+
+    def continued(self, data: bytes | memoryview) -> None:
+        """More of its body."""
+        self.deadline = self.conversation.door.stalled_at
+        self.write(data)
+
+    def ended(self, data: bytes, hundreds: int) -> None:
+        """The last of its body."""
+        self._hundreds = 0
+        self.peer = None
+        self.write(data)
+        self.finish()
+        self._target.counter.count(hundreds, monotonic() - self._since)
+
+    def in_full(self) -> Exchange:
+        """Hand the request under way to an exchange, which can do everything."""
+        exchange = self.exchange
+        if exchange is None:
+            exchange = self.exchange = Exchange(self, self._request, self.entry, self.conversation.door.backends)
+            exchange.take_over(self._target, self.peer, self._since, self._hundreds)
+            self.peer = None
+        return exchange
+
+    def current(self) -> Exchange | None:
+        """The exchange under way, also of a request that took the short way."""
+        return self.in_full() if self.peer is not None else self.exchange
+
+    def short(self, entry: Entry[Route], ask: Ask) -> None:
+        """Send a request without content the shortest way that its rule allows."""
+        door = self.conversation.door
+        self.entry = entry
+        self._since = monotonic()
+        target = self._target = next(entry.route.turns)
+        if not target.is_plain:
+            self.in_full().proceed()
+            return
+        edit = target.edit_request
+        head = ask.heads.get(edit)
+        if head is None:
+            request, conversation = ask.request, self.conversation
+            head = ask.heads[edit] = request_head(
+                request, request.host, request.target, conversation.address, door.scheme, edit, upgrading=False
+            )
+        endpoint = next(target.ring.turns, None)
+        if endpoint is None or not endpoint.idle:
+            self.in_full().send(endpoint)
+            return
+        peer = self.peer = endpoint.idle.pop()
+        peer.user = self
+        self.answers = target.answers
+        peer.write(head)
+
+    # --- Client, for the exchange ---
+
+    @property
+    def address(self) -> bytes:
+        """The client's address."""
+        return self.conversation.address
+
+    @property
+    def scheme(self) -> bytes:
+        """http or https."""
+        return self.conversation.door.scheme
+
+    @property
+    def port(self) -> int:
+        """The listener's port."""
+        return self.conversation.door.port
+
+    @property
+    def limits(self) -> Limits:
+        """What this client may ask."""
+        return self.conversation.door.limits
+
+    @property
+    def closes_after_this(self) -> bool:
+        """Never: a stream ends by itself, and a connection by GOAWAY."""
+        return False
+
+    def write(self, data: bytes | memoryview) -> None:
+        """A head of ours as HTTP/1.1 bytes, then content; both may come together."""
+        if self.gone:
+            return
+        if self.headed:
+            self.send(data)
+            return
+        raw = bytes(data)
+        end = raw.find(b"\r\n\r\n") + 4
+        head = raw[:end]
+        self.headed = head[9:10] != b"1"
+        if not self.headed:
+            self.send_head(blocks.response_block(head))
+            return
+        self.hold_head(blocks.response_block(head))
+        if end < len(raw):
+            self.send(raw[end:])
+        else:
+            asyncio.get_running_loop().call_soon(self.let_go)
+
+    def trailers(self, fields: list[Field]) -> None:
+        """The response's trailers; it is complete."""
+        self.finish(fields)
+
+    def owes(self) -> int:
+        """Nothing that is kept by reference: what waits has been copied."""
+        return 0
+
+    def progress(self) -> None:
+        """The response moves."""
+        self.deadline = self.conversation.door.stalled_at
+
+    def pause_reading(self) -> None:
+        """Take no more of the request for now."""
+        if not self.reading_stopped:
+            self.deadline = self.conversation.door.stalled_at
+            self.stop_reading()
+
+    def resume_reading(self) -> None:
+        """Take more of the request."""
+        if self.reading_stopped:
+            self.go_on_reading()
+            limits = self.limits
+            if limits.body_rate:
+                self._body_since = self.conversation.door.clock.now - self._body_bytes / limits.body_rate
+            self._time_body()
+
+    def finished(self, *, reuse: bool) -> None:
+        """The exchange is over."""
+        self.exchange = None
+        if self.gone:
+            return
+        was_whole = self.heard_all
+        self.finish()
+        if not was_whole:
+            # RFC 9113 §8.1: the client may stop sending what nobody reads.
+            if self.queue is None:
+                self.reset(http2.NO_ERROR)
+            else:
+                self.stop_reading()
+
+    def abort(self) -> None:
+        """Cut the stream: the client must see that the response is not whole."""
+        self.reset(http2.INTERNAL_ERROR)
+
+    def tunnel(self, peer: Peer, head: bytes) -> None:
+        """Both sides changed protocols (RFC 8441): DATA is the other side's bytes from here on."""
+        self.exchange = None
+        door = self.conversation.door
+        other, answered = peer.give_away()
+        # RFC 8441 §5: 200 in place of 101; what proved the upgrade has no meaning here.
+        lines = [line for line in head.split(b"\r\n")[1:-2] if not line.lower().startswith(b"sec-websocket-accept:")]
+        self.headed = True
+        self.send_head(blocks.response_block(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""])))
+        if answered:
+            self.send(answered)
+        self._tunnel = transport = StreamTransport(self)
+        door.tunnels += 1
+        ended = 0
+
+        def done() -> None:
+            nonlocal ended
+            ended += 1
+            if ended == 2:
+                door.tunnels -= 1
+                door.ended()
+
+        door.splice(transport, other, done)
+
+    # --- Stream ---
+
+    def take_content(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.receive(data)
+            return
+        self._body_bytes += len(data)
+        exchange, limits = self.exchange, self.limits
+        if exchange is None:
+            return  # answered already
+        if self._expected >= 0:
+            self._expected -= len(data)
+            if self._expected < 0:
+                self._malformed(exchange)
+                return
+        if limits.body_bytes and self._body_bytes > limits.body_bytes:
+            self.conversation.door.refused += 1
+            exchange.refuse(413, f"the request's body is longer than {limits.body_bytes} bytes")
+            return
+        self._time_body()
+        exchange.data(data)
+
+    def complete(self, trailers: list[Pair] | None) -> None:
+        fields = blocks.trailers(trailers) if trailers else []
+        self.deadline = self.conversation.door.stalled_at
+        if self._tunnel is not None:
+            self._tunnel.receive_eof()
+            return
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if self._expected > 0:
+            self._malformed(exchange)
+            return
+        exchange.end(fields)
+
+    def _malformed(self, exchange: Exchange) -> None:
+        """RFC 9113 §8.1.1: the content is not as long as content-length says."""
+        self.conversation.door.refused += 1
+        self.reset(http2.PROTOCOL_ERROR)
+        exchange.client_lost()
+
+    def cut(self, code: int, reason: str) -> None:
+        if self._tunnel is not None:
+            self._tunnel.lost()
+        exchange = self.current()
+        if exchange is not None:
+            exchange.client_lost()
+
+    def congested(self) -> None:
+        exchange = self.current()
+        if exchange is not None and exchange.peer is not None:
+            exchange.peer.pause_reading()
+        elif self._tunnel is not None:
+            self._tunnel.protocol.pause_writing()
+
+    def relieved(self) -> None:
+        self.deadline = self.conversation.door.stalled_at
+        if self.exchange is not None and self.exchange.peer is not None:
+            self.exchange.peer.resume_reading()
+        elif self._tunnel is not None:
+            self._tunnel.protocol.resume_writing()
+
+    # --- time ---
+
+    def start(self, entry: Entry[Route]) -> None:
+        """Send a request the full way."""
+        self.exchange = Exchange(self, self._request, entry, self.conversation.door.backends)
+        if self.heard_all:
+            self.exchange.request_done = True
+        else:
+            self._time_body()
+        self.exchange.start()
+
+    def _time_body(self) -> None:
+        """As on HTTP/1.1: what has come so far buys its sender time for more."""
+        limits, door = self.limits, self.conversation.door
+        if not self._body_since:
+            self._body_since = door.clock.now
+        if limits.body_rate and not self.reading_stopped and self._tunnel is None and self._request.length != CHUNKED:
+            self.deadline = self._body_since + limits.body_seconds + self._body_bytes / limits.body_rate
+        else:
+            self.deadline = door.stalled_at
+
+    def expired(self) -> None:
+        """The deadline has passed."""
+        exchange = self.current()
+        if self._tunnel is not None:
+            self.progress()
+        elif exchange is None:
+            self.reset(http2.CANCEL)  # the client takes nothing of what waits for it
+        elif exchange.request_done or self.reading_stopped or self._request.length == CHUNKED:
+            exchange.expired()
+        else:
+            self.conversation.door.refused += 1
+            exchange.refuse(408, f"the request's body came more slowly than {self.limits.body_rate} bytes a second")
+
+
+class StreamTransport(asyncio.Transport):
+    """A stream as a transport, for a tunnel: what asyncio's transports do, as far as `gateway.tunnel` asks for it."""
+
+    def __init__(self, stream: DownstreamStream) -> None:
+        super().__init__()
+        self._stream = stream
+        self.protocol: asyncio.Protocol
+        self._early: list[bytes] = []
+        self._paused = True
+        self._ended = False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Who gets what comes."""
+        assert isinstance(protocol, asyncio.Protocol)
+        self.protocol = protocol
+
+    def receive(self, data: bytes) -> None:
+        """Content has come."""
+        if self._paused:
+            self._early.append(data)
+        else:
+            self.protocol.data_received(data)
+
+    def receive_eof(self) -> None:
+        """END_STREAM has come."""
+        self._ended = True
+        if not self._paused and not self.protocol.eof_received():
+            self.close()
+
+    def lost(self) -> None:
+        """The stream is gone."""
+        self.protocol.connection_lost(None)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send."""
+        self._stream.send(bytes(data))
+
+    def can_write_eof(self) -> bool:
+        """A stream can be half closed."""
+        return True
+
+    def write_eof(self) -> None:
+        """Half close."""
+        self._stream.finish()
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._stream.said_all or self._stream.gone
+
+    def close(self) -> None:
+        """Finish; give up what the client still sends."""
+        stream = self._stream
+        if not stream.gone:
+            stream.finish()
+            if not stream.gone and stream.queue is None:
+                stream.reset(http2.NO_ERROR)
+        asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    def abort(self) -> None:
+        """Cut."""
+        self._stream.reset(http2.CANCEL)
+        asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    def pause_reading(self) -> None:
+        """Let what comes wait."""
+        self._paused = True
+        self._stream.stop_reading()
+
+    def resume_reading(self) -> None:
+        """Pass on what waits, and go on."""
+        self._paused = False
+        early, self._early = self._early, []
+        for data in early:
+            self.protocol.data_received(data)
+        self._stream.go_on_reading()
+        if self._ended and not self._stream.said_all and not self.protocol.eof_received():
+            self.close()
+
+
+class DownstreamHttp2(Conversation, asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "__weakref__", "_asks", "_draining", "_server_name", "_transport", "_version", "address", "deadline", "door",
+        "listener",
+    )  # fmt: skip
+    is_server = True
+
+    def __init__(self, door: Door, server_name: bytes = b"") -> None:
+        super().__init__(door.limits.head_bytes)
+        self.door = door
+        self._server_name = server_name
+        self.listener = door.table.owner(server_name)  # to which the connection belongs
+        self._transport: asyncio.Transport
+        self.address = b""
+        self.deadline = door.idle_until
+        self._asks: dict[bytes, Ask] = {}
+        self._version = 0
+        self._draining = False
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0].removeprefix("::ffff:").encode() if peer else b"unknown"
+        if self.door.admit(self):
+            self.begin(transport)  # type: ignore[arg-type]
+        else:
+            self.write = lambda _: None
+            transport.abort()  # type: ignore[attr-defined]
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Say what we allow."""
+        self._transport = transport
+        self.write = transport.write
+        limits = self.door.limits
+        self.greet({
+            http2.MAX_CONCURRENT_STREAMS: limits.streams,
+            http2.MAX_HEADER_LIST_SIZE: limits.head_bytes,
+            http2.ENABLE_CONNECT_PROTOCOL: 1,
+        })  # fmt: skip
+        if self.door.draining:
+            self.parse_always()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.receive(data)
+        except Fault as fault:
+            self._fail(fault)
+
+    def _fail(self, fault: Fault) -> None:
+        self.door.refused += 1
+        self.say_goodbye(self.highest, fault.code, fault.reason)
+        self._transport.close()
+        self.lose_everything(fault.reason)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.door.leave(self)
+        self.stopped = True
+        self.write = lambda _: None
+        self.lose_everything("the connection is lost")
+        self.door.ended()
+
+    def pause_writing(self) -> None:
+        self.stopped = True
+        for stream in self.streams.values():
+            stream.congested()
+
+    def resume_writing(self) -> None:
+        self.stopped = False
+        self.pump()
+        for stream in list(self.streams.values()):
+            if stream.owed < http2.HIGH_WATER:
+                stream.relieved()
+
+    # --- Conversation ---
+
+    def section(self, stream: int, block: bytes, end: bool) -> None:
+        open_ = self.streams.get(stream)
+        if open_ is not None:
+            self._receive_trailers(open_, block, end)
+            return
+        if not stream & 1 or stream <= self.highest:
+            raise Fault(http2.STREAM_CLOSED if stream <= self.highest else http2.PROTOCOL_ERROR, "HEADERS on a closed stream")
+        self.highest = stream
+        self.deadline = self.door.stalled_at
+        ask = self._asks.get(block) if end else None
+        if ask is None or self.decoder.version != self._version:
+            pairs = self.decoded(block)
+            if self.closing or len(self.streams) >= self.door.limits.streams:
+                self.idle_frame(10)
+                self.write(http2.frame(http2.RST_STREAM, 0, stream, http2.number(http2.REFUSED_STREAM)))
+                return
+            ask = self._understand(stream, block, pairs, end)
+            if ask is None:
+                return
+        elif self.closing or len(self.streams) >= self.door.limits.streams:
+            self.write(http2.frame(http2.RST_STREAM, 0, stream, http2.number(http2.REFUSED_STREAM)))
+            return
+        self._begin(DownstreamStream(self, stream, ask.request), ask, end)
+
+    def _understand(self, number: int, block: bytes, pairs: list[Pair], end: bool) -> Ask | None:
+        """What a block means; None where that has been answered already."""
+        try:
+            request = blocks.request(pairs, self.door.limits, ended=end)
+        except ProtocolError as error:
+            self._refuse(number, error.status, error.reason, end)
+            return None
+        except Malformed as error:
+            self._refuse(number, error.status, error.reason, end, http2.PROTOCOL_ERROR)
+            return None
+        ask = Ask(request)
+        version = self.decoder.version
+        if version != self._version:
+            self._version = version
+            self._asks.clear()
+        elif end and request.method != b"HEAD" and not request.upgrade:
+            if len(self._asks) >= REMEMBERED:
+                self._asks.clear()
+            self._asks[block] = ask
+        return ask
+
+    def _refuse(self, number: int, status: int, reason: str, end: bool, code: int = http2.NO_ERROR) -> None:
+        """Answer what never becomes an exchange, and take no more of it (RFC 9113 §8.1.1)."""
+        self.door.refused += 1
+        self.idle_frame(5)
+        self._answer(number, answer(status, reason))
+        if not end or code:
+            self.write(http2.frame(http2.RST_STREAM, 0, number, http2.number(code)))
+
+    def _answer(self, number: int, data: bytes, *, head_only: bool = False) -> None:
+        at = data.find(b"\r\n\r\n") + 4
+        body = b"" if head_only else data[at:]
+        self.send_block(number, blocks.response_block(data[:at]), 0 if body else END_STREAM)
+        if body:
+            self.window -= len(body)
+            self.write(http2.frame(http2.DATA, END_STREAM, number, body))
+
+    def _begin(self, stream: DownstreamStream, ask: Ask, end: bool) -> None:
+        door, request = self.door, ask.request
+        table = door.table
+        if ask.table is not table:
+            ask.table = table
+            site = table.site(request.host)
+            # RFC 9110 §15.5.20: this connection's certificate was chosen for another listener.
+            if self.listener != site.listener and not self._same_listener(site.listener):
+                ask.table = None
+                self._no_rule(stream.id, 421, MISDIRECTED, request, end)
+                return
+            ask.entry = site.find(request)
+        entry = ask.entry
+        if entry is None:
+            door.unmatched += 1
+            self._no_rule(stream.id, 404, NO_RULE, request, end)
+            return
+        if door.limits.body_bytes and request.length > door.limits.body_bytes:
+            self._no_rule(stream.id, 413, f"the request's body is longer than {door.limits.body_bytes} bytes", request, end)
+            return
+        self.streams[stream.id] = stream
+        if not end:
+            stream.start(entry)
+            return
+        stream.heard_all = True
+        if request.length in (NO_LENGTH, 0) and request.method != b"HEAD" and not request.upgrade:
+            stream.short(entry, ask)
+        else:
+            stream.start(entry)
+
+    def _same_listener(self, listener: str) -> bool:
+        """Listeners may have changed since the handshake."""
+        self.listener = self.door.table.owner(self._server_name)
+        return self.listener == listener
+
+    def _no_rule(self, number: int, status: int, text: str, request: Request, end: bool) -> None:
+        self._answer(number, failure(request, status, text), head_only=request.method == b"HEAD")
+        if not end:
+            self.write(http2.frame(http2.RST_STREAM, 0, number, http2.number(http2.NO_ERROR)))
+
+    def _receive_trailers(self, stream: Stream, block: bytes, end: bool) -> None:
+        pairs = self.decoded(block)
+        if stream.heard_all:
+            raise Fault(http2.STREAM_CLOSED, "HEADERS after END_STREAM")
+        try:
+            if not end:
+                raise Malformed("a second field section that does not end the stream")
+            blocks.trailers(pairs)
+        except Malformed as error:
+            stream.reset(http2.PROTOCOL_ERROR)
+            stream.cut(http2.PROTOCOL_ERROR, error.reason)
+            return
+        self.remote_done(stream, pairs)
+
+    def stream_gone(self, stream: Stream) -> None:
+        if not self.streams:
+            self.deadline = self.door.idle_until
+            if self.closing and not self._transport.is_closing():
+                self._transport.close()
+            self.door.ended()
+
+    def pong(self) -> None:
+        # What was on its way when we said goodbye has come: from here on, really nothing more.
+        if self._draining and not self.closing:
+            self.closing = True
+            self.say_goodbye(self.highest, http2.NO_ERROR)
+            if not self.streams:
+                self._transport.close()
+
+    # --- Connection, for the door ---
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is under way."""
+        return not self.streams
+
+    def expired(self) -> None:
+        """Called when the deadline has passed."""
+        now = self.door.clock.now
+        if not self.streams:
+            self.say_goodbye(self.highest, http2.NO_ERROR)
+            self._transport.close()
+            return
+        for stream in list(self.streams.values()):
+            assert isinstance(stream, DownstreamStream)
+            if stream.deadline < now:
+                stream.expired()
+        self.deadline = min((s.deadline for s in self.streams.values() if isinstance(s, DownstreamStream)), default=now)
+
+    def start_over(self) -> None:
+        """Keep no more of the requests so far than a new connection would."""
+        self._asks.clear()
+
+    def parse_always(self) -> None:
+        """The end is near: open no new streams (RFC 9113 §6.8 wants it said twice, a round trip apart)."""
+        if not self._draining:
+            self._draining = True
+            self.say_goodbye(http2.LARGEST_WINDOW, http2.NO_ERROR)
+            self.ping()
+
+    def close_if_idle(self) -> None:
+        """At the end of draining."""
+        if not self.streams:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()

@@ -1,0 +1,612 @@
+"""HTTP/2 without I/O: frames, settings, flow control and the order of it all, for both roles (RFC 9113).
+
+A `Conversation` is one connection. Bytes go in by `receive`, bytes come out by `write`; a role (client or server)
+inherits it and is told of field sections, content, resets and the end. A `Stream` is one request and its answer, as
+far as frames are concerned: what it may send, what it still has to send, what it may receive.
+
+Whatever costs the peer nothing and us something is counted: control frames that do no work, streams that are reset
+before they are answered, empty frames. Who exceeds `BUDGET` is told ENHANCE_YOUR_CALM and cut (RFC 9113 §10.5).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from gateway import blocks
+from gateway.blocks import Decoder, Pair
+from gateway.http1 import Field
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+# Frame types (RFC 9113 §6) and flags.
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITIZED = 0x1, 0x1, 0x4, 0x8, 0x20
+
+# Error codes (RFC 9113 §7).
+(
+    NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, SETTINGS_TIMEOUT, STREAM_CLOSED, FRAME_SIZE_ERROR,
+    REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, CONNECT_ERROR, ENHANCE_YOUR_CALM,
+) = range(12)  # fmt: skip
+
+# Settings (RFC 9113 §6.5.2, RFC 8441 §3).
+(
+    HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE,
+) = range(1, 7)  # fmt: skip
+ENABLE_CONNECT_PROTOCOL: Final = 8
+
+LARGEST_WINDOW: Final = 2**31 - 1
+DEFAULT_WINDOW: Final = 65535
+STREAM_WINDOW: Final = 1 << 18  # octets of content that a peer may send on one stream before we take them
+CONNECTION_WINDOW: Final = 1 << 20  # and on all of them together
+FRAME: Final = 16384  # octets in a frame, both ways: what every peer takes
+HIGH_WATER: Final = 1 << 16  # octets waiting on a stream above which its source is told to pause
+
+BUDGET: Final = 1000  # frames that did no work, less those that did, before a peer is cut off
+
+_frame = struct.Struct(">BHBBI")
+_setting = struct.Struct(">HI")
+_head = _frame.pack
+_unpack = _frame.unpack_from
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    size = len(payload)
+    return _head(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
+
+
+def number(value: int) -> bytes:
+    """A payload of 32 bits."""
+    return value.to_bytes(4, "big")
+
+
+class Fault(Exception):
+    """A connection error: nothing more can be said on it (RFC 9113 §5.4.1)."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Stream:
+    """One stream's frames: what its owner writes, as flow control allows. Roles inherit it."""
+
+    __slots__ = (
+        "conversation", "credit", "gone", "heard_all", "held", "id", "last", "owed", "queue", "reading_stopped", "said_all",
+        "untold", "window",
+    )  # fmt: skip
+
+    def __init__(self, conversation: Conversation, number: int) -> None:
+        self.conversation = conversation
+        self.id = number
+        # Outward.
+        self.window = conversation.peer_window  # octets that the peer takes now
+        self.held: bytes | None = None  # a field section that may turn out to be all
+        self.queue: deque[bytes] | None = None  # waits for the window
+        self.owed = 0  # octets in it
+        self.said_all = False  # END_STREAM was said, or will be at the end of the queue
+        self.last: list[Field] | None = None  # trailers that end it
+        # Inward.
+        self.credit = STREAM_WINDOW  # octets that the peer may still send
+        self.untold = 0  # octets taken, but not yet given back to it
+        self.reading_stopped = False
+        self.heard_all = False
+        self.gone = False  # gone from the conversation
+
+    # --- outward ---
+
+    def send_head(self, block: bytes) -> None:
+        """A field section."""
+        self.conversation.send_block(self.id, block, 0)
+
+    def hold_head(self, block: bytes) -> None:
+        """A field section, which goes with what follows or by `let_go`."""
+        self.held = block
+
+    def let_go(self) -> None:
+        """Nothing follows yet: send what is held."""
+        if self.held is not None and not self.gone:
+            block, self.held = self.held, None
+            self.conversation.send_block(self.id, block, 0)
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Content, now or when the peer takes it."""
+        size = len(data)
+        if not size or self.gone:
+            return
+        if self.held is not None:
+            self.let_go()
+        conversation = self.conversation
+        if (
+            self.queue is None
+            and size <= FRAME
+            and size <= self.window
+            and size <= conversation.window
+            and not conversation.stopped
+        ):
+            self.window -= size
+            conversation.window -= size
+            conversation.write(b"".join((_head(0, size, DATA, 0, self.id), data)))
+            return
+        if self.queue is None:
+            self.queue = deque()
+        # A copy, as the buffer behind a view is used again; and cut into frames once.
+        for start in range(0, size, FRAME):
+            self.queue.append(bytes(data[start : start + FRAME]))
+        before, self.owed = self.owed, self.owed + size
+        conversation.waiting[self] = None
+        conversation.pump()
+        if before < HIGH_WATER <= self.owed:
+            self.congested()
+
+    def finish(self, trailers: list[Field] | None = None) -> None:
+        """All has been said."""
+        if self.said_all or self.gone:
+            return
+        self.said_all = True
+        if self.queue is None:
+            self._say_last(trailers)
+        else:
+            self.last = trailers
+
+    def _say_last(self, trailers: list[Field] | None) -> None:
+        if self.held is not None and not trailers:
+            self.conversation.send_block(self.id, self.held, END_STREAM)
+        elif trailers:
+            self.let_go()
+            self.conversation.send_block(self.id, blocks.trailer_block(trailers), END_STREAM)
+        else:
+            self.conversation.write(_head(0, 0, DATA, END_STREAM, self.id))
+        self.conversation.half_done(self)
+
+    def pump(self) -> bool:
+        """Send what the windows allow, one frame; True where more would go."""
+        queue, conversation = self.queue, self.conversation
+        if queue is None:
+            return False
+        data = queue[0]
+        room = min(self.window, conversation.window)
+        if room <= 0:
+            return False
+        size = len(data)
+        if size > room:
+            data, queue[0] = data[:room], data[room:]
+            size = room
+        else:
+            queue.popleft()
+        self.window -= size
+        conversation.window -= size
+        before, self.owed = self.owed, self.owed - size
+        is_last = not queue and self.said_all and not self.last
+        conversation.write(_head(0, size, DATA, END_STREAM if is_last else 0, self.id) + data)
+        if queue:
+            if before >= HIGH_WATER > self.owed:
+                self.relieved()
+            return True
+        self.queue = None
+        if is_last:
+            conversation.half_done(self)
+        elif self.said_all:
+            self._say_last(self.last)
+        elif before >= HIGH_WATER:
+            self.relieved()
+        return False
+
+    def reset(self, code: int) -> None:
+        """Give it up, in both directions."""
+        if not self.gone:
+            self.conversation.write(frame(RST_STREAM, 0, self.id, number(code)))
+            self.conversation.forget(self)
+
+    # --- inward ---
+
+    def taken(self, size: int) -> None:
+        """Content has been taken: the peer may send as much again, unless we want it to wait."""
+        self.untold += size
+        if self.untold >= STREAM_WINDOW // 2 and not self.reading_stopped and not self.heard_all:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self.untold and not self.gone:
+            self.conversation.write(frame(WINDOW_UPDATE, 0, self.id, number(self.untold)))
+            self.credit += self.untold
+            self.untold = 0
+
+    def stop_reading(self) -> None:
+        """Let the peer send no more than it has been allowed already."""
+        self.reading_stopped = True
+
+    def go_on_reading(self) -> None:
+        """Let it send again."""
+        if self.reading_stopped:
+            self.reading_stopped = False
+            if not self.heard_all:
+                self._give_back()
+
+    # --- for roles ---
+
+    def congested(self) -> None:
+        """Much waits to be sent: whoever writes should pause."""
+
+    def relieved(self) -> None:
+        """Whoever paused should go on."""
+
+    def take_content(self, data: bytes) -> None:
+        """Content has come."""
+
+    def complete(self, trailers: list[Pair] | None) -> None:
+        """The peer has said all."""
+
+    def cut(self, code: int, reason: str) -> None:
+        """The peer has given the stream up, or the connection is lost. It is gone from the conversation."""
+
+
+class Conversation:
+    """One connection, as far as frames are concerned. See the module."""
+
+    __slots__ = (
+        "_block", "_block_flags", "_block_stream", "_buffer", "_continuations", "_credit", "_expects_preface",
+        "_expects_settings", "_noise", "_untold", "closing", "decoder", "highest", "last_goaway", "peer_frame", "peer_streams",
+        "peer_window", "stopped", "streams", "table_version", "takes_connect", "waiting", "window", "write",
+    )  # fmt: skip
+
+    is_server = False
+
+    def __init__(self, most_head: int) -> None:
+        self.write: Callable[[bytes], None]
+        self.decoder = Decoder(most_head)
+        self.streams: dict[int, Stream] = {}
+        self.highest = 0  # number of the last stream that the client opened
+        self.closing = False  # no new streams
+        self.last_goaway = LARGEST_WINDOW
+        # Outward.
+        self.window = DEFAULT_WINDOW
+        self.waiting: dict[Stream, None] = {}  # streams with something that waits for a window
+        self.stopped = False  # the transport's buffer is full
+        self.peer_window = DEFAULT_WINDOW
+        self.peer_streams = 100 if not self.is_server else 0
+        self.takes_connect = False
+        # Inward.
+        self._credit = CONNECTION_WINDOW
+        self._untold = 0
+        self._buffer = b""
+        self._expects_preface = self.is_server
+        self._expects_settings = True
+        self._block: list[bytes] | None = None  # a field section that goes on
+        self._block_stream = 0
+        self._block_flags = 0
+        self._continuations = 0
+        self._noise = 0
+
+    def greet(self, settings: dict[int, int]) -> None:
+        """Say what we allow, first of all."""
+        said = {INITIAL_WINDOW_SIZE: STREAM_WINDOW, **settings}
+        payload = b"".join(_setting.pack(name, value) for name, value in said.items())
+        opening = frame(SETTINGS, 0, 0, payload) + frame(WINDOW_UPDATE, 0, 0, number(CONNECTION_WINDOW - DEFAULT_WINDOW))
+        self.write(opening if self.is_server else PREFACE + opening)
+
+    # --- inward ---
+
+    def receive(self, data: bytes) -> None:
+        """Bytes have come. Raises Fault, after which nothing more must come."""
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        at, size = 0, len(data)
+        if self._expects_preface:
+            start = data[: len(PREFACE)]
+            if not PREFACE.startswith(start):
+                raise Fault(PROTOCOL_ERROR, "the connection preface is not HTTP/2's")
+            if len(start) < len(PREFACE):
+                self._buffer = data
+                return
+            self._expects_preface = False
+            at = len(PREFACE)
+        while size - at >= 9:
+            high, low, kind, flags, stream = _unpack(data, at)
+            length = high << 16 | low
+            if length > FRAME:
+                raise Fault(FRAME_SIZE_ERROR, "a frame is larger than SETTINGS_MAX_FRAME_SIZE")
+            end = at + 9 + length
+            if end > size:
+                break
+            payload = data[at + 9 : end]
+            at = end
+            stream &= LARGEST_WINDOW
+            if self._block is not None and (kind != CONTINUATION or stream != self._block_stream):
+                raise Fault(PROTOCOL_ERROR, "a field section is interrupted")
+            if kind == HEADERS and not self._expects_settings:
+                self._receive_headers(stream, flags, payload)
+            elif kind == DATA and not self._expects_settings:
+                self._receive_data(stream, flags, payload)
+            else:
+                self._receive_other(kind, stream, flags, payload)
+        if at < size:
+            self._buffer = data[at:] if at else data
+        if self.waiting:
+            self.pump()
+
+    def _receive_other(self, kind: int, stream: int, flags: int, payload: bytes) -> None:
+        if self._expects_settings and kind != SETTINGS:
+            raise Fault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        match kind:
+            case 8:  # WINDOW_UPDATE
+                self._receive_window(stream, payload)
+            case 4:  # SETTINGS
+                self._receive_settings(stream, flags, payload)
+            case 6:  # PING
+                if stream or len(payload) != 8:
+                    raise Fault(PROTOCOL_ERROR if stream else FRAME_SIZE_ERROR, "a malformed PING")
+                if flags & ACK:
+                    self.pong()
+                else:
+                    self.idle_frame()
+                    self.write(frame(PING, ACK, 0, payload))
+            case 3:  # RST_STREAM
+                self._receive_reset(stream, payload)
+            case 7:  # GOAWAY
+                if stream or len(payload) < 8:
+                    raise Fault(PROTOCOL_ERROR, "a malformed GOAWAY")
+                self.idle_frame()
+                self.going_away(int.from_bytes(payload[:4], "big") & LARGEST_WINDOW, int.from_bytes(payload[4:8], "big"))
+            case 2:  # PRIORITY: deprecated, and ignored (RFC 9113 §5.3.2)
+                if not stream or len(payload) != 5:
+                    raise Fault(PROTOCOL_ERROR if not stream else FRAME_SIZE_ERROR, "a malformed PRIORITY")
+                self.idle_frame()
+            case 9:  # CONTINUATION
+                self._receive_continuation(flags, payload)
+            case 5:  # PUSH_PROMISE: we never allow it
+                raise Fault(PROTOCOL_ERROR, "PUSH_PROMISE was not allowed")
+            case _:
+                self.idle_frame()  # unknown types are ignored (RFC 9113 §4.1)
+
+    def idle_frame(self, weight: int = 1) -> None:
+        """A frame that did no work."""
+        self._noise += weight
+        if self._noise > BUDGET:
+            raise Fault(ENHANCE_YOUR_CALM, "too many frames that do no work")
+
+    def useful_frame(self) -> None:
+        """A frame that did."""
+        if self._noise > 0:
+            self._noise -= 1
+
+    # --- field sections ---
+
+    def _receive_headers(self, stream: int, flags: int, payload: bytes) -> None:
+        if not stream:
+            raise Fault(PROTOCOL_ERROR, "HEADERS on stream 0")
+        if flags & (PADDED | PRIORITIZED):
+            payload = _unpadded(payload, flags)
+            if flags & PRIORITIZED:
+                if len(payload) < 5:
+                    raise Fault(FRAME_SIZE_ERROR, "HEADERS are too short")
+                if int.from_bytes(payload[:4], "big") & LARGEST_WINDOW == stream:
+                    raise Fault(PROTOCOL_ERROR, "a stream depends on itself")
+                payload = payload[5:]
+        if flags & END_HEADERS:
+            self.section(stream, payload, bool(flags & END_STREAM))
+        else:
+            self._block, self._block_stream, self._block_flags = [payload], stream, flags
+            self._continuations = 0
+
+    def _receive_continuation(self, flags: int, payload: bytes) -> None:
+        if self._block is None:
+            raise Fault(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        self._block.append(payload)
+        self._continuations += 1
+        # What would be too long is not collected first (CVE-2024-27316 and its relatives).
+        if self._continuations > 16 or (not payload and not flags & END_HEADERS):
+            raise Fault(ENHANCE_YOUR_CALM, "a field section in too many pieces")
+        if flags & END_HEADERS:
+            block, self._block = b"".join(self._block), None
+            self.section(self._block_stream, block, bool(self._block_flags & END_STREAM))
+
+    def decoded(self, block: bytes) -> list[Pair]:
+        """What a block says. Raises Fault where the connection's compression state is lost."""
+        try:
+            return self.decoder.decode(block)
+        except blocks.TooLarge:
+            raise Fault(ENHANCE_YOUR_CALM, "a field section is larger than SETTINGS_MAX_HEADER_LIST_SIZE") from None
+        except blocks.Undecodable:
+            raise Fault(COMPRESSION_ERROR, "a field block is not HPACK") from None
+
+    def section(self, stream: int, block: bytes, end: bool) -> None:
+        """A whole field section, for the role."""
+        raise NotImplementedError
+
+    # --- content ---
+
+    def _receive_data(self, number_: int, flags: int, payload: bytes) -> None:
+        size = len(payload)
+        self._credit -= size
+        if self._credit < 0:
+            raise Fault(FLOW_CONTROL_ERROR, "more content than the connection's window")
+        self._untold += size
+        if self._untold >= CONNECTION_WINDOW // 2:
+            self.write(frame(WINDOW_UPDATE, 0, 0, number(self._untold)))
+            self._credit += self._untold
+            self._untold = 0
+        if flags & PADDED:
+            payload = _unpadded(payload, flags)
+        if not number_ or number_ > self.highest:
+            raise Fault(PROTOCOL_ERROR, "DATA on a stream that is idle")
+        stream = self.streams.get(number_)
+        if stream is None:
+            self.idle_frame()  # was in flight when the stream ended
+            return
+        if stream.heard_all:
+            raise Fault(STREAM_CLOSED, "DATA after END_STREAM")
+        stream.credit -= size
+        if stream.credit < 0:
+            raise Fault(FLOW_CONTROL_ERROR, "more content than the stream's window")
+        if payload:
+            self.useful_frame()
+            stream.take_content(payload)
+        elif not flags & END_STREAM:
+            self.idle_frame()
+        stream.taken(size)
+        if flags & END_STREAM and not stream.gone:
+            self.remote_done(stream, None)
+
+    def remote_done(self, stream: Stream, trailers: list[Pair] | None) -> None:
+        """The peer has said all on a stream."""
+        stream.heard_all = True
+        stream.complete(trailers)
+        if stream.said_all and stream.queue is None:
+            self.forget(stream)
+
+    def half_done(self, stream: Stream) -> None:
+        """We have said all on a stream."""
+        if stream.heard_all:
+            self.forget(stream)
+
+    def forget(self, stream: Stream) -> None:
+        """A stream is over."""
+        if not stream.gone:
+            stream.gone = True
+            self.streams.pop(stream.id, None)
+            self.waiting.pop(stream, None)
+            stream.queue = None
+            stream.owed = 0
+            self.stream_gone(stream)
+
+    def stream_gone(self, stream: Stream) -> None:
+        """For the role: there is room for another."""
+
+    def _receive_reset(self, number_: int, payload: bytes) -> None:
+        if not number_ or len(payload) != 4:
+            raise Fault(PROTOCOL_ERROR if not number_ else FRAME_SIZE_ERROR, "a malformed RST_STREAM")
+        if number_ > self.highest:
+            raise Fault(PROTOCOL_ERROR, "RST_STREAM on a stream that is idle")
+        # Opening and cancelling costs a client next to nothing (rapid reset, CVE-2023-44487).
+        self.idle_frame(10)
+        stream = self.streams.get(number_)
+        if stream is not None:
+            self.forget(stream)
+            stream.cut(int.from_bytes(payload, "big"), "the stream was reset")
+
+    # --- control ---
+
+    def _receive_window(self, number_: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise Fault(FRAME_SIZE_ERROR, "a malformed WINDOW_UPDATE")
+        increment = int.from_bytes(payload, "big") & LARGEST_WINDOW
+        if not number_:
+            if not increment:
+                raise Fault(PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+            self.window += increment
+            if self.window > LARGEST_WINDOW:
+                raise Fault(FLOW_CONTROL_ERROR, "the connection's window overflows")
+            if not self.waiting:
+                self.idle_frame()
+            return
+        stream = self.streams.get(number_)
+        if stream is None:
+            if number_ > self.highest:
+                raise Fault(PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is idle")
+            self.idle_frame()
+            return
+        stream.window += increment
+        if not increment or stream.window > LARGEST_WINDOW:
+            code = FLOW_CONTROL_ERROR if increment else PROTOCOL_ERROR
+            stream.reset(code)
+            stream.cut(code, "a WINDOW_UPDATE that cannot be")
+            return
+        if stream.queue is None:
+            self.idle_frame()
+
+    def _receive_settings(self, stream: int, flags: int, payload: bytes) -> None:
+        if stream:
+            raise Fault(PROTOCOL_ERROR, "SETTINGS on a stream")
+        if flags & ACK:
+            if payload:
+                raise Fault(FRAME_SIZE_ERROR, "an acknowledgement with settings")
+            return
+        if len(payload) % 6:
+            raise Fault(FRAME_SIZE_ERROR, "malformed SETTINGS")
+        self.idle_frame(1 + len(payload) // 60)
+        self._expects_settings = False
+        for name, value in _setting.iter_unpack(payload):
+            if name == INITIAL_WINDOW_SIZE:
+                if value > LARGEST_WINDOW:
+                    raise Fault(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
+                # RFC 9113 §6.9.2: streams that are open follow, even below 0.
+                for one in self.streams.values():
+                    one.window += value - self.peer_window
+                self.peer_window = value
+            elif name == MAX_FRAME_SIZE and not FRAME <= value < 1 << 24:
+                raise Fault(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")
+            elif name == ENABLE_PUSH and value > 1:
+                raise Fault(PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH is neither 0 nor 1")
+            elif name == MAX_CONCURRENT_STREAMS:
+                self.peer_streams = value
+            elif name == ENABLE_CONNECT_PROTOCOL:
+                self.takes_connect = value == 1
+        self.write(frame(SETTINGS, ACK, 0))
+        self.settled()
+
+    def settled(self) -> None:
+        """For the role: the peer has said what it allows."""
+
+    def pong(self) -> None:
+        """For the role: a PING of ours came back."""
+
+    def going_away(self, last: int, code: int) -> None:
+        """For the role: the peer takes no stream above `last`."""
+
+    # --- outward ---
+
+    def send_block(self, stream: int, block: bytes, flags: int) -> None:
+        """A field section, in as many frames as it needs."""
+        size = len(block)
+        if size <= FRAME:
+            self.write(_head(0, size, HEADERS, flags | END_HEADERS, stream) + block)
+            return
+        pieces = [block[start : start + FRAME] for start in range(0, size, FRAME)]
+        frames = [frame(HEADERS, flags, stream, pieces[0])]
+        frames += [frame(CONTINUATION, 0, stream, piece) for piece in pieces[1:-1]]
+        frames.append(frame(CONTINUATION, END_HEADERS, stream, pieces[-1]))
+        self.write(b"".join(frames))
+
+    def pump(self) -> None:
+        """Send what waits and may go, a frame of each stream in turn."""
+        waiting = self.waiting
+        progress = True
+        while progress and waiting and self.window > 0 and not self.stopped:
+            progress = False
+            for stream in list(waiting):
+                if stream.gone:
+                    continue
+                if stream.pump():
+                    progress = True
+                elif stream.queue is None:
+                    waiting.pop(stream, None)
+                if self.stopped:
+                    break
+
+    def say_goodbye(self, last: int, code: int, reason: str = "") -> None:
+        """GOAWAY."""
+        self.write(frame(GOAWAY, 0, 0, number(last) + number(code) + reason.encode()))
+
+    def ping(self) -> None:
+        """PING; `pong` is called when it comes back, which is after all that was on its way."""
+        self.write(frame(PING, 0, 0, b"\0" * 8))
+
+    def lose_everything(self, reason: str) -> None:
+        """The connection is gone, and its streams with it."""
+        for stream in list(self.streams.values()):
+            self.forget(stream)
+            stream.cut(CANCEL, reason)
+
+
+def _unpadded(payload: bytes, flags: int) -> bytes:
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise Fault(PROTOCOL_ERROR, "padding is longer than its frame")
+    return payload[1 : len(payload) - payload[0]]

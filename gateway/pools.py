@@ -1,0 +1,48 @@
+"""The connections to every address in use, each by how its backend is spoken to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from gateway.tls import Security
+from gateway.upstream import Clock, Pool
+from gateway.upstream_http2 import Trunk
+
+
+class Address(NamedTuple):
+    """An address, and how to speak to it: one pool each."""
+
+    host: str
+    port: int
+    http2: bool = False
+    security: Security | None = None
+
+
+AnyPool: TypeAlias = Pool | Trunk
+
+
+class Pools:
+    """See the module."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pools: dict[Address, AnyPool] = {}
+
+    def get(self, address: Address) -> AnyPool:
+        """The pool of an address."""
+        pool = self._pools.get(address)
+        if pool is None:
+            kind = Trunk if address.http2 else Pool
+            pool = self._pools[address] = kind(address.host, address.port, self._clock, address.security)
+        return pool
+
+    def retire(self, address: Address) -> None:
+        """Nobody wants an address any more."""
+        pool = self._pools.pop(address, None)
+        if pool is not None:
+            pool.retire()
+
+    def sweep(self) -> None:
+        """Close idle connections that are past their time."""
+        for pool in self._pools.values():
+            pool.sweep()

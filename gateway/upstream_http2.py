@@ -1,0 +1,443 @@
+"""Connections to backends that speak HTTP/2, by prior knowledge or over TLS (RFC 9113 §3).
+
+A `Trunk` is to these what a `Pool` is to HTTP/1.1: an address. Its connections carry as many requests at a time as
+the backend allows; a `Call` is one of them, and what an exchange knows as its peer. A call takes HTTP/1.1 bytes and
+says them in frames, and answers with what was parsed from frames, so that an exchange need not know the difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from gateway import blocks, http2
+from gateway.blocks import Malformed, Pair
+from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, ProtocolError, chunk, last_chunk
+from gateway.http2 import Conversation, Fault, Stream
+from gateway.peers import Endpoint, Sender, User
+from gateway.tls import Security
+from gateway.upstream import CONNECT, MAX_HEAD, Clock
+
+IDLE: Final = 60.0  # seconds that a connection without requests is kept
+LOWEST: Final = 2**31 - 1000  # stream numbers end here: another connection goes on
+
+
+class Trunk:
+    """Connections to one address."""
+
+    __slots__ = ("_address", "_connecting", "_links", "_port", "_retired", "_waiting", "clock", "idle", "name", "security")
+
+    def __init__(self, address: str, port: int, clock: Clock, security: Security | None) -> None:
+        self._address = address
+        self._port = port
+        self.clock = clock
+        self.security = security
+        self.name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        self.idle: tuple[()] = ()  # nothing that the short way could take
+        self._links: list[Link] = []
+        self._waiting: deque[User] = deque()
+        self._connecting: asyncio.Task[None] | None = None
+        self._retired = False
+
+    def __repr__(self) -> str:
+        return f"<Trunk {self.name} links={len(self._links)}>"
+
+    def take(self, user: User) -> Call | None:
+        """Room for a request on a connection that stands."""
+        for link in self._links:
+            if link.has_room:
+                return link.open(user)
+        return None
+
+    def connect(self, user: User) -> None:
+        """Make a connection, or share the one that is being made."""
+        self._waiting.append(user)
+        if self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        tls = self.security
+        try:
+            async with asyncio.timeout(CONNECT):
+                transport, link = await loop.create_connection(
+                    lambda: Link(self),
+                    self._address,
+                    self._port,
+                    ssl=tls.context if tls else None,
+                    server_hostname=tls.server_name if tls else None,
+                )
+                await link.ready.wait()
+            if link.fault:
+                transport.abort()
+                raise OSError(link.fault)
+        except TimeoutError:
+            self._failed(f"no answer within {CONNECT:g} s")
+            return
+        except OSError as error:
+            self._failed(error.strerror or str(error))
+            return
+        self._connecting = None
+        self._links.append(link)
+        if self._retired:
+            link.leave()
+        self.serve()
+
+    def serve(self) -> None:
+        """Give room to who waits for it."""
+        while self._waiting:
+            user = self._waiting[0]
+            if user.abandoned:
+                self._waiting.popleft()
+                continue
+            call = self.take(user)
+            if call is None:
+                break
+            self._waiting.popleft()
+            user.connected(call)
+        if self._waiting and self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    def _failed(self, reason: str) -> None:
+        self._connecting = None
+        waiting, self._waiting = self._waiting, deque()
+        for user in waiting:
+            if not user.abandoned:
+                user.connect_failed(f"{self.name}: {reason}")
+
+    def lost(self, link: Link) -> None:
+        """A connection is gone, or takes no more requests."""
+        if link in self._links:
+            self._links.remove(link)
+
+    def sweep(self) -> None:
+        """Close what has idled too long."""
+        limit = self.clock.now - IDLE
+        for link in list(self._links):
+            if not link.streams and link.idle_since < limit:
+                link.leave()
+
+    def retire(self) -> None:
+        """The address is gone: requests in flight finish, and then the connections go."""
+        self._retired = True
+        for link in list(self._links):
+            link.leave()
+
+
+class Call(Stream):
+    """One request to a backend, and its response."""
+
+    __slots__ = ("_chunks", "_expected", "_headed", "_left", "_response_length", "endpoint", "reused", "user")
+    conversation: Link
+
+    def __init__(self, link: Link, number: int, user: User, *, reused: bool) -> None:
+        super().__init__(link, number)
+        self.user: Sender | None = user
+        self.endpoint: Endpoint = link.trunk
+        self.reused = reused
+        self._headed = False
+        self._left = 0  # octets of the request's content still to come
+        self._chunks: Chunks | None = None
+        self._response_length = NO_LENGTH
+        self._expected = -1  # octets of the response's content still to come; -1 where nobody knows
+
+    # --- Peer ---
+
+    def write(self, data: bytes) -> None:
+        """A request as HTTP/1.1 frames it."""
+        if not self._headed:
+            end = data.find(b"\r\n\r\n") + 4
+            length = self._send_request(data[:end])
+            if length == CHUNKED:
+                self._chunks = Chunks(decode=True)
+            elif length > 0:
+                self._left = length
+            else:
+                self.said_all = True
+            if end == len(data):
+                return
+            data = data[end:]
+        if self._chunks is not None:
+            done = self._chunks.feed(data) >= 0
+            for piece in self._chunks.payload:
+                self.send(piece)
+            self._chunks.payload.clear()
+            if done:
+                Stream.finish(self, self._chunks.trailers)
+        elif self._left:
+            self.send(data)
+            self._left -= len(data)
+            if self._left <= 0:
+                Stream.finish(self)
+
+    def open(self, head: bytes) -> None:
+        """A head; its content follows by `content`."""
+        self._send_request(head)
+
+    def _send_request(self, head: bytes) -> int:
+        self._headed = True
+        length = _length(head)
+        link = self.conversation
+        if b"\r\nUpgrade: " in head or b"\r\nupgrade: " in head:
+            asyncio.get_running_loop().call_soon(self._cannot_upgrade)
+            return NO_LENGTH
+        flags = 0 if length == CHUNKED or length > 0 else http2.END_STREAM
+        link.send_block(self.id, blocks.request_block(head, link.scheme), flags)
+        return length
+
+    def _cannot_upgrade(self) -> None:
+        user, self.user = self.user, None
+        self.conversation.forget(self)
+        if user is not None:
+            user.in_full().response_invalid(ProtocolError(501, "the backend speaks HTTP/2, where protocols are not changed"))
+
+    def content(self, data: bytes) -> None:
+        """Of the request, bare."""
+        self.send(data)
+
+    def pause_reading(self) -> None:
+        """The client takes the response more slowly than the backend sends it."""
+        self.stop_reading()
+
+    def resume_reading(self) -> None:
+        """The client has caught up."""
+        self.go_on_reading()
+
+    def buffered(self) -> int:
+        """Bytes that wait to be sent."""
+        return self.owed
+
+    def abort(self) -> None:
+        """Give the request up; nobody is told."""
+        self.user = None
+        self.reset(http2.CANCEL)
+
+    def give_away(self) -> tuple[asyncio.Transport, bytes]:
+        """A stream is nobody's transport."""
+        raise NotImplementedError
+
+    # --- the response ---
+
+    def _full_user(self) -> User | None:
+        return self.user.in_full() if self.user is not None else None
+
+    def receive_section(self, pairs: list[Pair], end: bool) -> None:
+        """A head, or trailers."""
+        user = self._full_user()
+        if user is None:
+            return
+        if self._response_length != NO_LENGTH:
+            if not end:
+                raise Malformed("a second field section that does not end the stream")
+            self.conversation.remote_done(self, pairs)
+            return
+        response = blocks.response(pairs, ended=end)
+        if response.status == 101 or (response.status < 200 and end):
+            raise Malformed("an interim response that cannot be")
+        user.response(response, b"")
+        if response.status < 200 or self.user is not user:
+            return
+        self._response_length = response.length if response.length != NO_LENGTH else 0
+        if user.head_only or response.status in (204, 304):
+            self._response_length = 0
+        elif response.length >= 0:
+            self._expected = response.length
+        if end:
+            self.conversation.remote_done(self, None)
+        else:
+            user.flush()
+
+    def take_content(self, data: bytes) -> None:
+        user = self._full_user()
+        if user is None:
+            return
+        if self._expected >= 0:
+            self._expected -= len(data)
+            if self._expected < 0:
+                raise Malformed("more content than content-length says")
+        framed = self._response_length == CHUNKED and not user.wants_payload
+        user.response_data(chunk(data) if framed else data)
+
+    def complete(self, trailers: list[Pair] | None) -> None:
+        user, self.user = self._full_user(), None
+        if user is None:
+            return
+        if self._expected > 0:
+            self.reset(http2.PROTOCOL_ERROR)
+            user.response_invalid(ProtocolError(502, "the backend's response is shorter than it says"))
+            return
+        fields = blocks.trailers(trailers) if trailers else []
+        if self._response_length == CHUNKED and not user.wants_payload:
+            user.response_data(last_chunk(fields))
+        elif fields and user.wants_payload:
+            user.response_trailers(fields)
+        if not self.said_all or self.queue is not None:
+            self.reset(http2.NO_ERROR)  # answered before it was asked in full
+        user.response_end()
+
+    def cut(self, code: int, reason: str) -> None:
+        user, self.user = self.user, None
+        if user is not None:
+            user.in_full().response_lost(reason, clean=False, untouched=code == http2.REFUSED_STREAM)
+
+    def congested(self) -> None:
+        if self.user is not None:
+            self.user.in_full().pause_sending()
+
+    def relieved(self) -> None:
+        if self.user is not None:
+            self.user.in_full().resume_sending()
+
+
+class Link(Conversation, asyncio.Protocol):
+    """One connection to a backend."""
+
+    __slots__ = ("_transport", "fault", "idle_since", "ready", "scheme", "trunk")
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__(MAX_HEAD)
+        self.trunk = trunk
+        self.scheme = b"https" if trunk.security else b"http"
+        self._transport: asyncio.Transport
+        self.idle_since = trunk.clock.now
+        self.fault = ""  # why it must not be used
+        self.ready = asyncio.Event()  # the backend has said what it allows; or there is a fault
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
+        self.write = self._transport.write
+        tls = self.trunk.security
+        if tls is not None:
+            self.fault = tls.fault(transport)
+            if not self.fault and transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+                self.fault = "the backend does not speak HTTP/2 (ALPN)"
+        if self.fault:
+            self.ready.set()
+        else:
+            self.greet({http2.ENABLE_PUSH: 0, http2.MAX_HEADER_LIST_SIZE: MAX_HEAD})
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may begin."""
+        return not self.closing and len(self.streams) < self.peer_streams and not self._transport.is_closing()
+
+    def open(self, user: User) -> Call:
+        """A call on a stream of its own."""
+        number = self.highest + 2 if self.highest else 1
+        self.highest = number
+        if number >= LOWEST:
+            self.closing = True
+            self.trunk.lost(self)
+        call = self.streams[number] = Call(self, number, user, reused=number > 1)
+        return call
+
+    def leave(self) -> None:
+        """Take no more requests; close when those under way are done."""
+        self.closing = True
+        self.trunk.lost(self)
+        if not self.streams:
+            self._transport.close()
+
+    # --- asyncio.Protocol ---
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.receive(data)
+        except Fault as fault:
+            self.fault = f"the backend's HTTP/2: {fault.reason}"
+            self.ready.set()
+            self.closing = True
+            self.say_goodbye(0, fault.code, fault.reason)
+            self.trunk.lost(self)
+            self._transport.close()
+            self.lose_everything(f"the backend's HTTP/2: {fault.reason}")
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closing = self.stopped = True
+        self.write = lambda _: None
+        self.fault = self.fault or str(exc or "the backend closed the connection")
+        self.ready.set()
+        self.trunk.lost(self)
+        self.lose_everything(str(exc or "closed"))
+
+    def pause_writing(self) -> None:
+        self.stopped = True
+        for stream in self.streams.values():
+            stream.congested()
+
+    def resume_writing(self) -> None:
+        self.stopped = False
+        self.pump()
+        for stream in list(self.streams.values()):
+            if stream.owed < http2.HIGH_WATER:
+                stream.relieved()
+
+    # --- Conversation ---
+
+    def section(self, stream: int, block: bytes, end: bool) -> None:
+        pairs = self.decoded(block)
+        call = self.streams.get(stream)
+        if call is None:
+            if stream > self.highest or not stream & 1:
+                raise Fault(http2.PROTOCOL_ERROR, "HEADERS on a stream that is idle")
+            return
+        assert isinstance(call, Call)
+        self.useful_frame()
+        try:
+            call.receive_section(pairs, end)
+        except (Malformed, ProtocolError) as error:
+            self._malformed(call, error.reason)
+
+    def _malformed(self, call: Call, reason: str) -> None:
+        user, call.user = call.user, None
+        call.reset(http2.PROTOCOL_ERROR)
+        if user is not None:
+            user.in_full().response_invalid(ProtocolError(502, f"the backend's response: {reason}"))
+
+    def settled(self) -> None:
+        if not self.ready.is_set():
+            self.ready.set()
+        else:
+            self.trunk.serve()
+
+    def going_away(self, last: int, code: int) -> None:
+        self.closing = True
+        self.trunk.lost(self)
+        for number in [n for n in self.streams if n > last]:
+            stream = self.streams[number]
+            self.forget(stream)
+            stream.cut(http2.REFUSED_STREAM, "the backend is going away")
+        if not self.streams:
+            self._transport.close()
+
+    def stream_gone(self, stream: Stream) -> None:
+        self.idle_since = self.trunk.clock.now
+        if self.closing:
+            if not self.streams and not self._transport.is_closing():
+                self._transport.close()
+        else:
+            self.trunk.serve()
+
+
+_lengths: dict[bytes, int] = {}
+
+
+def _length(head: bytes) -> int:
+    """How long the content is that follows a head of ours."""
+    found = _lengths.get(head)
+    if found is None:
+        found = NO_LENGTH
+        for line in head.split(b"\r\n")[2:-2]:
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                found = int(value)
+            elif name.lower() == b"transfer-encoding":
+                found = CHUNKED
+        if len(_lengths) >= 1024:
+            _lengths.clear()
+        _lengths[head] = found
+    return found
