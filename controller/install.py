@@ -7,11 +7,13 @@ from typing import Any, Final
 import msgspec
 
 from controller.manifests import CONFINED, FEED_PORT, Json, default_image, gateway_class, probes
-from controller.objects import GATEWAY_GROUP
+from controller.objects import GATEWAY_GROUP, KINDS, ROUTES
 from gateway import __version__
 
 NAME: Final = "fsm-controller"
 HEALTH_PORT: Final = 9090
+PLURALS: Final = [KINDS[kind].plural for kind in ROUTES]
+WRITTEN: Final = ("gatewayclasses", "gateways", "listenersets", "backendtlspolicies", *PLURALS)  # of which we say statuses
 X_GROUP: Final = "gateway.networking.x-k8s.io"
 
 
@@ -75,13 +77,19 @@ def _rule(groups: list[str], resources: list[str], verbs: str) -> Json:
 def _cluster_role(values: Values) -> list[Json]:
     """What the controller may do everywhere: read routes and endpoints, say statuses, run data planes."""
     rules = [
-        _rule([GATEWAY_GROUP], ["gateways", "httproutes", "referencegrants"], "get list watch"),
+        _rule(
+            [GATEWAY_GROUP], ["gateways", "listenersets", *PLURALS, "backendtlspolicies", "referencegrants"], "get list watch"
+        ),
         _rule([GATEWAY_GROUP], ["gatewayclasses"], "get list watch create"),
-        _rule([GATEWAY_GROUP], ["gatewayclasses/status", "gateways/status", "httproutes/status"], "get patch update"),
+        _rule([GATEWAY_GROUP], [f"{name}/status" for name in WRITTEN], "get patch update"),
         # Owner references with blockOwnerDeletion are checked against this.
         _rule([GATEWAY_GROUP], ["gateways/finalizers"], "update"),
         _rule([X_GROUP], ["xbackends"], "get list watch"),
-        _rule([""], ["namespaces"], "get list watch"),
+        # ConfigMaps hold certificate authorities and the parameters of Gateways.
+        _rule([""], ["namespaces", "configmaps"], "get list watch"),
+        _rule(["certificates.k8s.io"], ["clustertrustbundles"], "get list watch"),
+        _rule(["autoscaling"], ["horizontalpodautoscalers"], "get create update patch delete"),
+        _rule(["policy"], ["poddisruptionbudgets"], "get create update patch delete"),
         # Certificates of type kubernetes.io/tls are followed; no other Secret is asked for.
         _rule([""], ["secrets"], "get list watch"),
         _rule([""], ["services"], "get list watch create update patch delete"),

@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP, Gateway
+from controller.translate.gateways import Running
+from controller.translate.parameters import Autoscaling, DisruptionBudget, Parameters
 from gateway import __version__
 
 Json = dict[str, Any]
@@ -72,9 +74,44 @@ def labels(gateway: Gateway) -> dict[str, str]:
     }
 
 
-def for_gateway(gateway: Gateway, settings: Settings) -> list[Json]:
-    """ServiceAccount, Deployment and Service of a Gateway."""
-    return [_service_account(gateway), _deployment(gateway, settings), _service(gateway)]
+def for_gateway(running: Running, settings: Settings) -> list[Json]:
+    """ServiceAccount, Deployment and Service of a Gateway, and what its parameters add."""
+    gateway, parameters = running.gateway, running.parameters
+    made = [_service_account(gateway), _deployment(gateway, parameters, settings), _service(running)]
+    if parameters.autoscaling is not None:
+        made.append(_autoscaler(gateway, parameters.autoscaling))
+    if parameters.pod_disruption_budget is not None:
+        made.append(_disruption_budget(gateway, parameters.pod_disruption_budget))
+    return made
+
+
+def optional(gateway: Gateway) -> list[Json]:
+    """What parameters may add, so that it can be taken away when they no longer do."""
+    return [_autoscaler(gateway, Autoscaling(1)), _disruption_budget(gateway, DisruptionBudget())]
+
+
+def _autoscaler(gateway: Gateway, asked: Autoscaling) -> Json:
+    utilization = {"type": "Utilization", "averageUtilization": asked.target_cpu}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": _meta(gateway),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": generated_name(gateway)},
+            "minReplicas": asked.min_replicas,
+            "maxReplicas": asked.max_replicas,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": utilization}}],
+        },
+    }
+
+
+def _disruption_budget(gateway: Gateway, asked: DisruptionBudget) -> Json:
+    spec: Json = {"selector": {"matchLabels": _selector(gateway)}}
+    if asked.max_unavailable is not None:
+        spec["maxUnavailable"] = asked.max_unavailable
+    else:
+        spec["minAvailable"] = 1 if asked.min_available is None else asked.min_available
+    return {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": _meta(gateway), "spec": spec}
 
 
 def _meta(gateway: Gateway) -> Json:
@@ -110,23 +147,29 @@ def _selector(gateway: Gateway) -> dict[str, str]:
     return {"app": APP, NAME_LABEL: limited(gateway.metadata.name)}
 
 
-def _service(gateway: Gateway) -> Json:
-    ports = sorted({listener.port for listener in gateway.spec.listeners if listener.protocol in ("HTTP", "HTTPS")})
+def _service(running: Running) -> Json:
+    gateway, parameters = running.gateway, running.parameters
     spec: Json = {
-        "type": "LoadBalancer",
+        "type": parameters.service_type,
         "selector": _selector(gateway),
-        "ports": [{"name": f"tcp-{port}", "port": port, "targetPort": port, "protocol": "TCP"} for port in ports],
+        "ports": [
+            {"name": f"{transport.lower()}-{port}", "port": port, "targetPort": port, "protocol": transport}
+            for transport, port in running.ports
+        ],
     }
-    if not ports:
+    if not running.ports:
         spec["ports"] = [{"name": "admin", "port": ADMIN_PORT, "targetPort": ADMIN_PORT, "protocol": "TCP"}]
         spec["type"] = "ClusterIP"
     fixed = [a.value for a in gateway.spec.addresses if a.type == "IPAddress" and a.value]
     if fixed:
         spec["loadBalancerIP"] = fixed[0]
-    return {"apiVersion": "v1", "kind": "Service", "metadata": _meta(gateway), "spec": spec}
+    meta = _meta(gateway)
+    if parameters.service_annotations:
+        meta["annotations"] = {**meta.get("annotations", {}), **parameters.service_annotations}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
 
 
-def _deployment(gateway: Gateway, settings: Settings) -> Json:
+def _deployment(gateway: Gateway, parameters: Parameters, settings: Settings) -> Json:
     meta = _meta(gateway)
     template_meta: Json = {"labels": labels(gateway)}
     if "annotations" in meta:
@@ -142,11 +185,12 @@ def _deployment(gateway: Gateway, settings: Settings) -> Json:
             f"--feed={settings.feed}",
             "--token-file=/var/run/fsm/token/token",
             "--cache=/var/run/fsm/cache/snapshot",
+            f"--workers={parameters.workers}",
         ],
         "env": [{"name": "FSM_FEED_CA", "value": settings.authority}],
         "ports": [{"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
         **probes("admin"),
-        "resources": {"requests": {"cpu": "100m", "memory": "96Mi"}},
+        "resources": parameters.resources,
         "securityContext": CONFINED,
         "volumeMounts": [
             {"name": "token", "mountPath": "/var/run/fsm/token", "readOnly": True},
@@ -175,17 +219,18 @@ def _deployment(gateway: Gateway, settings: Settings) -> Json:
             {"name": "cache", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
         ],
     }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": meta,
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": _selector(gateway)},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {"metadata": template_meta, "spec": pod},
-        },
+    if parameters.node_selector:
+        pod["nodeSelector"] = parameters.node_selector
+    if parameters.tolerations:
+        pod["tolerations"] = list(parameters.tolerations)
+    spec: Json = {
+        "selector": {"matchLabels": _selector(gateway)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "template": {"metadata": template_meta, "spec": pod},
     }
+    if parameters.autoscaling is None:  # otherwise their number is the autoscaler's
+        spec["replicas"] = parameters.replicas
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
 
 
 def probes(port: str) -> Json:

@@ -132,6 +132,56 @@ class ListenerTLS(Struct, frozen=True):
 
     mode: str = "Terminate"
     certificate_refs: tuple[SecretRef, ...] = ()
+    options: dict[str, str] = {}
+
+
+class AuthorityRef(Struct, frozen=True):
+    """ObjectReference and LocalObjectReference, to something that holds certificates of authorities."""
+
+    name: str
+    group: str = ""
+    kind: str = "ConfigMap"
+    namespace: str = ""
+
+
+class ClientValidation(Struct, frozen=True):
+    """FrontendTLSValidation."""
+
+    ca_certificate_refs: tuple[AuthorityRef, ...] = ()
+    mode: str = "AllowValidOnly"
+
+
+class FrontendTLS(Struct, frozen=True):
+    """TLSConfig of a Gateway's front."""
+
+    validation: ClientValidation | None = None
+
+
+class PortTLS(Struct, frozen=True):
+    """TLSPortConfig."""
+
+    port: int
+    tls: FrontendTLS = FrontendTLS()
+
+
+class GatewayFrontend(Struct, frozen=True):
+    """FrontendTLSConfig."""
+
+    default: FrontendTLS = FrontendTLS()
+    per_port: tuple[PortTLS, ...] = ()
+
+
+class GatewayBackend(Struct, frozen=True):
+    """GatewayBackendTLS."""
+
+    client_certificate_ref: SecretRef | None = None
+
+
+class GatewayTLS(Struct, frozen=True):
+    """GatewayTLSConfig."""
+
+    frontend: GatewayFrontend = GatewayFrontend()
+    backend: GatewayBackend = GatewayBackend()
 
 
 class RouteNamespaces(Struct, frozen=True):
@@ -146,6 +196,12 @@ class RouteKind(Struct, frozen=True):
 
     kind: str
     group: str = GATEWAY_GROUP
+
+
+class AllowedListeners(Struct, frozen=True):
+    """AllowedListeners; None unless said otherwise."""
+
+    namespaces: RouteNamespaces = RouteNamespaces("None")
 
 
 class AllowedRoutes(Struct, frozen=True):
@@ -179,6 +235,7 @@ class GatewayAddress(Struct, frozen=True):
 
     type: str = "IPAddress"
     value: str = ""
+    routability: str = ""
 
 
 class GatewaySpec(Struct, frozen=True):
@@ -188,6 +245,9 @@ class GatewaySpec(Struct, frozen=True):
     listeners: tuple[GatewayListener, ...] = ()
     addresses: tuple[GatewayAddress, ...] = ()
     infrastructure: Infrastructure = Infrastructure()
+    allowed_listeners: AllowedListeners = AllowedListeners()
+    tls: GatewayTLS = GatewayTLS()
+    default_scope: str = ""
 
 
 class GatewayMeta(Meta, frozen=True):
@@ -201,6 +261,28 @@ class Gateway(Object, frozen=True):
 
     metadata: GatewayMeta = GatewayMeta()
     spec: GatewaySpec = GatewaySpec()
+
+
+class ListenerSetParent(Struct, frozen=True):
+    """ParentGatewayReference."""
+
+    name: str
+    group: str = GATEWAY_GROUP
+    kind: str = "Gateway"
+    namespace: str = ""
+
+
+class ListenerSetSpec(Struct, frozen=True):
+    """ListenerSetSpec."""
+
+    parent_ref: ListenerSetParent
+    listeners: tuple[GatewayListener, ...] = ()
+
+
+class ListenerSet(Object, frozen=True):
+    """gateway.networking.k8s.io ListenerSet."""
+
+    spec: ListenerSetSpec = ListenerSetSpec(ListenerSetParent(""))
 
 
 class ParentRef(Struct, frozen=True, omit_defaults=True):
@@ -303,8 +385,49 @@ class MirrorFilter(Struct, frozen=True):
     fraction: Fraction | None = None
 
 
+class CORSFilter(Struct, frozen=True):
+    """HTTPCORSFilter."""
+
+    allow_origins: tuple[str, ...] = ()
+    allow_credentials: bool = False
+    allow_methods: tuple[str, ...] = ()
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    max_age: int = 5
+
+
+class HTTPAuth(Struct, frozen=True):
+    """HTTPAuthConfig."""
+
+    path: str = ""
+    allowed_headers: tuple[str, ...] = ()
+    allowed_response_headers: tuple[str, ...] = ()
+
+
+class GRPCAuth(Struct, frozen=True):
+    """GRPCAuthConfig."""
+
+    allowed_headers: tuple[str, ...] = ()
+
+
+class ForwardBody(Struct, frozen=True):
+    """ForwardBodyConfig."""
+
+    max_size: int = 0
+
+
+class ExternalAuthFilter(Struct, frozen=True):
+    """HTTPExternalAuthFilter."""
+
+    protocol: str
+    backend_ref: ObjectReference
+    http: HTTPAuth = HTTPAuth()
+    grpc: GRPCAuth = GRPCAuth()
+    forward_body: ForwardBody | None = None
+
+
 class HTTPFilter(Struct, frozen=True):
-    """HTTPRouteFilter."""
+    """HTTPRouteFilter and GRPCRouteFilter."""
 
     type: str
     request_header_modifier: HeaderFilter | None = None
@@ -312,6 +435,8 @@ class HTTPFilter(Struct, frozen=True):
     request_mirror: MirrorFilter | None = None
     request_redirect: RedirectFilter | None = None
     url_rewrite: RewriteFilter | None = msgspec.field(default=None, name="urlRewrite")
+    cors: CORSFilter | None = None
+    external_auth: ExternalAuthFilter | None = None
     extension_ref: ParametersRef | None = None
 
 
@@ -334,6 +459,37 @@ class Timeouts(Struct, frozen=True):
     backend_request: str = ""
 
 
+class Retry(Struct, frozen=True):
+    """HTTPRouteRetry."""
+
+    codes: tuple[int, ...] = ()
+    attempts: int = 1
+    backoff: str = ""
+
+
+class CookiePersistence(Struct, frozen=True):
+    """CookieConfig."""
+
+    name: str = ""
+    path: str = "/"
+    lifetime_type: str = "Session"
+
+
+class HeaderPersistence(Struct, frozen=True):
+    """HeaderConfig."""
+
+    name: str = ""
+
+
+class SessionPersistence(Struct, frozen=True):
+    """SessionPersistence (GEP-1619)."""
+
+    type: str = "Cookie"
+    absolute_timeout: str = ""
+    cookie: CookiePersistence = CookiePersistence()
+    header: HeaderPersistence | None = None
+
+
 class HTTPRule(Struct, frozen=True):
     """HTTPRouteRule."""
 
@@ -342,6 +498,8 @@ class HTTPRule(Struct, frozen=True):
     filters: tuple[HTTPFilter, ...] = ()
     backend_refs: tuple[BackendRef, ...] = ()
     timeouts: Timeouts = Timeouts()
+    retry: Retry | None = None
+    session_persistence: SessionPersistence | None = None
 
 
 class HTTPRouteSpec(Struct, frozen=True):
@@ -356,6 +514,122 @@ class HTTPRoute(Object, frozen=True):
     """gateway.networking.k8s.io HTTPRoute."""
 
     spec: HTTPRouteSpec = HTTPRouteSpec()
+
+
+class GRPCMethod(Struct, frozen=True):
+    """GRPCMethodMatch."""
+
+    type: str = "Exact"
+    service: str = ""
+    method: str = ""
+
+
+class GRPCMatch(Struct, frozen=True):
+    """GRPCRouteMatch."""
+
+    method: GRPCMethod = GRPCMethod()
+    headers: tuple[ValueMatch, ...] = ()
+
+
+class GRPCRule(Struct, frozen=True):
+    """GRPCRouteRule."""
+
+    name: str = ""
+    matches: tuple[GRPCMatch, ...] = ()
+    filters: tuple[HTTPFilter, ...] = ()
+    backend_refs: tuple[BackendRef, ...] = ()
+    session_persistence: SessionPersistence | None = None
+
+
+class GRPCRouteSpec(Struct, frozen=True):
+    """GRPCRouteSpec."""
+
+    parent_refs: tuple[ParentRef, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    rules: tuple[GRPCRule, ...] = (GRPCRule(),)
+
+
+class GRPCRoute(Object, frozen=True):
+    """gateway.networking.k8s.io GRPCRoute."""
+
+    spec: GRPCRouteSpec = GRPCRouteSpec()
+
+
+class StreamRule(Struct, frozen=True):
+    """TLSRouteRule, TCPRouteRule and UDPRouteRule."""
+
+    name: str = ""
+    backend_refs: tuple[BackendRef, ...] = ()
+
+
+class StreamRouteSpec(Struct, frozen=True):
+    """TLSRouteSpec, TCPRouteSpec and UDPRouteSpec."""
+
+    parent_refs: tuple[ParentRef, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    rules: tuple[StreamRule, ...] = ()
+
+
+class TLSRoute(Object, frozen=True):
+    """gateway.networking.k8s.io TLSRoute."""
+
+    spec: StreamRouteSpec = StreamRouteSpec()
+
+
+class TCPRoute(Object, frozen=True):
+    """gateway.networking.k8s.io TCPRoute."""
+
+    spec: StreamRouteSpec = StreamRouteSpec()
+
+
+class UDPRoute(Object, frozen=True):
+    """gateway.networking.k8s.io UDPRoute."""
+
+    spec: StreamRouteSpec = StreamRouteSpec()
+
+
+AnyRoute: TypeAlias = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute
+ROUTES: Final = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
+
+
+class PolicyTarget(Struct, frozen=True):
+    """LocalPolicyTargetReferenceWithSectionName."""
+
+    group: str
+    kind: str
+    name: str
+    section_name: str = ""
+
+
+class AltName(Struct, frozen=True):
+    """SubjectAltName."""
+
+    type: str
+    hostname: str = ""
+    uri: str = ""
+
+
+class BackendValidation(Struct, frozen=True):
+    """BackendTLSPolicyValidation."""
+
+    hostname: str = ""
+    ca_certificate_refs: tuple[AuthorityRef, ...] = ()
+    well_known_ca_certificates: str = msgspec.field(default="", name="wellKnownCACertificates")
+    subject_alt_names: tuple[AltName, ...] = ()
+
+
+class BackendTLSPolicySpec(Struct, frozen=True):
+    """BackendTLSPolicySpec."""
+
+    target_refs: tuple[PolicyTarget, ...] = ()
+    validation: BackendValidation = BackendValidation()
+    options: dict[str, str] = {}
+
+
+class BackendTLSPolicy(Object, frozen=True):
+    """gateway.networking.k8s.io BackendTLSPolicy."""
+
+    spec: BackendTLSPolicySpec = BackendTLSPolicySpec()
 
 
 class GrantFrom(Struct, frozen=True):
@@ -527,9 +801,22 @@ class Namespace(Object, frozen=True):
     """core/v1 Namespace."""
 
 
+class TrustBundleSpec(Struct, frozen=True):
+    """ClusterTrustBundleSpec."""
+
+    trust_bundle: str = ""
+
+
+class ClusterTrustBundle(Object, frozen=True):
+    """certificates.k8s.io ClusterTrustBundle."""
+
+    spec: TrustBundleSpec = TrustBundleSpec()
+
+
 AnyObject: TypeAlias = (
-    GatewayClass | Gateway | HTTPRoute | ReferenceGrant | XBackend | Service | EndpointSlice | Secret | ConfigMap | Namespace
-)
+    GatewayClass | Gateway | ListenerSet | AnyRoute | ReferenceGrant | BackendTLSPolicy | XBackend | Service | EndpointSlice
+    | Secret | ConfigMap | Namespace | ClusterTrustBundle
+)  # fmt: skip
 
 
 class Kind(NamedTuple):
@@ -552,7 +839,13 @@ KINDS: Final = {
     for kind in (
         Kind(GatewayClass, GATEWAY_GROUP, ("v1", "v1beta1"), "gatewayclasses", namespaced=False),
         Kind(Gateway, GATEWAY_GROUP, ("v1", "v1beta1"), "gateways"),
+        Kind(ListenerSet, GATEWAY_GROUP, ("v1",), "listenersets"),
         Kind(HTTPRoute, GATEWAY_GROUP, ("v1", "v1beta1"), "httproutes"),
+        Kind(GRPCRoute, GATEWAY_GROUP, ("v1",), "grpcroutes"),
+        Kind(TLSRoute, GATEWAY_GROUP, ("v1",), "tlsroutes"),
+        Kind(TCPRoute, GATEWAY_GROUP, ("v1",), "tcproutes"),
+        Kind(UDPRoute, GATEWAY_GROUP, ("v1",), "udproutes"),
+        Kind(BackendTLSPolicy, GATEWAY_GROUP, ("v1",), "backendtlspolicies"),
         Kind(ReferenceGrant, GATEWAY_GROUP, ("v1", "v1beta1"), "referencegrants"),
         Kind(XBackend, "gateway.networking.x-k8s.io", ("v1alpha1",), "xbackends"),
         Kind(Service, "", ("v1",), "services"),
@@ -560,5 +853,6 @@ KINDS: Final = {
         Kind(Secret, "", ("v1",), "secrets"),
         Kind(ConfigMap, "", ("v1",), "configmaps"),
         Kind(Namespace, "", ("v1",), "namespaces", namespaced=False),
+        Kind(ClusterTrustBundle, "certificates.k8s.io", ("v1beta1",), "clustertrustbundles", namespaced=False),
     )
 }

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from controller.barrier import Barrier
-from controller.objects import Gateway, Ref
+from controller.objects import Ref
 from controller.translate import GatewayName, Translator
+from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import World
 from gateway import snapshot
@@ -29,7 +30,7 @@ class Sink(Protocol):
     async def write(self, statuses: dict[Ref, Status | None]) -> None:
         """Say what is to be said."""
 
-    async def follow(self, gateways: dict[GatewayName, Gateway | None]) -> None:
+    async def follow(self, gateways: dict[GatewayName, Running | None]) -> None:
         """Make what must run for a Gateway, or remove it."""
 
 

@@ -13,14 +13,15 @@ import msgspec
 
 from controller.documents import Fault
 from controller.files import FileSource, Watcher
-from controller.objects import Gateway, Ref
+from controller.objects import Ref
 from controller.reconcile import Reconciler
 from controller.statuses import described
 from controller.translate import GatewayName
+from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import Report, World
 from gateway.admin import Admin
-from gateway.snapshot import Change, Key, Listener, Part, Problem, Rule, key
+from gateway.snapshot import Change, Key, Listener, Part, Problem, Relay, Rule, key
 from gateway.workers import Workers
 
 
@@ -152,7 +153,7 @@ class Standalone:
     async def write(self, statuses: dict[Ref, Status | None]) -> None:
         """There is no API server to hold them: they are shown instead."""
 
-    async def follow(self, gateways: dict[GatewayName, Gateway | None]) -> None:
+    async def follow(self, gateways: dict[GatewayName, Running | None]) -> None:
         """The workers run already."""
 
     async def _statuses(self) -> Any:
@@ -163,14 +164,17 @@ class Standalone:
 
 
 def _collide(one: Listener, other: Listener) -> bool:
-    return one.port == other.port and (one.hostname == other.hostname or one.protocol != other.protocol)
+    if one.port != other.port or (one.protocol != other.protocol and "UDP" in (one.protocol, other.protocol)):
+        return False
+    together = one.protocol == other.protocol or {one.protocol, other.protocol} == {"HTTPS", "TLS"}
+    return not together or one.hostname == other.hostname
 
 
 def _merged(parts: list[Part]) -> Part:
     first = parts[0]
-    if not isinstance(first, Rule):
+    if not isinstance(first, Rule | Relay):
         return parts[-1]
-    at = dict.fromkeys(at for part in parts if isinstance(part, Rule) for at in part.at)
+    at = dict.fromkeys(at for part in parts if isinstance(part, Rule | Relay) for at in part.at)
     return msgspec.structs.replace(parts[-1], at=tuple(at))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from controller.objects import Ref
 from controller.translate.conditions import Condition
-from controller.translate.status import ClassStatus, GatewayStatus, RouteStatus, Status
+from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, PolicyStatus, RouteStatus, Status
 
 # Conditions that are good news when they are False.
-BAD_WHEN_TRUE = ("Conflicted", "PartiallyInvalid", "OverlappingTLSConfig")
+BAD_WHEN_TRUE = ("Conflicted", "PartiallyInvalid", "OverlappingTLSConfig", "InsecureFrontendValidationMode")
 
 
 def is_healthy(condition: Condition) -> bool:
@@ -32,7 +32,10 @@ def parts(ref: Ref, status: Status) -> Iterable[tuple[str, tuple[Condition, ...]
     match status:
         case ClassStatus():
             yield str(ref), status.conditions
-        case GatewayStatus():
+        case PolicyStatus():
+            for ancestor in status.ancestors:
+                yield f"{ref} on {ancestor.gateway[1]}", ancestor.conditions
+        case GatewayStatus() | ListenerSetStatus():
             yield str(ref), status.conditions
             for listener in status.listeners:
                 yield f"{ref} listener {listener.name} ({listener.attached} routes)", listener.conditions

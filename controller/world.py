@@ -13,10 +13,11 @@ from typing import Any, TypeAlias
 
 from controller.objects import (
     AnyObject,
+    BackendTLSPolicy,
     EndpointSlice,
     Gateway,
     GatewayClass,
-    HTTPRoute,
+    ListenerSet,
     Ref,
     ReferenceGrant,
     Service,
@@ -48,9 +49,12 @@ def indices(obj: AnyObject) -> Iterator[Key]:
             yield "gateways of class", obj.spec.gateway_class_name
         case GatewayClass():
             yield "classes of controller", obj.spec.controller_name
-        case HTTPRoute():
-            for parent in obj.spec.parent_refs:
-                yield "routes of", parent.namespace or obj.metadata.namespace, parent.name
+        case ListenerSet():
+            parent = obj.spec.parent_ref
+            yield "listener sets of", parent.namespace or obj.metadata.namespace, parent.name
+        case BackendTLSPolicy():
+            for target in obj.spec.target_refs:
+                yield "TLS policies of", obj.metadata.namespace, target.kind, target.name
         case Service() if GATEWAY_NAME in obj.metadata.labels:
             yield "services of gateway", obj.metadata.namespace, obj.metadata.labels[GATEWAY_NAME]
         case _:

@@ -90,7 +90,7 @@ class Entry(Generic[RouteT]):
 def _path(match: PathMatch) -> bytes:
     """The value as requests' paths are compared with it: normalised like them."""
     value = match.value.encode()
-    return value if match.kind == "RegularExpression" else uri.normalise(value)
+    return uri.normalise(value) if match.kind in ("Exact", "PathPrefix") else value
 
 
 def _line_tests(match: Match) -> list[Condition]:
@@ -154,12 +154,13 @@ def _decoded(text: bytes) -> bytes:
 class HostRules(Generic[RouteT]):
     """The entries of one hostname of one listener."""
 
-    __slots__ = ("_always", "_exact", "_memo", "_prefix", "_regex", "headers")
+    __slots__ = ("_always", "_exact", "_memo", "_methods", "_prefix", "_regex", "headers")
 
     def __init__(self, entries: Iterable[Entry[RouteT]]) -> None:
         ordered = sorted(entries, key=lambda entry: entry.rank)
         exact: dict[bytes, tuple[Entry[RouteT], ...]] = {}
         prefix: dict[bytes, tuple[Entry[RouteT], ...]] = {}
+        methods: dict[bytes, tuple[Entry[RouteT], ...]] = {}
         by_expression: dict[str, list[Entry[RouteT]]] = {}
         for entry in ordered:
             kind = entry.match.path.kind
@@ -167,16 +168,21 @@ class HostRules(Generic[RouteT]):
                 exact[entry.path] = (*exact.get(entry.path, ()), entry)
             elif kind == "PathPrefix":
                 prefix[entry.prefix] = (*prefix.get(entry.prefix, ()), entry)
+            elif kind == "Method":
+                methods[entry.path] = (*methods.get(entry.path, ()), entry)
             else:
                 by_expression.setdefault(entry.match.path.value, []).append(entry)
         longest_first = sorted(by_expression, key=lambda text: (-len(text), text))
         self._exact: Mapping[bytes, tuple[Entry[RouteT], ...]] = exact or NOTHING  # there are thousands of these
         self._prefix = prefix
+        self._methods: Mapping[bytes, tuple[Entry[RouteT], ...]] = methods or NOTHING
         self._regex = tuple((expressions.full_match(text), by_expression[text]) for text in longest_first)
         self._memo: dict[bytes, tuple[Entry[RouteT], ...]] = {}
         # Where every entry has the prefix "/", all paths are alike.
         self._always = (
-            _until_final(self._prefix[b""]) if [*self._prefix] == [b""] and not (self._exact or self._regex) else None
+            _until_final(self._prefix[b""])
+            if [*self._prefix] == [b""] and not (self._exact or self._regex or methods)
+            else None
         )
         self.headers = _union(entry.headers for entry in ordered)  # names that conditions look at
 
@@ -208,6 +214,8 @@ class HostRules(Generic[RouteT]):
         # By path element: /a/b matches the prefixes /a/b, /a and / but not /a/b/c nor /a/bc.
         prefix = path.rstrip(b"/")
         while True:
+            if not prefix and self._methods and path.count(b"/") == 2:
+                found += self._methods.get(path[path.rfind(b"/") + 1 :], ())
             found += self._prefix.get(prefix, ())
             if not prefix:
                 return found
@@ -215,7 +223,7 @@ class HostRules(Generic[RouteT]):
 
     def entries(self) -> list[Entry[RouteT]]:
         """Every entry, for explanations."""
-        groups = [*self._exact.values(), *(e for _, e in self._regex), *self._prefix.values()]
+        groups = [*self._exact.values(), *(e for _, e in self._regex), *self._prefix.values(), *self._methods.values()]
         return [entry for group in groups for entry in group]
 
 

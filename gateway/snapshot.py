@@ -24,9 +24,9 @@ class Struct(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 
 
 class PathMatch(Struct, frozen=True):
-    """`HTTPPathMatch`: kind is the Gateway API's type."""
+    """`HTTPPathMatch`: kind is the Gateway API's type; Method is the last of two path elements, as gRPC has them."""
 
-    kind: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
+    kind: Literal["Exact", "PathPrefix", "RegularExpression", "Method"] = "PathPrefix"
     value: str = "/"
 
 
@@ -134,15 +134,26 @@ DEFAULT_LIMITS = Limits()
 # --- parts ------------------------------------------------------------------------------------------------
 
 
+class Clients(Struct, frozen=True):
+    """Clients must prove who they are with a certificate of these authorities, unless `optional`."""
+
+    authorities: str  # PEM
+    optional: bool = False
+
+
 class Listener(Struct, frozen=True, tag="listener"):
     """A port that accepts connections, and the hostnames for which it does ("" for all)."""
 
     name: str
     port: int
-    protocol: Literal["HTTP", "HTTPS"] = "HTTP"
+    protocol: Literal["HTTP", "HTTPS", "TLS", "TCP", "UDP"] = "HTTP"
     hostname: str = ""
     certificates: tuple[str, ...] = ()
     limits: Limits = DEFAULT_LIMITS
+    passthrough: bool = False  # TLS that is not terminated here
+    clients: Clients | None = None
+    minimum: str = ""  # TLS version, such as "1.3"
+    ciphers: str = ""  # of TLS 1.2, as OpenSSL writes them
 
 
 class Certificate(Struct, frozen=True, tag="certificate"):
@@ -241,12 +252,21 @@ class Rule(Struct, frozen=True, tag="rule"):
     timeouts: Timeouts = NO_TIMEOUTS
 
 
-Part: TypeAlias = Listener | Certificate | Backend | Rule
+class Relay(Struct, frozen=True, tag="relay"):
+    """The rule of a TLSRoute, TCPRoute or UDPRoute: where connections or flows go. The hostname of TLS is the SNI."""
+
+    name: str
+    order: Order
+    at: tuple[Attachment, ...]
+    targets: tuple[Target, ...] = ()
+
+
+Part: TypeAlias = Listener | Certificate | Backend | Rule | Relay
 Key: TypeAlias = tuple[str, str]
 Parts: TypeAlias = dict[Key, Part]
 
 # Dependencies first: a backend is known before the rule that needs it, a certificate before who shows it.
-RANK = {"certificate": 0, "backend": 1, "listener": 2, "rule": 3}
+RANK = {"certificate": 0, "backend": 1, "listener": 2, "rule": 3, "relay": 3}
 
 
 def key(part: Part) -> Key:

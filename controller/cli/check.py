@@ -13,7 +13,7 @@ from rich.table import Table
 from controller.cli import show
 from controller.documents import Fault
 from controller.files import FileSource
-from controller.objects import Ref
+from controller.objects import ROUTES, Ref
 from controller.statuses import as_dict, described, is_healthy, parts
 from controller.translate import Translation, translate
 from controller.translate.status import Status
@@ -63,7 +63,7 @@ class Loaded:
     def _orphans(self) -> list[Fault]:
         """Routes that no Gateway of ours takes: the API says nothing of them, a person should."""
         found = []
-        for ref in self.world.refs("HTTPRoute"):
+        for ref in [ref for kind in ROUTES for ref in self.world.refs(kind)]:
             if ref not in self.translation.statuses:
                 file, line = self.source.origins.get(ref, ("", 0))
                 gateways = ", ".join(f"{r.namespace}/{r.name}" for r in self.world.refs("Gateway")) or "none"

@@ -19,28 +19,33 @@ from controller.kubernetes.infrastructure import Infrastructure
 from controller.kubernetes.status import StatusWriter
 from controller.kubernetes.watch import Follower, Stored
 from controller.manifests import Settings
-from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, AnyObject, Gateway, HTTPRoute, Kind, Meta, Object, Ref
+from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyObject, Gateway, Kind, Meta, Object, Ref
 from controller.reconcile import Reconciler
 from controller.translate import GatewayName
+from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import GATEWAY_NAME, Report, World
 from gateway.snapshot import Change
 
 log = logging.getLogger("fsm")
 
-# What is followed, and with which selector. ConfigMaps are not read; of Secrets only certificates are.
+# What is followed, and with which selector. Of Secrets only certificates are.
 FOLLOWED: dict[str, dict[str, str]] = {
     "GatewayClass": {},
     "Gateway": {},
-    "HTTPRoute": {},
+    "ListenerSet": {},
+    **{kind: {} for kind in ROUTES},
     "ReferenceGrant": {},
+    "BackendTLSPolicy": {},
     "XBackend": {},
     "Service": {},
     "EndpointSlice": {},
     "Secret": {"fieldSelector": "type=kubernetes.io/tls"},
+    "ConfigMap": {},
     "Namespace": {},
+    "ClusterTrustBundle": {},
 }
-WITH_STATUS = ("GatewayClass", "Gateway", "HTTPRoute")
+WITH_STATUS = ("GatewayClass", "Gateway", "ListenerSet", "BackendTLSPolicy", *ROUTES)
 
 
 class Deployment(Object, frozen=True):
@@ -230,13 +235,13 @@ class Cluster:
         for ref in statuses:
             if ref.kind == "Gateway":
                 gateways.add((ref.namespace, ref.name))
-            elif ref.kind == "HTTPRoute":
+            elif ref.kind in ROUTES:
                 found = self.world.read(("object", ref))
-                if isinstance(found, HTTPRoute):
-                    gateways.update((p.namespace or ref.namespace, p.name) for p in found.spec.parent_refs)
+                for parent in found.spec.parent_refs if found is not None else ():
+                    gateways.add((parent.namespace or ref.namespace, parent.name))
         return gateways & self.reconciler.publications.keys()
 
-    async def follow(self, gateways: dict[GatewayName, Gateway | None]) -> None:
+    async def follow(self, gateways: dict[GatewayName, Running | None]) -> None:
         """Make what must run, or remove it."""
         for name, gateway in gateways.items():
             self._infrastructure.want(name, gateway)

@@ -8,12 +8,15 @@ import logging
 from controller import manifests
 from controller.kubernetes.api import Api, ApiError, path
 from controller.manifests import Json, Settings
-from controller.objects import Gateway
 from controller.translate import GatewayName
+from controller.translate.gateways import Running
 
 log = logging.getLogger("fsm.infrastructure")
 
-PLURALS = {"ServiceAccount": "serviceaccounts", "Deployment": "deployments", "Service": "services"}
+PLURALS = {
+    "ServiceAccount": "serviceaccounts", "Deployment": "deployments", "Service": "services",
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers", "PodDisruptionBudget": "poddisruptionbudgets",
+}  # fmt: skip
 
 
 def path_of(obj: Json) -> str:
@@ -28,12 +31,12 @@ class Infrastructure:
     def __init__(self, api: Api, settings: Settings) -> None:
         self._api = api
         self._settings = settings
-        self._wanted: dict[GatewayName, Gateway] = {}
+        self._wanted: dict[GatewayName, Running] = {}
         self._tasks: dict[GatewayName, asyncio.Task[None]] = {}
         self._again: set[GatewayName] = set()
         self._leading = False
 
-    def want(self, name: GatewayName, gateway: Gateway | None) -> None:
+    def want(self, name: GatewayName, gateway: Running | None) -> None:
         """A Gateway is ours as it is now, or not ours any more."""
         before = self._wanted.pop(name, None)
         if gateway is not None:
@@ -59,7 +62,7 @@ class Infrastructure:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _start(self, name: GatewayName, before: Gateway | None) -> None:
+    def _start(self, name: GatewayName, before: Running | None) -> None:
         if not self._leading:
             return
         if name in self._tasks:
@@ -67,7 +70,7 @@ class Infrastructure:
             return
         self._tasks[name] = asyncio.create_task(self._run(name, before))
 
-    async def _run(self, name: GatewayName, before: Gateway | None) -> None:
+    async def _run(self, name: GatewayName, before: Running | None) -> None:
         attempt = 0
         try:
             while True:
@@ -75,8 +78,7 @@ class Infrastructure:
                 gateway = self._wanted.get(name)
                 try:
                     if gateway is not None:
-                        for obj in manifests.for_gateway(gateway, self._settings):
-                            await self._api.apply(path_of(obj), obj)
+                        await self._make(gateway)
                     elif before is not None:
                         await self._remove(before)
                 except ApiError as error:
@@ -90,10 +92,22 @@ class Infrastructure:
         finally:
             self._tasks.pop(name, None)
 
-    async def _remove(self, gateway: Gateway) -> None:
+    async def _make(self, gateway: Running) -> None:
+        made = manifests.for_gateway(gateway, self._settings)
+        for obj in made:
+            await self._api.apply(path_of(obj), obj)
+        kinds = {obj["kind"] for obj in made}
+        for obj in manifests.optional(gateway.gateway):
+            if obj["kind"] not in kinds:
+                await self._delete_ours(obj, gateway)
+
+    async def _delete_ours(self, obj: Json, gateway: Running) -> None:
+        found = await self._api.find(path_of(obj))
+        owners = found["metadata"].get("ownerReferences", []) if found else []
+        if any(owner.get("uid") == gateway.gateway.metadata.uid for owner in owners):
+            await self._api.delete(path_of(obj), propagationPolicy="Background")
+
+    async def _remove(self, gateway: Running) -> None:
         """A Gateway that is gone takes its own along (ownerReferences); one that left our class does not."""
         for obj in manifests.for_gateway(gateway, self._settings):
-            found = await self._api.find(path_of(obj))
-            owners = found["metadata"].get("ownerReferences", []) if found else []
-            if any(owner.get("uid") == gateway.metadata.uid for owner in owners):
-                await self._api.delete(path_of(obj), propagationPolicy="Background")
+            await self._delete_ours(obj, gateway)

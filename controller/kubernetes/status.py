@@ -12,9 +12,9 @@ import msgspec
 
 from controller.kubernetes.api import Api, ApiError, path_of
 from controller.kubernetes.watch import Stored
-from controller.objects import CONTROLLER, KINDS, GatewayAddress, Ref, RouteKind
+from controller.objects import CONTROLLER, GATEWAY_GROUP, KINDS, GatewayAddress, Ref, RouteKind
 from controller.translate.conditions import Condition
-from controller.translate.status import ClassStatus, GatewayStatus, RouteStatus, Status
+from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, PolicyStatus, RouteStatus, Status
 
 log = logging.getLogger("fsm.status")
 
@@ -22,6 +22,12 @@ log = logging.getLogger("fsm.status")
 # tries five times, 10 ms apart) must find a gap.
 APART: Final = 0.1
 WRITERS: Final = 8
+
+# The types of conditions that are ours to take away.
+OURS: Final = frozenset((
+    "Accepted", "Programmed", "ResolvedRefs", "Conflicted", "PartiallyInvalid", "SupportedVersion", "OverlappingTLSConfig",
+    "InsecureFrontendValidationMode",
+))  # fmt: skip
 
 Json = dict[str, Any]
 
@@ -148,28 +154,48 @@ def merged(before: Json, status: Status | None, now: str) -> Json:
                 **_said(before, status.conditions, status.generation, now),
                 "addresses": [_address(address) for address in status.addresses],
                 "listeners": [_listener(before, one, status.generation, now) for one in status.listeners],
+                "attachedListenerSets": status.attached_sets,
             }
+        case ListenerSetStatus():
+            return {
+                **before,
+                **_said(before, status.conditions, status.generation, now),
+                "listeners": [_listener(before, one, status.generation, now) for one in status.listeners],
+            }
+        case PolicyStatus():
+            entries = []
+            for ancestor in status.ancestors:
+                namespace, name = ancestor.gateway
+                ref = {"group": GATEWAY_GROUP, "kind": "Gateway", "namespace": namespace, "name": name}
+                old = next((a for a in _ours(before, "ancestors") if a.get("ancestorRef") == ref), {})
+                said = _said(old, ancestor.conditions, status.generation, now)
+                entries.append({"ancestorRef": ref, "controllerName": CONTROLLER, **said})
+            return {**before, "ancestors": _others(before, "ancestors") + entries}
         case RouteStatus():
-            others = [p for p in before.get("parents", []) if p.get("controllerName") != CONTROLLER]
-            ours = [p for p in before.get("parents", []) if p.get("controllerName") == CONTROLLER]
             entries = []
             for parent in status.parents:
                 ref = _without_nones(msgspec.to_builtins(parent.parent))
-                old: Json = next((p for p in ours if p.get("parentRef") == ref), {})
+                old = next((p for p in _ours(before, "parents") if p.get("parentRef") == ref), {})
                 said = _said(old, parent.conditions, status.generation, now)
                 entries.append({"parentRef": ref, "controllerName": CONTROLLER, **said})
-            return {**before, "parents": others + entries}
+            return {**before, "parents": _others(before, "parents") + entries}
         case None:
-            others = [p for p in before.get("parents", []) if p.get("controllerName") != CONTROLLER]
-            return {**before, "parents": others} if "parents" in before else before
+            return {**before, **{name: _others(before, name) for name in ("parents", "ancestors") if name in before}}
+
+
+def _ours(before: Json, name: str) -> list[Json]:
+    return [entry for entry in before.get(name) or () if entry.get("controllerName") == CONTROLLER]
+
+
+def _others(before: Json, name: str) -> list[Json]:
+    return [entry for entry in before.get(name) or () if entry.get("controllerName") != CONTROLLER]
 
 
 def _said(before: Json, conditions: Iterable[Condition], generation: int, now: str) -> Json:
     """Conditions in the order that they have; foreign types stay, and a time changes only with a status."""
     old = {c["type"]: c for c in before.get("conditions", [])}
     new = {c.type: _condition(c, old.get(c.type, {}), generation, now) for c in conditions}
-    ours = {"Accepted", "Programmed", "ResolvedRefs", "Conflicted", "PartiallyInvalid", "SupportedVersion"}
-    kept = {type_: c for type_, c in old.items() if type_ in new or type_ not in ours}
+    kept = {type_: c for type_, c in old.items() if type_ in new or type_ not in OURS}
     return {"conditions": list({**kept, **new}.values())}
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
+import msgspec
+
 from controller.memo import View
-from controller.objects import CONTROLLER, Gateway, Ref
-from controller.translate import backends, gateways, routes
+from controller.objects import CONTROLLER, ROUTES, Ref
+from controller.translate import backends, gateways, policies, routes
 from controller.translate.backends import BackendName
+from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import Key, World
 from gateway import snapshot
@@ -26,7 +29,7 @@ class Update(NamedTuple):
 
     parts: dict[GatewayName, dict[snapshot.Key, Part | None]]
     statuses: dict[Ref, Status | None]
-    gateways: dict[GatewayName, Gateway | None]  # Gateways whose infrastructure may have to follow
+    gateways: dict[GatewayName, Running | None]  # Gateways whose infrastructure may have to follow
 
 
 class Translator:
@@ -42,7 +45,8 @@ class Translator:
         self._users: dict[BackendName, dict[GatewayName, None]] = {}
         self._by_name: dict[str, BackendName] = {}
         self._attached: dict[GatewayName, Counter[str]] = {}
-        self.gateways: dict[GatewayName, Gateway] = {}
+        self._services: dict[tuple[str, str], Counter[GatewayName]] = {}  # who sends requests to a Service
+        self.gateways: dict[GatewayName, Running] = {}
         self._roots: set[Key] = set()
         self._update = Update({}, {}, {})
 
@@ -74,11 +78,15 @@ class Translator:
             where = (ref.namespace, ref.name)
             match ref.kind:
                 case "Gateway":
-                    found |= {(gateways.gateway, *where), (gateways.gateway_status, *where)}
+                    found |= {(f, *where) for f in (gateways.gateway, gateways.gateway_status, gateways.running)}
                 case "GatewayClass":
                     found.add((gateways.class_status, ref.name))
-                case "HTTPRoute":
-                    found.add((routes.route, *where))
+                case kind if kind in ROUTES:
+                    found.add((routes.route, kind, *where))
+                case "ListenerSet":
+                    found.add((gateways.listener_set_status, *where))
+                case "BackendTLSPolicy":
+                    found.add((policies.status, *where))
                 case _:
                     pass
         self._roots |= found
@@ -90,21 +98,26 @@ class Translator:
         for _, namespace, name in _calls(todo, gateways.gateway):
             where = (namespace, name)
             info = self.view.call(gateways.gateway, namespace, name)
-            found = self.view.get(Gateway, namespace, name)
             new: dict[snapshot.Key, Part] = {}
             if info is not None and info.refused is None:
                 for listener in info.listeners:
                     if listener.part is not None:
                         own: tuple[Part, ...] = (*listener.certificates, listener.part)
                         new.update((snapshot.key(part), part) for part in own)
+                if isinstance(info.client, snapshot.Certificate):
+                    new[snapshot.key(info.client)] = info.client
             self._replace(where, {"listener", "certificate"}, new)
-            ours = found if info is not None else None
-            if self.gateways.get(where) != ours:
-                self._update.gateways[where] = ours
-                if ours is None:
+            for backend in self._needed.get(where, ()):  # what we show to them may have changed
+                self._put_backend(where, backend)
+        for _, namespace, name in _calls(todo, gateways.running):
+            where = (namespace, name)
+            running = self.view.call(gateways.running, namespace, name)
+            if self.gateways.get(where) != running:
+                self._update.gateways[where] = running
+                if running is None:
                     self.gateways.pop(where, None)
                 else:
-                    self.gateways[where] = ours
+                    self.gateways[where] = running
 
     def _replace(self, where: GatewayName, kinds: set[str], new: dict[snapshot.Key, Part]) -> None:
         for key in [k for k in self.parts.get(where, ()) if k[0] in kinds and k not in new]:
@@ -129,8 +142,8 @@ class Translator:
 
     def _translate_routes(self, todo: set[Key]) -> None:
         for key in _calls(todo, routes.route):
-            ref = Ref("HTTPRoute", key[1], key[2])
-            new = self.view.call(routes.route, key[1], key[2])
+            ref = Ref(*key[1:])
+            new = self.view.call(routes.route, *key[1:])
             old = self._routes.pop(ref, routes.RouteInfo(None, ()))
             if new.status is not None or new.served:
                 self._routes[ref] = new
@@ -171,10 +184,26 @@ class Translator:
         self._users.setdefault(name, {})[where] = None
         self._by_name[str(name)] = name
         self._roots.add((backends.backend, *name))
-        self._put(where, self.view.call(backends.backend, *name))
+        self._put_backend(where, name)
+        self._note_service(where, name, 1)
+
+    def _put_backend(self, where: GatewayName, name: BackendName) -> None:
+        part = self.view.call(backends.backend, *name)
+        if part.tls is not None:
+            info = self.view.call(gateways.gateway, *where)
+            if info is not None and isinstance(info.client, snapshot.Certificate):
+                part = msgspec.structs.replace(part, tls=msgspec.structs.replace(part.tls, certificate=info.client.name))
+        self._put(where, part)
+
+    def _note_service(self, where: GatewayName, name: BackendName, by: int) -> None:
+        if name.kind == "Service":
+            users = self._services.setdefault((name.namespace, name.name), Counter())
+            users[where] += by
+            self.world.note(("gateways of service", name.namespace, name.name), frozenset(+users))
 
     def _need_no_more(self, where: GatewayName, name: BackendName) -> None:
         del self._needed[where][name]
+        self._note_service(where, name, -1)
         users = self._users[name]
         del users[where]
         self._drop(where, ("backend", str(name)))
@@ -189,7 +218,7 @@ class Translator:
         for key in _calls(todo, backends.backend):
             name = BackendName(*key[1:])
             for where in self._users.get(name, ()):
-                self._put(where, self.view.call(backends.backend, *name))
+                self._put_backend(where, name)
 
     # --- statuses ---
 
@@ -198,6 +227,11 @@ class Translator:
             self._status(Ref("GatewayClass", "", name), self.view.call(gateways.class_status, name))
         for _, namespace, name in _calls(todo, gateways.gateway_status):
             self._status(Ref("Gateway", namespace, name), self.view.call(gateways.gateway_status, namespace, name))
+        for _, namespace, name in _calls(todo, gateways.listener_set_status):
+            status = self.view.call(gateways.listener_set_status, namespace, name)
+            self._status(Ref("ListenerSet", namespace, name), status)
+        for _, namespace, name in _calls(todo, policies.status):
+            self._status(Ref("BackendTLSPolicy", namespace, name), self.view.call(policies.status, namespace, name))
 
     def _status(self, ref: Ref, status: Status | None) -> None:
         if self.statuses.get(ref) == status:

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from controller.memo import View
 from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
-from controller.translate import conditions, grants
+from controller.translate import conditions, grants, policies
 from controller.translate.conditions import Condition
 from gateway import snapshot
 
+Protocol: TypeAlias = Literal["http", "h2c", "tcp", "udp"]
+
 HASH_LABEL = "rollouts-pod-template-hash"  # the label by which Argo Rollouts tells versions apart
-# What `appProtocol` may say of a backend that speaks HTTP/1.1 (GEP-1911).
-HTTP1 = ("", "http", "HTTP", "kubernetes.io/http", "kubernetes.io/ws", "ws")
+# What `appProtocol` may say of a backend to which HTTP is spoken, and how (GEP-1911).
+APP_PROTOCOLS: dict[str, Protocol] = {
+    "": "http", "http": "http", "HTTP": "http", "https": "http", "kubernetes.io/http": "http", "kubernetes.io/https": "http",
+    "ws": "http", "kubernetes.io/ws": "http", "wss": "http", "kubernetes.io/wss": "http",
+    "kubernetes.io/h2c": "h2c", "h2c": "h2c", "grpc": "h2c",
+}  # fmt: skip
+# How routes of a kind speak to backends, whatever those say; "" where appProtocol decides.
+SPOKEN: dict[str, Protocol | Literal[""]] = {
+    "HTTPRoute": "", "GRPCRoute": "h2c", "TLSRoute": "tcp", "TCPRoute": "tcp", "UDPRoute": "udp",
+}  # fmt: skip
+
+
+XBACKEND_PROTOCOLS: dict[str, Protocol] = {
+    "": "http", "HTTP": "http", "HTTP11": "http", "WSS": "http", "HTTP2": "h2c", "H2C": "h2c", "GRPC": "h2c", "TCP": "tcp",
+}  # fmt: skip
 
 
 class BackendName(NamedTuple):
-    """Names a backend: a port of a Service, or an XBackend (port 0)."""
+    """Names a backend: a port of a Service, or an XBackend (port 0), and how to speak to it, unless it says so itself."""
 
     kind: str
     namespace: str
     name: str
     port: int
+    spoken: Protocol | Literal[""] = ""
 
     def __str__(self) -> str:
         prefix = "" if self.kind == "Service" else f"{self.kind}/"
-        return f"{prefix}{self.namespace}/{self.name}" + (f":{self.port}" if self.port else "")
+        port = f":{self.port}" if self.port else ""
+        return f"{prefix}{self.namespace}/{self.name}{port}" + (f" ({self.spoken})" if self.spoken else "")
 
 
 class Resolved(NamedTuple):
@@ -50,18 +67,20 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
         return _fault("BackendNotFound", conditions.service_not_found(to, ref.name))
     if ref.port is None:
         return _fault("BackendNotFound", conditions.port_missing(to, ref.name))
-    port = _port(service, ref.port)
+    spoken = SPOKEN[kind]
+    port = _port(service, ref.port, spoken)
     if service.spec.type == "ExternalName":
         if _is_loopback(service.spec.external_name) and not view.note("setting", "loopback backends"):
             return _fault("BackendNotFound", f'Service "{to}/{ref.name}" points to the data plane itself.')
     elif port is None:
         return _fault("BackendNotFound", conditions.port_not_found(service, ref))
-    if port is not None and port.app_protocol not in HTTP1:
+    if port is not None and not spoken and port.app_protocol not in APP_PROTOCOLS:
         return _fault(
             "UnsupportedProtocol",
-            f'Service "{to}/{ref.name}" port {ref.port}: appProtocol "{port.app_protocol}" is not supported; HTTP/1.1 is.',
+            f'Service "{to}/{ref.name}" port {ref.port}: appProtocol "{port.app_protocol}" is not supported; '
+            "kubernetes.io/h2c, kubernetes.io/ws and those of HTTP are.",
         )
-    return Resolved(BackendName("Service", to, ref.name, ref.port))
+    return Resolved(BackendName("Service", to, ref.name, ref.port, spoken))
 
 
 def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
@@ -73,17 +92,19 @@ def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef) ->
         return _fault("BackendNotFound", f'XBackend "{to}/{ref.name}" does not exist.')
     if found.spec.type != "ExternalHostname":
         return _fault("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": type ExternalHostname is supported.')
-    if found.spec.protocol not in ("", "HTTP", "HTTP11"):
-        return _fault("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": protocol HTTP is supported.')
-    return Resolved(BackendName("XBackend", to, ref.name, 0))
+    if found.spec.protocol not in XBACKEND_PROTOCOLS or SPOKEN[kind] == "udp":
+        listed = ", ".join(name for name in XBACKEND_PROTOCOLS if name)
+        return _fault("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": the protocols {listed} are supported.')
+    return Resolved(BackendName("XBackend", to, ref.name, 0, SPOKEN[kind]))
 
 
 def _fault(reason: str, message: str) -> Resolved:
     return Resolved(None, conditions.unresolved(reason, message))
 
 
-def _port(service: Service, number: int) -> ServicePort | None:
-    return next((port for port in service.spec.ports if port.port == number), None)
+def _port(service: Service, number: int, spoken: str) -> ServicePort | None:
+    transport = "UDP" if spoken == "udp" else "TCP"
+    return next((p for p in service.spec.ports if p.port == number and (p.protocol or "TCP") == transport), None)
 
 
 def _is_loopback(host: str) -> bool:
@@ -93,20 +114,27 @@ def _is_loopback(host: str) -> bool:
         return host.rstrip(".").lower().endswith("localhost")
 
 
-def backend(view: View, kind: str, namespace: str, name: str, number: int) -> snapshot.Backend:
+def backend(
+    view: View, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""] = ""
+) -> snapshot.Backend:
     """The endpoints of a backend: the ready ones; without any, those that still serve while terminating."""
-    named = str(BackendName(kind, namespace, name, number))
+    named = str(BackendName(kind, namespace, name, number, spoken))
     if kind == "XBackend":
         found = view.get(XBackend, namespace, name)
         if found is None:
             return snapshot.Backend(named)
-        return snapshot.Backend(named, (snapshot.Endpoint(found.spec.external_hostname.hostname, found.spec.port.number),))
+        endpoint = snapshot.Endpoint(found.spec.external_hostname.hostname, found.spec.port.number)
+        return snapshot.Backend(named, (endpoint,), spoken or XBACKEND_PROTOCOLS[found.spec.protocol])
     service = view.get(Service, namespace, name)
     if service is None:
         return snapshot.Backend(named)
+    port = _port(service, number, spoken)
+    protocol = spoken or APP_PROTOCOLS.get(port.app_protocol if port else "", "http")
+    tls = policies.tls(view, namespace, name, port.name if port else "") if protocol != "udp" else None
+    if isinstance(tls, Condition):
+        return snapshot.Backend(named, (), protocol)  # nobody can prove to be it: nothing may be sent there
     if service.spec.type == "ExternalName":
-        return snapshot.Backend(named, (snapshot.Endpoint(service.spec.external_name, number),))
-    port = _port(service, number)
+        return snapshot.Backend(named, (snapshot.Endpoint(service.spec.external_name, number),), protocol, tls)
     if port is None:
         return snapshot.Backend(named)
     ready: set[snapshot.Endpoint] = set()
@@ -116,7 +144,7 @@ def backend(view: View, kind: str, namespace: str, name: str, number: int) -> sn
         if found_slice is not None:
             _sort_endpoints(found_slice, port.name, ready, leaving)
     chosen = ready or leaving
-    return snapshot.Backend(named, tuple(sorted(chosen, key=lambda e: (e.address, e.port))))
+    return snapshot.Backend(named, tuple(sorted(chosen, key=lambda e: (e.address, e.port))), protocol, tls)
 
 
 def _sort_endpoints(
@@ -138,13 +166,13 @@ def _sort_endpoints(
                 leaving.add(snapshot.Endpoint(address, number, pod))
 
 
-def is_fresh(view: View, kind: str, namespace: str, name: str, number: int) -> bool:
+def is_fresh(view: View, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""] = "") -> bool:
     """Whether a backend's endpoints are what its Service now selects, as far as that can be seen.
 
     Argo Rollouts moves a Service to other pods by a label in its selector, and flips weights 20 ms later; the
     slices follow when Kubernetes gets to it. Pods are named after that label's value.
     """
-    endpoints = view.call(backend, kind, namespace, name, number).endpoints
+    endpoints = view.call(backend, kind, namespace, name, number, spoken).endpoints
     if not endpoints:
         return False
     service = view.get(Service, namespace, name) if kind == "Service" else None

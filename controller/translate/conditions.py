@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from controller.objects import GATEWAY_GROUP, BackendRef, ParentRef, Service
+from controller.objects import GATEWAY_GROUP, BackendRef, ParentRef, Ref, Service
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -103,6 +103,62 @@ def not_programmed(reason: str, message: str) -> Condition:
     return _false("Programmed", reason, message)
 
 
+def address_not_usable(wanted: Iterable[str], got: Iterable[str]) -> Condition:
+    """Programmed: spec.addresses."""
+    found = ", ".join(got) or "none"
+    return _false(
+        "Programmed",
+        "AddressNotUsable",
+        f"spec.addresses asks for {', '.join(wanted)}; the Gateway's Service has been given {found}.",
+    )
+
+
+def client_certificate(reason: str, message: str) -> Condition:
+    """ResolvedRefs: tls.backend.clientCertificateRef."""
+    return Condition("ResolvedRefs", "True" if reason == "ResolvedRefs" else "False", reason, message)
+
+
+def insecure_validation(ports: Iterable[int]) -> Condition:
+    """InsecureFrontendValidationMode; absent where every client must prove who it is."""
+    listed = ", ".join(map(str, ports))
+    return _true(
+        "InsecureFrontendValidationMode",
+        "ConfigurationChanged",
+        f"Clients without a valid certificate are accepted (AllowInsecureFallback) on port {listed}.",
+    )
+
+
+# --- ListenerSets ---
+
+
+def listener_set_not_allowed(namespace: str, gateway_namespace: str, gateway: str) -> tuple[Condition, Condition]:
+    """Accepted and Programmed: allowedListeners."""
+    message = (
+        f'Gateway "{gateway_namespace}/{gateway}" allows no ListenerSet from namespace {namespace}; see its '
+        "spec.allowedListeners."
+    )
+    return _false("Accepted", "NotAllowed", message), _false("Programmed", "NotAllowed", message)
+
+
+def listener_set_refused(gateway_namespace: str, gateway: str) -> tuple[Condition, Condition]:
+    """Accepted and Programmed: the Gateway itself is not accepted."""
+    message = f'Gateway "{gateway_namespace}/{gateway}" is not accepted; see its conditions.'
+    return _false("Accepted", "ParentNotAccepted", message), _false("Programmed", "ParentNotAccepted", message)
+
+
+def listener_set(bad: list[str], count: int, programmed: Condition) -> tuple[Condition, Condition]:
+    """Accepted and Programmed of a ListenerSet that its Gateway takes."""
+    if bad and len(bad) == count:
+        message = f"No listener is valid ({', '.join(bad)}); see their conditions."
+        return _false("Accepted", "ListenersNotValid", message), _false("Programmed", "ListenersNotValid", message)
+    accepted = _true("Accepted", "Accepted", "ListenerSet is accepted.")
+    if bad:
+        accepted = _true("Accepted", "ListenersNotValid", f"Listeners {', '.join(bad)} are not valid; see their conditions.")
+    if programmed.is_true:
+        return accepted, _true("Programmed", "Programmed", programmed.message)
+    return accepted, _false("Programmed", "ParentNotProgrammed", programmed.message)
+
+
 # --- listeners ---
 
 
@@ -113,12 +169,35 @@ def listener_accepted() -> Condition:
 
 def unsupported_protocol(protocol: str) -> Condition:
     """Accepted: protocol."""
-    return _false("Accepted", "UnsupportedProtocol", f'Protocol "{protocol}" is not supported; HTTP and HTTPS are.')
+    return _false(
+        "Accepted", "UnsupportedProtocol", f'Protocol "{protocol}" is not supported; HTTP, HTTPS, TLS, TCP and UDP are.'
+    )
 
 
 def listener_conflict(reason: str, message: str) -> list[Condition]:
     """Conflicted, and therefore not accepted."""
     return [_false("Accepted", reason, message), _true("Conflicted", reason, message)]
+
+
+def unsupported_listener_value(message: str) -> Condition:
+    """Accepted: something in the listener is not supported."""
+    return _false("Accepted", "UnsupportedValue", message)
+
+
+def no_valid_authority(messages: Iterable[str]) -> Condition:
+    """Accepted: clients or a backend cannot prove who they are."""
+    return _false("Accepted", "NoValidCACertificate", " ".join(messages) or "No certificate authority is named.")
+
+
+def overlapping(reason: str, names: Iterable[str]) -> Condition:
+    """OverlappingTLSConfig; absent where there is no overlap."""
+    listed = ", ".join(names)
+    what = "hostname" if reason == "OverlappingHostnames" else "certificate"
+    return _true(
+        "OverlappingTLSConfig",
+        reason,
+        f"The {what} overlaps with that of {listed}; requests for another listener's hosts are answered with 421.",
+    )
 
 
 def no_conflicts() -> Condition:
@@ -156,8 +235,14 @@ def no_matching_parent(parent: ParentRef, listeners: Iterable[str]) -> Condition
     return _false(
         "Accepted",
         "NoMatchingParent",
-        f'Gateway "{parent.name}" has no listener with {" and ".join(wanted)}; it has {", ".join(listeners) or "none"}.',
+        f'{parent.kind or "Gateway"} "{parent.name}" has no listener with {" and ".join(wanted)}; '
+        f"it has {', '.join(listeners) or 'none'}.",
     )
+
+
+def parent_not_accepted(parent: Ref) -> Condition:
+    """Accepted: the ListenerSet is not accepted by its Gateway."""
+    return _false("Accepted", "NoMatchingParent", f"{parent} is not accepted by its Gateway; see its conditions.")
 
 
 def not_allowed(namespace: str, kind: str) -> Condition:
@@ -190,6 +275,34 @@ def route_resolved() -> Condition:
 
 def unresolved(reason: str, message: str) -> Condition:
     """ResolvedRefs: RefNotPermitted, InvalidKind, BackendNotFound or UnsupportedProtocol."""
+    return _false("ResolvedRefs", reason, message)
+
+
+# --- BackendTLSPolicy ---
+
+
+def policy_accepted() -> Condition:
+    """Accepted."""
+    return _true("Accepted", "Accepted", "Policy is accepted.")
+
+
+def policy_invalid(message: str) -> Condition:
+    """Accepted: it asks for something that is not supported."""
+    return _false("Accepted", "Invalid", message)
+
+
+def policy_conflicted(older: str) -> Condition:
+    """Accepted: another policy has the same target."""
+    return _false("Accepted", "Conflicted", f'BackendTLSPolicy "{older}" has the same target and is older.')
+
+
+def policy_resolved() -> Condition:
+    """ResolvedRefs."""
+    return _true("ResolvedRefs", "ResolvedRefs", "All references are resolved.")
+
+
+def policy_unresolved(reason: str, message: str) -> Condition:
+    """ResolvedRefs: caCertificateRefs."""
     return _false("ResolvedRefs", reason, message)
 
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from controller.memo import View
-from controller.objects import CONTROLLER, Gateway, GatewayAddress, GatewayClass, Service
-from controller.translate import conditions, limits
+from controller.objects import (
+    CONTROLLER,
+    GATEWAY_GROUP,
+    Gateway,
+    GatewayAddress,
+    GatewayClass,
+    ListenerSet,
+    Namespace,
+    Ref,
+    RouteNamespaces,
+    Service,
+)
+from controller.translate import certificates, conditions, limits, parameters
+from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
-from controller.translate.listeners import ListenerInfo, listeners
-from controller.translate.status import ClassStatus, GatewayStatus, ListenerStatus
+from controller.translate.listeners import KINDS, ListenerInfo, listeners, validation
+from controller.translate.parameters import Parameters
+from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, ListenerStatus
 from controller.world import Report
+from gateway import snapshot
 
 BUNDLE = "v1.7.0"
 # Features of the Gateway API v1.7.0 that work, sorted (GatewayClassStatus.supportedFeatures).
@@ -44,13 +59,27 @@ FEATURES = (
 )
 
 
+class Running(NamedTuple):
+    """What must run for a Gateway."""
+
+    gateway: Gateway
+    ports: tuple[tuple[str, int], ...]  # transport and port of every listener
+    parameters: Parameters
+
+
 class GatewayInfo(NamedTuple):
     """A Gateway of ours, as routes see it."""
 
     namespace: str
     name: str
-    listeners: tuple[ListenerInfo, ...]
+    listeners: tuple[ListenerInfo, ...]  # its own, and those of its ListenerSets
     refused: Condition | None  # why nothing of it is served
+    sets: tuple[Ref, ...]  # ListenerSets that it takes
+    client: snapshot.Certificate | Fault | None  # with which it proves who it is to backends
+
+    def of(self, owner: Ref) -> tuple[ListenerInfo, ...]:
+        """The listeners of the Gateway itself, or of one of its ListenerSets."""
+        return tuple(one for one in self.listeners if one.owner == owner)
 
 
 def is_ours(view: View, class_name: str) -> bool:
@@ -64,16 +93,58 @@ def gateway(view: View, namespace: str, name: str) -> GatewayInfo | None:
     found = view.get(Gateway, namespace, name)
     if found is None or not view.call(is_ours, found.spec.gateway_class_name):
         return None
-    refused = None
-    parameters = found.spec.infrastructure.parameters_ref
-    if parameters is not None:
-        refused = conditions.gateway_parameters(
-            f'spec.infrastructure.parametersRef: {parameters.kind} "{parameters.name}" is not understood; remove it.'
-        )
+    allowed = found.spec.allowed_listeners.namespaces
+    sets = [one for one in _sets(view, found) if is_allowed(view, allowed, namespace, one.metadata.namespace)]
+    client: snapshot.Certificate | Fault | None = None
+    if found.spec.tls.backend.client_certificate_ref is not None:
+        client = certificates.certificate(view, "Gateway", namespace, found.spec.tls.backend.client_certificate_ref)
+    return GatewayInfo(
+        namespace, name, listeners(view, found, sets), _refused(view, found), tuple(one.ref for one in sets), client
+    )
+
+
+def _refused(view: View, found: Gateway) -> Condition | None:
+    """Why nothing of a Gateway is served, if so."""
     for address in found.spec.addresses:
         if address.type != "IPAddress":
-            refused = conditions.unsupported_address(address.type)
-    return GatewayInfo(namespace, name, listeners(view, found), refused)
+            return conditions.unsupported_address(address.type)
+    asked = parameters.of(view, found)
+    return conditions.gateway_parameters(asked) if isinstance(asked, str) else None
+
+
+def running(view: View, namespace: str, name: str) -> Running | None:
+    """What must run for a Gateway of ours."""
+    info, found = view.call(gateway, namespace, name), view.get(Gateway, namespace, name)
+    if info is None or found is None:
+        return None
+    asked = parameters.of(view, found)
+    ports = {("UDP" if one.protocol == "UDP" else "TCP", one.port) for one in info.listeners if one.protocol in KINDS}
+    return Running(found, tuple(sorted(ports)), parameters.DEFAULTS if isinstance(asked, str) else asked)
+
+
+def _sets(view: View, found: Gateway) -> list[ListenerSet]:
+    """The ListenerSets that name a Gateway, the oldest first (GEP-1713)."""
+    refs = view.index("listener sets of", found.metadata.namespace, found.metadata.name)
+    sets = [one for ref in refs if (one := view.get(ListenerSet, ref.namespace, ref.name)) is not None and _names_gateway(one)]
+    return sorted(sets, key=lambda one: (one.metadata.creation_timestamp, one.metadata.namespace, one.metadata.name))
+
+
+def _names_gateway(one: ListenerSet) -> bool:
+    return (one.spec.parent_ref.group, one.spec.parent_ref.kind) == (GATEWAY_GROUP, "Gateway")
+
+
+def is_allowed(view: View, allowed: RouteNamespaces, home: str, namespace: str) -> bool:
+    """Whether a namespace is one of those allowed, seen from the namespace `home`."""
+    match allowed.from_:
+        case "All":
+            return True
+        case "Same":
+            return namespace == home
+        case "Selector" if allowed.selector is not None:
+            found = view.get(Namespace, "", namespace)
+            return found is not None and allowed.selector.matches(found.metadata.labels)
+        case _:
+            return False
 
 
 def class_status(view: View, name: str) -> ClassStatus | None:
@@ -91,61 +162,124 @@ def class_status(view: View, name: str) -> ClassStatus | None:
     return ClassStatus(found.metadata.generation, (accepted, version), FEATURES)
 
 
+class _Said(NamedTuple):
+    """What is known of a Gateway in force."""
+
+    report: Report
+    attached: dict[str, int]
+    problems: dict[str, str]
+    addresses: tuple[GatewayAddress, ...]
+    accepted: Condition
+    programmed: Condition
+
+
+def _said(view: View, found: Gateway, info: GatewayInfo) -> _Said:
+    where = (found.metadata.namespace, found.metadata.name)
+    report = view.note("report", *where) or Report()
+    problems = dict(report.problems)
+    addresses = _addresses(view, found)
+    accepted = info.refused or _accepted(info.of(found.ref))
+    fault = limits.of(found).fault
+    if fault and accepted.is_true:
+        accepted = conditions.with_warning(accepted, fault)
+    programmed = _programmed(found, accepted, report, addresses)
+    return _Said(report, view.note("attached", *where) or {}, problems, addresses, accepted, programmed)
+
+
 def gateway_status(view: View, namespace: str, name: str) -> GatewayStatus | None:
     """What to say of a Gateway of ours."""
     info = view.call(gateway, namespace, name)
     found = view.get(Gateway, namespace, name)
     if info is None or found is None:
         return None
-    report = view.note("report", namespace, name) or Report()
-    attached = view.note("attached", namespace, name) or {}
-    problems = dict(report.problems)
-    addresses = _addresses(view, found)
-    said = tuple(
-        _listener_status(one, attached.get(one.key, 0), problems.get(one.key), report, info.refused is not None)
-        for one in info.listeners
-    )
-    accepted = info.refused or _accepted(info)
-    fault = limits.of(found).fault
-    if fault and accepted.is_true:
-        accepted = conditions.with_warning(accepted, fault)
+    said = _said(view, found, info)
+    # A set counts when it is accepted: one of its listeners is valid.
+    attached = sum(any(one.is_valid for one in info.of(ref)) for ref in info.sets) if info.refused is None else 0
     return GatewayStatus(
-        found.metadata.generation, addresses, (accepted, _programmed(accepted, report, addresses, problems)), said
+        found.metadata.generation,
+        said.addresses,
+        (said.accepted, said.programmed, *_more(found, info)),
+        tuple(_listener_status(one, said, info) for one in info.of(found.ref)),
+        attached,
     )
 
 
-def _accepted(info: GatewayInfo) -> Condition:
+def _more(found: Gateway, info: GatewayInfo) -> Iterator[Condition]:
+    """Conditions that are there only where there is something to say."""
+    match info.client:
+        case Fault(kind, message):
+            yield conditions.client_certificate(
+                "RefNotPermitted" if kind == "grant" else "InvalidClientCertificateRef", message
+            )
+        case snapshot.Certificate():
+            yield conditions.client_certificate("ResolvedRefs", "All references are resolved.")
+    insecure = sorted(
+        one.port for one in info.listeners
+        if one.protocol == "HTTPS" and (v := validation(found, one.port)) is not None and v.mode == "AllowInsecureFallback"
+    )  # fmt: skip
+    if insecure:
+        yield conditions.insecure_validation(insecure)
+
+
+def listener_set_status(view: View, namespace: str, name: str) -> ListenerSetStatus | None:
+    """What to say of a ListenerSet whose Gateway is ours."""
+    one = view.get(ListenerSet, namespace, name)
+    if one is None or not _names_gateway(one):
+        return None
+    where = (one.spec.parent_ref.namespace or namespace, one.spec.parent_ref.name)
+    info, found = view.call(gateway, *where), view.get(Gateway, *where)
+    if info is None or found is None:
+        return None
+    if one.ref not in info.sets:
+        return ListenerSetStatus(one.metadata.generation, conditions.listener_set_not_allowed(namespace, *where), ())
+    said = _said(view, found, info)
+    entries = tuple(_listener_status(listener, said, info) for listener in info.of(one.ref))
+    if info.refused is not None:
+        both = conditions.listener_set_refused(*where)
+    else:
+        bad = [listener.name for listener in info.of(one.ref) if not listener.is_valid]
+        both = conditions.listener_set(bad, len(entries), said.programmed)
+    return ListenerSetStatus(one.metadata.generation, both, entries)
+
+
+def _accepted(own: tuple[ListenerInfo, ...]) -> Condition:
     # Accepted and Conflicted decide; a certificate that is missing leaves the listener accepted.
-    bad = [one.name for one in info.listeners if not one.conditions[0].is_true]
+    bad = [one.name for one in own if not one.is_accepted]
     if not bad:
         return conditions.gateway_accepted()
-    return conditions.some_listeners_not_valid(bad, all_of_them=len(bad) == len(info.listeners))
+    return conditions.some_listeners_not_valid(bad, all_of_them=len(bad) == len(own))
 
 
-def _programmed(
-    accepted: Condition, report: Report, addresses: tuple[GatewayAddress, ...], problems: dict[str, str]
-) -> Condition:
+def _programmed(found: Gateway, accepted: Condition, report: Report, addresses: tuple[GatewayAddress, ...]) -> Condition:
     if not accepted.is_true:
         return conditions.not_programmed("Invalid", "The Gateway is not accepted.")
+    wanted = {a.value for a in found.spec.addresses if a.value}
+    got = {a.value for a in addresses}
+    if wanted and addresses and not wanted & got:
+        return conditions.address_not_usable(sorted(wanted), sorted(got))
     if not addresses:
+        if wanted:
+            return conditions.address_not_usable(sorted(wanted), [])
         return conditions.not_programmed("AddressNotAssigned", "No address has been assigned to the Gateway's Service yet.")
     if not report.programmed:
         return conditions.not_programmed("Pending", report.message or "No data plane has acknowledged the Gateway yet.")
     return conditions.programmed(report.message or "The data planes serve the Gateway.")
 
 
-def _listener_status(one: ListenerInfo, attached: int, problem: str | None, report: Report, refused: bool) -> ListenerStatus:
+def _listener_status(one: ListenerInfo, known: _Said, info: GatewayInfo) -> ListenerStatus:
     said = list(one.conditions)
-    if not one.is_valid or refused:
-        said.append(conditions.not_programmed("Invalid", "The listener is not valid."))
+    problem = known.problems.get(one.key)
+    if not one.is_valid or info.refused is not None:
+        reason = one.conditions[0].reason if not one.is_accepted and one.owner.kind == "ListenerSet" else "Invalid"
+        said.append(conditions.not_programmed(reason, "The listener is not valid."))
     elif problem:
         said[0] = conditions.port_unavailable(f"The data plane cannot serve it: {problem}.")
         said.append(conditions.not_programmed("Invalid", f"The data plane cannot serve it: {problem}."))
-    elif report.programmed:
+    elif known.report.programmed:
         said.append(conditions.programmed("Listener is programmed."))
     else:
         said.append(conditions.not_programmed("Pending", "No data plane has acknowledged it yet."))
-    return ListenerStatus(one.name, one.kinds, attached, tuple(said))
+    return ListenerStatus(one.name, one.kinds, known.attached.get(one.key, 0), tuple(said))
 
 
 def _addresses(view: View, found: Gateway) -> tuple[GatewayAddress, ...]:

@@ -1,30 +1,49 @@
-"""A Gateway's listeners: which are valid, which conflict, with which certificates, and what routes they take."""
+"""Listeners of Gateways and ListenerSets: which are valid, which conflict, with which certificates, for which routes."""
 
 from __future__ import annotations
 
-import base64
-import binascii
+from collections.abc import Iterable, Sequence
+from sys import intern
 from typing import NamedTuple
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
 from controller.memo import View
-from controller.objects import GATEWAY_GROUP, Gateway, GatewayListener, RouteKind, RouteNamespaces, Secret, SecretRef
-from controller.translate import conditions, grants, limits
+from controller.objects import (
+    GATEWAY_GROUP,
+    ClientValidation,
+    Gateway,
+    GatewayListener,
+    ListenerSet,
+    Ref,
+    RouteKind,
+    RouteNamespaces,
+)
+from controller.translate import certificates, conditions, limits
+from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
 from gateway import snapshot
 
-PROTOCOLS = ("HTTP", "HTTPS")
-KINDS = (RouteKind("HTTPRoute"),)
+# The kinds of routes that a protocol can carry.
+KINDS = {
+    "HTTP": ("HTTPRoute", "GRPCRoute"),
+    "HTTPS": ("HTTPRoute", "GRPCRoute"),
+    "TLS": ("TLSRoute",),
+    "TCP": ("TCPRoute",),
+    "UDP": ("UDPRoute",),
+}
+# Protocols that a port can have side by side, told apart by hostname.
+_SHARING = {"HTTP": "HTTP", "HTTPS": "TLS", "TLS": "TLS", "TCP": "TCP", "UDP": "UDP"}
+OPTION = "gateway.flomesh.io/"  # the prefix of the TLS options that we know
+_VERSIONS = ("1.2", "1.3")
 
 
 class ListenerInfo(NamedTuple):
     """What routes and statuses need to know of a listener."""
 
+    owner: Ref  # its Gateway or ListenerSet
     name: str
     key: str  # its name in the snapshot
     port: int
+    protocol: str
     hostname: str
     namespaces: RouteNamespaces
     kinds: tuple[RouteKind, ...]
@@ -37,141 +56,240 @@ class ListenerInfo(NamedTuple):
         """Accepted, with every reference resolved."""
         return self.part is not None
 
+    @property
+    def is_accepted(self) -> bool:
+        """Accepted, whatever its references lead to."""
+        return self.conditions[0].is_true
 
-def listeners(view: View, gateway: Gateway) -> tuple[ListenerInfo, ...]:
-    """All listeners of a Gateway, in its order."""
-    conflicts = _conflicts(gateway.spec.listeners)
+
+class _Candidate(NamedTuple):
+    owner: Ref
+    listener: GatewayListener
+    key: str
+
+
+def listeners(view: View, gateway: Gateway, sets: Sequence[ListenerSet]) -> tuple[ListenerInfo, ...]:
+    """All listeners of a Gateway, in its order, and then those of its ListenerSets, the oldest first."""
+    where = f"{gateway.metadata.namespace}/{gateway.metadata.name}"
+    own = [_Candidate(gateway.ref, one, f"{where}/{one.name}") for one in gateway.spec.listeners]
+    others = [
+        _Candidate(one.ref, listener, f"ListenerSet/{one.metadata.namespace}/{one.metadata.name}/{listener.name}")
+        for one in sets
+        for listener in one.spec.listeners
+    ]
+    conflicts = _conflicts(own, others)
     allowed = limits.of(gateway).limits
-    return tuple(_listener(view, gateway, one, conflicts.get(one.name), allowed) for one in gateway.spec.listeners)
+    made = [_listener(view, gateway, one, conflicts.get(one.key), allowed) for one in (*own, *others)]
+    return tuple(_overlapping(made))
 
 
 def _listener(
-    view: View, gateway: Gateway, one: GatewayListener, conflict: list[Condition] | None, allowed: snapshot.Limits
+    view: View, gateway: Gateway, candidate: _Candidate, conflict: list[Condition] | None, allowed: snapshot.Limits
 ) -> ListenerInfo:
-    namespace = gateway.metadata.namespace
-    key = f"{namespace}/{gateway.metadata.name}/{one.name}"
+    owner, one, key = candidate
     kinds, kinds_condition = _kinds(one)
-    certificates: tuple[snapshot.Certificate, ...] = ()
+    found: tuple[snapshot.Certificate, ...] = ()
+    clients: snapshot.Clients | None = None
     said: list[Condition] = []
     resolved: Condition | None = kinds_condition
-    if one.protocol not in PROTOCOLS:
+    if one.protocol not in KINDS:
         said.append(conditions.unsupported_protocol(one.protocol))
-        kinds = ()
     elif conflict is not None:
         said += conflict
     else:
         said += [conditions.listener_accepted(), conditions.no_conflicts()]
-    if one.protocol == "HTTPS":
-        certificates, unresolved = _certificates(view, namespace, one)
+    fault = _options_fault(one)
+    if fault and said[0].is_true:
+        said[0] = conditions.unsupported_listener_value(fault)
+    if one.protocol == "HTTPS" or (one.protocol == "TLS" and not _is_passthrough(one)):
+        found, unresolved = _certificates(view, owner, one)
         resolved = resolved or unresolved
+    if one.protocol == "HTTPS":
+        clients, refusal, unresolved = _clients(view, gateway, one.port)
+        resolved = resolved or unresolved
+        if refusal is not None and said[0].is_true:
+            said[0] = refusal
     said.append(resolved or conditions.listener_resolved())
     part = None
-    # A listener that allows an unknown kind beside a known one serves the known one.
-    usable = resolved is None or (resolved is kinds_condition and bool(kinds))
-    if said[0].is_true and usable:
-        protocol = "HTTPS" if one.protocol == "HTTPS" else "HTTP"
-        names = tuple(certificate.name for certificate in certificates)
-        part = snapshot.Listener(key, one.port, protocol, one.hostname.lower(), names, allowed)  # type: ignore[arg-type]
+    # A listener that allows an unknown kind beside a known one serves the known one; one of several CAs may be missing.
+    has_certificate = bool(found) or one.protocol not in ("HTTPS", "TLS") or _is_passthrough(one)
+    if said[0].is_true and kinds and has_certificate:
+        part = snapshot.Listener(
+            key,
+            one.port,
+            intern(one.protocol),  # type: ignore[arg-type]  # one of KINDS; interned, as defaults are told by identity
+            one.hostname.lower(),
+            tuple(certificate.name for certificate in found),
+            allowed,
+            passthrough=_is_passthrough(one),
+            clients=clients,
+            minimum=_option(one, "minimum-tls-version"),
+            ciphers=_option(one, "cipher-suites"),
+        )
     return ListenerInfo(
-        one.name,
-        key,
-        one.port,
-        one.hostname.lower(),
-        one.allowed_routes.namespaces,
-        kinds,
-        tuple(said),
-        part,
-        certificates,
-    )
+        owner, one.name, key, one.port, one.protocol, one.hostname.lower(), one.allowed_routes.namespaces, kinds, tuple(said),
+        part, found,
+    )  # fmt: skip
 
 
-def _conflicts(every: tuple[GatewayListener, ...]) -> dict[str, list[Condition]]:
-    """Within one Gateway a conflict has no winner (Gateway.spec.listeners)."""
+def _is_passthrough(one: GatewayListener) -> bool:
+    return one.protocol == "TLS" and one.tls is not None and one.tls.mode == "Passthrough"
+
+
+def _option(one: GatewayListener, name: str) -> str:
+    return one.tls.options.get(OPTION + name, "") if one.tls is not None else ""
+
+
+def _options_fault(one: GatewayListener) -> str:
+    for name in one.tls.options if one.tls is not None else ():
+        if name.startswith(OPTION) and name.removeprefix(OPTION) not in ("minimum-tls-version", "cipher-suites"):
+            return f'tls.options: "{name}" is not known; {OPTION}minimum-tls-version and {OPTION}cipher-suites are.'
+    minimum = _option(one, "minimum-tls-version")
+    if minimum and minimum not in _VERSIONS:
+        return f'tls.options: {OPTION}minimum-tls-version is "{minimum}"; {" and ".join(_VERSIONS)} are understood.'
+    return ""
+
+
+# --- conflicts --------------------------------------------------------------------------------------------
+
+
+def _conflicts(own: list[_Candidate], others: list[_Candidate]) -> dict[str, list[Condition]]:
+    """Within one Gateway a conflict has no winner (Gateway.spec.listeners); a ListenerSet's loses to what came first."""
     found: dict[str, list[Condition]] = {}
-    usable = [one for one in every if one.protocol in PROTOCOLS]
+    usable = [one for one in own if one.listener.protocol in KINDS]
     for one in usable:
         for other in usable:
-            if other is one or other.port != one.port:
-                continue
-            if other.protocol != one.protocol:
-                message = f'Port {one.port} is {one.protocol} here and {other.protocol} in listener "{other.name}".'
-                found[one.name] = conditions.listener_conflict("ProtocolConflict", message)
-            elif other.hostname.lower() == one.hostname.lower():
-                message = f'Listener "{other.name}" has the same port {one.port} and hostname "{one.hostname or "*"}".'
-                found.setdefault(one.name, conditions.listener_conflict("HostnameConflict", message))
+            if other is not one:
+                conflict = _conflict(one, other)
+                if conflict and (one.key not in found or conflict[0].reason == "ProtocolConflict"):
+                    found[one.key] = conflict
+    standing = [one for one in usable if one.key not in found]
+    for one in others:
+        if one.listener.protocol not in KINDS:
+            continue
+        lost = [conflict for other in standing if (conflict := _conflict(one, other))]
+        if lost:
+            found[one.key] = next((c for c in lost if c[0].reason == "ProtocolConflict"), lost[0])
+        else:
+            standing.append(one)
     return found
 
 
+def _conflict(candidate: _Candidate, against: _Candidate) -> list[Condition] | None:
+    one, other = candidate.listener, against.listener
+    if one.port != other.port or ("UDP" in (one.protocol, other.protocol) and one.protocol != other.protocol):
+        return None
+    named = f'listener "{other.name}"'
+    if against.owner != candidate.owner:
+        named += f" of {against.owner}"
+    if _SHARING[one.protocol] != _SHARING[other.protocol]:
+        message = f"Port {one.port} is {one.protocol} here and {other.protocol} in {named}."
+        return conditions.listener_conflict("ProtocolConflict", message)
+    if one.protocol in ("TCP", "UDP"):
+        message = f"Port {one.port} is taken by {named}; there can be one {one.protocol} listener on a port."
+        return conditions.listener_conflict("HostnameConflict", message)
+    if one.hostname.lower() == other.hostname.lower():
+        message = f'{named[:1].upper()}{named[1:]} has the same port {one.port} and hostname "{one.hostname or "*"}".'
+        return conditions.listener_conflict("HostnameConflict", message)
+    return None
+
+
+def _overlapping(made: list[ListenerInfo]) -> list[ListenerInfo]:
+    """HTTP/2 clients reuse a connection for every name that its certificate is for: say where that leads astray
+    (OverlappingTLSConfig, GEP-3567)."""
+    result = []
+    for one in made:
+        condition = None
+        rivals = [o for o in made if o is not one and o.port == one.port and o.protocol == "HTTPS" and o.is_accepted]
+        if one.protocol == "HTTPS" and one.is_accepted:
+            by_name = [o.name for o in rivals if _overlap(one.hostname, o.hostname)]
+            by_certificate = [o.name for o in rivals if _covered(one, o) or _covered(o, one)]
+            if by_name:
+                condition = conditions.overlapping("OverlappingHostnames", by_name)
+            elif by_certificate:
+                condition = conditions.overlapping("OverlappingCertificates", by_certificate)
+        result.append(one._replace(conditions=(*one.conditions, condition)) if condition else one)
+    return result
+
+
+def _overlap(one: str, other: str) -> bool:
+    return not one or not other or covers(one, other) or covers(other, one)
+
+
+def _covered(one: ListenerInfo, other: ListenerInfo) -> bool:
+    """Whether a certificate of one listener is good for the other's hostname."""
+    return any(
+        name == other.hostname or covers(name, other.hostname) or covers(other.hostname, name)
+        for certificate in one.certificates
+        for name in certificates.names(certificate)
+    )
+
+
+def covers(wildcard: str, hostname: str) -> bool:
+    """Whether *.example.com covers a name, or a narrower wildcard, below example.com."""
+    return wildcard.startswith("*.") and hostname.endswith(wildcard[1:]) and hostname != wildcard
+
+
+# --- references -------------------------------------------------------------------------------------------
+
+
 def _kinds(one: GatewayListener) -> tuple[tuple[RouteKind, ...], Condition | None]:
+    known = tuple(RouteKind(kind) for kind in KINDS.get(one.protocol, ()))
     wanted = one.allowed_routes.kinds
-    if not wanted:
-        return KINDS, None
-    valid = tuple(kind for kind in wanted if (kind.group, kind.kind) == (GATEWAY_GROUP, "HTTPRoute"))
-    if len(valid) == len(wanted):
+    if not wanted or not known:
+        return known, None
+    valid = tuple(dict.fromkeys(kind for kind in wanted if kind in known))
+    if len(valid) == len(set(wanted)):
         return valid, None
-    bad = ", ".join(f"{k.group}/{k.kind}" for k in wanted if k not in valid)
-    message = f"allowedRoutes.kinds: {bad} cannot be served by an {one.protocol} listener; HTTPRoute can."
+    bad = ", ".join(f"{k.group}/{k.kind}" for k in wanted if k not in known)
+    can = " and ".join(kind.kind for kind in known)
+    message = f"allowedRoutes.kinds: {bad} cannot be served by a listener with protocol {one.protocol}; {can} can."
     return valid, conditions.listener_unresolved("InvalidRouteKinds", message)
 
 
-def _certificates(
-    view: View, namespace: str, one: GatewayListener
-) -> tuple[tuple[snapshot.Certificate, ...], Condition | None]:
+def _certificates(view: View, owner: Ref, one: GatewayListener) -> tuple[tuple[snapshot.Certificate, ...], Condition | None]:
     refs = one.tls.certificate_refs if one.tls else ()
     if not refs:
         return (), conditions.listener_unresolved("InvalidCertificateRef", "tls.certificateRefs names no certificate.")
     found: list[snapshot.Certificate] = []
     for ref in refs:
-        certificate = _certificate(view, namespace, ref)
-        if isinstance(certificate, Condition):
-            return (), certificate
+        certificate = certificates.certificate(view, owner.kind, owner.namespace, ref)
+        if isinstance(certificate, Fault):
+            reason = "RefNotPermitted" if certificate.kind == "grant" else "InvalidCertificateRef"
+            return (), conditions.listener_unresolved(reason, certificate.message)
         found.append(certificate)
     return tuple(found), None
 
 
-def _certificate(view: View, namespace: str, ref: SecretRef) -> snapshot.Certificate | Condition:
-    def invalid(message: str) -> Condition:
-        return conditions.listener_unresolved("InvalidCertificateRef", message)
-
-    to = ref.namespace or namespace
-    if (ref.group, ref.kind) != ("", "Secret"):
-        return invalid(f'certificateRef "{ref.name}" is a {ref.group}/{ref.kind}; a Secret is needed.')
-    if not grants.permitted(view, "Gateway", namespace, "", "Secret", to, ref.name):
-        message = conditions.not_permitted("Secret", to, ref.name, "Gateway", namespace)
-        return conditions.listener_unresolved("RefNotPermitted", message)
-    secret = view.get(Secret, to, ref.name)
-    if secret is None:
-        return invalid(f'There is no Secret "{to}/{ref.name}" of type kubernetes.io/tls.')
-    chain, key = _value(secret, "tls.crt"), _value(secret, "tls.key")
-    if not chain or not key:
-        return invalid(f'Secret "{to}/{ref.name}" lacks tls.crt or tls.key; type kubernetes.io/tls has both.')
-    fault = _mismatch(chain, key)
-    if fault:
-        return invalid(f'Secret "{to}/{ref.name}": {fault}.')
-    return snapshot.Certificate(f"{to}/{ref.name}", chain, key)
+_CA_REASONS = {"reference": "InvalidCACertificateRef", "kind": "InvalidCACertificateKind", "grant": "RefNotPermitted"}
 
 
-def _value(secret: Secret, key: str) -> str:
-    text = (secret.string_data or {}).get(key)
-    if text is not None:
-        return text
-    try:
-        return base64.b64decode((secret.data or {}).get(key, ""), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
+def validation(gateway: Gateway, port: int) -> ClientValidation | None:
+    """How clients prove who they are on a port: what is said of the port, or else the default (GEP-91)."""
+    frontend = gateway.spec.tls.frontend
+    return next((one.tls for one in frontend.per_port if one.port == port), frontend.default).validation
 
 
-def _mismatch(chain: str, key: str) -> str:
-    """Why a certificate and a key do not go together; empty when they do. Never quotes the key."""
-    try:
-        leaf = x509.load_pem_x509_certificates(chain.encode())[0]
-    except ValueError:
-        return "tls.crt is not a PEM certificate"
-    try:
-        private = load_pem_private_key(key.encode(), password=None)
-    except (ValueError, TypeError):
-        return "tls.key is not an unencrypted PEM private key"
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if private.public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
-        return "tls.key does not belong to tls.crt"
-    return ""
+def _clients(view: View, gateway: Gateway, port: int) -> tuple[snapshot.Clients | None, Condition | None, Condition | None]:
+    """How clients prove who they are; why the listener is not accepted; what is wrong with the references."""
+    asked = validation(gateway, port)
+    if asked is None:
+        return None, None, None
+    namespace = gateway.metadata.namespace
+    pem, faults = certificates.authorities(view, "Gateway", namespace, asked.ca_certificate_refs)
+    unresolved = _unresolved_authorities(faults)
+    if not pem:
+        return None, conditions.no_valid_authority([fault.message for fault in faults]), unresolved
+    return snapshot.Clients(pem, asked.mode == "AllowInsecureFallback"), None, unresolved
+
+
+def _unresolved_authorities(faults: Iterable[Fault]) -> Condition | None:
+    listed = list(faults)
+    if not listed:
+        return None
+    return conditions.listener_unresolved(_CA_REASONS[listed[0].kind], " ".join(fault.message for fault in listed))
+
+
+def route_kind_allowed(one: ListenerInfo, kind: str) -> bool:
+    """Whether a listener takes routes of a kind."""
+    return RouteKind(kind, GATEWAY_GROUP) in one.kinds

@@ -18,12 +18,13 @@ def _match(match: HTTPMatch) -> snapshot.Match:
     return snapshot.Match(
         path=snapshot.PathMatch(match.path.type, match.path.value),  # type: ignore[arg-type]  # checked by `faults`
         method=match.method,
-        headers=tuple(_value(header) for header in match.headers),
-        query=tuple(_value(parameter) for parameter in match.query_params),
+        headers=tuple(value(header) for header in match.headers),
+        query=tuple(value(parameter) for parameter in match.query_params),
     )
 
 
-def _value(match: ValueMatch) -> snapshot.ValueMatch:
+def value(match: ValueMatch) -> snapshot.ValueMatch:
+    """A condition on a header or a query parameter."""
     return snapshot.ValueMatch(match.name, match.value, match.type == "RegularExpression")
 
 

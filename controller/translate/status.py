@@ -34,6 +34,29 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     addresses: tuple[GatewayAddress, ...]
     conditions: tuple[Condition, ...]
     listeners: tuple[ListenerStatus, ...]
+    attached_sets: int = 0
+
+
+class ListenerSetStatus(msgspec.Struct, frozen=True):
+    """ListenerSetStatus."""
+
+    generation: int
+    conditions: tuple[Condition, ...]
+    listeners: tuple[ListenerStatus, ...]
+
+
+class AncestorStatus(msgspec.Struct, frozen=True):
+    """PolicyAncestorStatus, for a Gateway (namespace and name)."""
+
+    gateway: tuple[str, str]
+    conditions: tuple[Condition, ...]
+
+
+class PolicyStatus(msgspec.Struct, frozen=True):
+    """Our entries of PolicyStatus."""
+
+    generation: int
+    ancestors: tuple[AncestorStatus, ...]
 
 
 class ParentStatus(msgspec.Struct, frozen=True):
@@ -50,4 +73,4 @@ class RouteStatus(msgspec.Struct, frozen=True):
     parents: tuple[ParentStatus, ...]
 
 
-Status: TypeAlias = ClassStatus | GatewayStatus | RouteStatus
+Status: TypeAlias = ClassStatus | GatewayStatus | ListenerSetStatus | RouteStatus | PolicyStatus

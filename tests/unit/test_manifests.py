@@ -9,13 +9,85 @@ from worlds import gateway
 
 from controller import install
 from controller.manifests import Settings, for_gateway, generated_name, limited
-from controller.objects import Gateway
+from controller.memo import View
+from controller.objects import (
+    CONTROLLER,
+    AnyObject,
+    ConfigMap,
+    Gateway,
+    GatewayClass,
+    GatewayClassSpec,
+    GatewayListener,
+    ListenerSet,
+    ListenerSetParent,
+    ListenerSetSpec,
+    Meta,
+)
+from controller.translate import gateways, parameters
+from controller.world import World
 
 SETTINGS = Settings("image:1", "https://fsm-controller.fsm-system.svc:9443", "PEM")
 
 
-def made(found: Gateway) -> dict[str, dict]:
-    return {obj["kind"]: obj for obj in for_gateway(found, SETTINGS)}
+def made(found: Gateway, *more: AnyObject) -> dict[str, dict]:
+    world = World()
+    for obj in (GatewayClass(Meta("fsm-gateway-cls"), GatewayClassSpec(CONTROLLER)), found, *more):
+        world.put(obj)
+    running = View(world).call(gateways.running, found.metadata.namespace, found.metadata.name)
+    assert running is not None
+    return {obj["kind"]: obj for obj in for_gateway(running, SETTINGS)}
+
+
+def test_ports_of_every_transport_and_of_listener_sets() -> None:
+    found = gateway(
+        "gw", {"name": "a", "port": 53, "protocol": "UDP"}, {"name": "b", "port": 53, "protocol": "TCP"},
+        allowedListeners={"namespaces": {"from": "Same"}},
+    )  # fmt: skip
+    parent = ListenerSetSpec(ListenerSetParent("gw"), (GatewayListener("c", 9000, "TCP"),))
+    ports = made(found, ListenerSet(Meta("more", "default"), parent))["Service"]["spec"]["ports"]
+    assert [(port["protocol"], port["port"]) for port in ports] == [("TCP", 53), ("TCP", 9000), ("UDP", 53)]
+    assert len({port["name"] for port in ports}) == 3
+
+
+def test_parameters() -> None:
+    found = gateway("gw", {"name": "a", "port": 80, "protocol": "HTTP"}, infrastructure={
+        "parametersRef": {"group": "", "kind": "ConfigMap", "name": "how"},
+    })  # fmt: skip
+    how = ConfigMap(Meta("how", "default"), {
+        "workers": "2", "serviceType": "ClusterIP", "serviceAnnotations": "x: y", "resources": "limits: {cpu: 500m}",
+        "autoscaling": "{maxReplicas: 5}", "podDisruptionBudget": "{maxUnavailable: 1}", "nodeSelector": "a: b",
+        "tolerations": "[{key: edge, operator: Exists}]",
+    })  # fmt: skip
+    objects = made(found, how)
+    assert objects["Service"]["spec"]["type"] == "ClusterIP"
+    assert objects["Service"]["metadata"]["annotations"] == {"x": "y"}
+    spec = objects["Deployment"]["spec"]
+    assert "replicas" not in spec
+    pod = spec["template"]["spec"]
+    assert "--workers=2" in pod["containers"][0]["args"]
+    assert pod["containers"][0]["resources"] == {"limits": {"cpu": "500m"}}
+    assert (pod["nodeSelector"], pod["tolerations"]) == ({"a": "b"}, [{"key": "edge", "operator": "Exists"}])
+    assert objects["HorizontalPodAutoscaler"]["spec"]["maxReplicas"] == 5
+    assert objects["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"replicas": "many"}, "Expected `int`, got `str` - at `$.replicas`"),
+        ({"replicas": "-1"}, "replicas must not be negative"),
+        ({"workers": "0"}, "workers must be at least 1"),
+        ({"colour": "red"}, "the keys are replicas, workers, serviceType"),
+        ({"resources": "{"}, "resources: not YAML"),
+    ],
+)
+def test_parameters_that_cannot_be_understood(data: dict[str, str], words: str) -> None:
+    found = gateway("gw", infrastructure={"parametersRef": {"group": "", "kind": "ConfigMap", "name": "how"}})
+    world = World()
+    world.put(ConfigMap(Meta("how", "default"), data))
+    said = parameters.of(View(world), found)
+    assert isinstance(said, str)
+    assert words in said
 
 
 def test_what_runs_for_a_gateway() -> None:

@@ -1,0 +1,134 @@
+"""Secrets, ConfigMaps and ClusterTrustBundles → certificates and authorities as the data plane takes them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from controller.memo import View
+from controller.objects import AuthorityRef, ClusterTrustBundle, ConfigMap, Secret, SecretRef
+from controller.translate import conditions, grants
+from gateway import snapshot
+
+
+class Fault(NamedTuple):
+    """Why a reference leads to nothing: what kind of thing is wrong, and the words."""
+
+    kind: Literal["reference", "kind", "grant"]
+    message: str
+
+
+def certificate(view: View, from_kind: str, namespace: str, ref: SecretRef) -> snapshot.Certificate | Fault:
+    """The certificate of a Secret, for an object of this kind and namespace."""
+    to = ref.namespace or namespace
+    if (ref.group, ref.kind) != ("", "Secret"):
+        named = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
+        return Fault("kind", f'certificateRef "{ref.name}" is a {named}; a Secret is needed.')
+    if not grants.permitted(view, from_kind, namespace, "", "Secret", to, ref.name):
+        return Fault("grant", conditions.not_permitted("Secret", to, ref.name, from_kind, namespace))
+    secret = view.get(Secret, to, ref.name)
+    if secret is None:
+        return Fault("reference", f'There is no Secret "{to}/{ref.name}" of type kubernetes.io/tls.')
+    chain, key = _value(secret, "tls.crt"), _value(secret, "tls.key")
+    if not chain or not key:
+        message = f'Secret "{to}/{ref.name}" lacks tls.crt or tls.key; type kubernetes.io/tls has both.'
+        return Fault("reference", message)
+    fault = _mismatch(chain, key)
+    if fault:
+        return Fault("reference", f'Secret "{to}/{ref.name}": {fault}.')
+    return snapshot.Certificate(f"{to}/{ref.name}", chain, key)
+
+
+def names(certificate: snapshot.Certificate) -> tuple[str, ...]:
+    """The DNS names that a certificate is for."""
+    return _names(certificate.chain)
+
+
+@lru_cache(maxsize=1024)
+def _names(chain: str) -> tuple[str, ...]:
+    leaf = x509.load_pem_x509_certificates(chain.encode())[0]
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(name.lower() for name in found.get_values_for_type(x509.DNSName))
+
+
+def authorities(view: View, from_kind: str, namespace: str, refs: Iterable[AuthorityRef]) -> tuple[str, tuple[Fault, ...]]:
+    """The certificates of authorities behind references, as one PEM text, and what is wrong with the others."""
+    found: list[str] = []
+    faults: list[Fault] = []
+    for ref in refs:
+        one = _authority(view, from_kind, namespace, ref)
+        if isinstance(one, Fault):
+            faults.append(one)
+        else:
+            found.append(one)
+    return "\n".join(found), tuple(faults)
+
+
+def _authority(view: View, from_kind: str, namespace: str, ref: AuthorityRef) -> str | Fault:
+    if (ref.group, ref.kind) == ("certificates.k8s.io", "ClusterTrustBundle"):
+        bundle = view.get(ClusterTrustBundle, "", ref.name)
+        if bundle is None:
+            return Fault("reference", f'There is no ClusterTrustBundle "{ref.name}".')
+        return _checked(bundle.spec.trust_bundle, f'ClusterTrustBundle "{ref.name}"')
+    if ref.group or ref.kind not in ("ConfigMap", "Secret"):
+        named = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
+        return Fault("kind", f'caCertificateRef "{ref.name}" is a {named}; a ConfigMap with key ca.crt is needed.')
+    to = ref.namespace or namespace
+    if not grants.permitted(view, from_kind, namespace, "", ref.kind, to, ref.name):
+        return Fault("grant", conditions.not_permitted(ref.kind, to, ref.name, from_kind, namespace))
+    where = f'{ref.kind} "{to}/{ref.name}"'
+    if ref.kind == "Secret":
+        secret = view.get(Secret, to, ref.name)
+        text = _value(secret, "ca.crt") if secret is not None else None
+    else:
+        found = view.get(ConfigMap, to, ref.name)
+        text = (found.data or {}).get("ca.crt", "") if found is not None else None
+    if text is None:
+        return Fault("reference", f"There is no {where}.")
+    if not text:
+        return Fault("reference", f"{where} has no key ca.crt.")
+    return _checked(text, where)
+
+
+@lru_cache(maxsize=1024)
+def _checked(text: str, where: str) -> str | Fault:
+    try:
+        x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        return Fault("reference", f"{where}: what it holds is no certificate in PEM.")
+    return text.strip()
+
+
+def _value(secret: Secret, key: str) -> str:
+    text = (secret.string_data or {}).get(key)
+    if text is not None:
+        return text
+    try:
+        return base64.b64decode((secret.data or {}).get(key, ""), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def _mismatch(chain: str, key: str) -> str:
+    """Why a certificate and a key do not go together; empty when they do. Never quotes the key."""
+    try:
+        leaf = x509.load_pem_x509_certificates(chain.encode())[0]
+    except ValueError:
+        return "tls.crt is not a PEM certificate"
+    try:
+        private = load_pem_private_key(key.encode(), password=None)
+    except (ValueError, TypeError):
+        return "tls.key is not an unencrypted PEM private key"
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if private.public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
+        return "tls.key does not belong to tls.crt"
+    return ""

@@ -1,0 +1,126 @@
+"""HTTPRoute rules → snapshot rules."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from controller.memo import View
+from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, Ref
+from controller.translate import conditions, filters, matches
+from controller.translate.backends import BackendName, Resolved, resolve
+from controller.translate.conditions import Condition
+from gateway import snapshot
+
+_UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+class Rules(NamedTuple):
+    """A route's rules before they are attached anywhere."""
+
+    rules: tuple[snapshot.Rule | snapshot.Relay, ...]
+    backends: tuple[BackendName, ...]
+    resolved: Condition
+    unsupported: Condition | None
+    partially: Condition | None
+
+
+def http(view: View, found: HTTPRoute) -> Rules:
+    """The rules of an HTTPRoute."""
+    rules: list[snapshot.Rule] = []
+    backends: dict[BackendName, None] = {}
+    faults: list[Condition] = []
+    unsupported: list[str] = []
+    for index, rule in enumerate(found.spec.rules):
+        wrong = [f"rules[{index}].{text}" for text in _unsupported(rule)]
+        unsupported += wrong
+        if any(True for _ in matches.faults(rule)):
+            continue  # it cannot be told which requests it means
+        made, needed, resolved = _rule(view, found, index, rule)
+        if wrong:
+            fault = snapshot.Fault(500, "this rule asks for something that is not supported")
+            made = snapshot.Rule(made.name, made.order, (), made.matches, (fault,))
+            needed = []
+        rules.append(made)
+        backends.update(dict.fromkeys(needed))
+        faults += [one.fault for one in resolved if one.fault is not None]
+    return Rules(tuple(rules), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(found.spec.rules)))
+
+
+def unsupported_rules(faults: list[str], count: int) -> tuple[Condition | None, Condition | None]:
+    """What to say of the route (no rule is left), or of those rules, given faults that begin with `rules[N].`."""
+    if not faults:
+        return None, None
+    text = "; ".join(faults)
+    if len({fault.split(".")[0] for fault in faults}) == count:
+        return conditions.unsupported_value(text), None
+    return None, Condition("PartiallyInvalid", "True", "UnsupportedValue", f"Dropped Rule: {text}")
+
+
+def _unsupported(rule: HTTPRule) -> list[str]:
+    said = [*matches.faults(rule), *filters.faults(rule.filters)]
+    for index, ref in enumerate(rule.backend_refs):
+        said += filters.faults(ref.filters, f"backendRefs[{index}].filters")
+    return said
+
+
+def resolution(faults: list[Condition]) -> Condition:
+    """ResolvedRefs, given what is wrong."""
+    if not faults:
+        return conditions.route_resolved()
+    # One reason is written; the words name everything that is wrong.
+    return conditions.unresolved(faults[0].reason, " ".join(dict.fromkeys(fault.message for fault in faults)))
+
+
+def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[BackendName], list[Resolved]]:
+    specs, targets, needed, resolved = forwarding(view, found.ref, rule.filters, rule.backend_refs)
+    made = snapshot.Rule(
+        name=f"{found.metadata.namespace}/{found.metadata.name}/{index}",
+        order=order(found, index),
+        at=(),
+        matches=matches.matches(rule),
+        filters=specs,
+        targets=targets,
+        timeouts=_timeouts(rule),
+    )
+    return made, needed, resolved
+
+
+def order(found: AnyRoute, index: int) -> snapshot.Order:
+    """Where a rule stands among others that match as well."""
+    meta = found.metadata
+    return snapshot.Order(meta.creation_timestamp, f"{meta.namespace}/{meta.name}", index)
+
+
+def forwarding(
+    view: View, route: Ref, rule_filters: tuple[HTTPFilter, ...], refs: tuple[BackendRef, ...]
+) -> tuple[tuple[snapshot.Filter, ...], tuple[snapshot.Target, ...], list[BackendName], list[Resolved]]:
+    """The filters and targets of a rule, the backends that they need, and what references led to."""
+
+    def look_up(ref: BackendRef) -> Resolved:
+        return resolve(view, route.kind, route.namespace, ref)
+
+    specs, resolved, needed = filters.translate(rule_filters, look_up)
+    targets = []
+    for ref in refs:
+        own, own_resolved, own_needed = filters.translate(ref.filters, look_up)
+        one = look_up(ref)
+        resolved += [one, *own_resolved]
+        needed += own_needed
+        if one.backend is not None:
+            needed.append(one.backend)
+            targets.append(snapshot.Target(ref.weight, str(one.backend), own))
+        else:
+            reason = one.fault.message if one.fault else ""
+            targets.append(snapshot.Target(ref.weight, "", (), 500, reason))
+    return specs, tuple(targets), needed, resolved
+
+
+def _timeouts(rule: HTTPRule) -> snapshot.Timeouts:
+    request, backend = seconds(rule.timeouts.request), seconds(rule.timeouts.backend_request)
+    return snapshot.Timeouts(request, backend) if request or backend else snapshot.NO_TIMEOUTS
+
+
+def seconds(duration: str) -> float:
+    """A Gateway API Duration (GEP-2257) in seconds; nothing is 0."""
+    return sum(int(number) * _UNIT[unit] for number, unit in re.findall(r"([0-9]+)(ms|h|m|s)", duration)) or 0.0
