@@ -17,6 +17,7 @@ from gateway.downstream_http2 import DownstreamHttp2
 from gateway.exchange import Exchange
 from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Request, parse_request
 from gateway.peers import Peer
+from gateway.relay import Incoming, Switchboard
 from gateway.repeated import LESSONS, is_plain
 from gateway.shortcut import Shortcut
 from gateway.snapshot import Limits
@@ -464,12 +465,18 @@ class Downstream(Shortcut):
 class Arrival(asyncio.Protocol):
     """A TLS connection, until it is known what the client agreed to speak (ALPN, RFC 7301)."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, board: Switchboard) -> None:
         self._door = door
+        self._board = board
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         name, protocol = tls.asked(transport)
-        chosen: DownstreamHttp2 | Downstream
-        chosen = DownstreamHttp2(self._door, name.encode()) if protocol == "h2" else Downstream(self._door)
+        chosen: DownstreamHttp2 | Downstream | Incoming
+        if self._board.mode(name) == "terminate":
+            chosen = Incoming(self._board, name)
+        elif protocol == "h2":
+            chosen = DownstreamHttp2(self._door, name.encode())
+        else:
+            chosen = Downstream(self._door)
         transport.set_protocol(chosen)
         chosen.connection_made(transport)

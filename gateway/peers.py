@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from gateway.http1 import Field, ProtocolError, Response
 from gateway.snapshot import Limits
 from gateway.templates import ResponseShape
+from gateway.tls import Security
 
 
 class Peer(Protocol):
@@ -92,6 +93,10 @@ class Endpoint(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def where(self) -> tuple[str, int]: ...
+    @property
+    def security(self) -> Security | None: ...
 
     idle: Any  # a list of connections that wait for a request; whoever takes one becomes its user
 

@@ -11,31 +11,44 @@ import errno
 import gc
 import socket
 from collections import Counter as Tally
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
+from typing import Literal, Protocol, TypeAlias
 
 from gateway import tls, tunnel
+from gateway.datagram import Datagrams
 from gateway.door import Clock, Door
 from gateway.downstream import Arrival, Downstream
 from gateway.pools import Address, Pools
 from gateway.prepared import Backend, Counter, Route
+from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
 from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.snapshot import Backend as BackendPart
-from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Rule, key
+from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Relay, Rule, key
 
 BACKLOG = 4096
 LARGE = 500  # parts in a change that is more than an edit
 SLICE = 0.004  # seconds of work on a change before requests get their turn
 
 
+class Closeable(Protocol):
+    """What accepts connections."""
+
+    def close(self) -> None:
+        """Accept no more."""
+
+
 @dataclass
 class Open:
-    """A port that is open."""
+    """A TCP port that is open."""
 
-    door: Door
-    server: asyncio.Server
-    chooser: tls.Chooser | None
+    way: Way
+    door: Door  # HTTP requests go through it
+    board: Switchboard  # connections that are passed on as bytes
+    chooser: tls.Chooser
+    server: Closeable
 
 
 @dataclass
@@ -44,6 +57,23 @@ class Touched:
 
     hosts: set[HostKey] = field(default_factory=set)
     ports: set[int] = field(default_factory=set)
+
+
+# How a port's connections begin: in the clear, with TLS, with a look at the ClientHello first, or as bytes of no concern.
+Way: TypeAlias = Literal["plain", "tls", "peek", "bytes"]
+
+
+def way_of(listeners: Sequence[Listener]) -> Way:
+    """How the connections of these listeners, which share a port, begin."""
+    if any(listener.passthrough for listener in listeners):
+        return "peek"
+    match listeners[0].protocol:
+        case "TCP":
+            return "bytes"
+        case "HTTP":
+            return "plain"
+        case _:
+            return "tls"
 
 
 class Pace:
@@ -78,7 +108,11 @@ class Runtime:
         self._members: dict[HostKey, dict[str, None]] = {}  # the rules of each hostname
         self._listeners: dict[str, Listener] = {}
         self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
+        self._lines: dict[str, Line] = {}  # by relay
+        self._relays: dict[str, dict[str, None]] = {}  # by listener
+        self._contexts: dict[str, tuple[object, list[tls.Shown]]] = {}  # by listener, with what they were made of
         self.open: dict[int, Open] = {}
+        self.datagrams: dict[int, Datagrams] = {}
         self.draining = False
         self._quiet = asyncio.Event()
 
@@ -139,6 +173,8 @@ class Runtime:
                 self._put_backend(part)
             case Rule():
                 self._put_rule(part, old if isinstance(old, Rule) else None, touched)
+            case Relay():
+                self._put_relay(part, old if isinstance(old, Relay) else None, touched)
             case Listener():
                 self._listeners[part.name] = part
                 touched.ports.add(part.port)
@@ -157,8 +193,12 @@ class Runtime:
             case Rule():
                 self._detach(part, touched)
                 self._entries.pop(part.name, None)
+            case Relay():
+                self._detach_relay(part, touched)
+                self._lines.pop(part.name, None)
             case Listener():
                 self._listeners.pop(part.name, None)
+                self._contexts.pop(part.name, None)
                 touched.ports.add(part.port)
             case _:
                 pass
@@ -230,6 +270,24 @@ class Runtime:
             self._members.get((at.listener, at.hostname), {}).pop(rule.name, None)
             touched.hosts.add((at.listener, at.hostname))
 
+    def _put_relay(self, relay: Relay, old: Relay | None, touched: Touched) -> None:
+        if old is None or old.targets != relay.targets:
+            self._lines[relay.name] = Line(relay, self.backend, self._phase)
+        if old is not None:
+            self._detach_relay(old, touched)
+        for at in relay.at:
+            self._relays.setdefault(at.listener, {})[relay.name] = None
+            self._touch_listener(at.listener, touched)
+
+    def _detach_relay(self, relay: Relay, touched: Touched) -> None:
+        for at in relay.at:
+            self._relays.get(at.listener, {}).pop(relay.name, None)
+            self._touch_listener(at.listener, touched)
+
+    def _touch_listener(self, name: str, touched: Touched) -> None:
+        if name in self._listeners:
+            touched.ports.add(self._listeners[name].port)
+
     def _compile(self, host: HostKey, touched: Touched) -> None:
         """Build what a change touched beside what stands."""
         names = self._members.get(host)
@@ -245,20 +303,37 @@ class Runtime:
     def _swap(self, touched: Touched) -> None:
         """One assignment a port; requests under way keep the table they started with."""
         for port in touched.ports:
+            if port in self.datagrams:
+                lines = self._board(self._on(port, udp=True))
+                self.datagrams[port].line = lines.get("")
             if port not in self.open:
                 continue
-            owners = {listener.hostname: listener.name for listener in self._on(port)}
+            listeners = self._on(port)
+            owners = {listener.hostname: listener.name for listener in listeners}
             hosts: dict[HostKey, HostRules[Route]] = {}
             for name in owners.values():
                 hosts.update(self._hosts.get(name, {}))
-            door = self.open[port].door
+            opened = self.open[port]
+            door = opened.door
             door.table = Table(owners, hosts, door.sites, secure=door.scheme == b"https")
-            limits = self._on(port)[0].limits
+            opened.board.lines = self._board(listeners)
+            opened.board.modes = {listener.hostname: mode_of(listener) for listener in listeners}
+            limits = listeners[0].limits
             if door.limits != limits:
                 door.limit(limits)
 
-    def _on(self, port: int) -> list[Listener]:
-        return [listener for listener in self._listeners.values() if listener.port == port]
+    def _board(self, listeners: Sequence[Listener]) -> Mapping[str, Line]:
+        """Which relay carries the connections of which hostname."""
+        attached: list[tuple[str, Relay]] = []
+        for listener in listeners:
+            for name in self._relays.get(listener.name, ()):
+                relay = self.parts[("relay", name)]
+                assert isinstance(relay, Relay)
+                attached += [(at.hostname, relay) for at in relay.at if at.listener == listener.name]
+        return boards(attached, lambda relay: self._lines[relay.name])
+
+    def _on(self, port: int, *, udp: bool = False) -> list[Listener]:
+        return [one for one in self._listeners.values() if one.port == port and (one.protocol == "UDP") == udp]
 
     def backend(self, name: str) -> Backend:
         """The backend of a name; one that nothing is known of yet has no endpoints."""
@@ -274,41 +349,85 @@ class Runtime:
     # --- ports ---
 
     async def _open_or_close(self, port: int) -> list[Problem]:
-        listeners = self._on(port)
+        return await self._open_or_close_tcp(port) + await self._open_or_close_udp(port)
+
+    async def _open_or_close_udp(self, port: int) -> list[Problem]:
+        listeners = self._on(port, udp=True)
         if not listeners:
-            closed = self.open.pop(port, None)
+            closed = self.datagrams.pop(port, None)
             if closed is not None:
-                closed.server.close()
-                closed.door.drain()
-            return []
-        secure = listeners[0].protocol == "HTTPS"
-        if port not in self.open:
-            scheme = b"https" if secure else b"http"
-            door = Door(port, self.clock, self.backend, scheme=scheme, splice=tunnel.splice, ended=self._quiet.set)
-            chooser = tls.Chooser() if secure else None
+                closed.close()
+        elif port not in self.datagrams:
             try:
-                server = await self._listen(door, chooser)
+                listening = self._bound(port, socket.SOCK_DGRAM)
+                made = Datagrams()
+                await asyncio.get_running_loop().create_datagram_endpoint(lambda: made, sock=listening)
             except OSError as error:
                 return [Problem(listener.name, self._cannot_listen(port, error)) for listener in listeners]
+            self.datagrams[port] = made
+        return []
+
+    async def _open_or_close_tcp(self, port: int) -> list[Problem]:
+        listeners = self._on(port)
+        opened = self.open.get(port)
+        if not listeners:
+            if opened is not None:
+                del self.open[port]
+                opened.server.close()
+                opened.door.drain()
+            return []
+        way = way_of(listeners)
+        if opened is None or opened.way != way:
+            scheme = b"https" if way in ("tls", "peek") else b"http"
+            if opened is None or opened.door.scheme != scheme:
+                door = Door(port, self.clock, self.backend, scheme=scheme, splice=tunnel.splice, ended=self._quiet.set)
+                board, chooser = Switchboard(tunnel.splice, self._quiet.set), tls.Chooser()
+            else:
+                door, board, chooser = opened.door, opened.board, opened.chooser
+            try:
+                server = await self._listen(way, door, board, chooser)
+            except OSError as error:
+                return [Problem(listener.name, self._cannot_listen(port, error)) for listener in listeners]
+            if opened is not None:  # another way from now on; connections that stand go on
+                opened.server.close()
+                if opened.door is not door:
+                    opened.door.drain()
             if self.draining:
                 door.drain()
-            self.open[port] = Open(door, server, chooser)
-        return self._certify(self.open[port], listeners)
+            opened = self.open[port] = Open(way, door, board, chooser, server)
+        return self._certify(opened, listeners) if way in ("tls", "peek") else []
 
-    async def _listen(self, door: Door, chooser: tls.Chooser | None) -> asyncio.Server:
+    def _bound(self, port: int, kind: socket.SocketKind) -> socket.socket:
+        """A socket on a port, shared with the other workers."""
         everywhere = not self._bind and socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if everywhere or ":" in self._bind else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        made = socket.socket(family, kind)
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6 and not self._bind:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            listening.bind((self._bind, door.port + self._offset))
-            listening.setblocking(False)
-            context = chooser.front if chooser else None
-            arrival = partial(Arrival if chooser else Downstream, door)
-            return await asyncio.get_running_loop().create_server(arrival, sock=listening, backlog=BACKLOG, ssl=context)
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            made.bind((self._bind, port + self._offset))
+            made.setblocking(False)
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    async def _listen(self, way: Way, door: Door, board: Switchboard, chooser: tls.Chooser) -> Closeable:
+        listening = self._bound(door.port, socket.SOCK_STREAM)
+        loop = asyncio.get_running_loop()
+        try:
+            if way == "peek":
+                listening.listen(BACKLOG)
+                return Peeker(listening, partial(_decided, door, board, chooser))
+            made: Callable[[], asyncio.BaseProtocol] = partial(Downstream, door)
+            if way == "bytes":
+                made = partial(Incoming, board)
+            elif way == "tls":
+                made = partial(Arrival, door, board)
+            context = chooser.front if way == "tls" else None
+            return await loop.create_server(made, sock=listening, backlog=BACKLOG, ssl=context)
         except OSError:
             listening.close()
             raise
@@ -322,19 +441,36 @@ class Runtime:
         return f"port {actual}: {error.strerror or error}"
 
     def _certify(self, opened: Open, listeners: list[Listener]) -> list[Problem]:
-        if opened.chooser is None:
-            return []
-        contexts = {}
+        contexts: dict[str, Sequence[tls.Shown]] = {}
         problems = []
         for listener in listeners:
-            for name in listener.certificates[:1]:
-                certificate = self.parts.get(("certificate", name))
-                if isinstance(certificate, Certificate):
-                    contexts[listener.hostname] = tls.context(certificate)
-                else:
-                    problems.append(Problem(listener.name, f"certificate {name} is not known"))
+            if listener.passthrough:
+                continue
+            try:
+                contexts[listener.hostname] = self._shown(listener)
+            except ValueError as error:
+                problems.append(Problem(listener.name, str(error)))
         opened.chooser.contexts = contexts
+        opened.chooser.demand(any(one.clients is not None and not one.clients.optional for one in listeners))
         return problems
+
+    def _shown(self, listener: Listener) -> list[tls.Shown]:
+        """A listener's certificates, loaded anew only where one has changed. Raises ValueError for one that is not known."""
+        found: list[Certificate] = []
+        for name in listener.certificates:
+            certificate = self.parts.get(("certificate", name))
+            if not isinstance(certificate, Certificate):
+                raise ValueError(f"certificate {name} is not known")
+            found.append(certificate)
+        made_of = (tuple(found), listener)
+        before = self._contexts.get(listener.name)
+        if before is not None and before[0] == made_of:
+            return before[1]
+        # A TLSRoute's backend speaks what it likes: nothing is promised for it.
+        protocols = tls.ALPN if listener.protocol == "HTTPS" else ()
+        shown = [tls.Shown(frozenset(one.names), tls.context(one, listener, protocols)) for one in found]
+        self._contexts[listener.name] = (made_of, shown)
+        return shown
 
     # --- time ---
 
@@ -343,6 +479,8 @@ class Runtime:
         self.clock.now = now
         for opened in self.open.values():
             opened.door.tick()
+        for port in self.datagrams.values():
+            port.tick(now)
         self._pools.sweep()
 
     # --- the end ---
@@ -356,7 +494,8 @@ class Runtime:
     def busy(self) -> int:
         """Requests and tunnels under way."""
         doors = [opened.door for opened in self.open.values()]
-        return sum(not c.is_idle for door in doors for c in door.connections) + sum(door.tunnels for door in doors)
+        relayed = sum(opened.board.open for opened in self.open.values())
+        return relayed + sum(not c.is_idle for door in doors for c in door.connections) + sum(door.tunnels for door in doors)
 
     async def wait_idle(self) -> None:
         """Until no request and no tunnel is under way."""
@@ -370,3 +509,33 @@ class Runtime:
             opened.server.close()
             for connection in list(opened.door.connections):
                 connection.close_if_idle()
+        for port in self.datagrams.values():
+            port.close()
+
+
+def mode_of(listener: Listener) -> Mode:
+    """What becomes of a connection that is this listener's."""
+    if listener.protocol in ("HTTP", "HTTPS"):
+        return "http"
+    return "passthrough" if listener.passthrough else "terminate"
+
+
+def _decided(door: Door, board: Switchboard, chooser: tls.Chooser, connection: socket.socket, name: str) -> None:
+    """A connection whose ClientHello asks for a name: pass it on as it is, or speak TLS with it."""
+    loop = asyncio.get_running_loop()
+    mode = board.mode(name)
+    if mode is None:
+        board.refused += 1
+        connection.close()
+    elif mode == "passthrough":
+        board.spawn(lambda: loop.connect_accepted_socket(partial(Incoming, board, name), connection))
+    else:
+        board.spawn(partial(_greet, door, board, chooser, connection))
+
+
+async def _greet(door: Door, board: Switchboard, chooser: tls.Chooser, connection: socket.socket) -> None:
+    try:
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(partial(Arrival, door, board), connection, ssl=chooser.front)
+    except OSError:  # the handshake failed, or the client is gone
+        connection.close()

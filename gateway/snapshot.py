@@ -162,6 +162,7 @@ class Certificate(Struct, frozen=True, tag="certificate"):
     name: str
     chain: str
     key: str
+    names: tuple[str, ...] = ()  # for which it is good: a listener with several certificates shows the one that fits
 
     def __repr__(self) -> str:
         return f"Certificate(name={self.name!r}, chain=…, key=…)"

@@ -7,9 +7,9 @@ import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from gateway.snapshot import BackendTLS, Certificate, SubjectName
+from gateway.snapshot import BackendTLS, Certificate, Listener, SubjectName
 
 ALPN = ("h2", "http/1.1")
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -22,14 +22,39 @@ class HasContext(Protocol):
     server_name_asked: str
 
 
-def context(certificate: Certificate, protocols: Sequence[str] = ALPN) -> ssl.SSLContext:
-    """A server context that proves one certificate. Raises ValueError when chain and key do not load."""
+def context(certificate: Certificate, listener: Listener | None = None, protocols: Sequence[str] = ALPN) -> ssl.SSLContext:
+    """A server context that proves one certificate, as a listener wants it. Raises ValueError for what does not load."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     if protocols:
         made.set_alpn_protocols(list(protocols))
     _load(made, certificate)
+    if listener is not None:
+        _configure(made, listener)
     return made
+
+
+def _configure(made: ssl.SSLContext, listener: Listener) -> None:
+    if listener.minimum:
+        made.minimum_version = VERSIONS[listener.minimum]
+    if listener.ciphers:
+        try:
+            made.set_ciphers(listener.ciphers)
+        except ssl.SSLError:
+            raise ValueError(f'cipher suites "{listener.ciphers}": OpenSSL knows none of them') from None
+    if listener.clients is not None and not listener.clients.optional:
+        _demand(made)
+        try:
+            made.load_verify_locations(cadata=listener.clients.authorities)
+        except ssl.SSLError as error:
+            raise ValueError(f"certificate authorities of clients: {error}") from None
+
+
+def _demand(made: ssl.SSLContext) -> None:
+    """Clients must show a certificate, each time: a session from before they had to is not resumed."""
+    made.verify_mode = ssl.CERT_REQUIRED
+    made.options |= ssl.OP_NO_TICKET
+    made.num_tickets = 0
 
 
 def _load(into: ssl.SSLContext, certificate: Certificate) -> None:
@@ -44,25 +69,44 @@ def _load(into: ssl.SSLContext, certificate: Certificate) -> None:
         os.close(handle)
 
 
+class Shown(NamedTuple):
+    """A certificate that a listener can show: the names that it is good for, and its context."""
+
+    names: frozenset[str]
+    context: ssl.SSLContext
+
+
 class Chooser:
     """The contexts of one port. `contexts` maps hostnames ("*.example.com", "" for all) to them; swap it whole."""
 
-    def __init__(self, protocols: Sequence[str] = ALPN) -> None:
-        self.contexts: Mapping[str, ssl.SSLContext] = {}
+    def __init__(self) -> None:
+        self.contexts: Mapping[str, Sequence[Shown]] = {}
         self.front = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.front.minimum_version = ssl.TLSVersion.TLSv1_2
-        if protocols:
-            self.front.set_alpn_protocols(list(protocols))
+        self.front.set_alpn_protocols(list(ALPN))
         self.front.sni_callback = self._choose  # type: ignore[assignment]  # it also gets None for a name
+        self._options = self.front.options
+
+    def demand(self, wanted: bool) -> None:
+        """Whether clients of the port must show a certificate: OpenSSL asks the context that a connection began with."""
+        if wanted:
+            _demand(self.front)
+        else:
+            self.front.verify_mode = ssl.CERT_NONE
+            self.front.options = self._options
+            self.front.num_tickets = 2
 
     def _choose(self, connection: HasContext, name: str | None, _: ssl.SSLContext) -> int | None:
-        host = (name or "").lower()
+        host = (name or "").lower().rstrip(".")
         connection.server_name_asked = host
         labels = host.split(".")
-        for pattern in (host, *("*." + ".".join(labels[at:]) for at in range(1, len(labels))), ""):
-            chosen = self.contexts.get(pattern)
-            if chosen is not None:
-                connection.context = chosen
+        patterns = (host, *("*." + ".".join(labels[at:]) for at in range(1, len(labels))))
+        for pattern in (*patterns, ""):
+            shown = self.contexts.get(pattern)
+            if shown:
+                # Of several certificates the one that is good for the name; a wildcard is one label (RFC 9525 §6.3).
+                fitting = (one for one in shown if not one.names.isdisjoint(patterns[:2]))
+                connection.context = next(fitting, shown[0]).context
                 return None
         return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
 

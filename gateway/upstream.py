@@ -41,14 +41,12 @@ class Pool:
     """Connections to one address."""
 
     __slots__ = (
-        "_address", "_connecting", "_lessons", "_model", "_port", "_security", "clock", "head_size", "idle", "name", "shape",
-        "varying",
+        "_connecting", "_lessons", "_model", "clock", "head_size", "idle", "name", "security", "shape", "varying", "where",
     )  # fmt: skip
 
     def __init__(self, address: str, port: int, clock: Clock, security: Security | None = None) -> None:
-        self._address = address
-        self._port = port
-        self._security = security
+        self.where = (address, port)
+        self.security = security
         self.clock = clock
         self.idle: list[Upstream] = []
         self._connecting: set[asyncio.Task[None]] = set()
@@ -79,13 +77,12 @@ class Pool:
 
     async def _connect(self, user: User) -> None:
         loop = asyncio.get_running_loop()
-        tls = self._security
+        tls = self.security
         try:
             async with asyncio.timeout(CONNECT):
                 transport, upstream = await loop.create_connection(
                     lambda: Upstream(self),
-                    self._address,
-                    self._port,
+                    *self.where,
                     ssl=tls.context if tls else None,
                     server_hostname=tls.server_name if tls else None,
                 )

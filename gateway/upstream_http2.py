@@ -26,11 +26,10 @@ LOWEST: Final = 2**31 - 1000  # stream numbers end here: another connection goes
 class Trunk:
     """Connections to one address."""
 
-    __slots__ = ("_address", "_connecting", "_links", "_port", "_retired", "_waiting", "clock", "idle", "name", "security")
+    __slots__ = ("_connecting", "_links", "_retired", "_waiting", "clock", "idle", "name", "security", "where")
 
     def __init__(self, address: str, port: int, clock: Clock, security: Security | None) -> None:
-        self._address = address
-        self._port = port
+        self.where = (address, port)
         self.clock = clock
         self.security = security
         self.name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -63,8 +62,7 @@ class Trunk:
             async with asyncio.timeout(CONNECT):
                 transport, link = await loop.create_connection(
                     lambda: Link(self),
-                    self._address,
-                    self._port,
+                    *self.where,
                     ssl=tls.context if tls else None,
                     server_hostname=tls.server_name if tls else None,
                 )

@@ -42,16 +42,12 @@ def certificate(view: View, from_kind: str, namespace: str, ref: SecretRef) -> s
     fault = _mismatch(chain, key)
     if fault:
         return Fault("reference", f'Secret "{to}/{ref.name}": {fault}.')
-    return snapshot.Certificate(f"{to}/{ref.name}", chain, key)
-
-
-def names(certificate: snapshot.Certificate) -> tuple[str, ...]:
-    """The DNS names that a certificate is for."""
-    return _names(certificate.chain)
+    return snapshot.Certificate(f"{to}/{ref.name}", chain, key, _names(chain))
 
 
 @lru_cache(maxsize=1024)
 def _names(chain: str) -> tuple[str, ...]:
+    """The DNS names that a certificate is for."""
     leaf = x509.load_pem_x509_certificates(chain.encode())[0]
     try:
         found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -221,7 +221,7 @@ def _covered(one: ListenerInfo, other: ListenerInfo) -> bool:
     return any(
         name == other.hostname or covers(name, other.hostname) or covers(other.hostname, name)
         for certificate in one.certificates
-        for name in certificates.names(certificate)
+        for name in certificate.names
     )
 
 

@@ -1,0 +1,128 @@
+"""UDP flows: what one client address sends goes to one endpoint, for as long as they talk (UDPRoute, GEP-2645).
+
+A flow is a socket of its own towards the backend, so that answers find their way back. It keeps its endpoint through
+every change of routes; who is silent for `IDLE` seconds is forgotten, and so is the flow that was silent longest when
+there are too many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, TypeAlias
+
+from gateway.relay import Line
+
+IDLE: Final = 60.0  # seconds without a datagram either way
+FLOWS: Final = 16384  # at a time on one port
+EARLY: Final = 16  # datagrams that wait while a flow's socket is made
+
+Address: TypeAlias = tuple[Any, ...]
+
+
+class Flow(asyncio.DatagramProtocol):
+    """One client's conversation with one endpoint."""
+
+    __slots__ = ("_back", "_client", "_early", "_port", "_transport", "seen")
+
+    def __init__(self, port: Datagrams, client: Address, back: asyncio.DatagramTransport) -> None:
+        self._port = port
+        self._client = client
+        self._back = back
+        self._transport: asyncio.DatagramTransport | None = None
+        self._early: list[bytes] | None = []
+        self.seen = port.now
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
+        early, self._early = self._early or [], None
+        for data in early:
+            self.send(data)
+
+    def send(self, data: bytes) -> None:
+        """On to the backend."""
+        self.seen = self._port.now
+        if self._transport is not None:
+            self._transport.sendto(data)
+        elif self._early is not None and len(self._early) < EARLY:
+            self._early.append(data)
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        self.seen = self._port.now
+        self._back.sendto(data, self._client)
+
+    def error_received(self, exc: Exception) -> None:
+        """The backend's host says that nobody listens: the next datagram begins a new flow."""
+        self._port.forget(self._client)
+
+    def close(self) -> None:
+        """The end."""
+        self._early = None
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """One UDP port."""
+
+    def __init__(self) -> None:
+        self.line: Line | None = None
+        self.now = asyncio.get_running_loop().time()
+        self.refused = 0
+        self._flows: dict[Address, Flow] = {}
+        self._transport: asyncio.DatagramTransport
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        flow = self._flows.get(addr)
+        if flow is None:
+            flow = self._begin(addr)
+            if flow is None:
+                self.refused += 1
+                return
+        flow.send(data)
+
+    def _begin(self, client: Address) -> Flow | None:
+        backend = next(self.line.turns) if self.line is not None else None
+        pool = backend.ring.next() if backend is not None else None
+        if pool is None or self.line is None:
+            return None
+        if len(self._flows) >= FLOWS:
+            self.forget(min(self._flows, key=lambda one: self._flows[one].seen))
+        self.line.connections += 1
+        flow = self._flows[client] = Flow(self, client, self._transport)
+        task = asyncio.get_running_loop().create_task(self._connect(flow, client, pool.where))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return flow
+
+    async def _connect(self, flow: Flow, client: Address, where: tuple[str, int]) -> None:
+        try:
+            await asyncio.get_running_loop().create_datagram_endpoint(lambda: flow, remote_addr=where)
+        except OSError:
+            self.forget(client)
+        if self._flows.get(client) is not flow:
+            flow.close()
+
+    def forget(self, client: Address) -> None:
+        """A flow is over."""
+        flow = self._flows.pop(client, None)
+        if flow is not None:
+            flow.close()
+
+    def tick(self, now: float) -> None:
+        """Forget who is silent."""
+        self.now = now
+        for client in [client for client, flow in self._flows.items() if flow.seen < now - IDLE]:
+            self.forget(client)
+
+    def close(self) -> None:
+        """Take nothing more; flows end with it."""
+        self._transport.close()
+        for client in list(self._flows):
+            self.forget(client)

@@ -1,0 +1,262 @@
+"""Connections that are passed on as bytes: TCPRoute, and TLSRoute in both of its modes (GEP-2643, GEP-2644).
+
+A `Switchboard` is what one port knows: which rule a connection belongs to, by the name that its client asked for
+("" where names play no part). It is swapped whole; connections that stand are not touched by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from itertools import repeat
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+
+from gateway import hello
+from gateway.balance import Split
+from gateway.prepared import Backend
+from gateway.routing import patterns
+from gateway.snapshot import Relay
+from gateway.tls import Security
+from gateway.upstream import CONNECT
+
+PATIENCE: Final = 10.0  # seconds for a ClientHello to come
+
+
+class Line:
+    """A prepared relay: backends in turn, None for a share that is refused."""
+
+    __slots__ = ("connections", "name", "refused", "turns")
+
+    def __init__(self, relay: Relay, backends: Callable[[str], Backend], phase: float) -> None:
+        self.name = relay.name
+        given = [backends(target.backend) if target.backend and not target.fault else None for target in relay.targets]
+        weights = [target.weight for target in relay.targets]
+        self.turns: Iterator[Backend | None] = Split(given, weights, phase=phase).turns if any(weights) else repeat(None)
+        self.connections = 0
+        self.refused = 0
+
+
+# What becomes of a connection: requests are read from it, or it is passed on with TLS taken off, or as it is.
+Mode: TypeAlias = Literal["http", "terminate", "passthrough"]
+
+
+class Splice(Protocol):
+    """Joins two connections for good."""
+
+    def __call__(self, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None: ...
+
+
+class Switchboard:
+    """What the connections of one port share."""
+
+    def __init__(self, splice: Splice, ended: Callable[[], None]) -> None:
+        self.lines: Mapping[str, Line] = {}  # by hostname
+        self.modes: Mapping[str, Mode] = {}  # by the hostname of a listener
+        self.splice = splice
+        self._ended = ended
+        self.open = 0  # connections under way
+        self.refused = 0
+        self.tasks: set[asyncio.Task[object]] = set()
+
+    def line(self, name: str) -> Line | None:
+        """The rule for the name that a client asked for."""
+        return lookup(self.lines, name)
+
+    def mode(self, name: str) -> Mode | None:
+        """What becomes of a connection whose client asked for a name; None where nobody is there for it."""
+        return lookup(self.modes, name)
+
+    def began(self) -> Callable[[], None]:
+        """A connection is under way; call what is returned when each of its two ends is gone."""
+        self.open += 1
+        left = 2
+
+        def done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self.open -= 1
+                self._ended()
+
+        return done
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Keep a task alive until it is done."""
+        task = asyncio.get_running_loop().create_task(work())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+T = TypeVar("T")
+
+
+def lookup(by_hostname: Mapping[str, T], name: str) -> T | None:
+    """What stands for the most specific hostname that matches."""
+    return next((by_hostname[pattern] for pattern in patterns(name) if pattern in by_hostname), None)
+
+
+class Incoming(asyncio.Protocol):
+    """A client's connection until its other end is made. With TLS it has been terminated here."""
+
+    def __init__(self, board: Switchboard, name: str = "") -> None:
+        self._board = board
+        self._name = name
+        self._transport: asyncio.Transport
+        self._early: list[bytes] = []
+        self._ended = False
+        self._lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
+        self._transport.pause_reading()
+        self._board.spawn(self._connect)
+
+    def data_received(self, data: bytes) -> None:
+        self._early.append(data)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+
+    async def _connect(self) -> None:
+        board = self._board
+        line = board.line(self._name)
+        other = await reach(line) if line is not None else None
+        if other is None or self._lost:
+            if line is not None:
+                line.refused += 1
+            board.refused += 1
+            self._transport.abort()
+            if other is not None:
+                other.abort()
+            return
+        assert line is not None
+        line.connections += 1
+        for data in self._early:
+            other.write(data)
+        board.splice(self._transport, other, board.began())
+        if self._ended and other.can_write_eof():
+            other.write_eof()
+
+
+class Placeholder(asyncio.Protocol):
+    """A backend's connection until it is joined to its client's: what comes early waits."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._transport.pause_reading()
+
+
+async def reach(line: Line) -> asyncio.Transport | None:
+    """A connection to the next backend of a line: each of its endpoints is tried once. None where there is none."""
+    backend = next(line.turns)
+    if backend is None:
+        return None
+    tried: list[object] = []
+    for _ in range(max(len(backend.ring), 1)):
+        pool = backend.ring.next()
+        if pool is None or pool in tried:
+            break
+        tried.append(pool)
+        made = await _dial(*pool.where, pool.security)
+        if made is not None:
+            return made
+        backend.failed(pool)
+    return None
+
+
+async def _dial(host: str, port: int, security: Security | None) -> asyncio.Transport | None:
+    try:
+        async with asyncio.timeout(CONNECT):
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                Placeholder,
+                host,
+                port,
+                ssl=security.context if security else None,
+                server_hostname=security.server_name if security else None,
+            )
+    except OSError:  # TimeoutError is one
+        return None
+    if security is not None and security.fault(transport):
+        transport.abort()
+        return None
+    return transport
+
+
+class Peeker:
+    """Accepts connections of a port where TLS is passed through, and looks at each ClientHello before it decides.
+
+    The hello is peeked at in the kernel's buffer, never read: whoever gets the connection finds it whole. A receive
+    low-water mark lets the kernel wake us when there is more of it than we have seen, and not before.
+    """
+
+    def __init__(self, listening: socket.socket, decide: Callable[[socket.socket, str], None]) -> None:
+        self._listening = listening
+        self._decide = decide
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[socket.socket, asyncio.TimerHandle] = {}
+        self.refused = 0
+        self._loop.add_reader(listening, self._accept)
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+        for connection in list(self._waiting):
+            self._drop(connection)
+
+    def _accept(self) -> None:
+        for _ in range(64):
+            try:
+                connection, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                return  # gone before it was taken, or too many files are open
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._waiting[connection] = self._loop.call_later(PATIENCE, self._drop, connection)
+            self._loop.add_reader(connection, self._peek, connection)
+
+    def _peek(self, connection: socket.socket) -> None:
+        try:
+            data = connection.recv(4 * hello.MOST, socket.MSG_PEEK)
+            name = hello.server_name(data) if data else ""
+        except (BlockingIOError, InterruptedError):
+            return
+        except (OSError, hello.NotTLS):
+            self._drop(connection)
+            return
+        if not data:
+            self._drop(connection)
+        elif name is None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1)
+        else:
+            self._waiting.pop(connection).cancel()
+            self._loop.remove_reader(connection)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            self._decide(connection, name)
+
+    def _drop(self, connection: socket.socket) -> None:
+        timer = self._waiting.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+            self.refused += 1
+            self._loop.remove_reader(connection)
+            connection.close()
+
+
+def boards(relays: Iterable[tuple[str, Relay]], prepare: Callable[[Relay], Line]) -> dict[str, Line]:
+    """The line of each hostname: of several relays at one, the oldest carries the traffic (TCPRoute, UDPRoute)."""
+    first: dict[str, Relay] = {}
+    for hostname, relay in relays:
+        if hostname not in first or relay.order < first[hostname].order:
+            first[hostname] = relay
+    return {hostname: prepare(relay) for hostname, relay in first.items()}

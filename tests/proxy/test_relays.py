@@ -1,0 +1,351 @@
+"""TCPRoute, TLSRoute and UDPRoute on real sockets: shares, names, refusals, and what holds through changes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import trustme
+from proxying import OK, Proxy, Server, make_rule
+from test_tls import certificate
+
+from gateway.snapshot import Attachment, Backend, Change, Endpoint, Listener, Order, Relay, Target
+
+Made = Callable[..., Awaitable[int]]
+
+
+@pytest.fixture
+async def echo() -> AsyncIterator[Made]:
+    """Servers that say who they are, and then say everything again in upper case; TLS with a context."""
+    servers: list[asyncio.Server] = []
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def make(name: bytes, context: ssl.SSLContext | None = None) -> int:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.add(writer)
+            try:
+                writer.write(name)
+                while data := await reader.read(65536):
+                    writer.write(data.upper())
+                    await writer.drain()
+                writer.write(b"bye")
+            except (ConnectionError, ssl.SSLError):
+                pass
+            finally:
+                writers.discard(writer)
+                writer.close()
+
+        servers.append(await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context))
+        return int(servers[-1].sockets[0].getsockname()[1])
+
+    yield make
+    for server in servers:
+        server.close()
+    for writer in list(writers):
+        writer.transport.abort()
+    await asyncio.sleep(0)
+
+
+def relay(name: str, *targets: Target, hostname: str = "", listener: str = "l", since: str = "") -> Relay:
+    return Relay(name, Order(since, name), (Attachment(listener, hostname),), targets)
+
+
+def backend(name: str, port: int) -> Backend:
+    return Backend(name, (Endpoint("127.0.0.1", port),), "tcp")
+
+
+async def banner(proxy: Proxy) -> bytes:
+    """What a new connection hears first; nothing where it is refused."""
+    reader, writer = await proxy.connect()
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read(1)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+# --- TCP ---
+
+
+async def test_shares_are_of_connections(proxy: Proxy, echo: Made) -> None:
+    one, two = await echo(b"1"), await echo(b"2")
+    await proxy.apply(
+        Listener("l", 80, "TCP"), backend("a", one), backend("b", two),
+        relay("r", Target(3, "a"), Target(1, "b"), Target(0, "a"), Target(1, "", (), 500)),
+    )  # fmt: skip
+    assert Counter([await banner(proxy) for _ in range(50)]) == {b"1": 30, b"2": 10, b"": 10}
+
+
+async def test_the_oldest_carries_the_traffic(proxy: Proxy, echo: Made) -> None:
+    one, two = await echo(b"1"), await echo(b"2")
+    younger = relay("younger", Target(1, "a"), since="2")
+    await proxy.apply(Listener("l", 80, "TCP"), backend("a", one), backend("b", two), younger)
+    assert await banner(proxy) == b"1"
+    await proxy.apply(relay("older", Target(1, "b"), since="1"))
+    assert await banner(proxy) == b"2"
+    await proxy.apply(drop=(("relay", "older"),))
+    assert await banner(proxy) == b"1"
+
+
+async def test_nobody_to_talk_to(proxy: Proxy, echo: Made) -> None:
+    gone = await echo(b"1")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        await proxy.apply(Listener("l", 80, "TCP"), backend("a", closed.getsockname()[1]))
+        assert await banner(proxy) == b""  # no route
+        await proxy.apply(relay("r", Target(1, "a")))
+        assert await banner(proxy) == b""  # nobody accepts
+        endpoints = (Endpoint("127.0.0.1", closed.getsockname()[1]), Endpoint("127.0.0.1", gone))
+        await proxy.apply(Backend("a", endpoints, "tcp"))
+        assert [await banner(proxy) for _ in range(4)] == [b"1"] * 4  # another endpoint does
+
+
+async def test_bytes_both_ways_and_half_closed(proxy: Proxy, echo: Made) -> None:
+    await proxy.apply(Listener("l", 80, "TCP"), backend("a", await echo(b"")), relay("r", Target(1, "a")))
+    reader, writer = await proxy.connect()
+    sent = b"abcdefgh" * 200_000
+
+    async def send() -> None:
+        writer.write(sent)
+        await writer.drain()
+        writer.write_eof()
+
+    sending = asyncio.create_task(send())
+    async with asyncio.timeout(10):
+        assert await reader.read() == sent.upper() + b"bye"
+    await sending
+    writer.close()
+
+
+async def test_a_connection_holds_through_200_changes(proxy: Proxy, echo: Made) -> None:
+    one, two = await echo(b"1"), await echo(b"2")
+    await proxy.apply(Listener("l", 80, "TCP"), backend("a", one), relay("r", Target(1, "a")))
+    reader, writer = await proxy.connect()
+    assert await reader.readexactly(1) == b"1"
+    for n in range(200):
+        await proxy.apply(backend("a", two if n % 2 else one), relay("r", Target(n + 1, "a"), Target(1, "", (), 500)))
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"X"
+    writer.close()
+
+
+# --- TLS ---
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(context)
+    return context
+
+
+class Caller:
+    def __init__(self, proxy: Proxy, authority: trustme.CA) -> None:
+        self._port = proxy.port
+        self.context = ssl.create_default_context()
+        authority.configure_trust(self.context)
+
+    async def open(self, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self._port, ssl=self.context, server_hostname=name)
+
+    async def banner(self, name: str) -> bytes:
+        try:
+            reader, writer = await self.open(name)
+        except (ConnectionError, ssl.SSLError):
+            return b"refused"
+        try:
+            async with asyncio.timeout(5):
+                return await reader.read(1)
+        except ConnectionError:
+            return b"cut"
+        finally:
+            writer.close()
+
+
+async def test_passthrough_by_name(proxy: Proxy, echo: Made, authority: trustme.CA) -> None:
+    one = await echo(b"1", server_context(authority, "one.example"))
+    wild = await echo(b"w", server_context(authority, "a.wild.example"))
+    await proxy.apply(
+        Listener("l", 80, "TLS", "", passthrough=True), backend("a", one), backend("b", wild),
+        relay("r", Target(1, "a"), hostname="one.example"), relay("w", Target(1, "b"), hostname="*.wild.example"),
+    )  # fmt: skip
+    caller = Caller(proxy, authority)
+    assert await caller.banner("one.example") == b"1"
+    assert await caller.banner("a.wild.example") == b"w"
+    assert await caller.banner("other.example") == b"refused"
+    # A ClientHello in pieces.
+    with socket.create_connection(("127.0.0.1", proxy.port)) as raw:
+        raw.setblocking(False)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = caller.context.wrap_bio(incoming, outgoing, server_hostname="one.example")
+        loop = asyncio.get_running_loop()
+        pieces = 0
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                for byte in (data := outgoing.read()):
+                    await loop.sock_sendall(raw, bytes((byte,)))
+                    pieces += 1
+                    if pieces % 50 == 0:
+                        await asyncio.sleep(0.001)
+                del data
+                incoming.write(await asyncio.wait_for(loop.sock_recv(raw, 65536), 5))
+    assert pieces > 200
+
+
+async def test_not_tls_at_all(proxy: Proxy) -> None:
+    await proxy.apply(Listener("l", 80, "TLS", "", passthrough=True))
+    assert await proxy.talk(b"GET / HTTP/1.1\r\n\r\n", half_close=False) == b""
+
+
+async def test_terminated(proxy: Proxy, echo: Made, authority: trustme.CA) -> None:
+    await proxy.apply(
+        certificate(authority, "c", "one.example"), Listener("l", 80, "TLS", "one.example", ("c",)),
+        backend("a", await echo(b"p")), relay("r", Target(1, "a"), hostname="one.example"),
+    )  # fmt: skip
+    caller = Caller(proxy, authority)
+    assert await caller.banner("one.example") == b"p"
+    assert await caller.banner("other.example") == b"refused"
+    reader, writer = await caller.open("one.example")
+    assert await reader.readexactly(1) == b"p"
+    for n in range(200):  # held through changes of the certificate as well
+        await proxy.apply(
+            certificate(authority, "c", "one.example")
+            if n % 20 == 0
+            else relay("r", Target(n + 1, "a"), hostname="one.example")
+        )
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"X"
+    writer.close()
+
+
+async def test_both_modes_and_https_on_one_port(proxy: Proxy, server: Server, echo: Made, authority: trustme.CA) -> None:
+    through = await echo(b"t", server_context(authority, "through.example"))
+    await proxy.apply(
+        certificate(authority, "c", "here.example"), certificate(authority, "h", "web.example"),
+        Listener("l", 80, "TLS", "here.example", ("c",)), Listener("p", 80, "TLS", "through.example", passthrough=True),
+        Listener("w", 80, "HTTPS", "web.example", ("h",)), backend("a", await echo(b"p")), backend("b", through),
+        Backend("web", (Endpoint("127.0.0.1", server.port),)), relay("r", Target(1, "a"), hostname="here.example"),
+        relay("s", Target(1, "b"), hostname="through.example", listener="p"),
+    )  # fmt: skip
+    rule = make_rule("web", targets=(Target(1, "web"),))
+    await proxy.apply(type(rule)(rule.name, rule.order, (Attachment("w", "web.example"),), rule.matches, (), rule.targets))
+    caller = Caller(proxy, authority)
+    assert await caller.banner("here.example") == b"p"
+    assert await caller.banner("through.example") == b"t"
+    reader, writer = await caller.open("web.example")
+    writer.write(b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n")
+    assert await reader.readexactly(len(OK)) == OK
+    writer.close()
+    # One mode goes: the port changes its way, and nothing else.
+    await proxy.runtime.apply(Change(drop=(("listener", "p"), ("relay", "s"))))
+    assert await caller.banner("here.example") == b"p"
+    assert await caller.banner("through.example") == b"refused"
+
+
+# --- UDP ---
+
+
+class Datagram(asyncio.DatagramProtocol):
+    """A backend that says its name before everything that it says again; or a client that keeps what it hears."""
+
+    def __init__(self, name: bytes = b"") -> None:
+        self.name = name
+        self.heard: asyncio.Queue[bytes] = asyncio.Queue()
+        self.peers: set[object] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self.heard.put_nowait(data)
+        self.peers.add(addr)
+        if self.name:
+            self.transport.sendto(self.name + data, addr)  # type: ignore[attr-defined]
+
+    async def ask(self, data: bytes) -> bytes:
+        self.transport.sendto(data)  # type: ignore[attr-defined]
+        async with asyncio.timeout(5):
+            return await self.heard.get()
+
+    @property
+    def port(self) -> int:
+        return int(self.transport.get_extra_info("sockname")[1])
+
+
+@pytest.fixture
+async def datagrams() -> AsyncIterator[Callable[..., Awaitable[Datagram]]]:
+    made: list[Datagram] = []
+
+    async def make(name: bytes = b"", to: int = 0) -> Datagram:
+        where = {"remote_addr": ("127.0.0.1", to)} if to else {"local_addr": ("127.0.0.1", 0)}
+        _, one = await asyncio.get_running_loop().create_datagram_endpoint(lambda: Datagram(name), **where)
+        made.append(one)
+        return one
+
+    yield make
+    for one in made:
+        one.transport.close()  # type: ignore[attr-defined]
+    await asyncio.sleep(0)
+
+
+async def test_flows(proxy: Proxy, datagrams: Callable[..., Awaitable[Datagram]]) -> None:
+    one, two = await datagrams(b"1"), await datagrams(b"2")
+    await proxy.apply(
+        Listener("l", 80, "UDP"), Backend("a", (Endpoint("127.0.0.1", one.port),), "udp"),
+        Backend("b", (Endpoint("127.0.0.1", two.port),), "udp"), relay("r", Target(3, "a"), Target(1, "b"), Target(0, "a")),
+    )  # fmt: skip
+    clients = [await datagrams(to=proxy.port) for _ in range(20)]
+    answers = Counter([(await client.ask(b"x"))[:1] for client in clients])
+    assert answers == {b"1": 15, b"2": 5}
+    # A flow stays where it is, through every change.
+    first = (await clients[0].ask(b"y"))[:1]
+    for n in range(200):
+        await proxy.apply(relay("r", Target(1, "b" if n % 2 else "a")))
+        assert await clients[0].ask(b"z%d" % n) == first + b"z%d" % n
+    # Another protocol on the same port is another matter.
+    await proxy.apply(Listener("t", 80, "TCP"))
+    assert await clients[0].ask(b"still") == first + b"still"
+
+
+async def test_dropped_shares_and_silence(proxy: Proxy, datagrams: Callable[..., Awaitable[Datagram]]) -> None:
+    one = await datagrams(b"1")
+    await proxy.apply(
+        Listener("l", 80, "UDP"), Backend("a", (Endpoint("127.0.0.1", one.port),), "udp"),
+        relay("r", Target(1, "a"), Target(1, "", (), 500)),
+    )  # fmt: skip
+    port = proxy.runtime.datagrams[80]
+    clients = [await datagrams(to=proxy.port) for _ in range(10)]
+    for client in clients:
+        client.transport.sendto(b"x")  # type: ignore[attr-defined]
+    async with asyncio.timeout(5):
+        while len(port) < 5 or port.refused < 5:
+            await asyncio.sleep(0.001)
+    assert (len(port), port.refused) == (5, 5)
+    proxy.runtime.tick(port.now + 61)
+    assert len(port) == 0
+
+
+async def test_too_many_flows(
+    proxy: Proxy, datagrams: Callable[..., Awaitable[Datagram]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.datagram.FLOWS", 3)
+    one = await datagrams(b"1")
+    await proxy.apply(
+        Listener("l", 80, "UDP"), Backend("a", (Endpoint("127.0.0.1", one.port),), "udp"), relay("r", Target(1, "a"))
+    )
+    for _ in range(10):
+        assert await (await datagrams(to=proxy.port)).ask(b"x") == b"1x"
+    assert len(proxy.runtime.datagrams[80]) == 3
