@@ -277,7 +277,7 @@ def _programmed(found: Gateway, accepted: Condition, report: Report, addresses: 
         return conditions.not_programmed("Invalid", "The Gateway is not accepted.")
     wanted = {a.value for a in found.spec.addresses if a.value}
     got = {a.value for a in addresses}
-    if wanted and addresses and not wanted & got:
+    if addresses and wanted - got:
         return conditions.address_not_usable(sorted(wanted), sorted(got))
     if not addresses:
         if wanted:

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Builds the Gateway API conformance suite and runs the profiles that are claimed, on the running cluster.
+# Builds the Gateway API conformance suite and runs every gateway profile on the running cluster.
 # The features come from the GatewayClass status. The suite that can be built from Go modules is v1.6.3; the CRDs that
-# the product ships are v1.7.0, hence --allow-crds-mismatch. Result: $CLUSTER_HOME/conformance/report.yaml
+# the product ships are v1.7.0, hence --allow-crds-mismatch. The report goes to $REPORT, the log to
+# $CLUSTER_HOME/conformance/log. More arguments go to the suite, as in: conformance.sh --run-test=HTTPRouteWeight
 set -euo pipefail; . "$(dirname "$0")/env.sh"
 SUITE=1.6.3
 export PATH="$CLUSTER_HOME/go/bin:$PATH" GOFLAGS="-buildvcs=false -mod=mod" CGO_ENABLED=0 GOTOOLCHAIN=local
@@ -20,9 +21,12 @@ fi
 for tag in v1.6.0-dev.2 v1.6.0-dev.3; do $BUILDAH tag $echo_image:v1.5.1 $echo_image:$tag; done
 "$HERE/load.sh" $echo_image:v1.5.1 $echo_image:v1.6.0-dev.2 $echo_image:v1.6.0-dev.3
 
+PROFILES=${PROFILES:-GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP}
+REPORT=${REPORT:-$CLUSTER_HOME/conformance/report.yaml}
 cd "$CLUSTER_HOME/conformance"
 "$HERE/in.sh" "$BIN/conformance.test" -test.v -test.run '^TestConformance$' --gateway-class=fsm-gateway-cls \
-  --conformance-profiles=GATEWAY-HTTP --allow-crds-mismatch --report-output="$CLUSTER_HOME/conformance/report.yaml" \
+  --conformance-profiles="$PROFILES" --allow-crds-mismatch --report-output="$REPORT" \
+  --usable-address=172.31.200.1 --unusable-address=192.0.2.1 \
   --organization=flomesh --project=fsm-gateway --url=https://flomesh.io --version=dev --contact=none "$@" \
   > "$CLUSTER_HOME/conformance/log" 2>&1 && verdict=0 || verdict=$?
 grep -E '^    --- (PASS|FAIL)' "$CLUSTER_HOME/conformance/log" | awk '{ print $2 }' | sort | uniq -c
