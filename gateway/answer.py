@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 REASON: Final = {
-    200: b"OK", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 307: b"Temporary Redirect",
+    200: b"OK", 204: b"No Content", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 307: b"Temporary Redirect",
     308: b"Permanent Redirect", 400: b"Bad Request", 404: b"Not Found", 408: b"Request Timeout",
     403: b"Forbidden", 413: b"Content Too Large", 414: b"URI Too Long", 417: b"Expectation Failed", 421: b"Misdirected Request",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
@@ -60,7 +60,8 @@ def answer(
     lines += [b"%b: %b" % field for field in fields]
     if body:
         lines.append(b"Content-Type: text/plain; charset=utf-8")
-    lines.append(b"Content-Length: %d" % len(body))
+    if status != 204:  # RFC 9110 §8.6
+        lines.append(b"Content-Length: %d" % len(body))
     if close:
         lines.append(b"Connection: close")
     elif keep_alive_10:

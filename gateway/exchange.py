@@ -8,20 +8,23 @@ seen yet (no byte of a response was passed on) moves to another endpoint of the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Final
+from typing import Final, cast
 
 from gateway import copies, forwarding
 from gateway.answer import answer
 from gateway.copies import Copy
-from gateway.filters import redirect
+from gateway.filters import cors, redirect
+from gateway.filters.headers import Edit
 from gateway.http1 import CHUNKED, NO_LENGTH, Field, ProtocolError, Request, Response, chunk, last_chunk
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Answers, Backend, Route, Target
 from gateway.routing import Entry
+from gateway.sessions import Holder, Sessions
 
 # RFC 9110 §9.2.2: what may be sent twice without being asked.
+BACKOFF: Final = 0.01  # seconds before the first of further attempts, where a rule does not say
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
@@ -37,10 +40,14 @@ class Exchange:
         "_copies",
         "_deadline",
         "_head",
+        "_held",
+        "_later",
         "_loose",
+        "_more",
         "_pending",
         "_replay",
         "_request_trailers",
+        "_retries",
         "_since",
         "_started",
         "_status",
@@ -79,11 +86,15 @@ class Exchange:
         self._body = 0  # bytes of the request's body so far
         self._replay: list[bytes] | None = []  # not None: all that was sent, small enough to send again
         self._tried: list[Endpoint] = []
+        self._held: tuple[Holder, Endpoint] | None = None  # where the client's session leads
+        self._retries = 0
+        self._later: asyncio.TimerHandle | None = None  # of the next attempt
         self._copies: list[Copy] = []
         # What came back.
         self._answers: Answers | None = None  # where response heads of this kind are remembered
         self.answers: Answers | None = None  # the same, once the request is sent and its response may come in one piece
         self.wants_payload = not client.is_framed  # the client does not know chunks: their framing is taken off
+        self._more: list[Field] = []  # what the response must say besides
         self._unsent = b""  # of the response's head
         self._started = False
         self._closing = False
@@ -101,7 +112,13 @@ class Exchange:
 
     def proceed(self) -> None:
         """Go on from the choice of a target."""
-        target = self.target
+        target, route = self.target, self.entry.route
+        if route.sessions is not None:
+            self._held = route.sessions.find(self.request)
+            if self._held is not None:
+                target = self.target = cast("Target", self._held[0])
+        if target.cors is not None and self._is_preflight(target.cors):
+            return
         if target.location is not None:
             self._redirect(target.location)
             return
@@ -109,7 +126,9 @@ class Exchange:
             self.refuse(target.fault, target.reason)
             return
         request = self.request
-        if request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
+        if route.sessions is not None or self._more:
+            pass  # every answer is looked at
+        elif request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
             self._answers = target.answers
             if self.request_done:
                 self.answers = self._answers
@@ -117,7 +136,23 @@ class Exchange:
         self._head = self._compose(target)
         if target.mirrors:
             self._copies = copies.start(target.mirrors, self._backends, self._head)
-        self.send(next(target.ring.turns, None))
+        if self._held is not None:
+            self.send(self._held[1])
+        else:
+            self.send(next(target.ring.turns, None))
+
+    def _is_preflight(self, policy: cors.Policy) -> bool:
+        """Answer a CORS preflight, or remember what its answer must say to a browser."""
+        origin = self.request.value(b"origin")
+        if origin is None:
+            return False
+        allowed = policy.allows(origin)
+        fields = policy.preflight(self.request, origin)
+        if fields is None:
+            self._more = policy.actual(origin) if allowed else []
+            return False
+        self._answer(204, "", fields if allowed else [])
+        return True
 
     def send(self, endpoint: Endpoint | None) -> None:
         """Send the head to an endpoint, if there is one."""
@@ -234,6 +269,8 @@ class Exchange:
         assert backend is not None
         backend.failed(self._tried[-1])
         following = self._another(backend)
+        if following is None and self._try_later():
+            return
         if following is None:
             self.refuse(503, "no endpoint of the backend accepts connections")
             return
@@ -259,9 +296,11 @@ class Exchange:
 
     def response(self, response: Response, head: bytes) -> None:
         """A response's head: pass it on, or act on it."""
-        status = response.status
+        status, route = response.status, self.entry.route
         if status < 200:
             self._interim(response)
+            return
+        if route.retry is not None and status in route.retry.codes and self._try_later():
             return
         request = self.request
         self._started = True
@@ -278,11 +317,29 @@ class Exchange:
             closing = self.wants_payload = True
         self._closing = closing
         connection = b"close" if closing else b"keep-alive" if request.http10 else b""
-        out = forwarding.response_head(response, self.target.edit_response, connection, dechunked=self.wants_payload)
+        edit = self.target.edit_response
+        if self._more or route.sessions is not None:
+            edit = self._with_more(edit, route.sessions)
+        out = forwarding.response_head(response, edit, connection, dechunked=self.wants_payload)
         self._unsent = out  # goes out with the first bytes of the body: one write is cheaper than two
         memorable = not closing and not bodiless and length >= 0 and response.keep_alive
         if self._answers is not None and memorable and head:
             self._answers.remember(head, out, length, status)
+
+    def _with_more(self, edit: Edit | None, sessions: Sessions | None) -> Edit:
+        """An edit that also says what this request's answer must say, in place of what the backend says of it."""
+        more = list(self._more)
+        if sessions is not None and self.target.backend is not None:
+            endpoint = self._tried[-1]
+            if self._held is None or self._held[1] is not endpoint:
+                more.append(sessions.begin(self.target.backend.name, endpoint, self.client.scheme))
+        replaced = {field.name for field in self._more} - {b"vary"}
+
+        def edited(fields: list[Field]) -> list[Field]:
+            kept = edit(fields) if edit is not None else fields
+            return [field for field in kept if field.name not in replaced] + more
+
+        return edited
 
     def _interim(self, response: Response) -> None:
         """1xx: a change of protocol, or a word in between."""
@@ -359,8 +416,11 @@ class Exchange:
         if clean:
             self.flush()
             self._finish(reuse=False)
-        elif self._started or not self._again(reused, untouched):
-            self.refuse(502, "the backend closed the connection before it answered")
+        elif self._started:
+            self.refuse(502, "the backend closed the connection before it was done")
+        elif not self._again(reused, untouched) and not self._try_later(is_safe=self.request.method in IDEMPOTENT):
+            status = 503 if self.entry.route.retry is not None else 502
+            self.refuse(status, "the backend closed the connection before it answered")
 
     def response_invalid(self, error: ProtocolError) -> None:
         """The backend's bytes are not HTTP; none of them reach the client."""
@@ -376,6 +436,8 @@ class Exchange:
 
     def _again(self, reused: bool, untouched: bool) -> bool:
         """Send the request once more, where that is safe and all of it is still here."""
+        if self.entry.route.retry is not None and not untouched and not reused:
+            return False  # the rule says how often
         if self._replay is None or len(self._tried) > 3 or not (untouched or self.request.method in IDEMPOTENT):
             return False
         backend = self.target.backend
@@ -393,6 +455,38 @@ class Exchange:
         else:
             endpoint.connect(self)
         return True
+
+    def _try_later(self, *, is_safe: bool = True) -> bool:
+        """HTTPRouteRetry: another attempt, if the rule grants one and all of the request is still here."""
+        retry = self.entry.route.retry
+        if retry is None or not is_safe or self._retries >= retry.attempts or self._replay is None or self._started:
+            return False
+        self._close_peer()
+        self._pending = []  # what comes of the body meanwhile waits
+        if self._attempt is not None:
+            self._attempt.cancel()
+        # At least what the rule says; without a word of it, a little, and more each time.
+        delay = retry.backoff or min(BACKOFF * 2**self._retries, 1.0)
+        self._retries += 1
+        self._later = asyncio.get_running_loop().call_later(delay, self._retry)
+        return True
+
+    def _retry(self) -> None:
+        self._later = None
+        backend = self.target.backend
+        assert backend is not None
+        endpoint = self._another(backend) or backend.ring.next()
+        if endpoint is None:
+            self.refuse(503, "no endpoint of the backend is ready")
+            return
+        self._tried = [endpoint]
+        self._time_attempt()
+        self._pending = list(self._replay or ())
+        peer = endpoint.take(self)
+        if peer is not None:
+            self.connected(peer)
+        else:
+            endpoint.connect(self)
 
     # --- ending ---
 
@@ -416,11 +510,21 @@ class Exchange:
     def _redirect(self, location: redirect.Location) -> None:
         client, status = self.client, self.target.redirect_status
         where = location(self.request, self.entry.prefix, client.scheme.decode(), client.port)
+        self._answer(status, "", [(b"Location", where)])
+
+    def _answer(self, status: int, text: str, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Answer here, and not because something went wrong."""
+        client = self.client
         close = not self.request_done or not self.request.keep_alive or client.closes_after_this
         self._status = status
         self._started = True
-        client.write(answer(status, fields=[(b"Location", where)], close=close, head_only=self.head_only))
+        client.write(answer(status, text, fields=fields, close=close, head_only=self.head_only))
         self._finish(reuse=not close)
+
+    def _attempt_timed_out(self) -> None:
+        """HTTPRouteTimeouts.backendRequest is up: there may be another attempt."""
+        if not self._try_later():
+            self._timed_out()
 
     def _timed_out(self) -> None:
         """HTTPRouteTimeouts: 504, or a cut where the response has begun."""
@@ -442,7 +546,7 @@ class Exchange:
         if seconds:
             if self._attempt is not None:
                 self._attempt.cancel()
-            self._attempt = asyncio.get_running_loop().call_later(max(seconds - elapsed, 0.0), self._timed_out)
+            self._attempt = asyncio.get_running_loop().call_later(max(seconds - elapsed, 0.0), self._attempt_timed_out)
 
     def _close_peer(self) -> None:
         peer, self.peer = self.peer, None
@@ -456,6 +560,8 @@ class Exchange:
             self._deadline.cancel()
         if self._attempt is not None:
             self._attempt.cancel()
+        if self._later is not None:
+            self._later.cancel()
         for copy in self._copies:
             copy.end()
         self.target.counter.count(status // 100, monotonic() - self._since)

@@ -11,11 +11,24 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.balance import Ring, Split
-from gateway.filters import headers, mirror, redirect, rewrite
+from gateway.filters import cors, headers, mirror, redirect, rewrite
 from gateway.forwarding import response_head
 from gateway.http1 import Field, parse_response
 from gateway.peers import Endpoint
-from gateway.snapshot import Fault, Filter, Mirror, Redirect, RequestHeaders, ResponseHeaders, Rewrite, Rule
+from gateway.sessions import Sessions
+from gateway.snapshot import (
+    Cors,
+    ExternalAuth,
+    Fault,
+    Filter,
+    Mirror,
+    Redirect,
+    RequestHeaders,
+    ResponseHeaders,
+    Retry,
+    Rewrite,
+    Rule,
+)
 from gateway.templates import ResponseShape, weave
 from gateway.timeouts import Timeouts
 
@@ -75,22 +88,25 @@ class Counter:
 class Answers:
     """Response heads that passed once: what was sent on for them. One for all targets that leave responses alone."""
 
-    __slots__ = ("_woven", "edit", "known")
+    __slots__ = ("_never", "_woven", "edit", "known")
 
-    def __init__(self, edit: headers.Edit | None) -> None:
+    def __init__(self, edit: headers.Edit | None, never: frozenset[int] = frozenset()) -> None:
         self.edit = edit
+        self._never = never  # statuses that somebody must look at each time
         self.known: dict[bytes, tuple[bytes, int, int]] = {}  # head: (what goes on, length of the whole, status // 100)
         self._woven: dict[ResponseShape, Callable[[bytes], bytes | None]] = {}
 
     def remember(self, head: bytes, out: bytes, length: int, status: int) -> None:
         """A head, what went on for it, and the length of its body."""
-        if len(head) < LONG_HEAD:
+        if len(head) < LONG_HEAD and status not in self._never:
             if len(self.known) >= HEADS:
                 self.known.clear()
             self.known[head] = (out, len(head) + length, status // 100)
 
     def fill(self, shape: ResponseShape, varying: bytes) -> bytes | None:
         """What goes on for a head of this shape; None where it must be parsed."""
+        if shape.status in self._never:
+            return None
         woven = self._woven.get(shape)
         if woven is None:
             if len(self._woven) >= HEADS:
@@ -104,11 +120,13 @@ class Target:
     """A prepared target: everything that the request path needs, looked up once."""
 
     __slots__ = (
-        "answers", "backend", "counter", "edit_request", "edit_response", "fault", "is_direct", "is_plain", "location",
-        "mirrors", "reason", "redirect_status", "rewrite", "ring",
+        "answers", "auth", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "is_direct", "is_plain",
+        "location", "mirrors", "reason", "redirect_status", "rewrite", "ring",
     )  # fmt: skip
 
-    def __init__(self, filters: tuple[Filter, ...], backend: Backend | None, counter: Counter) -> None:
+    def __init__(
+        self, filters: tuple[Filter, ...], backend: Backend | None, counter: Counter, retry: Retry | None = None
+    ) -> None:
         self.backend = backend
         self.ring = backend.ring if backend is not None else NOBODY
         self.counter = counter
@@ -118,6 +136,8 @@ class Target:
         self.redirect_status = 302
         self.rewrite: rewrite.Rewritten | None = None
         self.mirrors: tuple[tuple[Callable[[], bool], str], ...] = ()
+        self.cors: cors.Policy | None = None
+        self.auth: ExternalAuth | None = None
         on_request: list[headers.Edit] = []
         on_response: list[headers.Edit] = []
         for spec in filters:
@@ -132,18 +152,24 @@ class Target:
                     self.rewrite = rewrite.build(spec)
                 case Mirror():
                     self.mirrors += ((mirror.build(spec), spec.backend),)
+                case Cors():
+                    self.cors = cors.build(spec)
+                case ExternalAuth():
+                    self.auth = spec
                 case Fault():
                     self.fault, self.reason = spec.status, spec.reason
         self.edit_request = _chain(on_request)
         self.edit_response = _chain(on_response)
-        self.answers = Answers(self.edit_response) if on_response else UNEDITED
+        codes = frozenset(retry.codes) if retry is not None and retry.attempts else frozenset[int]()
+        self.answers = Answers(self.edit_response, codes) if on_response or codes else UNEDITED
         self.is_direct = False  # see `settle`
         self.is_plain = False
 
-    def settle(self, *, timed: bool) -> None:
-        """Say what kind it is, once all is known of it."""
+    def settle(self, *, timed: bool, looked_at: bool) -> None:
+        """Say what kind it is, once all is known of it. `looked_at`: who asks decides where the request goes."""
         # Requests are passed on, not answered here.
-        self.is_direct = self.location is None and not self.fault
+        is_open = self.location is None and not self.fault and self.cors is None and self.auth is None
+        self.is_direct = is_open and not looked_at
         # As before, and only the fields of their heads are changed, and nobody looks at the clock.
         self.is_plain = self.is_direct and self.rewrite is None and not self.mirrors and not timed
 
@@ -167,7 +193,7 @@ def _chain(edits: list[headers.Edit]) -> headers.Edit | None:
 class Route:
     """A prepared rule."""
 
-    __slots__ = ("backend_timeout", "name", "request_timeout", "timeouts", "turns")
+    __slots__ = ("backend_timeout", "name", "request_timeout", "retry", "sessions", "timeouts", "turns")
 
     def __init__(
         self,
@@ -177,6 +203,7 @@ class Route:
         phase: float,
     ) -> None:
         self.name = rule.name
+        self.retry = rule.retry
         self.request_timeout = rule.timeouts.request
         self.backend_timeout = rule.timeouts.backend_request
         # While there has been one attempt, the shorter of the two decides.
@@ -186,7 +213,7 @@ class Route:
         weights: list[int] = []
         for spec in rule.targets:
             backend = backends(spec.backend) if spec.backend else None
-            target = Target(rule.filters + spec.filters, backend, counters(rule.name, spec.backend))
+            target = Target(rule.filters + spec.filters, backend, counters(rule.name, spec.backend), rule.retry)
             if spec.fault:
                 target.fault, target.reason = spec.fault, spec.reason
             targets.append(target)
@@ -197,6 +224,14 @@ class Route:
             if not target.fault:
                 target.fault, target.reason = 500, "this rule has no backend to send the request to"
             targets, weights = [target], [1]
+        self.sessions: Sessions | None = None
+        if rule.persistence is not None:
+            holding = [
+                (spec.backend, target)
+                for spec, target in zip(rule.targets, targets, strict=False)
+                if spec.weight and spec.backend
+            ]
+            self.sessions = Sessions(rule.name, rule.persistence, holding)
         for target in targets:
-            target.settle(timed=self.timeouts is not None)
+            target.settle(timed=self.timeouts is not None, looked_at=self.sessions is not None)
         self.turns = Split(targets, weights, phase=phase).turns

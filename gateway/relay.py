@@ -96,65 +96,73 @@ def lookup(by_hostname: Mapping[str, T], name: str) -> T | None:
     return next((by_hostname[pattern] for pattern in patterns(name) if pattern in by_hostname), None)
 
 
-class Incoming(asyncio.Protocol):
-    """A client's connection until its other end is made. With TLS it has been terminated here."""
+class Early(asyncio.Protocol):
+    """A connection before it is joined to another: what comes meanwhile is kept, and no more is read than had come.
 
-    def __init__(self, board: Switchboard, name: str = "") -> None:
-        self._board = board
-        self._name = name
-        self._transport: asyncio.Transport
-        self._early: list[bytes] = []
-        self._ended = False
-        self._lost = False
+    uvloop begins to read after `connection_made` whatever that said, so that one read may come all the same.
+    """
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self.data: list[bytes] = []
+        self.ended = False
+        self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
-        self._transport.pause_reading()
-        self._board.spawn(self._connect)
+        self.transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
 
     def data_received(self, data: bytes) -> None:
-        self._early.append(data)
+        self.data.append(data)
+        self.transport.pause_reading()
 
     def eof_received(self) -> bool:
-        self._ended = True
+        self.ended = True
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
+        self.lost = True
+
+    def pass_on(self, to: asyncio.Transport) -> None:
+        """Once the two are joined: send on what has come."""
+        for data in self.data:
+            to.write(data)
+        joined = self.transport.get_protocol()
+        if self.ended and isinstance(joined, asyncio.Protocol) and not joined.eof_received():
+            self.transport.close()
+
+
+class Incoming(Early):
+    """A client's connection until its other end is made. With TLS it has been terminated here."""
+
+    def __init__(self, board: Switchboard, name: str = "") -> None:
+        super().__init__()
+        self._board = board
+        self._name = name
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._board.spawn(self._connect)
 
     async def _connect(self) -> None:
         board = self._board
         line = board.line(self._name)
         other = await reach(line) if line is not None else None
-        if other is None or self._lost:
+        if other is None or other.lost or self.lost:
             if line is not None:
                 line.refused += 1
             board.refused += 1
-            self._transport.abort()
+            self.transport.abort()
             if other is not None:
-                other.abort()
+                other.transport.abort()
             return
         assert line is not None
         line.connections += 1
-        for data in self._early:
-            other.write(data)
-        board.splice(self._transport, other, board.began())
-        if self._ended and other.can_write_eof():
-            other.write_eof()
+        board.splice(self.transport, other.transport, board.began())
+        self.pass_on(other.transport)
+        other.pass_on(self.transport)
 
 
-class Placeholder(asyncio.Protocol):
-    """A backend's connection until it is joined to its client's: what comes early waits."""
-
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
-        self._transport.pause_reading()
-
-
-async def reach(line: Line) -> asyncio.Transport | None:
+async def reach(line: Line) -> Early | None:
     """A connection to the next backend of a line: each of its endpoints is tried once. None where there is none."""
     backend = next(line.turns)
     if backend is None:
@@ -172,11 +180,11 @@ async def reach(line: Line) -> asyncio.Transport | None:
     return None
 
 
-async def _dial(host: str, port: int, security: Security | None) -> asyncio.Transport | None:
+async def _dial(host: str, port: int, security: Security | None) -> Early | None:
     try:
         async with asyncio.timeout(CONNECT):
-            transport, _ = await asyncio.get_running_loop().create_connection(
-                Placeholder,
+            transport, early = await asyncio.get_running_loop().create_connection(
+                Early,
                 host,
                 port,
                 ssl=security.context if security else None,
@@ -187,7 +195,7 @@ async def _dial(host: str, port: int, security: Security | None) -> asyncio.Tran
     if security is not None and security.fault(transport):
         transport.abort()
         return None
-    return transport
+    return early
 
 
 class Peeker:

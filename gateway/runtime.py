@@ -244,11 +244,7 @@ class Runtime:
     def _put_rule(self, rule: Rule, old: Rule | None, touched: Touched) -> None:
         before = self._entries.get(rule.name)
         route = before[0].route if before else None
-        same = old is not None and (old.targets, old.filters, old.timeouts) == (
-            rule.targets,
-            rule.filters,
-            rule.timeouts,
-        )
+        same = old is not None and _leads(old) == _leads(rule)
         if route is None or not same:
             route = Route(rule, self.backend, self.counter, self._phase)
         entries = tuple(Entry(match, rule.order, route) for match in rule.matches)
@@ -511,6 +507,11 @@ class Runtime:
                 connection.close_if_idle()
         for port in self.datagrams.values():
             port.close()
+
+
+def _leads(rule: Rule) -> tuple[object, ...]:
+    """Everything of a rule but when it applies."""
+    return rule.targets, rule.filters, rule.timeouts, rule.retry, rule.persistence
 
 
 def mode_of(listener: Listener) -> Mode:

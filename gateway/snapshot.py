@@ -98,6 +98,28 @@ class Mirror(Struct, frozen=True, tag="RequestMirror"):
     denominator: int = 100
 
 
+class Cors(Struct, frozen=True, tag="CORS"):
+    """Answer preflights, and tell browsers what they may show to whom."""
+
+    allow_origins: tuple[str, ...] = ()
+    allow_credentials: bool = False
+    allow_methods: tuple[str, ...] = ()
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    max_age: int = 5
+
+
+class ExternalAuth(Struct, frozen=True, tag="ExternalAuth"):
+    """Ask a backend whether a request may pass."""
+
+    backend: str
+    protocol: Literal["HTTP", "GRPC"] = "HTTP"
+    path: str = ""  # before the request's own path
+    allowed_headers: tuple[str, ...] = ()  # of the request, that the backend sees
+    allowed_response_headers: tuple[str, ...] = ()  # of the answer, that go into the request
+    body_bytes: int = 0  # of the request, that the backend sees
+
+
 class Fault(Struct, frozen=True, tag="Fault"):
     """A filter that could not be resolved: it answers with an error, never passes on."""
 
@@ -105,7 +127,7 @@ class Fault(Struct, frozen=True, tag="Fault"):
     reason: str = ""
 
 
-Filter: TypeAlias = RequestHeaders | ResponseHeaders | Redirect | Rewrite | Mirror | Fault
+Filter: TypeAlias = RequestHeaders | ResponseHeaders | Redirect | Rewrite | Mirror | Cors | ExternalAuth | Fault
 
 # --- limits ---
 
@@ -222,6 +244,24 @@ class Timeouts(Struct, frozen=True):
 NO_TIMEOUTS = Timeouts()
 
 
+class Retry(Struct, frozen=True):
+    """`HTTPRouteRetry`: which answers, besides none at all, are asked for again, how often, and after how many seconds."""
+
+    codes: tuple[int, ...] = ()
+    attempts: int = 1
+    backoff: float = 0.0
+
+
+class Persistence(Struct, frozen=True):
+    """`SessionPersistence`: by a header, or by a cookie."""
+
+    header: str = ""
+    cookie: str = ""
+    path: str = "/"
+    seconds: float = 0.0  # how long a session may last; 0 for as long as the client keeps it
+    permanent: bool = False  # the cookie outlives the browser's session
+
+
 class Attachment(Struct, frozen=True):
     """Where a rule applies: a listener, and one hostname of the intersection ("" for all)."""
 
@@ -251,6 +291,8 @@ class Rule(Struct, frozen=True, tag="rule"):
     filters: tuple[Filter, ...] = ()
     targets: tuple[Target, ...] = ()
     timeouts: Timeouts = NO_TIMEOUTS
+    retry: Retry | None = None
+    persistence: Persistence | None = None
 
 
 class Relay(Struct, frozen=True, tag="relay"):

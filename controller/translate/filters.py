@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from controller.objects import BackendRef, HeaderFilter, HTTPFilter, MirrorFilter, ObjectReference, PathModifier
+from controller.objects import (
+    BackendRef,
+    ExternalAuthFilter,
+    HeaderFilter,
+    HTTPFilter,
+    MirrorFilter,
+    ObjectReference,
+    PathModifier,
+)
 from controller.translate.backends import BackendName, Resolved
 from gateway import snapshot
 
@@ -22,7 +30,9 @@ NOT_EDITABLE = frozenset(
         "upgrade",
     )
 )
-SUPPORTED = ("RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite")
+SUPPORTED = (
+    "RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite", "CORS", "ExternalAuth",
+)  # fmt: skip
 
 
 def translate(
@@ -49,6 +59,20 @@ def translate(
                 if found.backend is not None:  # a mirror that leads nowhere must not hurt the request itself
                     needed.append(found.backend)
                     specs.append(snapshot.Mirror(str(found.backend), *_share(one.request_mirror)))
+            case "CORS" if one.cors:
+                c = one.cors
+                specs.append(
+                    snapshot.Cors(
+                        c.allow_origins, c.allow_credentials, c.allow_methods, c.allow_headers, c.expose_headers, c.max_age
+                    )
+                )
+            case "ExternalAuth" if one.external_auth:
+                found = resolve(_as_backend(one.external_auth.backend_ref))
+                if found.backend is not None and one.external_auth.protocol == "GRPC":
+                    found = Resolved(found.backend._replace(spoken="h2c"))
+                resolved.append(found)
+                specs.append(_authorisation(one.external_auth, found))
+                needed += [found.backend] if found.backend is not None else []
             case other:
                 # The API: a filter that cannot be resolved must never be skipped.
                 specs.append(snapshot.Fault(500, f"filter {other} is not supported"))
@@ -89,6 +113,19 @@ def _share(mirror: MirrorFilter) -> tuple[int, int]:
     if mirror.fraction is not None:
         return mirror.fraction.numerator, mirror.fraction.denominator
     return (100 if mirror.percent is None else mirror.percent), 100
+
+
+def _authorisation(auth: ExternalAuthFilter, found: Resolved) -> snapshot.Filter:
+    """Whom to ask. Where nobody can be asked, nothing may pass."""
+    if found.backend is None:
+        return snapshot.Fault(500, "the authorization server of this rule cannot be resolved")
+    body = auth.forward_body.max_size if auth.forward_body is not None else 0
+    if auth.protocol == "GRPC":
+        return snapshot.ExternalAuth(str(found.backend), "GRPC", "", auth.grpc.allowed_headers, (), body)
+    http = auth.http
+    return snapshot.ExternalAuth(
+        str(found.backend), "HTTP", http.path, http.allowed_headers, http.allowed_response_headers, body
+    )
 
 
 def _as_backend(ref: ObjectReference) -> BackendRef:

@@ -28,7 +28,8 @@ from controller.world import Report
 from gateway import snapshot
 
 BUNDLE = "v1.7.0"
-# Features of the Gateway API v1.7.0 that work, sorted (GatewayClassStatus.supportedFeatures).
+# Features of the Gateway API v1.7.0 that work, sorted (GatewayClassStatus.supportedFeatures), and the names that those
+# had in v1.6 which were renamed: HTTPRouteRetry, HTTPRouteRetryBackendTimeout, GatewayInfrastructurePropagation.
 FEATURES = (
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
@@ -56,6 +57,7 @@ FEATURES = (
     "HTTPRouteBackendRequestHeaderModification",
     "HTTPRouteBackendTimeout",
     "HTTPRouteBackendURLRewrite",
+    "HTTPRouteCORS",
     "HTTPRouteDestinationPortMatching",
     "HTTPRouteHostRewrite",
     "HTTPRouteMethodMatching",
@@ -70,6 +72,10 @@ FEATURES = (
     "HTTPRouteRequestPercentageMirror",
     "HTTPRouteRequestTimeout",
     "HTTPRouteResponseHeaderModification",
+    "HTTPRouteRetry",
+    "HTTPRouteRetryBackendTimeout",
+    "HTTPRouteRetryCodes",
+    "HTTPRouteRetryConnectionError",
     "HTTPRouteSchemeRedirect",
     "ListenerSet",
     "ReferenceGrant",

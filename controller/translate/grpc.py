@@ -9,7 +9,7 @@ from controller.objects import GRPCMatch, GRPCRoute, GRPCRule
 from controller.translate import filters, matches
 from controller.translate.backends import BackendName
 from controller.translate.conditions import Condition
-from controller.translate.rules import Rules, forwarding, order, resolution, unsupported_rules
+from controller.translate.rules import Rules, forwarding, order, persistence, resolution, unsupported_rules
 from gateway import snapshot
 from gateway.expressions import full_match
 
@@ -34,6 +34,7 @@ def rules(view: View, found: GRPCRoute) -> Rules:
                 matches=tuple(_match(match) for match in rule.matches or (GRPCMatch(),)),
                 filters=specs,
                 targets=targets,
+                persistence=persistence(found, index, rule.session_persistence),
             )
         )
         backends.update(dict.fromkeys(needed))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import NamedTuple
 
 from controller.memo import View
-from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, Ref
+from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, Ref, SessionPersistence
 from controller.translate import conditions, filters, matches
 from controller.translate.backends import BackendName, Resolved, resolve
 from controller.translate.conditions import Condition
@@ -82,6 +83,8 @@ def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[sna
         filters=specs,
         targets=targets,
         timeouts=_timeouts(rule),
+        retry=_retry(rule),
+        persistence=persistence(found, index, rule.session_persistence),
     )
     return made, needed, resolved
 
@@ -114,6 +117,26 @@ def forwarding(
             reason = one.fault.message if one.fault else ""
             targets.append(snapshot.Target(ref.weight, "", (), 500, reason))
     return specs, tuple(targets), needed, resolved
+
+
+def _retry(rule: HTTPRule) -> snapshot.Retry | None:
+    if rule.retry is None:
+        return None
+    return snapshot.Retry(rule.retry.codes, rule.retry.attempts, seconds(rule.retry.backoff))
+
+
+def persistence(found: AnyRoute, index: int, asked: SessionPersistence | None) -> snapshot.Persistence | None:
+    """How clients of a rule come back to where they were. A cookie without a name gets one that no other rule has."""
+    if asked is None:
+        return None
+    lasting = seconds(asked.absolute_timeout)
+    if asked.type == "Header":
+        return snapshot.Persistence(header=asked.header.name if asked.header else "X-Session", seconds=lasting)
+    meta = found.metadata
+    digest = hashlib.sha256(f"{found.ref.kind}/{meta.namespace}/{meta.name}/{index}".encode()).hexdigest()[:8]
+    cookie = asked.cookie
+    name, path = cookie.name or f"fsm-session-{digest}", cookie.path or "/"
+    return snapshot.Persistence("", name, path, lasting, cookie.lifetime_type == "Permanent" and lasting > 0)
 
 
 def _timeouts(rule: HTTPRule) -> snapshot.Timeouts:

@@ -20,6 +20,8 @@ from gateway.snapshot import (
     Match,
     Order,
     Part,
+    Persistence,
+    Retry,
     Rule,
     Target,
     Timeouts,
@@ -144,8 +146,11 @@ def make_rule(
     matches: tuple[Match, ...] = (Match(),),
     filters: tuple[Filter, ...] = (),
     timeouts: Timeouts = NO_TIMEOUTS,
+    retry: Retry | None = None,
+    persistence: Persistence | None = None,
 ) -> Rule:
-    return Rule(name, Order(route=name), (Attachment("l", hostname),), matches, filters, targets, timeouts)
+    at = (Attachment("l", hostname),)
+    return Rule(name, Order(route=name), at, matches, filters, targets, timeouts, retry, persistence)
 
 
 @pytest.fixture

@@ -124,6 +124,24 @@ async def test_bytes_both_ways_and_half_closed(proxy: Proxy, echo: Made) -> None
     writer.close()
 
 
+async def test_what_comes_before_the_two_ends_are_joined_is_not_lost(proxy: Proxy, echo: Made) -> None:
+    await proxy.apply(Listener("l", 80, "TCP"), backend("a", await echo(b"1")), relay("r", Target(1, "a")))
+
+    async def one() -> bytes:
+        reader, writer = await proxy.connect()
+        writer.write(b"x")
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+    assert await asyncio.gather(*(one() for _ in range(200))) == [b"1Xbye"] * 200
+    async with asyncio.timeout(5):
+        while proxy.runtime.busy():
+            await asyncio.sleep(0.001)
+
+
 async def test_a_connection_holds_through_200_changes(proxy: Proxy, echo: Made) -> None:
     one, two = await echo(b"1"), await echo(b"2")
     await proxy.apply(Listener("l", 80, "TCP"), backend("a", one), relay("r", Target(1, "a")))

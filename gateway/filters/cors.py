@@ -1,0 +1,80 @@
+"""CORS: answer preflights, and tell browsers which responses they may show to whom (HTTPCORSFilter, GEP-1767).
+
+The rules are those of the Fetch standard, §3.2: with credentials nothing may be "*", so what was asked for is said
+instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gateway.http1 import PLAIN, Field, Request
+from gateway.snapshot import Cors
+
+Pairs = list[tuple[bytes, bytes]]
+
+
+class Policy:
+    """A prepared filter."""
+
+    __slots__ = ("_all_origins", "_credentials", "_expose", "_headers", "_max_age", "_methods", "_origins")
+
+    def __init__(self, spec: Cors) -> None:
+        self._all_origins = "*" in spec.allow_origins
+        self._origins = [_origin(one) for one in spec.allow_origins if one != "*"]
+        self._credentials = spec.allow_credentials
+        self._methods = _listed(spec.allow_methods)
+        self._headers = _listed(spec.allow_headers)
+        self._expose = _listed(spec.expose_headers)
+        self._max_age = str(spec.max_age).encode()
+
+    def allows(self, origin: bytes) -> bool:
+        """Whether a page of this origin may read responses."""
+        return self._all_origins or any(pattern.fullmatch(origin) for pattern in self._origins)
+
+    def preflight(self, request: Request, origin: bytes) -> Pairs | None:
+        """The fields of the answer to a preflight; None for a request that is none."""
+        method = request.value(b"access-control-request-method")
+        if request.method != b"OPTIONS" or method is None:
+            return None
+        asked = request.value(b"access-control-request-headers")
+        fields = self._origin_fields(origin)
+        methods = method if self._credentials and self._methods == b"*" else self._methods
+        headers = asked if self._headers == b"*" and self._credentials else self._headers
+        if methods:
+            fields.append((b"Access-Control-Allow-Methods", methods))
+        if headers:
+            fields.append((b"Access-Control-Allow-Headers", headers))
+        fields.append((b"Access-Control-Max-Age", self._max_age))
+        return fields
+
+    def actual(self, origin: bytes) -> list[Field]:
+        """The fields that go into the response of a request that is not a preflight."""
+        fields = self._origin_fields(origin)
+        if self._expose and not (self._credentials and self._expose == b"*"):
+            fields.append((b"Access-Control-Expose-Headers", self._expose))
+        return [Field(PLAIN, name.lower(), value, name + b": " + value) for name, value in fields]
+
+    def _origin_fields(self, origin: bytes) -> Pairs:
+        if self._all_origins and not self._credentials:
+            return [(b"Access-Control-Allow-Origin", b"*")]
+        fields = [(b"Access-Control-Allow-Origin", origin), (b"Vary", b"Origin")]
+        if self._credentials:
+            fields.append((b"Access-Control-Allow-Credentials", b"true"))
+        return fields
+
+
+def _listed(values: Sequence[str]) -> bytes:
+    return b"*" if "*" in values else ", ".join(values).encode()
+
+
+def _origin(text: str) -> re.Pattern[bytes]:
+    """An origin; `*` stands for any number of labels, or for a port. Scheme and host know no case (RFC 6454 §4)."""
+    pattern = re.escape(text).replace(r"\*", r"[^/]+")
+    return re.compile(pattern.encode(), re.IGNORECASE)
+
+
+def build(spec: Cors) -> Policy:
+    """Prepare a filter."""
+    return Policy(spec)
