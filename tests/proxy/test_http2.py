@@ -445,6 +445,21 @@ async def test_goaway_behind_loses_nothing(proxy: Proxy, backend: Backend2) -> N
     assert len(backend.connections) == 2
 
 
+async def test_a_reset_in_front_is_seen_behind(proxy: Proxy, backend: Backend2) -> None:
+    async def begin(asked: Asked) -> None:
+        asked.reply(200)
+        await asked.ended.wait()
+
+    backend.default = begin
+    await route2(proxy, backend)
+    me = await opened(proxy)
+    stream = me.ask(method="POST", end=False)
+    await me.answers[stream].head_came.wait()
+    me.h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+    me.flush()
+    await until(lambda: backend.seen[0].reset == h2.errors.ErrorCodes.CANCEL)
+
+
 async def test_a_reset_behind_is_seen_in_front(proxy: Proxy, backend: Backend2) -> None:
     async def half(asked: Asked) -> None:
         asked.reply(200)
