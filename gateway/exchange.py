@@ -8,20 +8,23 @@ seen yet (no byte of a response was passed on) moves to another endpoint of the 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final, cast
 
 from gateway import copies, forwarding
-from gateway.answer import answer
+from gateway.answer import answer, grpc_answer
+from gateway.authorising import Allowed, Question, Verdict, refusal
 from gateway.copies import Copy
 from gateway.filters import cors, redirect
 from gateway.filters.headers import Edit
-from gateway.http1 import CHUNKED, NO_LENGTH, Field, ProtocolError, Request, Response, chunk, last_chunk
+from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Field, ProtocolError, Request, Response, chunk, last_chunk
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Answers, Backend, Route, Target
 from gateway.routing import Entry
 from gateway.sessions import Holder, Sessions
+from gateway.snapshot import ExternalAuth
 
 # RFC 9110 §9.2.2: what may be sent twice without being asked.
 BACKOFF: Final = 0.01  # seconds before the first of further attempts, where a rule does not say
@@ -41,10 +44,12 @@ class Exchange:
         "_deadline",
         "_head",
         "_held",
+        "_is_authorised",
         "_later",
         "_loose",
         "_more",
         "_pending",
+        "_question",
         "_replay",
         "_request_trailers",
         "_retries",
@@ -87,6 +92,8 @@ class Exchange:
         self._replay: list[bytes] | None = []  # not None: all that was sent, small enough to send again
         self._tried: list[Endpoint] = []
         self._held: tuple[Holder, Endpoint] | None = None  # where the client's session leads
+        self._question: Question | None = None
+        self._is_authorised = False
         self._retries = 0
         self._later: asyncio.TimerHandle | None = None  # of the next attempt
         self._copies: list[Copy] = []
@@ -119,6 +126,9 @@ class Exchange:
                 target = self.target = cast("Target", self._held[0])
         if target.cors is not None and self._is_preflight(target.cors):
             return
+        if target.auth is not None and not self._is_authorised:
+            self._ask_whether(target.auth)
+            return
         if target.location is not None:
             self._redirect(target.location)
             return
@@ -140,6 +150,55 @@ class Exchange:
             self.send(self._held[1])
         else:
             self.send(next(target.ring.turns, None))
+
+    # --- asking whether a request may pass (ExternalAuth) ---
+
+    def _ask_whether(self, spec: ExternalAuth) -> None:
+        """What comes of the body meanwhile waits."""
+        self._pending = []
+        self._question = Question(spec, self._backends(spec.backend), self._told)
+        self._ask_if_ready()
+
+    def _ask_if_ready(self) -> None:
+        question, spec = self._question, self.target.auth
+        if question is None or spec is None or question.peer is not None or question.is_asked:
+            return
+        body = b""
+        if spec.body_bytes and not self.request_done and self._body < spec.body_bytes:
+            return  # it wants to see more of the body
+        if spec.body_bytes:
+            body = self._content()[: spec.body_bytes]
+        question.ask(self.request, body, self.client.address, self.client.scheme)
+
+    def _content(self) -> bytes:
+        """The body as far as it has come, without its framing."""
+        data = b"".join(self._pending or ())
+        if self.request.length != CHUNKED or self._loose:
+            return data
+        chunks = Chunks(decode=True)
+        chunks.feed(data)
+        return b"".join(chunks.payload)
+
+    def _told(self, verdict: Verdict) -> None:
+        """The authorization server's answer."""
+        self._question = None
+        if isinstance(verdict, Allowed):
+            self._is_authorised = True
+            if verdict.fields or verdict.removed:
+                replaced = {field.name for field in verdict.fields} | verdict.removed
+                self.request = request = copy.copy(self.request)
+                request.fields = [field for field in request.fields if field.name not in replaced] + list(verdict.fields)
+            self.proceed()
+            return
+        close = not self.request_done or not self.request.keep_alive or self.client.closes_after_this
+        self._pending = None
+        self._status = verdict.status
+        self._started = True
+        if self.client.is_framed or not forwarding.is_grpc(self.request):
+            self.client.write(refusal(verdict, close=close, head_only=self.head_only))
+        else:
+            self.client.write(grpc_answer(verdict.status, verdict.body.decode("utf-8", "replace").strip()))
+        self._finish(reuse=not close)
 
     def _is_preflight(self, policy: cors.Policy) -> bool:
         """Answer a CORS preflight, or remember what its answer must say to a browser."""
@@ -187,8 +246,8 @@ class Exchange:
 
     def data(self, data: bytes) -> None:
         """Bytes of the request's body, framed as the client framed them."""
-        for copy in self._copies:
-            copy.data(chunk(data) if self._loose else data)
+        for one in self._copies:
+            one.data(chunk(data) if self._loose else data)
         self._body += len(data)
         if self._replay is not None:
             self._replay.append(data)
@@ -196,7 +255,9 @@ class Exchange:
                 self._replay = None
         if self._pending is not None:
             self._pending.append(data)
-            if self._body > self.client.limits.buffered_bytes:
+            if self._question is not None:
+                self._ask_if_ready()
+            if self._body > self.client.limits.buffered_bytes and (self._question is None or self._question.is_asked):
                 self.client.pause_reading()
         elif self.peer is not None:
             if self._loose:
@@ -208,10 +269,12 @@ class Exchange:
         """The request is complete."""
         self.request_done = True
         self.answers = self._answers
+        if self._question is not None and self._loose:
+            self._ask_if_ready()
         if self._loose:
             self._request_trailers = trailers
-            for copy in self._copies:
-                copy.data(last_chunk(()))
+            for one in self._copies:
+                one.data(last_chunk(()))
             if self.peer is not None:
                 self.peer.finish(trailers)
 
@@ -249,11 +312,14 @@ class Exchange:
         self._time_attempt()
         peer = endpoint.take(self)
         if peer is None:
-            self._pending = []
+            self._pending = self._pending or []
             endpoint.connect(self)
         else:
+            pending, self._pending = self._pending or [], None
             self.peer = peer
-            self._say(peer, [])
+            self._say(peer, pending)
+            if pending:
+                self.client.resume_reading()
 
     def connected(self, peer: Peer) -> None:
         """A connection was made for us: send what waited for it."""
@@ -562,8 +628,10 @@ class Exchange:
             self._attempt.cancel()
         if self._later is not None:
             self._later.cancel()
-        for copy in self._copies:
-            copy.end()
+        if self._question is not None:
+            self._question.cancel()
+        for one in self._copies:
+            one.end()
         self.target.counter.count(status // 100, monotonic() - self._since)
 
     def _finish(self, *, reuse: bool) -> None:

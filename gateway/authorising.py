@@ -1,0 +1,280 @@
+"""ExternalAuth: ask a backend whether a request may pass (GEP-1494).
+
+By HTTP the question is the request's own head, to a path of the server's choice; 200 means yes. By gRPC it is a `Check`
+of Envoy's `envoy.service.auth.v3`, status OK means yes; `gateway.protobuf` writes and reads the few fields of it. Where
+nobody answers in time or in a way that can be understood, the answer is no.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from gateway import protobuf
+from gateway.answer import REASON
+from gateway.http1 import HOST, PLAIN, Field, ProtocolError, Request, Response
+from gateway.peers import Peer
+from gateway.prepared import Answers, Backend
+from gateway.protobuf import Message
+from gateway.snapshot import ExternalAuth
+
+PATIENCE: Final = 5.0  # seconds for an answer
+MOST: Final = 1 << 16  # octets of an answer's content
+CHECK: Final = b"/envoy.service.auth.v3.Authorization/Check"
+# Never copied from an answer: they frame it, or say where it goes.
+_NOT_COPIED: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"date", b"keep-alive"))
+
+
+class Allowed(NamedTuple):
+    """The request may pass, with these fields in place of its own of the same names, and without those."""
+
+    fields: tuple[Field, ...] = ()
+    removed: frozenset[bytes] = frozenset()
+
+
+class Denied(NamedTuple):
+    """The request may not pass: what the client gets instead."""
+
+    status: int
+    fields: tuple[Field, ...] = ()
+    body: bytes = b""
+
+
+Verdict = Allowed | Denied
+UNREACHABLE: Final = Denied(503, (), b"the authorization server does not answer\n")
+
+
+class Question:
+    """One question, as the user of a backend's connection. `told` is called once."""
+
+    __slots__ = (
+        "_answer", "_backend", "_content", "_done", "_size", "_spec", "_timer", "_told", "_trailers", "answers", "head_only",
+        "is_asked", "peer", "request_done", "wants_payload",
+    )  # fmt: skip
+
+    def __init__(self, spec: ExternalAuth, backend: Backend, told: Callable[[Verdict], None]) -> None:
+        self._spec = spec
+        self._backend = backend
+        self._told = told
+        self._content = b""  # all that is sent: head and body
+        self._answer: Response | None = None
+        self._trailers: list[Field] = []
+        self._size: list[bytes] = []
+        self._done = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_asked = False
+        self.answers: Answers | None = None
+        self.head_only = False
+        self.peer: Peer | None = None
+        self.request_done = True
+        self.wants_payload = True
+
+    def ask(self, request: Request, body: bytes, address: bytes, scheme: bytes) -> None:
+        """Send it."""
+        self.is_asked = True
+        compose = _as_grpc if self._spec.protocol == "GRPC" else _as_http
+        self._content = compose(self._spec, request, body, address, scheme)
+        self.head_only = self._spec.protocol == "HTTP" and request.method == b"HEAD"
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._tell, UNREACHABLE)
+        endpoint = next(self._backend.ring.turns, None)
+        if endpoint is None:
+            self._tell(UNREACHABLE)
+            return
+        peer = endpoint.take(self)
+        if peer is not None:
+            self.connected(peer)
+        else:
+            endpoint.connect(self)
+
+    def cancel(self) -> None:
+        """Nobody wants to know any more."""
+        self._done = True
+        if self._timer is not None:
+            self._timer.cancel()
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            peer.abort()
+
+    def _tell(self, verdict: Verdict) -> None:
+        if not self._done:
+            self.cancel()
+            self._told(verdict)
+
+    # --- User ---
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for a connection any more."""
+        return self._done
+
+    def connected(self, peer: Peer) -> None:
+        """Ask."""
+        self.peer = peer
+        peer.write(self._content)
+
+    def connect_failed(self, reason: str) -> None:
+        """Nobody is there."""
+        self._tell(UNREACHABLE)
+
+    def response(self, response: Response, head: bytes) -> None:
+        """The answer's head."""
+        if response.status >= 200:
+            self._answer = response
+
+    def response_data(self, data: bytes) -> None:
+        """The answer's content."""
+        self._size.append(data)
+        if sum(map(len, self._size)) > MOST:
+            self._tell(UNREACHABLE)
+
+    def response_trailers(self, fields: list[Field]) -> None:
+        """The answer's trailers."""
+        self._trailers = fields
+
+    def flush(self) -> None:
+        """Nothing is passed on."""
+
+    def response_end(self) -> None:
+        """The answer is whole."""
+        self.peer = None
+        answer = self._answer
+        if answer is None:
+            self._tell(UNREACHABLE)
+            return
+        body = b"".join(self._size)
+        if self._spec.protocol == "GRPC":
+            self._tell(_grpc_verdict(answer, self._trailers, body))
+        else:
+            self._tell(_http_verdict(self._spec, answer, body))
+
+    def response_lost(self, reason: str, *, clean: bool, untouched: bool = False) -> None:
+        """The connection ended."""
+        self.peer = None
+        if clean:
+            self.response_end()
+        else:
+            self._tell(UNREACHABLE)
+
+    def response_invalid(self, error: ProtocolError) -> None:
+        """Not HTTP."""
+        self.peer = None
+        self._tell(UNREACHABLE)
+
+    def answered(self, data: bytes, hundreds: int) -> None:
+        """Never: `answers` is None."""
+
+    def begun(self, data: bytes, hundreds: int) -> None:
+        """Never: `answers` is None."""
+
+    def continued(self, data: bytes | memoryview) -> None:
+        """Never: `answers` is None."""
+
+    def ended(self, data: bytes, hundreds: int) -> None:
+        """Never: `answers` is None."""
+
+    def owes(self) -> int:
+        """Nothing is passed on."""
+        return 0
+
+    def in_full(self) -> Question:
+        """It can take whatever comes."""
+        return self
+
+    def pause_sending(self) -> None:
+        """It is sent at once."""
+
+    def resume_sending(self) -> None:
+        """It is sent at once."""
+
+
+# --- HTTP ---
+
+
+def _as_http(spec: ExternalAuth, request: Request, body: bytes, address: bytes, scheme: bytes) -> bytes:
+    wanted = {name.lower().encode() for name in spec.allowed_headers} | {b"authorization"}
+    lines = [b"%b %b HTTP/1.1" % (request.method, spec.path.rstrip("/").encode() + request.target), b"Host: " + request.host]
+    lines += [field.line for field in request.fields if field.kind == PLAIN and field.name in wanted]
+    lines += [b"X-Forwarded-For: " + address, b"X-Forwarded-Proto: " + scheme, b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def _http_verdict(spec: ExternalAuth, answer: Response, body: bytes) -> Verdict:
+    fields = tuple(field for field in answer.fields if field.kind == PLAIN and field.name not in _NOT_COPIED)
+    if answer.status != 200:
+        return Denied(answer.status, fields, body)
+    wanted = {name.lower().encode() for name in spec.allowed_response_headers}
+    # An empty list means all of them, but for what frames or addresses a message.
+    return Allowed(tuple(field for field in fields if not wanted or field.name in wanted))
+
+
+# --- gRPC ---
+
+
+def _as_grpc(spec: ExternalAuth, request: Request, body: bytes, address: bytes, scheme: bytes) -> bytes:
+    wanted = {name.lower().encode() for name in spec.allowed_headers}
+    headers = {
+        field.name: field.value
+        for field in request.fields
+        if field.kind in (PLAIN, HOST) and (not wanted or field.name in wanted)
+    }
+    asked = Message()
+    asked.put(2, request.method)
+    for name, value in headers.items():
+        asked.put(3, Message().put(1, name).put(2, value))
+    asked.put(4, request.target).put(5, request.host).put(6, scheme).put(10, b"HTTP/1.1")
+    if body:
+        asked.put(9, len(body)).put(12, body)
+    client = Message().put(1, Message().put(1, Message().put(2, address)))
+    attributes = Message().put(1, client).put(4, Message().put(2, asked))
+    message = bytes(Message().put(1, attributes))
+    framed = b"\0" + len(message).to_bytes(4, "big") + message
+    lines = (
+        b"POST %b HTTP/1.1" % CHECK, b"Host: " + request.host, b"content-type: application/grpc",
+        b"content-length: %d" % len(framed),
+    )  # fmt: skip
+    return b"\r\n".join(lines) + b"\r\n\r\n" + framed
+
+
+def _grpc_verdict(answer: Response, trailers: Iterable[Field], body: bytes) -> Verdict:
+    said = {field.name: field.value for field in (*answer.fields, *trailers)}
+    if answer.status != 200 or said.get(b"grpc-status") != b"0" or len(body) < 5:
+        return UNREACHABLE
+    try:
+        check = protobuf.read(body[5 : 5 + int.from_bytes(body[1:5], "big")])
+        code = protobuf.read(check.first(1)).number(1)
+        if code == 0:
+            ok = protobuf.read(check.first(3))
+            return Allowed(tuple(_options(ok)), frozenset(name.lower() for name in ok.all(5)))
+        denied = protobuf.read(check.first(2))
+        status = protobuf.read(denied.first(1)).number(1) or 403
+        return Denied(status if 200 <= status <= 599 else 403, tuple(_options(denied)), denied.first(3))
+    except ValueError:
+        return UNREACHABLE
+
+
+def _options(message: protobuf.Read) -> Iterable[Field]:
+    for option in message.all(2):
+        header = protobuf.read(protobuf.read(option).first(1))
+        name, value = header.first(1), header.first(2) or header.first(3)
+        field = foreign_field(name, value)
+        if field is not None:
+            yield field
+
+
+def foreign_field(name: bytes, value: bytes) -> Field | None:
+    """A field that somebody else wrote, if it is one that may be passed on."""
+    lower = name.lower()
+    if lower in _NOT_COPIED or not lower.isascii() or any(c in value + name for c in b"\r\n\0") or not lower:
+        return None
+    return Field(PLAIN, lower, value, name + b": " + value)
+
+
+def refusal(verdict: Denied, *, close: bool, head_only: bool) -> bytes:
+    """The answer that a client gets."""
+    lines = [b"HTTP/1.1 %d %b" % (verdict.status, REASON.get(verdict.status, b""))]
+    lines += [field.line for field in verdict.fields]
+    lines.append(b"Content-Length: %d" % len(verdict.body))
+    if close:
+        lines.append(b"Connection: close")
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if head_only else verdict.body)
