@@ -471,6 +471,9 @@ class Arrival(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         name, protocol = tls.asked(transport)
+        if tls.is_too_old(transport):
+            transport.abort()  # type: ignore[attr-defined]
+            return
         chosen: DownstreamHttp2 | Downstream | Incoming
         if self._board.mode(name) == "terminate":
             chosen = Incoming(self._board, name)

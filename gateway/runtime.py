@@ -10,6 +10,7 @@ import asyncio
 import errno
 import gc
 import socket
+import ssl
 from collections import Counter as Tally
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -447,7 +448,10 @@ class Runtime:
             except ValueError as error:
                 problems.append(Problem(listener.name, str(error)))
         opened.chooser.contexts = contexts
-        opened.chooser.demand(any(one.clients is not None and not one.clients.optional for one in listeners))
+        try:
+            opened.chooser.configure([listener for listener in listeners if not listener.passthrough])
+        except (ValueError, ssl.SSLError) as error:
+            problems += [Problem(listener.name, str(error)) for listener in listeners]
         return problems
 
     def _shown(self, listener: Listener) -> list[tls.Shown]:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from gateway.snapshot import BackendTLS, Certificate, Listener, SubjectName
 
 ALPN = ("h2", "http/1.1")
+_SPOKEN = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -86,10 +87,18 @@ class Chooser:
         self.front.set_alpn_protocols(list(ALPN))
         self.front.sni_callback = self._choose  # type: ignore[assignment]  # it also gets None for a name
         self._options = self.front.options
+        self._ciphers = ":".join(cipher["name"] for cipher in self.front.get_ciphers())
 
-    def demand(self, wanted: bool) -> None:
-        """Whether clients of the port must show a certificate: OpenSSL asks the context that a connection began with."""
-        if wanted:
+    def configure(self, listeners: Sequence[Listener]) -> None:
+        """What OpenSSL asks of the context that a connection began with, whatever is chosen later: whether clients must show
+        a certificate, the oldest version, and the cipher suites. Raises ValueError where listeners do not agree."""
+        ciphers = {listener.ciphers for listener in listeners}
+        if len(ciphers) > 1:
+            raise ValueError("the listeners of one port must ask for the same cipher suites")
+        oldest = min((VERSIONS.get(one.minimum, ssl.TLSVersion.TLSv1_2) for one in listeners), default=ssl.TLSVersion.TLSv1_2)
+        self.front.minimum_version = oldest
+        self.front.set_ciphers(next(iter(ciphers), "") or self._ciphers)
+        if any(one.clients is not None and not one.clients.optional for one in listeners):
             _demand(self.front)
         else:
             self.front.verify_mode = ssl.CERT_NONE
@@ -109,6 +118,13 @@ class Chooser:
                 connection.context = next(fitting, shown[0]).context
                 return None
         return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+
+def is_too_old(transport: asyncio.BaseTransport) -> bool:
+    """Whether a connection speaks an older version than its listener wants. OpenSSL has settled the version before it knows
+    the server name, so that where listeners of one port want different ones, this is said only now."""
+    tls = transport.get_extra_info("ssl_object")
+    return bool(_SPOKEN.get(tls.version(), ssl.TLSVersion.TLSv1_3) < tls.context.minimum_version)
 
 
 def asked(transport: asyncio.BaseTransport) -> tuple[str, str | None]:
