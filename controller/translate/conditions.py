@@ -43,9 +43,9 @@ def class_accepted(name: str) -> Condition:
     return _true("Accepted", "Accepted", f'GatewayClass "{name}" is accepted.')
 
 
-def class_parameters(name: str) -> Condition:
-    """Accepted: parametersRef is not understood."""
-    return _false("Accepted", "InvalidParameters", f'GatewayClass "{name}": spec.parametersRef is not supported; remove it.')
+def class_parameters(message: str) -> Condition:
+    """Accepted: parametersRef."""
+    return _false("Accepted", "InvalidParameters", message)
 
 
 def supported_version(version: str) -> Condition:

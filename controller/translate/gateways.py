@@ -181,8 +181,9 @@ def class_status(view: View, name: str) -> ClassStatus | None:
     if found is None or found.spec.controller_name != CONTROLLER:
         return None
     accepted = conditions.class_accepted(name)
-    if found.spec.parameters_ref is not None:
-        accepted = conditions.class_parameters(name)
+    asked = parameters.of_class(view, name)
+    if isinstance(asked, str):
+        accepted = conditions.class_parameters(asked)
     installed = view.note("setting", "bundle version") or BUNDLE
     version = conditions.supported_version(BUNDLE)
     if installed.rpartition(".")[0] != BUNDLE.rpartition(".")[0]:

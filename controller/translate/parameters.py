@@ -1,4 +1,5 @@
-"""infrastructure.parametersRef: a ConfigMap that says how the data planes of a Gateway run.
+"""infrastructure.parametersRef: a ConfigMap that says how the data planes of a Gateway run; a GatewayClass can name one for
+all of its Gateways.
 
     data:
       replicas: "2"
@@ -28,7 +29,7 @@ import msgspec
 import yaml
 
 from controller.memo import View
-from controller.objects import ConfigMap, Gateway
+from controller.objects import ConfigMap, Gateway, GatewayClass, ParametersRef
 
 
 def _resources() -> dict[str, dict[str, str]]:
@@ -69,28 +70,54 @@ Result: TypeAlias = Parameters | str
 
 
 def of(view: View, gateway: Gateway) -> Result:
-    """The parameters of a Gateway, or what is wrong with them."""
+    """The parameters of a Gateway: its own before those of its class. Or what is wrong with them."""
+    values = of_class(view, gateway.spec.gateway_class_name)
+    if isinstance(values, str):
+        return values
     ref = gateway.spec.infrastructure.parameters_ref
     if ref is None:
-        return DEFAULTS
+        return _typed(values, "") if values else DEFAULTS
     where = "spec.infrastructure.parametersRef"
+    own = _values(view, where, ref, gateway.metadata.namespace)
+    return own if isinstance(own, str) else _typed({**values, **own}, f'{where}: ConfigMap "{ref.name}"')
+
+
+def of_class(view: View, name: str) -> dict[str, Any] | str:
+    """What a GatewayClass says for all of its Gateways, or what is wrong with that."""
+    found = view.get(GatewayClass, "", name)
+    ref = found.spec.parameters_ref if found is not None else None
+    if ref is None:
+        return {}
+    where = f"GatewayClass {name}, spec.parametersRef"
+    values = _values(view, where, ref, ref.namespace)
+    if isinstance(values, str):
+        return values
+    made = _typed(values, f'{where}: ConfigMap "{ref.name}"')
+    return made if isinstance(made, str) else values
+
+
+def _values(view: View, where: str, ref: ParametersRef, namespace: str) -> dict[str, Any] | str:
     if (ref.group, ref.kind) != ("", "ConfigMap"):
         named = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
         return f'{where}: "{ref.name}" is a {named}; a ConfigMap (group "") is understood.'
-    found = view.get(ConfigMap, gateway.metadata.namespace, ref.name)
+    found = view.get(ConfigMap, namespace, ref.name)
     if found is None:
-        return f'{where}: there is no ConfigMap "{gateway.metadata.namespace}/{ref.name}".'
+        return f'{where}: there is no ConfigMap "{namespace}/{ref.name}".'
     values: dict[str, Any] = {}
     for key, text in (found.data or {}).items():
         try:
             values[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             return f'{where}: ConfigMap "{ref.name}", {key}: not YAML: {str(error).splitlines()[0]}.'
+    return values
+
+
+def _typed(values: dict[str, Any], where: str) -> Result:
     try:
         made = msgspec.convert(values, Parameters, strict=True)
     except msgspec.ValidationError as error:
-        known = ", ".join(msgspec.structs.fields(Parameters)[i].encode_name for i in range(len(Parameters.__struct_fields__)))
-        return f'{where}: ConfigMap "{ref.name}": {error}; the keys are {known}.'
+        known = ", ".join(field.encode_name for field in msgspec.structs.fields(Parameters))
+        return f"{where}: {error}; the keys are {known}."
     if made.replicas < 0 or made.workers < 1:
-        return f'{where}: ConfigMap "{ref.name}": replicas must not be negative, and workers must be at least 1.'
+        return f"{where}: replicas must not be negative, and workers must be at least 1."
     return made

@@ -21,6 +21,11 @@ fi
 for tag in v1.6.0-dev.2 v1.6.0-dev.3; do $BUILDAH tag $echo_image:v1.5.1 $echo_image:$tag; done
 "$HERE/load.sh" $echo_image:v1.5.1 $echo_image:v1.6.0-dev.2 $echo_image:v1.6.0-dev.3
 
+# Dozens of Gateways at a time on one small node: their data planes must not ask for much of it.
+"$HERE/in.sh" sh -c 'kubectl create configmap conformance -n fsm-system --from-literal=resources="requests: {cpu: 1m, memory: 16Mi}" \
+  --dry-run=client -o yaml | kubectl apply -f - &&
+  kubectl patch gatewayclass fsm-gateway-cls --type=merge \
+    -p "{\"spec\":{\"parametersRef\":{\"group\":\"\",\"kind\":\"ConfigMap\",\"name\":\"conformance\",\"namespace\":\"fsm-system\"}}}"' >&2
 PROFILES=${PROFILES:-GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS,GATEWAY-TCP,GATEWAY-UDP}
 REPORT=${REPORT:-$CLUSTER_HOME/conformance/report.yaml}
 cd "$CLUSTER_HOME/conformance"
