@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP, Gateway
-from controller.translate.gateways import Running
+from controller.translate.gateways import Running, is_internal
 from controller.translate.parameters import Autoscaling, DisruptionBudget, Parameters
 from gateway import __version__
 
@@ -157,12 +157,14 @@ def _service(running: Running) -> Json:
             for transport, port in running.ports
         ],
     }
+    if is_internal(gateway):
+        spec["type"] = "ClusterIP"
     if not running.ports:
         spec["ports"] = [{"name": "admin", "port": ADMIN_PORT, "targetPort": ADMIN_PORT, "protocol": "TCP"}]
         spec["type"] = "ClusterIP"
     fixed = [a.value for a in gateway.spec.addresses if a.type == "IPAddress" and a.value]
     if fixed:
-        spec["loadBalancerIP"] = fixed[0]
+        spec["clusterIP" if is_internal(gateway) else "loadBalancerIP"] = fixed[0]
     meta = _meta(gateway)
     if parameters.service_annotations:
         meta["annotations"] = {**meta.get("annotations", {}), **parameters.service_annotations}

@@ -13,6 +13,7 @@ import msgspec
 
 GATEWAY_GROUP: Final = "gateway.networking.k8s.io"
 CONTROLLER: Final = "flomesh.io/gateway-controller"
+OPTION: Final = "gateway.flomesh.io/"  # the prefix of options and annotations that we know
 GATEWAY_CLASS: Final = "fsm-gateway-cls"
 
 
@@ -211,6 +212,12 @@ class AllowedRoutes(Struct, frozen=True):
     kinds: tuple[RouteKind, ...] = ()
 
 
+class ListenerFilters(Struct, frozen=True):
+    """ListenerFilters: what happens to a request before it is matched."""
+
+    requests: tuple[HTTPFilter, ...] = ()
+
+
 class GatewayListener(Struct, frozen=True):
     """Listener of a Gateway."""
 
@@ -220,6 +227,7 @@ class GatewayListener(Struct, frozen=True):
     hostname: str = ""
     tls: ListenerTLS | None = None
     allowed_routes: AllowedRoutes = AllowedRoutes()
+    filters: ListenerFilters | None = None
 
 
 class Infrastructure(Struct, frozen=True):
@@ -705,6 +713,7 @@ class ServiceSpec(Struct, frozen=True):
     """ServiceSpec."""
 
     type: str = "ClusterIP"
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
     ports: tuple[ServicePort, ...] = ()
     selector: dict[str, str] = {}
     external_name: str = ""

@@ -502,7 +502,8 @@ class Exchange:
 
     def _again(self, reused: bool, untouched: bool) -> bool:
         """Send the request once more, where that is safe and all of it is still here."""
-        if self.entry.route.retry is not None and not untouched and not reused:
+        retry = self.entry.route.retry
+        if retry is not None and retry.attempts and not untouched:
             return False  # the rule says how often
         if self._replay is None or len(self._tried) > 3 or not (untouched or self.request.method in IDEMPOTENT):
             return False

@@ -212,7 +212,8 @@ def _condition(condition: Condition, old: Json, generation: int, now: str) -> Js
 
 
 def _address(address: GatewayAddress) -> Json:
-    return {"type": address.type, "value": address.value}
+    known = {"type": address.type, "value": address.value}
+    return {**known, "routability": address.routability} if address.routability else known
 
 
 def _listener(before: Json, one: Any, generation: int, now: str) -> Json:

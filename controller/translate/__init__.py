@@ -7,6 +7,7 @@ whole world. Both run the same functions, so a user's YAML is a test case.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +23,11 @@ from gateway import snapshot
 from gateway.snapshot import Part, Parts
 
 GatewayName = tuple[str, str]  # namespace, name
+
+
+def _is_own(key: snapshot.Key) -> bool:
+    """Whether a part is a Gateway's own, rather than a route's."""
+    return key[0] in ("listener", "certificate") or (key[0] == "rule" and key[1].startswith("listener/"))
 
 
 class Update(NamedTuple):
@@ -45,6 +51,7 @@ class Translator:
         self._users: dict[BackendName, dict[GatewayName, None]] = {}
         self._by_name: dict[str, BackendName] = {}
         self._attached: dict[GatewayName, Counter[str]] = {}
+        self._own: dict[GatewayName, tuple[BackendName, ...]] = {}  # that listeners need
         self._services: dict[tuple[str, str], Counter[GatewayName]] = {}  # who sends requests to a Service
         self.gateways: dict[GatewayName, Running] = {}
         self._roots: set[Key] = set()
@@ -98,15 +105,9 @@ class Translator:
         for _, namespace, name in _calls(todo, gateways.gateway):
             where = (namespace, name)
             info = self.view.call(gateways.gateway, namespace, name)
-            new: dict[snapshot.Key, Part] = {}
-            if info is not None and info.refused is None:
-                for listener in info.listeners:
-                    if listener.part is not None:
-                        own: tuple[Part, ...] = (*listener.certificates, listener.part)
-                        new.update((snapshot.key(part), part) for part in own)
-                if isinstance(info.client, snapshot.Certificate):
-                    new[snapshot.key(info.client)] = info.client
-            self._replace(where, {"listener", "certificate"}, new)
+            new = {snapshot.key(part): part for part in (info.parts if info is not None else ())}
+            self._replace(where, _is_own, new)
+            self._need_exactly(where, info.backends if info is not None else ())
             for backend in self._needed.get(where, ()):  # what we show to them may have changed
                 self._put_backend(where, backend)
         for _, namespace, name in _calls(todo, gateways.running):
@@ -119,8 +120,23 @@ class Translator:
                 else:
                     self.gateways[where] = running
 
-    def _replace(self, where: GatewayName, kinds: set[str], new: dict[snapshot.Key, Part]) -> None:
-        for key in [k for k in self.parts.get(where, ()) if k[0] in kinds and k not in new]:
+    def _need_exactly(self, where: GatewayName, names: Iterable[BackendName]) -> None:
+        """The backends that a Gateway's own listeners need from now on."""
+        needed = self._needed.setdefault(where, Counter())
+        before, after = self._own.pop(where, ()), tuple(names)
+        for name in after:
+            needed[name] += 1
+            if needed[name] == 1:
+                self._need(where, name)
+        for name in before:
+            needed[name] -= 1
+            if not needed[name]:
+                self._need_no_more(where, name)
+        if after:
+            self._own[where] = after
+
+    def _replace(self, where: GatewayName, is_own: Callable[[snapshot.Key], bool], new: dict[snapshot.Key, Part]) -> None:
+        for key in [k for k in self.parts.get(where, ()) if is_own(k) and k not in new]:
             self._drop(where, key)
         for part in new.values():
             self._put(where, part)

@@ -23,6 +23,7 @@ APP_PROTOCOLS: dict[str, Protocol] = {
 # How routes of a kind speak to backends, whatever those say; "" where appProtocol decides.
 SPOKEN: dict[str, Protocol | Literal[""]] = {
     "HTTPRoute": "", "GRPCRoute": "h2c", "TLSRoute": "tcp", "TCPRoute": "tcp", "UDPRoute": "udp",
+    "Gateway": "", "ListenerSet": "",
 }  # fmt: skip
 
 

@@ -88,9 +88,9 @@ def gateway_parameters(message: str) -> Condition:
     return _false("Accepted", "InvalidParameters", message)
 
 
-def unsupported_address(type_: str) -> Condition:
+def unsupported_address(message: str) -> Condition:
     """Accepted: spec.addresses."""
-    return _false("Accepted", "UnsupportedAddress", f'spec.addresses: type "{type_}" is not supported; IPAddress is.')
+    return _false("Accepted", "UnsupportedAddress", f"spec.addresses: {message}")
 
 
 def programmed(message: str) -> Condition:

@@ -19,6 +19,7 @@ from controller.objects import (
     Service,
 )
 from controller.translate import certificates, conditions, limits, parameters
+from controller.translate.backends import BackendName
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
 from controller.translate.listeners import KINDS, ListenerInfo, listeners, validation
@@ -26,8 +27,10 @@ from controller.translate.parameters import Parameters
 from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, ListenerStatus
 from controller.world import Report
 from gateway import snapshot
+from gateway.answer import NO_RULE
 
 BUNDLE = "v1.7.0"
+CLUSTER = "Cluster"  # the routability of an address that answers inside the cluster
 # Features of the Gateway API v1.7.0 that work, sorted (GatewayClassStatus.supportedFeatures), and the names that those
 # had in v1.6 which were renamed: HTTPRouteRetry, HTTPRouteRetryBackendTimeout, GatewayInfrastructurePropagation.
 FEATURES = (
@@ -105,9 +108,33 @@ class GatewayInfo(NamedTuple):
     sets: tuple[Ref, ...]  # ListenerSets that it takes
     client: snapshot.Certificate | Fault | None  # with which it proves who it is to backends
 
+    @property
+    def backends(self) -> tuple[BackendName, ...]:
+        """What the filters of its listeners need."""
+        return tuple(dict.fromkeys(name for one in self.listeners for name in one.backends))
+
+    @property
+    def parts(self) -> tuple[snapshot.Part, ...]:
+        """Everything of it that is served, but for routes."""
+        made: list[snapshot.Part] = [] if not isinstance(self.client, snapshot.Certificate) else [self.client]
+        for one in self.listeners if self.refused is None else ():
+            if one.part is not None:
+                made += [*one.certificates, one.part]
+                if one.filters:
+                    made.append(_unmatched(one))
+        return tuple(made)
+
     def of(self, owner: Ref) -> tuple[ListenerInfo, ...]:
         """The listeners of the Gateway itself, or of one of its ListenerSets."""
         return tuple(one for one in self.listeners if one.owner == owner)
+
+
+def _unmatched(one: ListenerInfo) -> snapshot.Rule:
+    """What no rule takes passes the listener's filters as well: nobody learns which routes there are."""
+    filters = (*one.filters, snapshot.Fault(404, NO_RULE))
+    return snapshot.Rule(
+        f"listener/{one.key}", snapshot.Order("~"), (snapshot.Attachment(one.key, one.hostname),), filters=filters
+    )
 
 
 def is_ours(view: View, class_name: str) -> bool:
@@ -135,7 +162,9 @@ def _refused(view: View, found: Gateway) -> Condition | None:
     """Why nothing of a Gateway is served, if so."""
     for address in found.spec.addresses:
         if address.type != "IPAddress":
-            return conditions.unsupported_address(address.type)
+            return conditions.unsupported_address(f'type "{address.type}" is not supported; IPAddress is.')
+        if address.routability not in ("", CLUSTER):
+            return conditions.unsupported_address(f'routability "{address.routability}" is not supported; {CLUSTER} is.')
     asked = parameters.of(view, found)
     return conditions.gateway_parameters(asked) if isinstance(asked, str) else None
 
@@ -311,6 +340,11 @@ def _listener_status(one: ListenerInfo, known: _Said, info: GatewayInfo) -> List
     return ListenerStatus(one.name, one.kinds, known.attached.get(one.key, 0), tuple(said))
 
 
+def is_internal(found: Gateway) -> bool:
+    """Whether a Gateway wants to be reached from its cluster only (GEP-1651)."""
+    return any(address.routability == CLUSTER for address in found.spec.addresses)
+
+
 def _addresses(view: View, found: Gateway) -> tuple[GatewayAddress, ...]:
     """Those of the Gateway's Service; standalone, where we listen."""
     fixed: tuple[str, ...] = view.note("setting", "addresses")
@@ -319,6 +353,10 @@ def _addresses(view: View, found: Gateway) -> tuple[GatewayAddress, ...]:
     result = []
     for ref in view.index("services of gateway", found.metadata.namespace, found.metadata.name):
         service = view.get(Service, ref.namespace, ref.name)
+        if is_internal(found):
+            if service is not None and service.spec.cluster_ip not in ("", "None"):
+                result.append(GatewayAddress("IPAddress", service.spec.cluster_ip, CLUSTER))
+            continue
         for ingress in service.status.load_balancer.ingress if service else ():
             if ingress.ip:
                 result.append(GatewayAddress("IPAddress", ingress.ip))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from controller.memo import View
 from controller.objects import (
     GATEWAY_GROUP,
+    OPTION,
     ClientValidation,
     Gateway,
     GatewayListener,
@@ -17,7 +18,8 @@ from controller.objects import (
     RouteKind,
     RouteNamespaces,
 )
-from controller.translate import certificates, conditions, limits
+from controller.translate import certificates, conditions, filters, limits
+from controller.translate.backends import BackendName, resolve
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
 from gateway import snapshot
@@ -32,7 +34,6 @@ KINDS = {
 }
 # Protocols that a port can have side by side, told apart by hostname.
 _SHARING = {"HTTP": "HTTP", "HTTPS": "TLS", "TLS": "TLS", "TCP": "TCP", "UDP": "UDP"}
-OPTION = "gateway.flomesh.io/"  # the prefix of the TLS options that we know
 _VERSIONS = ("1.2", "1.3")
 
 
@@ -50,6 +51,8 @@ class ListenerInfo(NamedTuple):
     conditions: tuple[Condition, ...]
     part: snapshot.Listener | None  # None: not usable
     certificates: tuple[snapshot.Certificate, ...]
+    filters: tuple[snapshot.Filter, ...] = ()  # for every request, before it is matched
+    backends: tuple[BackendName, ...] = ()  # that they need
 
     @property
     def is_valid(self) -> bool:
@@ -109,6 +112,12 @@ def _listener(
         resolved = resolved or unresolved
         if refusal is not None and said[0].is_true:
             said[0] = refusal
+    specs, needed, unfiltered = _filters(view, owner, one)
+    if unfiltered is not None:
+        if unfiltered.type == "Accepted" and said[0].is_true:
+            said[0] = unfiltered
+        elif unfiltered.type == "ResolvedRefs":
+            resolved = resolved or unfiltered
     said.append(resolved or conditions.listener_resolved())
     part = None
     # A listener that allows an unknown kind beside a known one serves the known one; one of several CAs may be missing.
@@ -128,8 +137,28 @@ def _listener(
         )
     return ListenerInfo(
         owner, one.name, key, one.port, one.protocol, one.hostname.lower(), one.allowed_routes.namespaces, kinds, tuple(said),
-        part, found,
+        part, found, specs, needed,
     )  # fmt: skip
+
+
+def _filters(
+    view: View, owner: Ref, one: GatewayListener
+) -> tuple[tuple[snapshot.Filter, ...], tuple[BackendName, ...], Condition | None]:
+    """What every request passes before it is matched; the backends for that; what is wrong with it."""
+    if one.filters is None or one.protocol not in ("HTTP", "HTTPS"):
+        return (), (), None
+    for index, each in enumerate(one.filters.requests):
+        if each.type != "ExternalAuth":
+            return (
+                (),
+                (),
+                conditions.unsupported_listener_value(
+                    f'filters.requests[{index}].type: "{each.type}" is not supported on listeners; ExternalAuth is.'
+                ),
+            )
+    specs, led_to, needed = filters.translate(one.filters.requests, lambda ref: resolve(view, owner.kind, owner.namespace, ref))
+    fault = next((each.fault for each in led_to if each.fault is not None), None)
+    return specs, tuple(needed), conditions.listener_unresolved(fault.reason, fault.message) if fault else None
 
 
 def _is_passthrough(one: GatewayListener) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from controller.memo import View
-from controller.objects import BackendTLSPolicy, PolicyTarget
+from controller.objects import OPTION, BackendTLSPolicy, PolicyTarget
 from controller.translate import certificates, conditions
 from controller.translate.conditions import Condition
-from controller.translate.listeners import OPTION
 from controller.translate.status import AncestorStatus, PolicyStatus
 from gateway import snapshot
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -68,6 +69,7 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
     said: list[ParentStatus] = []
     attachments: dict[tuple[str, str], dict[snapshot.Attachment, None]] = {}
     listeners: dict[tuple[str, str], dict[str, None]] = {}
+    guards: dict[str, tuple[snapshot.Filter, ...]] = {}
     for parent in parents:
         info = parent.info
         refusal, taken = _attach(view, found, parent)
@@ -80,10 +82,13 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
                 if listener.is_valid and info.refused is None:
                     where = attachments.setdefault((info.namespace, info.name), {})
                     where[snapshot.Attachment(listener.key, hostname)] = None
+                    guards[listener.key] = listener.filters
     served = tuple(
         Served(
             *where,
-            tuple(_at(rule, tuple(attachments.get(where, ()))) for rule in made.rules) if where in attachments else (),
+            tuple(placed for rule in made.rules for placed in _placed(rule, attachments[where], guards))
+            if where in attachments
+            else (),
             made.backends if where in attachments else (),
             tuple(attached),
         )
@@ -130,8 +135,17 @@ def _verbatim(parent: ParentRef) -> ParentRef:
     )
 
 
-def _at(rule: snapshot.Rule | snapshot.Relay, at: tuple[snapshot.Attachment, ...]) -> snapshot.Rule | snapshot.Relay:
-    return msgspec.structs.replace(rule, at=at)
+def _placed(
+    rule: snapshot.Rule | snapshot.Relay, at: Iterable[snapshot.Attachment], guards: Mapping[str, tuple[snapshot.Filter, ...]]
+) -> Iterator[snapshot.Rule | snapshot.Relay]:
+    """A rule where it applies: once for listeners without filters of their own, and once for each that has some."""
+    plain = tuple(one for one in at if not guards.get(one.listener))
+    if plain:
+        yield msgspec.structs.replace(rule, at=plain)
+    for listener, filters in guards.items():
+        here = tuple(one for one in at if one.listener == listener)
+        if filters and here and isinstance(rule, snapshot.Rule):
+            yield msgspec.structs.replace(rule, name=f"{rule.name}@{listener}", at=here, filters=filters + rule.filters)
 
 
 # --- attaching --------------------------------------------------------------------------------------------
