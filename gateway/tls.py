@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _ssl
 import asyncio
+import ctypes
 import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.snapshot import BackendTLS, Certificate, Listener, SubjectName
 
@@ -70,6 +72,30 @@ def _load(into: ssl.SSLContext, certificate: Certificate) -> None:
         os.close(handle)
 
 
+# What becomes of a client's certificate while a handshake looks at it: whatever it is, the handshake goes on.
+_Verify = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
+_accept = _Verify(lambda ok, store: 1)
+
+
+def _library() -> Any:
+    """The OpenSSL that Python's ssl module is linked with."""
+    library = ctypes.CDLL(_ssl.__file__)
+    library.SSL_CTX_set_verify.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+    library.SSL_CTX_set_verify.restype = None
+    return library
+
+
+def _ask_only(made: ssl.SSLContext, *, asking: bool) -> None:
+    """Ask for a certificate and accept any, or none (AllowInsecureFallback); or stop doing so.
+
+    Python's ssl module has no such mode: CERT_OPTIONAL refuses a certificate that does not verify, and there is no
+    callback. OpenSSL has one; the pointer to its context is the first field of the object (CPython, Modules/_ssl.c).
+    """
+    pointer = ctypes.c_void_p.from_address(id(made) + object.__basicsize__).value
+    callback = ctypes.cast(_accept, ctypes.c_void_p) if asking else None
+    _library().SSL_CTX_set_verify(pointer, ssl.CERT_OPTIONAL if asking else ssl.CERT_NONE, callback)
+
+
 class Shown(NamedTuple):
     """A certificate that a listener can show: the names that it is good for, and its context."""
 
@@ -87,6 +113,7 @@ class Chooser:
         self.front.set_alpn_protocols(list(ALPN))
         self.front.sni_callback = self._choose  # type: ignore[assignment]  # it also gets None for a name
         self._options = self.front.options
+        self._asking = False  # for certificates that nobody will look at
         self._ciphers = ":".join(cipher["name"] for cipher in self.front.get_ciphers())
 
     def configure(self, listeners: Sequence[Listener]) -> None:
@@ -98,7 +125,14 @@ class Chooser:
         oldest = min((VERSIONS.get(one.minimum, ssl.TLSVersion.TLSv1_2) for one in listeners), default=ssl.TLSVersion.TLSv1_2)
         self.front.minimum_version = oldest
         self.front.set_ciphers(next(iter(ciphers), "") or self._ciphers)
-        if any(one.clients is not None and not one.clients.optional for one in listeners):
+        asking = any(one.clients is not None and one.clients.optional for one in listeners)
+        demanding = any(one.clients is not None and not one.clients.optional for one in listeners)
+        if self._asking or asking:
+            self._asking = asking and not demanding
+            _ask_only(self.front, asking=self._asking)  # in any case before a certificate is demanded
+        if self._asking:
+            return
+        if demanding:
             _demand(self.front)
         else:
             self.front.verify_mode = ssl.CERT_NONE

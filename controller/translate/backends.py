@@ -16,9 +16,9 @@ Protocol: TypeAlias = Literal["http", "h2c", "tcp", "udp"]
 HASH_LABEL = "rollouts-pod-template-hash"  # the label by which Argo Rollouts tells versions apart
 # What `appProtocol` may say of a backend to which HTTP is spoken, and how (GEP-1911).
 APP_PROTOCOLS: dict[str, Protocol] = {
-    "": "http", "http": "http", "HTTP": "http", "https": "http", "kubernetes.io/http": "http", "kubernetes.io/https": "http",
+    "": "http", "http": "http", "https": "http", "kubernetes.io/http": "http", "kubernetes.io/https": "http",
     "ws": "http", "kubernetes.io/ws": "http", "wss": "http", "kubernetes.io/wss": "http",
-    "kubernetes.io/h2c": "h2c", "h2c": "h2c", "grpc": "h2c",
+    "kubernetes.io/h2c": "h2c", "h2c": "h2c", "http2": "h2c", "grpc": "h2c",
 }  # fmt: skip
 # How routes of a kind speak to backends, whatever those say; "" where appProtocol decides.
 SPOKEN: dict[str, Protocol | Literal[""]] = {
@@ -75,7 +75,7 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
             return _fault("BackendNotFound", f'Service "{to}/{ref.name}" points to the data plane itself.')
     elif port is None:
         return _fault("BackendNotFound", conditions.port_not_found(service, ref))
-    if port is not None and not spoken and port.app_protocol not in APP_PROTOCOLS:
+    if port is not None and not spoken and port.app_protocol.lower() not in APP_PROTOCOLS:
         return _fault(
             "UnsupportedProtocol",
             f'Service "{to}/{ref.name}" port {ref.port}: appProtocol "{port.app_protocol}" is not supported; '
@@ -130,7 +130,7 @@ def backend(
     if service is None:
         return snapshot.Backend(named)
     port = _port(service, number, spoken)
-    protocol = spoken or APP_PROTOCOLS.get(port.app_protocol if port else "", "http")
+    protocol = spoken or APP_PROTOCOLS.get(port.app_protocol.lower() if port else "", "http")
     tls = policies.tls(view, namespace, name, port.name if port else "") if protocol != "udp" else None
     if isinstance(tls, Condition):
         return snapshot.Backend(named, (), protocol)  # nobody can prove to be it: nothing may be sent there

@@ -82,6 +82,49 @@ async def test_insecure_fallback(proxy: Proxy, server: Server, authority: trustm
     await front(proxy, server, authority, Clients(pem(authority), optional=True))
     for mine in (None, stranger, authority):
         assert await shown(proxy, authority, mine) == "served"
+    # Strict again: what was accepted is not any more, and the other way round, over and over.
+    for _ in range(3):
+        await front(proxy, server, authority, Clients(pem(authority)))
+        assert [await shown(proxy, authority, mine) for mine in (None, stranger, authority)] == ["refused", "refused", "served"]
+        await front(proxy, server, authority, Clients(pem(authority), optional=True))
+        assert [await shown(proxy, authority, mine) for mine in (None, stranger, authority)] == ["served"] * 3
+    await front(proxy, server, authority, None)
+    assert await shown(proxy, authority, stranger) == "served"
+
+
+async def test_insecure_fallback_asks_for_a_certificate(proxy: Proxy, server: Server, authority: trustme.CA) -> None:
+    """Clients are asked: a client with one shows it, though nothing comes of that."""
+    await front(proxy, server, authority, Clients(pem(authority), optional=True))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # where the request for a certificate is in the clear
+    authority.configure_trust(context)
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="www.example")
+    reader, writer = await proxy.connect()
+    heard = b""
+    for _ in range(5):
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            writer.write(outgoing.read())
+            data = await asyncio.wait_for(reader.read(65536), 5)
+            heard += data
+            incoming.write(data)
+    assert 13 in handshake_types(heard)  # CertificateRequest (RFC 5246 §7.4.4)
+    writer.close()
+
+
+def handshake_types(data: bytes) -> list[int]:
+    """The types of the handshake messages that went in the clear."""
+    messages, types = b"", []
+    while data and data[0] == 22:
+        size = int.from_bytes(data[3:5], "big")
+        messages, data = messages + data[5 : 5 + size], data[5 + size :]
+    while messages:
+        types.append(messages[0])
+        messages = messages[4 + int.from_bytes(messages[1:4], "big") :]
+    return types
 
 
 async def test_a_session_from_before_is_no_certificate(proxy: Proxy, server: Server, authority: trustme.CA) -> None:
