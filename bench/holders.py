@@ -135,11 +135,21 @@ class Pinger(asyncio.Protocol):
 
 
 async def frames(side: Side, seconds: float, connections: int = 64) -> Run:
-    """Frames back and forth, sent from core 1 by a process of its own; a Run whose requests are frames."""
+    """WebSocket frames back and forth; a Run whose requests are frames."""
+    return await _back_and_forth("frames", side, seconds, connections)
+
+
+async def datagrams(side: Side, seconds: float, flows: int = 64) -> Run:
+    """Datagrams back and forth; a Run whose requests are datagrams."""
+    return await _back_and_forth("datagrams", side, seconds, flows)
+
+
+async def _back_and_forth(what: str, side: Side, seconds: float, connections: int) -> Run:
+    """Sent from core 1 by a process of its own."""
     before = rig.cpu_seconds(side.pid)
     count = int(
         await rig.run(
-            "taskset", "-c", "1", sys.executable, "-m", "bench.holders", "frames", str(side.port), str(seconds), str(connections),
+            "taskset", "-c", "1", sys.executable, "-m", "bench.holders", what, str(side.port), str(seconds), str(connections),
             at_most=seconds + 30,
         )
     )  # fmt: skip
@@ -154,6 +164,52 @@ async def _send_frames(port: int, seconds: float, connections: int) -> int:
     made = [(await loop.create_connection(lambda: Pinger(until), "127.0.0.1", port))[1] for _ in range(connections)]
     await asyncio.gather(*(one.done for one in made))
     return sum(one.frames for one in made)
+
+
+class DatagramPinger(asyncio.DatagramProtocol):
+    """Sends a datagram, and the next one when it comes back."""
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+        self.count = 0
+        self.done = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        transport.sendto(FRAME[:125])  # type: ignore[attr-defined]
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self.count += 1
+        if time.monotonic() < self._until:
+            self._transport.sendto(data)  # type: ignore[attr-defined]
+        elif not self.done.done():
+            self.done.set_result(None)
+
+
+async def _send_datagrams(port: int, seconds: float, flows: int) -> int:
+    loop = asyncio.get_running_loop()
+    until = time.monotonic() + seconds
+    where = ("127.0.0.1", port)
+    made = [(await loop.create_datagram_endpoint(lambda: DatagramPinger(until), remote_addr=where))[1] for _ in range(flows)]
+    await asyncio.wait([one.done for one in made], timeout=seconds + 2)  # one that was lost is not waited for
+    return sum(one.count for one in made)
+
+
+class DatagramEcho(asyncio.DatagramProtocol):
+    """Sends back what comes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._transport.sendto(data, addr)  # type: ignore[attr-defined]
+
+
+async def _udp_echo(port: int) -> None:
+    """On TCP too, so that whoever started it can tell that it listens."""
+    loop = asyncio.get_running_loop()
+    await loop.create_datagram_endpoint(DatagramEcho, local_addr=("127.0.0.1", port))
+    await _echo(port)
 
 
 class Echo(asyncio.Protocol):
@@ -182,5 +238,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["echo", port]:
             uvloop.run(_echo(int(port)))
+        case ["udp", port]:
+            uvloop.run(_udp_echo(int(port)))
+        case ["datagrams", port, seconds, flows]:
+            print(uvloop.run(_send_datagrams(int(port), float(seconds), int(flows))))
         case ["frames", port, seconds, connections]:
             print(uvloop.run(_send_frames(int(port), float(seconds), int(connections))))

@@ -12,14 +12,17 @@ from pathlib import Path
 from bench import holders, rig
 from bench.rig import PORTS, Rig, Row, Run, Side, against, interleave, many_files, ours, ratio, wrk
 from gateway.snapshot import (
+    Attachment,
     Backend,
     Endpoint,
     Listener,
     Match,
     Mirror,
+    Order,
     Part,
     PathEdit,
     PathMatch,
+    Relay,
     RequestHeaders,
     ResponseHeaders,
     Rewrite,
@@ -189,11 +192,35 @@ async def tls(effort: Effort) -> list[Row]:
                 count = max(int(300 * effort.seconds), 50)  # a request each: the handshake is what it costs
                 url = f"https://127.0.0.1:{side.port}/p/1"
                 return await rig.h2load(
-                    side, url, "--h1", "-c", str(count), "-H", f"Host: {rig.HOST}", requests=count, at_most=60
+                    side, url, "--h1", "-c", str(count), "-H", f":authority: {rig.HOST}", requests=count, at_most=60
                 )
 
             runs = await interleave([us, nginx], effort.rounds, load)
     return rows + against("TLS handshakes (1.3, ECDSA P-256), a request each", runs, {"nginx": 0.9})
+
+
+async def streams(effort: Effort) -> list[Row]:
+    """TCPRoute and UDPRoute against nginx's stream module: 1 MB responses, and datagrams of 125 bytes back and forth."""
+    ports = {name: PORTS[f"fsm_{name}"] - PORTS["fsm"] + 80 for name in ("tcp", "udp")}
+    given: tuple[Part, ...] = (
+        Listener("t", ports["tcp"], "TCP"), Backend("t", (Endpoint("127.0.0.1", PORTS["backend"]),), "tcp"),
+        Relay("t", Order(), (Attachment("t"),), (Target(1, "t"),)), Listener("u", ports["udp"], "UDP"),
+        Backend("u", (Endpoint("127.0.0.1", PORTS["udp_echo"]),), "udp"),
+        Relay("u", Order(), (Attachment("u"),), (Target(1, "u"),)),
+    )  # fmt: skip
+    with Rig() as r:
+        nginx = r.start("nginx")
+        r.run("udp_echo", ["taskset", "-c", "1", sys.executable, "-m", "bench.holders", "udp", str(PORTS["udp_echo"])])
+        async with ours(given) as us:
+            sides = [Side(side.name, PORTS[f"{side.name}_tcp"], side.pid) for side in (us, nginx)]
+            runs = await interleave(
+                sides, effort.rounds,
+                lambda side, _: wrk(side, "GET", "/files/1m", script="target.lua", connections=16, seconds=effort.seconds),
+            )  # fmt: skip
+            rows = against("TCPRoute, 1 MB each way of 16 connections", runs, {"nginx": 0.9}, by_rate=True)
+            sides = [Side(side.name, PORTS[f"{side.name}_udp"], side.pid) for side in (us, nginx)]
+            runs = await interleave(sides, effort.rounds, lambda side, _: holders.datagrams(side, effort.seconds))
+            return rows + against("UDPRoute, datagrams of 64 flows", runs, {"nginx": 0.9}, by_rate=True)
 
 
 async def bodies(effort: Effort) -> list[Row]:
@@ -354,6 +381,6 @@ async def slow(effort: Effort) -> list[Row]:
 QUESTIONS = {
     function.__name__.replace("_", "-"): function
     for function in (
-        small, hard, matching, filters, latency, http2, tls, bodies, memory_of_bodies, connections, routes, workers, tunnel, idle, start, slow,
+        small, hard, matching, filters, latency, http2, tls, streams, bodies, memory_of_bodies, connections, routes, workers, tunnel, idle, start, slow,
     )
 }  # fmt: skip

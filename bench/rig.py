@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 PORTS = {
     "backend": 19001, "echo": 19002, "nginx": 19003, "fsm": 19004, "haproxy": 19005, "caddy": 19006, "envoy": 19007,
     "aiohttp": 19008, "other": 19009, "nginx_h2c": 19010, "nginx_tls": 19011, "envoy_h2c": 19012, "envoy_tls": 19013,
-    "fsm_tls": 19014,
+    "fsm_tls": 19014, "nginx_tcp": 19015, "nginx_udp": 19016, "udp_echo": 19017, "fsm_tcp": 19018, "fsm_udp": 19019,
 }  # fmt: skip
 TICK = os.sysconf("SC_CLK_TCK")
 HOST = "demo.example.com"

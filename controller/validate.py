@@ -101,12 +101,12 @@ def bundle() -> dict[str, Any]:
 
 @cache
 def _schema(kind: str, version: str) -> Schema | None:
-    for channel in ("standard", "experimental"):
-        for crd in bundle()[channel]:
-            if crd["kind"] == "CustomResourceDefinition" and crd["spec"]["names"]["kind"] == kind:
-                for served in crd["spec"]["versions"]:
-                    if served["name"] == version and served["served"]:
-                        return Schema(served["schema"]["openAPIV3Schema"])
+    # Of the experimental channel, which has every field of the standard one and those that we understand besides.
+    for crd in bundle()["experimental"]:
+        if crd["kind"] == "CustomResourceDefinition" and crd["spec"]["names"]["kind"] == kind:
+            for served in crd["spec"]["versions"]:
+                if served["name"] == version and served["served"]:
+                    return Schema(served["schema"]["openAPIV3Schema"])
     return None
 
 

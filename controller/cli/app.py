@@ -118,6 +118,7 @@ def install(
     kubeconfig: KubeconfigOption = "",
     settings: Annotated[list[str] | None, typer.Option("--set", help="A value, as fsm.image=registry/name:tag.")] = None,
     mesh_name: Annotated[str, typer.Option(help="The name of this installation.")] = "fsm",
+    channel: Annotated[str, typer.Option(help="Of the CRDs: standard, or experimental, which has more fields.")] = "standard",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the objects instead of applying them.")] = False,
     timeout: TimeoutOption = "5m",
 ) -> None:
@@ -129,6 +130,7 @@ def install(
         kubeconfig=kubeconfig,
         settings=settings or [],
         mesh_name=mesh_name,
+        channel=channel,
         dry_run=dry_run,
         timeout=timeout,
     )

@@ -26,6 +26,7 @@ PLURALS = {
     "CustomResourceDefinition": "customresourcedefinitions",
 }  # fmt: skip
 VERSION = f"{GATEWAY_GROUP}/bundle-version"
+CHANNEL = f"{GATEWAY_GROUP}/channel"
 KEYS = ("fsm.image", "fsm.replicas", "fsm.meshName", "fsm.fsmGateway.enabled")
 
 
@@ -70,11 +71,13 @@ def _values(namespace: str, mesh_name: str, settings: list[str]) -> Values:
 
 
 def install_cluster(
-    *, namespace: str, kubeconfig: str, settings: list[str], mesh_name: str, dry_run: bool, timeout: str
+    *, namespace: str, kubeconfig: str, settings: list[str], mesh_name: str, channel: str, dry_run: bool, timeout: str
 ) -> None:
     """CRDs, controller, class; wait until the controller works."""
     values = _values(namespace, mesh_name, settings)
-    crds = [obj for obj in bundle()["standard"] if obj["kind"] == "CustomResourceDefinition"]
+    if channel not in ("standard", "experimental"):
+        raise SystemExit(f'--channel {channel}: "standard" or "experimental" is needed')
+    crds = [obj for obj in bundle()[channel] if obj["kind"] == "CustomResourceDefinition"]
     if dry_run:
         every = [*crds, install.namespace(values), *install.objects(values)]
         show.out.print(yaml.dump_all(every, Dumper=yaml.CSafeDumper, sort_keys=False), markup=False, soft_wrap=True, end="")
@@ -105,12 +108,15 @@ def install_cluster(
 
 
 async def _install_crd(api: Api, crd: Json) -> str:
-    """Leave the same or a newer version alone."""
+    """Leave the same or a newer version alone; a channel only ever gets wider, as fields that go take their values along."""
     found = await api.find(_where(crd))
+    wanted = crd["metadata"]["annotations"]
     if found is not None:
-        stands = found["metadata"].get("annotations", {}).get(VERSION, "")
-        if _number(stands) >= _number(crd["metadata"]["annotations"][VERSION]):
-            return f"left alone ({stands} stands)"
+        standing = found["metadata"].get("annotations", {})
+        stands, ours = _number(standing.get(VERSION, "")), _number(wanted[VERSION])
+        widens = stands == ours and wanted[CHANNEL] == "experimental" and standing.get(CHANNEL) == "standard"
+        if stands >= ours and not widens:
+            return f"left alone ({standing.get(VERSION, '')} {standing.get(CHANNEL, '')} stands)"
     await api.apply(_where(crd), crd)
     return "Done"
 

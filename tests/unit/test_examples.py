@@ -30,6 +30,10 @@ def test_examples_are_valid(name: str) -> None:
         ),
         ("header-routing", "http://demo.example.com/?version=2", (), "answered by default/argo-rollouts-canary-service:80"),
         ("redirects", "http://www.example.com/old/x?y", (), "301: redirected to http://www.example.com/new/x?y"),
+        ("grpc", "http://grpc.example.com/helloworld.Greeter/SayHello", (), "answered by default/greeter-v2:50051 (h2c)"),
+        ("resilience", "http://shop.example.com/api/x", (), "answered by default/shop:80"),
+        ("listenerset", "http://team.example.com/", (), "answered by default/app:80"),
+        ("listenerset", "http://www.example.com/", (), "404: no route is for this hostname"),
         ("redirects", "http://www.example.com/", (), "301: redirected to https://www.example.com/"),
     ],
 )
