@@ -40,11 +40,11 @@ NEVER: dict[str, str] = {}
     [
         (LISTED, "https://www.foo.com", {
             "access-control-allow-origin": "https://www.foo.com", "vary": "Origin", "access-control-allow-credentials": "true",
-            "access-control-allow-methods": "GET, PUT", "access-control-allow-headers": "x-one, x-two", "access-control-max-age": "3600",
+            "access-control-allow-methods": "GET, PUT", "access-control-allow-headers": "x-one, x-two", "access-control-max-age": "3600", "access-control-expose-headers": "x-seen",
         }),
         (LISTED, "https://a.b.bar.com", {
             "access-control-allow-origin": "https://a.b.bar.com", "vary": "Origin", "access-control-allow-credentials": "true",
-            "access-control-allow-methods": "GET, PUT", "access-control-allow-headers": "x-one, x-two", "access-control-max-age": "3600",
+            "access-control-allow-methods": "GET, PUT", "access-control-allow-headers": "x-one, x-two", "access-control-max-age": "3600", "access-control-expose-headers": "x-seen",
         }),
         (LISTED, "https://bar.com", NEVER),
         (LISTED, "http://www.foo.com", NEVER),
@@ -52,7 +52,7 @@ NEVER: dict[str, str] = {}
         (LISTED, "https://evil.example/.bar.com", NEVER),
         (ANYBODY, "https://x", {
             "access-control-allow-origin": "*", "access-control-allow-methods": "*", "access-control-allow-headers": "*",
-            "access-control-max-age": "5",
+            "access-control-max-age": "5", "access-control-expose-headers": "*",
         }),
         (ANYBODY_WITH, "https://x", {
             "access-control-allow-origin": "https://x", "vary": "Origin", "access-control-allow-credentials": "true",
