@@ -137,7 +137,7 @@ class Exchange:
             return
         request = self.request
         if route.sessions is not None or self._more:
-            pass  # every answer is looked at
+            self.read_in_full()
         elif request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
             self._answers = target.answers
             if self.request_done:
@@ -237,7 +237,7 @@ class Exchange:
             self._tried.append(peer.endpoint)
 
     def read_in_full(self) -> None:
-        """The answer must be written anew, even if its head is known: what it says of the connection has changed."""
+        """The answer must be written anew, even if its head is known: it says something of this request or connection."""
         self._answers = self.answers = None
 
     def in_full(self) -> Exchange:
