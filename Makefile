@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CLUSTER := tests/cluster
 
-.PHONY: help demo test test-slow format cluster cluster-down e2e conformance conformance-core bench bench-changes bench-smoke bench-peers image clean
+.PHONY: help demo test test-slow format cluster cluster-down e2e conformance bench bench-changes bench-smoke bench-peers image clean
 
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -43,16 +43,11 @@ cluster-down: ## Stop it
 e2e: $(READY) ## The end-to-end tests
 	$(if $(KUBECONFIG),,$(CLUSTER)/in.sh) $(abspath $(BIN))/python -m pytest -c tests/e2e/pytest.ini --rootdir tests/e2e tests/e2e $(ARGS)
 
-conformance: $(READY) ## The Gateway API's conformance suite, on the cluster of `make cluster`: CHANNEL=standard make conformance
-	$(CLUSTER)/crds.sh $(or $(CHANNEL),experimental)
-	$(CLUSTER)/in.sh $(abspath $(BIN))/fsm install --set fsm.image=localhost/fsm-gateway:dev --channel $(or $(CHANNEL),experimental) --timeout 2m
-	$(CLUSTER)/conformance.sh $(ARGS)
-
-# The same, of one run a profile each: what a change must not break.
-conformance-core: $(READY) ## The core tests of every profile
-	$(CLUSTER)/crds.sh experimental
-	$(CLUSTER)/in.sh $(abspath $(BIN))/fsm install --set fsm.image=localhost/fsm-gateway:dev --channel experimental --timeout 2m
-	FEATURES=core $(CLUSTER)/conformance.sh $(ARGS)
+CHANNEL ?= experimental
+conformance: $(READY) ## The Gateway API's conformance suite, on the cluster of `make cluster`: make conformance CHANNEL=standard
+	$(CLUSTER)/crds.sh $(CHANNEL)
+	$(CLUSTER)/in.sh $(abspath $(BIN))/fsm install --set fsm.image=localhost/fsm-gateway:dev --channel $(CHANNEL) --timeout 2m
+	REPORT=$(abspath conformance/reports/$(CHANNEL).yaml) $(CLUSTER)/conformance.sh $(ARGS)
 
 bench-peers: $(READY)
 	@command -v nginx haproxy caddy wrk h2load taskset /usr/lib/nginx/modules/ngx_stream_module.so >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends nginx-light libnginx-mod-stream haproxy caddy wrk nghttp2-client util-linux; } >&2
