@@ -91,10 +91,12 @@ class Datagrams(asyncio.DatagramProtocol):
         backend = next(self.line.turns) if self.line is not None else None
         pool = backend.ring.next() if backend is not None else None
         if pool is None or self.line is None:
+            if self.line is not None:
+                self.line.tally.refused += 1
             return None
         if len(self._flows) >= FLOWS:
             self.forget(min(self._flows, key=lambda one: self._flows[one].seen))
-        self.line.connections += 1
+        self.line.tally.accepted += 1
         flow = self._flows[client] = Flow(self, client, self._transport)
         task = asyncio.get_running_loop().create_task(self._connect(flow, client, pool.where))
         self._tasks.add(task)

@@ -58,6 +58,14 @@ class TargetStatistics(msgspec.Struct, frozen=True, array_like=True):
     seconds: float
 
 
+class RelayStatistics(msgspec.Struct, frozen=True, array_like=True):
+    """Connections or flows of one relay."""
+
+    relay: str
+    accepted: int
+    refused: int
+
+
 class Statistics(msgspec.Struct, frozen=True, tag=True):
     """Counts since the worker started, and what is under way."""
 
@@ -67,6 +75,8 @@ class Statistics(msgspec.Struct, frozen=True, tag=True):
     turned_away: int = 0
     connections: int = 0
     tunnels: int = 0
+    relays: tuple[RelayStatistics, ...] = ()
+    relayed: int = 0  # connections and flows that are open
 
 
 ToWorker: TypeAlias = Parts | Apply | Drain | AskStatistics

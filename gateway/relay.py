@@ -21,20 +21,30 @@ from gateway.tls import Security
 from gateway.upstream import CONNECT
 
 PATIENCE: Final = 10.0  # seconds for a ClientHello to come
+WAITING: Final = 8192  # connections whose ClientHello has not come yet
+
+
+class Tally:
+    """What happened at one relay; survives changes of it."""
+
+    __slots__ = ("accepted", "refused")
+
+    def __init__(self) -> None:
+        self.accepted = 0  # connections or flows
+        self.refused = 0
 
 
 class Line:
     """A prepared relay: backends in turn, None for a share that is refused."""
 
-    __slots__ = ("connections", "name", "refused", "turns")
+    __slots__ = ("name", "tally", "turns")
 
-    def __init__(self, relay: Relay, backends: Callable[[str], Backend], phase: float) -> None:
+    def __init__(self, relay: Relay, backends: Callable[[str], Backend], phase: float, tally: Tally) -> None:
         self.name = relay.name
         given = [backends(target.backend) if target.backend and not target.fault else None for target in relay.targets]
         weights = [target.weight for target in relay.targets]
         self.turns: Iterator[Backend | None] = Split(given, weights, phase=phase).turns if any(weights) else repeat(None)
-        self.connections = 0
-        self.refused = 0
+        self.tally = tally
 
 
 # What becomes of a connection: requests are read from it, or it is passed on with TLS taken off, or as it is.
@@ -56,7 +66,8 @@ class Switchboard:
         self.splice = splice
         self._ended = ended
         self.open = 0  # connections under way
-        self.refused = 0
+        self.most = 0  # of them at a time; 0 for any number
+        self.refused = 0  # that belong to no line, or were one too many
         self.tasks: set[asyncio.Task[object]] = set()
 
     def line(self, name: str) -> Line | None:
@@ -141,7 +152,12 @@ class Incoming(Early):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._board.spawn(self._connect)
+        board = self._board
+        if board.most and board.open + len(board.tasks) >= board.most:
+            board.refused += 1
+            self.transport.abort()
+        else:
+            board.spawn(self._connect)
 
     async def _connect(self) -> None:
         board = self._board
@@ -149,14 +165,15 @@ class Incoming(Early):
         other = await reach(line) if line is not None else None
         if other is None or other.lost or self.lost:
             if line is not None:
-                line.refused += 1
-            board.refused += 1
+                line.tally.refused += 1
+            else:
+                board.refused += 1
             self.transport.abort()
             if other is not None:
                 other.transport.abort()
             return
         assert line is not None
-        line.connections += 1
+        line.tally.accepted += 1
         board.splice(self.transport, other.transport, board.began())
         self.pass_on(other.transport)
         other.pass_on(self.transport)
@@ -228,6 +245,8 @@ class Peeker:
                 return
             except OSError:
                 return  # gone before it was taken, or too many files are open
+            if len(self._waiting) >= WAITING:
+                self._drop(next(iter(self._waiting)))  # who has waited longest
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._waiting[connection] = self._loop.call_later(PATIENCE, self._drop, connection)

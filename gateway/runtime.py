@@ -25,6 +25,7 @@ from gateway.downstream import Arrival, Downstream
 from gateway.pools import Address, Pools
 from gateway.prepared import Backend, Counter, Route
 from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
+from gateway.relay import Tally as RelayTally
 from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.snapshot import Backend as BackendPart
 from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Relay, Rule, key
@@ -110,6 +111,7 @@ class Runtime:
         self._listeners: dict[str, Listener] = {}
         self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
         self._lines: dict[str, Line] = {}  # by relay
+        self.tallies: dict[str, RelayTally] = {}  # by relay
         self._relays: dict[str, dict[str, None]] = {}  # by listener
         self._contexts: dict[str, tuple[object, list[tls.Shown]]] = {}  # by listener, with what they were made of
         self.open: dict[int, Open] = {}
@@ -269,7 +271,7 @@ class Runtime:
 
     def _put_relay(self, relay: Relay, old: Relay | None, touched: Touched) -> None:
         if old is None or old.targets != relay.targets:
-            self._lines[relay.name] = Line(relay, self.backend, self._phase)
+            self._lines[relay.name] = Line(relay, self.backend, self._phase, self.tallies.setdefault(relay.name, RelayTally()))
         if old is not None:
             self._detach_relay(old, touched)
         for at in relay.at:
@@ -316,6 +318,7 @@ class Runtime:
             opened.board.lines = self._board(listeners)
             opened.board.modes = {listener.hostname: mode_of(listener) for listener in listeners}
             limits = listeners[0].limits
+            opened.board.most = limits.connections
             if door.limits != limits:
                 door.limit(limits)
 
@@ -490,6 +493,10 @@ class Runtime:
         self.draining = True
         for opened in self.open.values():
             opened.door.drain()
+
+    def relayed(self) -> int:
+        """Connections that are passed on as bytes, and flows of datagrams."""
+        return sum(opened.board.open for opened in self.open.values()) + sum(map(len, self.datagrams.values()))
 
     def busy(self) -> int:
         """Requests and tunnels under way."""

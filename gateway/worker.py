@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 
 from gateway import messages
-from gateway.messages import Applied, Apply, AskStatistics, Drain, Ready, Statistics, TargetStatistics
+from gateway.messages import Applied, Apply, AskStatistics, Drain, Ready, RelayStatistics, Statistics, TargetStatistics
 from gateway.runtime import Runtime
 from gateway.snapshot import Part
 
@@ -88,6 +88,8 @@ class Worker:
             turned_away=sum(door.turned_away for door in doors),
             connections=sum(len(door.connections) for door in doors),
             tunnels=sum(door.tunnels for door in doors),
+            relays=tuple(RelayStatistics(name, t.accepted, t.refused) for name, t in self._runtime.tallies.items()),
+            relayed=self._runtime.relayed(),
         )
 
 

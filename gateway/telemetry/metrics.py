@@ -45,6 +45,14 @@ class Snapshot(Collector):
         yield self._counter("fsm_requests_unmatched", "Requests that no rule took (404).", "unmatched")
         yield self._counter("fsm_requests_refused", "Requests that broke the protocol or a limit (4xx).", "refused")
         yield self._counter("fsm_connections_turned_away", "Client connections over a limit.", "turned_away")
+        streams = CounterMetricFamily(
+            "fsm_streams", "Connections of TCPRoutes and TLSRoutes, flows of UDPRoutes.", labels=["relay", "result"]
+        )
+        for relay, counts in self._relays().items():
+            for result, count in zip(("accepted", "refused"), counts, strict=True):
+                streams.add_metric([relay, result], count)
+        yield streams
+        yield self._gauge("fsm_streams_open", "Connections and flows that are passed on as bytes now.", "relayed")
         yield self._gauge("fsm_client_connections", "Client connections that are open.", "connections")
         yield self._gauge("fsm_tunnels", "Upgraded connections (WebSocket) that are open.", "tunnels")
 
@@ -58,6 +66,14 @@ class Snapshot(Collector):
                     [a + b for a, b in zip(old[1], target.slots, strict=True)],
                     old[2] + target.seconds,
                 )
+        return result
+
+    def _relays(self) -> dict[str, tuple[int, int]]:
+        result: dict[str, tuple[int, int]] = {}
+        for worker in self._workers:
+            for one in worker.relays:
+                accepted, refused = result.get(one.relay, (0, 0))
+                result[one.relay] = (accepted + one.accepted, refused + one.refused)
         return result
 
     def _counter(self, name: str, text: str, attribute: str) -> Metric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.messages import Statistics, TargetStatistics
+from gateway.messages import RelayStatistics, Statistics, TargetStatistics
 from gateway.prepared import Counter
 from gateway.telemetry.metrics import exposition
 
@@ -25,3 +25,11 @@ def test_what_was_not_served() -> None:
     assert "fsm_requests_unmatched_total 1.0" in text
     assert "fsm_requests_refused_total 2.0" in text
     assert "fsm_connections_turned_away_total 7.0" in text
+
+
+def test_streams() -> None:
+    worker = Statistics(relays=(RelayStatistics("TCPRoute/ns/r/0", 3, 1),), relayed=2)
+    text = exposition([worker, worker]).decode()
+    assert 'fsm_streams_total{relay="TCPRoute/ns/r/0",result="accepted"} 6.0' in text
+    assert 'fsm_streams_total{relay="TCPRoute/ns/r/0",result="refused"} 2.0' in text
+    assert "fsm_streams_open 4.0" in text

@@ -5,7 +5,16 @@ from __future__ import annotations
 from controller.kubernetes.status import merged
 from controller.objects import CONTROLLER, ParentRef, RouteKind
 from controller.translate import conditions
-from controller.translate.status import ClassStatus, GatewayStatus, ListenerStatus, ParentStatus, RouteStatus
+from controller.translate.status import (
+    AncestorStatus,
+    ClassStatus,
+    GatewayStatus,
+    ListenerSetStatus,
+    ListenerStatus,
+    ParentStatus,
+    PolicyStatus,
+    RouteStatus,
+)
 
 THEN, NOW = "2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"
 PARENT = ParentRef("gw", "gateway.networking.k8s.io", "Gateway", section_name="http")
@@ -76,3 +85,24 @@ def test_gateway_and_class() -> None:
     assert body["listeners"][0]["supportedKinds"] == [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}]
     said = merged({}, ClassStatus(1, (conditions.class_accepted("c"),), ("Gateway", "HTTPRoute")), NOW)
     assert said["supportedFeatures"] == [{"name": "Gateway"}, {"name": "HTTPRoute"}]
+
+
+def test_a_listener_set() -> None:
+    said = (conditions.route_accepted(),)
+    foreign = {"type": "example.com/Seen", "status": "True"}
+    listener = ListenerStatus("a", (RouteKind("HTTPRoute"),), 3, said)
+    body = merged({"conditions": [foreign]}, ListenerSetStatus(4, said, (listener,)), NOW)
+    assert [condition["type"] for condition in body["conditions"]] == ["example.com/Seen", "Accepted"]
+    assert body["listeners"][0]["attachedRoutes"] == 3
+    assert body["conditions"][1]["observedGeneration"] == 4
+
+
+def test_a_policy_keeps_other_controllers_ancestors() -> None:
+    ref = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "ns", "name": "gw"}
+    foreign = {"ancestorRef": ref, "controllerName": "example.com/other", "conditions": []}
+    status = PolicyStatus(2, (AncestorStatus(("ns", "gw"), (conditions.policy_accepted(),)),))
+    body = merged({"ancestors": [foreign]}, status, NOW)
+    assert body["ancestors"][0] == foreign
+    assert (body["ancestors"][1]["ancestorRef"], body["ancestors"][1]["controllerName"]) == (ref, CONTROLLER)
+    assert merged(body, status, THEN) == body
+    assert merged(body, None, NOW) == {"ancestors": [foreign]}
