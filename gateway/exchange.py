@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final, cast
 
-from gateway import copies, forwarding
+from gateway import copies, forwarding, grpcweb
 from gateway.answer import answer, grpc_answer
 from gateway.authorising import Allowed, Question, Verdict, refusal
 from gateway.copies import Copy
 from gateway.filters import cors, redirect
 from gateway.filters.headers import Edit
+from gateway.grpcweb import Translation
 from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Field, ProtocolError, Request, Response, chunk, last_chunk
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Answers, Backend, Route, Target
@@ -59,6 +60,7 @@ class Exchange:
         "_tried",
         "_unsent",
         "_upgrading",
+        "_web",
         "answers",
         "client",
         "entry",
@@ -81,6 +83,7 @@ class Exchange:
         self.request_done = False
         # Content of a length that nobody knows, from a client that frames by other means than chunks.
         self._loose = request.length == CHUNKED and not client.is_framed
+        self._web: Translation | None = None  # gRPC-Web
         self._request_trailers: list[Field] | None = None
         # Where it went.
         self.target: Target
@@ -136,7 +139,10 @@ class Exchange:
             self.refuse(target.fault, target.reason)
             return
         request = self.request
-        if route.sessions is not None or self._more:
+        if route.grpc and self._web is None and grpcweb.is_asked(self.request):
+            self._translate()
+            request = self.request
+        if route.sessions is not None or self._more or self._web is not None:
             self.read_in_full()
         elif request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
             self._answers = target.answers
@@ -150,6 +156,14 @@ class Exchange:
             self.send(self._held[1])
         else:
             self.send(next(target.ring.turns, None))
+
+    def _translate(self) -> None:
+        """From here on the request is gRPC's, and its answer is translated back."""
+        self._web = web = Translation(self.request, framed=self.client.is_framed)
+        self.request = web.request
+        self._loose = self.wants_payload = True
+        if self._pending:
+            self._pending = [web.incoming(piece) for piece in self._pending]
 
     # --- asking whether a request may pass (ExternalAuth) ---
 
@@ -246,6 +260,12 @@ class Exchange:
 
     def data(self, data: bytes) -> None:
         """Bytes of the request's body, framed as the client framed them."""
+        if self._web is not None:
+            try:
+                data = self._web.incoming(data)
+            except (ProtocolError, ValueError):
+                self.refuse(400, "the content is not gRPC-Web's")
+                return
         for one in self._copies:
             one.data(chunk(data) if self._loose else data)
         self._body += len(data)
@@ -264,6 +284,8 @@ class Exchange:
                 self.peer.content(data)
             else:
                 self.peer.write(data)
+        if self._web is not None and self.request_done and self.client.is_framed and self.peer is not None:
+            self.peer.finish()  # on HTTP/1.1 the end is known before its last bytes are passed on
 
     def end(self, trailers: list[Field] | None = None) -> None:
         """The request is complete."""
@@ -271,7 +293,7 @@ class Exchange:
         self.answers = self._answers
         if self._question is not None and self._loose:
             self._ask_if_ready()
-        if self._loose:
+        if self._loose and not (self._web is not None and self.client.is_framed):
             self._request_trailers = trailers
             for one in self._copies:
                 one.data(last_chunk(()))
@@ -372,6 +394,8 @@ class Exchange:
         self._started = True
         self._status = status
         self.client.progress()
+        if self._web is not None:
+            response = self._web.response(response)
         length = response.length
         bodiless = self.head_only or status in (204, 304)
         closing = not request.keep_alive or self.client.closes_after_this or not self.request_done
@@ -386,7 +410,8 @@ class Exchange:
         edit = self.target.edit_response
         if self._more or route.sessions is not None:
             edit = self._with_more(edit, route.sessions)
-        out = forwarding.response_head(response, edit, connection, dechunked=self.wants_payload)
+        dechunked = self.wants_payload and self._web is None
+        out = forwarding.response_head(response, edit, connection, dechunked=dechunked)
         self._unsent = out  # goes out with the first bytes of the body: one write is cheaper than two
         memorable = not closing and not bodiless and length >= 0 and response.keep_alive
         if self._answers is not None and memorable and head:
@@ -423,6 +448,8 @@ class Exchange:
     def response_data(self, data: bytes) -> None:
         """Bytes of the response's body."""
         self.client.progress()
+        if self._web is not None:
+            data = self._web.outgoing(data)
         if self._unsent:
             data = self._unsent + data
             self._unsent = b""
@@ -466,11 +493,16 @@ class Exchange:
         if self._unsent:
             unsent, self._unsent = self._unsent, b""
             self.client.write(unsent)
-        self.client.trailers(fields)
+        if self._web is not None:
+            self.client.write(self._web.trailers(fields))
+        else:
+            self.client.trailers(fields)
 
     def response_end(self) -> None:
         """The response is complete; the connection is no longer ours."""
         self.flush()
+        if self._web is not None and (end := self._web.end()):
+            self.client.write(end)
         self.peer = None
         self._finish(reuse=not self._closing)
 
@@ -568,7 +600,9 @@ class Exchange:
         close = not self.request_done or not self.request.keep_alive or self.client.closes_after_this
         keep_10 = self.request.http10 and not close
         self._started = True
-        if self.client.is_framed:
+        if self._web is not None:
+            self.client.write(self._web.refusal(grpc_answer(status, reason)))
+        elif self.client.is_framed:
             self.client.write(answer(status, reason, close=close, head_only=self.head_only, keep_alive_10=keep_10))
         else:
             self.client.write(forwarding.failure(self.request, status, reason))

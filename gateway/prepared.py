@@ -193,7 +193,7 @@ def _chain(edits: list[headers.Edit]) -> headers.Edit | None:
 class Route:
     """A prepared rule."""
 
-    __slots__ = ("backend_timeout", "name", "request_timeout", "retry", "sessions", "timeouts", "turns")
+    __slots__ = ("backend_timeout", "grpc", "name", "request_timeout", "retry", "sessions", "timeouts", "turns")
 
     def __init__(
         self,
@@ -204,6 +204,7 @@ class Route:
     ) -> None:
         self.name = rule.name
         self.retry = rule.retry
+        self.grpc = rule.grpc
         self.request_timeout = rule.timeouts.request
         self.backend_timeout = rule.timeouts.backend_request
         # While there has been one attempt, the shorter of the two decides.

@@ -522,7 +522,7 @@ class Runtime:
 
 def _leads(rule: Rule) -> tuple[object, ...]:
     """Everything of a rule but when it applies."""
-    return rule.targets, rule.filters, rule.timeouts, rule.retry, rule.persistence
+    return rule.targets, rule.filters, rule.timeouts, rule.retry, rule.persistence, rule.grpc
 
 
 def mode_of(listener: Listener) -> Mode:

@@ -293,6 +293,7 @@ class Rule(Struct, frozen=True, tag="rule"):
     timeouts: Timeouts = NO_TIMEOUTS
     retry: Retry | None = None
     persistence: Persistence | None = None
+    grpc: bool = False  # a GRPCRoute's: gRPC-Web is translated
 
 
 class Relay(Struct, frozen=True, tag="relay"):

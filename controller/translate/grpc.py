@@ -35,6 +35,7 @@ def rules(view: View, found: GRPCRoute) -> Rules:
                 filters=specs,
                 targets=targets,
                 persistence=persistence(found, index, rule.session_persistence),
+                grpc=True,
             )
         )
         backends.update(dict.fromkeys(needed))
