@@ -11,6 +11,8 @@ the same bytes on every connection, and so is encoded once. Blocks that come in 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -364,6 +366,43 @@ def request_block(head: bytes, scheme: bytes) -> bytes:
 
 
 _TE: Final = encoded(b"te", b"trailers")  # we pass them on, whatever the client said
+
+
+# A request for a WebSocket has these on HTTP/1.1 only (RFC 8441 §5).
+_HANDSHAKE: Final = (b"sec-websocket-key", b"sec-websocket-accept")
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
+
+
+def connect_block(head: bytes, scheme: bytes) -> bytes | None:
+    """The block of an extended CONNECT that stands for an upgrade of ours; None where it is not to WebSocket."""
+    lines = head.split(b"\r\n")
+    if not any(line.lower() == b"upgrade: websocket" for line in lines):
+        return None
+    _, target, _ = lines[0].split(b" ")
+    host = lines[1].partition(b":")[2].strip()
+    pseudo = (
+        (b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", scheme), (b":authority", host), (b":path", target),
+    )  # fmt: skip
+    kept = [line for line in lines[2:-2] if line.partition(b":")[0].lower() not in _HANDSHAKE]
+    return b"".join([encoded(*pair) for pair in pseudo] + [_line(line) for line in kept])
+
+
+def websocket_accept(head: bytes) -> bytes:
+    """What answers the key in a request for a WebSocket (RFC 6455 §4.2.2); empty where it has none."""
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"sec-websocket-key":
+            return base64.b64encode(hashlib.sha1(value.strip() + _GUID, usedforsecurity=False).digest())
+    return b""
+
+
+def switched(response: Response, accept: bytes) -> Response:
+    """What HTTP/1.1 calls an extended CONNECT that was granted: 101."""
+    fields = [field for field in response.fields if field.kind == PLAIN]
+    fields.append(Field(UPGRADE, b"upgrade", b"websocket", b"Upgrade: websocket"))
+    if accept:
+        fields.append(Field(PLAIN, b"sec-websocket-accept", accept, b"Sec-WebSocket-Accept: " + accept))
+    return Response(101, b"Switching Protocols", False, fields)
 
 
 def trailer_block(fields: Iterable[Field]) -> bytes:

@@ -16,6 +16,7 @@ from gateway.blocks import Malformed, Pair
 from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, ProtocolError, chunk, last_chunk
 from gateway.http2 import Conversation, Fault, Stream
 from gateway.peers import Endpoint, Sender, User
+from gateway.stream_transport import StreamTransport
 from gateway.tls import Security
 from gateway.upstream import CONNECT, MAX_HEAD, Clock
 
@@ -126,7 +127,9 @@ class Trunk:
 class Call(Stream):
     """One request to a backend, and its response."""
 
-    __slots__ = ("_chunks", "_expected", "_headed", "_left", "_response_length", "endpoint", "reused", "user")
+    __slots__ = (
+        "_accept", "_chunks", "_expected", "_headed", "_left", "_response_length", "_tunnel", "endpoint", "reused", "user",
+    )  # fmt: skip
     conversation: Link
 
     def __init__(self, link: Link, number: int, user: User, *, reused: bool) -> None:
@@ -135,6 +138,8 @@ class Call(Stream):
         self.endpoint: Endpoint = link.trunk
         self.reused = reused
         self._headed = False
+        self._accept: bytes | None = None  # of a WebSocket that was asked for: what proves to the client that we mean it
+        self._tunnel: StreamTransport | None = None
         self._left = 0  # octets of the request's content still to come
         self._chunks: Chunks | None = None
         self._response_length = NO_LENGTH
@@ -177,18 +182,28 @@ class Call(Stream):
         self._headed = True
         length = _length(head)
         link = self.conversation
-        if b"\r\nUpgrade: " in head or b"\r\nupgrade: " in head:
-            asyncio.get_running_loop().call_soon(self._cannot_upgrade)
-            return NO_LENGTH
+        if b"\r\nConnection: Upgrade\r\n" in head:
+            self._upgrade(head)
+            return CHUNKED  # what follows is the other protocol's
         flags = 0 if length == CHUNKED or length > 0 else http2.END_STREAM
         link.send_block(self.id, blocks.request_block(head, link.scheme), flags)
         return length
+
+    def _upgrade(self, head: bytes) -> None:
+        """Extended CONNECT (RFC 8441 §4), where the backend takes it and the protocol is one that is asked for like that."""
+        link = self.conversation
+        block = blocks.connect_block(head, link.scheme) if link.takes_connect else None
+        if block is None:
+            asyncio.get_running_loop().call_soon(self._cannot_upgrade)
+            return
+        self._accept = blocks.websocket_accept(head)
+        link.send_block(self.id, block, 0)
 
     def _cannot_upgrade(self) -> None:
         user, self.user = self.user, None
         self.conversation.forget(self)
         if user is not None:
-            user.in_full().response_invalid(ProtocolError(501, "the backend speaks HTTP/2, where protocols are not changed"))
+            user.in_full().response_invalid(ProtocolError(501, "the backend does not take WebSockets over HTTP/2"))
 
     def content(self, data: bytes) -> None:
         """Of the request, bare."""
@@ -212,8 +227,10 @@ class Call(Stream):
         self.reset(http2.CANCEL)
 
     def give_away(self) -> tuple[asyncio.Transport, bytes]:
-        """A stream is nobody's transport."""
-        raise NotImplementedError
+        """The stream as a transport; its bytes are somebody else's from now on."""
+        self.user = None
+        self._tunnel = StreamTransport(self)
+        return self._tunnel, b""
 
     # --- the response ---
 
@@ -224,6 +241,8 @@ class Call(Stream):
         """A head, or trailers."""
         user = self._full_user()
         if user is None:
+            if self._tunnel is not None and end:
+                self.conversation.remote_done(self, None)
             return
         if self._response_length != NO_LENGTH:
             if not end:
@@ -231,6 +250,9 @@ class Call(Stream):
             self.conversation.remote_done(self, pairs)
             return
         response = blocks.response(pairs, ended=end)
+        if self._accept is not None and 200 <= response.status < 300 and not end:
+            user.response(blocks.switched(response, self._accept), b"")
+            return
         if response.status == 101 or (response.status < 200 and end):
             raise Malformed("an interim response that cannot be")
         user.response(response, b"")
@@ -247,6 +269,9 @@ class Call(Stream):
             user.flush()
 
     def take_content(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.receive(data)
+            return
         user = self._full_user()
         if user is None:
             return
@@ -258,6 +283,9 @@ class Call(Stream):
         user.response_data(chunk(data) if framed else data)
 
     def complete(self, trailers: list[Pair] | None) -> None:
+        if self._tunnel is not None:
+            self._tunnel.receive_eof()
+            return
         user, self.user = self._full_user(), None
         if user is None:
             return
@@ -275,16 +303,22 @@ class Call(Stream):
         user.response_end()
 
     def cut(self, code: int, reason: str) -> None:
+        if self._tunnel is not None:
+            self._tunnel.lost()
         user, self.user = self.user, None
         if user is not None:
             user.in_full().response_lost(reason, clean=False, untouched=code == http2.REFUSED_STREAM)
 
     def congested(self) -> None:
-        if self.user is not None:
+        if self._tunnel is not None:
+            self._tunnel.protocol.pause_writing()
+        elif self.user is not None:
             self.user.in_full().pause_sending()
 
     def relieved(self) -> None:
-        if self.user is not None:
+        if self._tunnel is not None:
+            self._tunnel.protocol.resume_writing()
+        elif self.user is not None:
             self.user.in_full().resume_sending()
 
 

@@ -21,6 +21,9 @@ fi
 for tag in v1.6.0-dev.2 v1.6.0-dev.3; do $BUILDAH tag $echo_image:v1.5.1 $echo_image:$tag; done
 "$HERE/load.sh" $echo_image:v1.5.1 $echo_image:v1.6.0-dev.2 $echo_image:v1.6.0-dev.3
 
+# What an earlier run has left must be gone, as its names are used again.
+"$HERE/in.sh" sh -c 'kubectl get ns -o name | grep -E "/gateway-(conformance|api)-" | xargs -r kubectl delete --wait=true' >&2
+
 # Dozens of Gateways at a time on one small node: their data planes must not ask for much of it.
 "$HERE/in.sh" sh -c 'kubectl create configmap conformance -n fsm-system --from-literal=resources="requests: {cpu: 1m, memory: 16Mi}" \
   --dry-run=client -o yaml | kubectl apply -f - &&

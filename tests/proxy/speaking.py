@@ -81,14 +81,16 @@ class Speaker(asyncio.Protocol):
 
     async def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
         """Content, as the windows allow."""
-        while data and not self.closed.is_set():
+        at = 0
+        while at < len(data) and not self.closed.is_set():
             room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
             if not room:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            piece, data = data[:room], data[room:]
-            self.h2.send_data(stream, piece, end_stream=end and not data)
+            piece = data[at : at + room]
+            at += len(piece)
+            self.h2.send_data(stream, piece, end_stream=end and at == len(data))
             self.flush()
 
 

@@ -341,6 +341,59 @@ async def test_websocket_by_extended_connect(proxy: Proxy, server: Server) -> No
     assert answer.body == b"hiHELLOAGAINbye"
 
 
+@pytest.mark.parametrize("version", ["1.1", "2"])
+async def test_websocket_to_a_backend_that_speaks_http2(proxy: Proxy, backend: Backend2, version: str) -> None:
+    async def echo(asked: Asked) -> None:
+        asked.reply(200, [("sec-websocket-protocol", "chat")])
+        done = 0
+        while not asked.ended.is_set() or done < len(asked.body):
+            if done < len(asked.body):
+                data, done = asked.body[done:], len(asked.body)
+                await asked.send(data.upper())
+            await asyncio.sleep(0.001)
+        asked.speaker.h2.end_stream(asked.stream)
+        asked.speaker.flush()
+
+    backend.default = echo
+    backend.settings = {"ENABLE_CONNECT_PROTOCOL": 1}
+    await route2(proxy, backend)
+    if version == "2":
+        me = await opened(proxy)
+        await until(lambda: me.h2.remote_settings.enable_connect_protocol)
+        stream = me.ask(
+            "/chat", method="CONNECT", more=[(":protocol", "websocket"), ("sec-websocket-version", "13")], end=False
+        )
+        await me.answers[stream].head_came.wait()
+        await me.send(stream, b"hello")
+        await until(lambda: me.answers[stream].body == b"HELLO")
+        await me.send(stream, b"!", end=True)
+        answer = await me.answer(stream)
+        assert (answer.status, answer.body, answer.headers["sec-websocket-protocol"]) == (200, b"HELLO!", "chat")
+    else:
+        reader, writer = await proxy.connect()
+        writer.write(
+            b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head  # RFC 6455 §1.3
+        writer.write(b"hello")
+        assert await asyncio.wait_for(reader.readexactly(5), 5) == b"HELLO"
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+    asked = backend.seen[0].headers
+    assert (asked[":method"], asked[":protocol"], asked[":path"]) == ("CONNECT", "websocket", "/chat")
+    assert not asked.keys() & {"sec-websocket-key", "upgrade", "connection", "te"}
+
+
+async def test_websocket_to_a_backend_that_does_not_take_it(proxy: Proxy, backend: Backend2) -> None:
+    await route2(proxy, backend)
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    assert (await proxy.talk(request)).startswith(b"HTTP/1.1 502 ")
+
+
 # --- behind ---
 
 
