@@ -105,6 +105,20 @@ class Door:
             elif connection.deadline < resting and connection.is_idle:
                 connection.start_over()
 
+    def join(self, one: asyncio.Transport, other: asyncio.Transport) -> None:
+        """Both sides have changed protocols: their bytes pass unread from here on."""
+        self.tunnels += 1
+        ended = 0
+
+        def done() -> None:
+            nonlocal ended
+            ended += 1
+            if ended == 2:
+                self.tunnels -= 1
+                self.ended()
+
+        self.splice(one, other, done)
+
     def admit(self, connection: Connection) -> bool:
         """Count a connection in, unless it is one too many."""
         limits = self.limits

@@ -372,22 +372,12 @@ class Downstream(Shortcut):
         self._exchange = None
         door = self._door
         door.leave(self)
-        door.tunnels += 1
         other, answered = peer.give_away()
         early, self._buffer = self._buffer, b""
         self._transport.write(head + answered)
         if early:
             other.write(early)
-        ended = 0
-
-        def done() -> None:
-            nonlocal ended
-            ended += 1
-            if ended == 2:
-                door.tunnels -= 1
-                door.ended()
-
-        door.splice(self._transport, other, done)
+        door.join(self._transport, other)
 
     # --- endings ---
 

@@ -270,17 +270,7 @@ class DownstreamStream(Stream):
         if answered:
             self.send(answered)
         self._tunnel = transport = StreamTransport(self)
-        door.tunnels += 1
-        ended = 0
-
-        def done() -> None:
-            nonlocal ended
-            ended += 1
-            if ended == 2:
-                door.tunnels -= 1
-                door.ended()
-
-        door.splice(transport, other, done)
+        door.join(transport, other)
 
     # --- Stream ---
 
@@ -449,16 +439,10 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         self.door.ended()
 
     def pause_writing(self) -> None:
-        self.stopped = True
-        for stream in self.streams.values():
-            stream.congested()
+        self.stop()
 
     def resume_writing(self) -> None:
-        self.stopped = False
-        self.pump()
-        for stream in list(self.streams.values()):
-            if stream.owed < http2.HIGH_WATER:
-                stream.relieved()
+        self.go_on()
 
     # --- Conversation ---
 

@@ -397,16 +397,10 @@ class Link(Conversation, asyncio.Protocol):
         self.lose_everything(str(exc or "closed"))
 
     def pause_writing(self) -> None:
-        self.stopped = True
-        for stream in self.streams.values():
-            stream.congested()
+        self.stop()
 
     def resume_writing(self) -> None:
-        self.stopped = False
-        self.pump()
-        for stream in list(self.streams.values()):
-            if stream.owed < http2.HIGH_WATER:
-                stream.relieved()
+        self.go_on()
 
     # --- Conversation ---
 
