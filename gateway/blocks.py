@@ -48,6 +48,7 @@ from gateway.snapshot import Limits
 Pair = tuple[bytes, bytes]
 REMEMBERED: Final = 8192  # lines, each way
 HEADS: Final = 2048  # whole heads on their way out
+LONG_HEAD: Final = 4096  # octets of a head that is too long to remember
 
 # A field name without upper-case letters, and a value that neither begins nor ends with white space (RFC 9113 §8.2.1).
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
@@ -345,9 +346,10 @@ def response_block(head: bytes) -> bytes:
             part = get(line)
             parts.append(_line(line) if part is None else part)
         found = b"".join(parts)
-        if len(_heads) >= HEADS:
-            _heads.clear()
-        _heads[head] = found
+        if len(head) < LONG_HEAD:
+            if len(_heads) >= HEADS:
+                _heads.clear()
+            _heads[head] = found
     return found
 
 

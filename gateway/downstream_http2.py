@@ -27,7 +27,8 @@ from gateway.routing import Entry, Table
 from gateway.snapshot import Limits
 from gateway.stream_transport import StreamTransport
 
-REMEMBERED: Final = 256  # field blocks of a connection
+REMEMBERED: Final = 32  # field blocks of a connection: what it costs us must stay small, whoever connects
+LONG: Final = 1024  # octets of a field block that is not worth it
 
 _head = http2._head
 
@@ -374,8 +375,8 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_asks", "_draining", "_server_name", "_transport", "_version", "address", "deadline", "door",
-        "listener",
+        "__weakref__", "_asks", "_draining", "_gathered", "_server_name", "_transport", "_version", "address", "deadline",
+        "door", "listener",
     )  # fmt: skip
     is_server = True
 
@@ -390,6 +391,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         self._asks: dict[bytes, Ask] = {}
         self._version = 0
         self._draining = False
+        self._gathered: list[bytes] = []  # with TLS: written together at the end of the loop's turn
 
     # --- asyncio.Protocol ---
 
@@ -406,7 +408,8 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
     def begin(self, transport: asyncio.Transport) -> None:
         """Say what we allow."""
         self._transport = transport
-        self.write = transport.write
+        # Each write to a TLS transport becomes a record of its own. In the clear the loop gathers writes by itself.
+        self.write = self._gather if self.door.scheme == b"https" else transport.write
         limits = self.door.limits
         self.greet({
             http2.MAX_CONCURRENT_STREAMS: limits.streams,
@@ -415,6 +418,20 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         })  # fmt: skip
         if self.door.draining:
             self.parse_always()
+
+    def _gather(self, data: bytes) -> None:
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._write_out)
+        self._gathered.append(data)
+
+    def _write_out(self) -> None:
+        if self._gathered:
+            gathered, self._gathered = self._gathered, []
+            self._transport.write(b"".join(gathered))
+
+    def _close(self) -> None:
+        self._write_out()
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -425,7 +442,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
     def _fail(self, fault: Fault) -> None:
         self.door.refused += 1
         self.say_goodbye(self.highest, fault.code, fault.reason)
-        self._transport.close()
+        self._close()
         self.lose_everything(fault.reason)
 
     def eof_received(self) -> bool:
@@ -485,7 +502,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         if version != self._version:
             self._version = version
             self._asks.clear()
-        elif end and request.method != b"HEAD" and not request.upgrade:
+        elif end and len(block) <= LONG and request.method != b"HEAD" and not request.upgrade:
             if len(self._asks) >= REMEMBERED:
                 self._asks.clear()
             self._asks[block] = ask
@@ -565,7 +582,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         if not self.streams:
             self.deadline = self.door.idle_until
             if self.closing and not self._transport.is_closing():
-                self._transport.close()
+                self._close()
             self.door.ended()
 
     def pong(self) -> None:
@@ -574,7 +591,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
             self.closing = True
             self.say_goodbye(self.highest, http2.NO_ERROR)
             if not self.streams:
-                self._transport.close()
+                self._close()
 
     # --- Connection, for the door ---
 
@@ -588,7 +605,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         now = self.door.clock.now
         if not self.streams:
             self.say_goodbye(self.highest, http2.NO_ERROR)
-            self._transport.close()
+            self._close()
             return
         for stream in list(self.streams.values()):
             assert isinstance(stream, DownstreamStream)
@@ -610,7 +627,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
     def close_if_idle(self) -> None:
         """At the end of draining."""
         if not self.streams:
-            self._transport.close()
+            self._close()
 
     def abort(self) -> None:
         """Cut the connection."""

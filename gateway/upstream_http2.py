@@ -463,7 +463,8 @@ def _length(head: bytes) -> int:
                 found = int(value)
             elif name.lower() == b"transfer-encoding":
                 found = CHUNKED
-        if len(_lengths) >= 1024:
-            _lengths.clear()
-        _lengths[head] = found
+        if len(head) < blocks.LONG_HEAD:
+            if len(_lengths) >= 1024:
+                _lengths.clear()
+            _lengths[head] = found
     return found
