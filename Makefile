@@ -50,7 +50,7 @@ conformance: $(READY) ## The Gateway API's conformance suite, on the cluster of 
 	REPORT=$(abspath conformance/reports/$(CHANNEL).yaml) $(CLUSTER)/conformance.sh $(ARGS)
 
 bench-peers: $(READY)
-	@command -v nginx haproxy caddy wrk h2load taskset /usr/lib/nginx/modules/ngx_stream_module.so >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends nginx-light libnginx-mod-stream haproxy caddy wrk nghttp2-client util-linux; } >&2
+	@{ command -v nginx haproxy caddy wrk h2load taskset && [ -e /usr/lib/nginx/modules/ngx_stream_module.so ]; } >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends nginx-light libnginx-mod-stream haproxy caddy wrk nghttp2-client util-linux; } >&2
 	@$(BIN)/python -c 'import envoy' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 
 bench: bench-peers ## Requests: every bar against its peers in the same run (installs them by apt and pip; 10 minutes)
