@@ -20,7 +20,7 @@ from gateway.exchange import Exchange
 from gateway.filters.headers import Edit
 from gateway.forwarding import failure, request_head
 from gateway.http1 import CHUNKED, NO_LENGTH, Field, ProtocolError, Request
-from gateway.http2 import END_HEADERS, END_STREAM, FRAME, HEADERS, Conversation, Fault, Stream
+from gateway.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Conversation, Fault, Stream, frame_head
 from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.routing import Entry, Table
@@ -29,8 +29,6 @@ from gateway.stream_transport import StreamTransport
 
 REMEMBERED: Final = 32  # field blocks of a connection: what it costs us must stay small, whoever connects
 LONG: Final = 1024  # octets of a field block that is not worth it
-
-_head = http2._head
 
 
 class Ask:
@@ -49,7 +47,7 @@ class DownstreamStream(Stream):
     """One request of a client, and its answer."""
 
     __slots__ = (
-        "_body_bytes", "_body_since", "_expected", "_hundreds", "_request", "_since", "_target", "_tunnel", "answers", "client",
+        "_body_bytes", "_body_since", "_expected", "_hundreds", "_request", "_since", "_target", "_tunnel", "answers",
         "deadline", "entry", "exchange", "headed", "peer",
     )  # fmt: skip
     is_framed = False
@@ -94,12 +92,12 @@ class DownstreamStream(Stream):
                 conversation.window -= length
                 conversation.write(
                     b"".join((
-                        _head(0, size, HEADERS, END_HEADERS, self.id), block,
-                        _head(0, length, 0, END_STREAM, self.id), data[end:],
+                        frame_head(0, size, HEADERS, END_HEADERS, self.id), block,
+                        frame_head(0, length, DATA, END_STREAM, self.id), data[end:],
                     ))
                 )  # fmt: skip
             else:
-                conversation.write(_head(0, size, HEADERS, END_HEADERS | END_STREAM, self.id) + block)
+                conversation.write(frame_head(0, size, HEADERS, END_HEADERS | END_STREAM, self.id) + block)
             self.headed = self.said_all = True
             conversation.half_done(self)
         else:

@@ -48,14 +48,14 @@ BUDGET: Final = 1000  # frames that did no work, less those that did, before a p
 
 _frame = struct.Struct(">BHBBI")
 _setting = struct.Struct(">HI")
-_head = _frame.pack
+frame_head = _frame.pack
 _unpack = _frame.unpack_from
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """One frame."""
     size = len(payload)
-    return _head(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
+    return frame_head(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
 
 
 def number(value: int) -> bytes:
@@ -130,7 +130,7 @@ class Stream:
         ):
             self.window -= size
             conversation.window -= size
-            conversation.write(b"".join((_head(0, size, DATA, 0, self.id), data)))
+            conversation.write(b"".join((frame_head(0, size, DATA, 0, self.id), data)))
             return
         if self.queue is None:
             self.queue = deque()
@@ -160,7 +160,7 @@ class Stream:
             self.let_go()
             self.conversation.send_block(self.id, blocks.trailer_block(trailers), END_STREAM)
         else:
-            self.conversation.write(_head(0, 0, DATA, END_STREAM, self.id))
+            self.conversation.write(frame_head(0, 0, DATA, END_STREAM, self.id))
         self.conversation.half_done(self)
 
     def pump(self) -> bool:
@@ -182,7 +182,7 @@ class Stream:
         conversation.window -= size
         before, self.owed = self.owed, self.owed - size
         is_last = not queue and self.said_all and not self.last
-        conversation.write(_head(0, size, DATA, END_STREAM if is_last else 0, self.id) + data)
+        conversation.write(frame_head(0, size, DATA, END_STREAM if is_last else 0, self.id) + data)
         if queue:
             if before >= HIGH_WATER > self.owed:
                 self.relieved()
@@ -565,7 +565,7 @@ class Conversation:
         """A field section, in as many frames as it needs."""
         size = len(block)
         if size <= FRAME:
-            self.write(_head(0, size, HEADERS, flags | END_HEADERS, stream) + block)
+            self.write(frame_head(0, size, HEADERS, flags | END_HEADERS, stream) + block)
             return
         pieces = [block[start : start + FRAME] for start in range(0, size, FRAME)]
         frames = [frame(HEADERS, flags, stream, pieces[0])]
