@@ -20,7 +20,7 @@ from gateway.copies import Copy
 from gateway.filters import cors, redirect
 from gateway.filters.headers import Edit
 from gateway.grpcweb import Translation
-from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Field, ProtocolError, Request, Response, chunk, last_chunk
+from gateway.http1 import CHUNKED, EXPECT, NO_LENGTH, Chunks, Field, ProtocolError, Request, Response, chunk, last_chunk
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Answers, Backend, Route, Target
 from gateway.routing import Entry
@@ -170,8 +170,20 @@ class Exchange:
     def _ask_whether(self, spec: ExternalAuth) -> None:
         """What comes of the body meanwhile waits."""
         self._pending = []
+        self._time_request()
         self._question = Question(spec, self._backends(spec.backend), self._told)
+        if spec.body_bytes and not self.request_done:
+            self._invite()
         self._ask_if_ready()
+
+    def _invite(self) -> None:
+        """The body is wanted before the backend is asked: say so to a client that waits for it (RFC 9110 §10.1.1)."""
+        request = self.request
+        if any(field.kind == EXPECT for field in request.special):
+            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.request = copy.copy(request)
+            self.request.fields = [field for field in request.fields if field.kind != EXPECT]
+            self.request.special = [field for field in request.special if field.kind != EXPECT]
 
     def _ask_if_ready(self) -> None:
         question, spec = self._question, self.target.auth

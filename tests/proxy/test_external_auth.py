@@ -15,7 +15,7 @@ from speaking import client
 
 from gateway import protobuf
 from gateway.protobuf import Message
-from gateway.snapshot import Backend, Endpoint, ExternalAuth
+from gateway.snapshot import Backend, Endpoint, ExternalAuth, Timeouts
 
 YES = b"HTTP/1.1 200 OK\r\nX-Id: 7\r\nX-Other: no\r\nContent-Length: 3\r\n\r\nyes"
 NO = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nContent-Length: 2\r\n\r\nno"
@@ -105,6 +105,29 @@ async def test_a_large_body_waits_for_the_answer_and_passes(proxy: Proxy, server
     assert await asyncio.wait_for(reader.readexactly(len(OK)), 5) == OK
     assert server.seen[0].endswith(body)
     writer.close()
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_body(proxy: Proxy, server: Server, other: Server) -> None:
+    other.default = YES
+    await guarded(proxy, server, other, body_bytes=100)
+    reader, writer = await proxy.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"hello")
+    assert await asyncio.wait_for(reader.readexactly(len(OK)), 5) == OK
+    assert other.seen[0].endswith(b"hello")
+    assert b"Expect" not in server.seen[0]
+    writer.close()
+
+
+async def test_the_route_s_time_is_for_the_question_too(proxy: Proxy, server: Server, other: Server) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.sleep(5)
+
+    other.default = never
+    await proxy.apply(Backend("auth", (Endpoint("127.0.0.1", other.port),)))
+    await proxy.route(server, filters=(ExternalAuth("auth"),), timeouts=Timeouts(request=0.05))
+    assert (await proxy.get())[0] == 504
 
 
 async def test_a_client_that_leaves_takes_its_question_along(proxy: Proxy, server: Server, other: Server) -> None:
