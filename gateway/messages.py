@@ -24,6 +24,12 @@ class Parts(msgspec.Struct, frozen=True, tag=True):
     put: tuple[Part, ...]
 
 
+class Tickets(msgspec.Struct, frozen=True, tag=True):
+    """A secret that all workers of a data plane share, first of all: a TLS session that one began is resumed by another."""
+
+    secret: bytes
+
+
 class Drain(msgspec.Struct, frozen=True, tag=True):
     """Answer what comes for `delay` more seconds, then stop; leave at the latest after `grace` more."""
 
@@ -79,7 +85,7 @@ class Statistics(msgspec.Struct, frozen=True, tag=True):
     relayed: int = 0  # connections and flows that are open
 
 
-ToWorker: TypeAlias = Parts | Apply | Drain | AskStatistics
+ToWorker: TypeAlias = Parts | Apply | Tickets | Drain | AskStatistics
 FromWorker: TypeAlias = Ready | Applied | Statistics
 
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -115,6 +115,7 @@ class Runtime:
         self._relays: dict[str, dict[str, None]] = {}  # by listener
         self._contexts: dict[str, tuple[object, list[tls.Shown]]] = {}  # by listener, with what they were made of
         self.open: dict[int, Open] = {}
+        self.tickets = b""  # a secret that workers share; empty where there is one
         self.datagrams: dict[int, Datagrams] = {}
         self.draining = False
         self._quiet = asyncio.Event()
@@ -381,7 +382,7 @@ class Runtime:
             scheme = b"https" if way in ("tls", "peek") else b"http"
             if opened is None or opened.door.scheme != scheme:
                 door = Door(port, self.clock, self.backend, scheme=scheme, splice=tunnel.splice, ended=self._quiet.set)
-                board, chooser = Switchboard(tunnel.splice, self._quiet.set), tls.Chooser()
+                board, chooser = Switchboard(tunnel.splice, self._quiet.set), tls.Chooser(self.tickets, port)
             else:
                 door, board, chooser = opened.door, opened.board, opened.chooser
             try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import _ssl
 import asyncio
 import ctypes
+import hashlib
 import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.snapshot import BackendTLS, Certificate, Listener, SubjectName
 
@@ -82,18 +83,34 @@ def _library() -> Any:
     library = ctypes.CDLL(_ssl.__file__)
     library.SSL_CTX_set_verify.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
     library.SSL_CTX_set_verify.restype = None
+    library.SSL_CTX_ctrl.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_char_p]
+    library.SSL_CTX_ctrl.restype = ctypes.c_long
     return library
+
+
+_TICKET_KEYS: Final = 80  # octets: a name, a key to authenticate, a key to encrypt (OpenSSL 1.1 and later)
+_SET_TICKET_KEYS: Final = 59  # SSL_CTRL_SET_TLSEXT_TICKET_KEYS
+
+
+def _share_tickets(made: ssl.SSLContext, keys: bytes) -> None:
+    """Protect session tickets with given keys instead of random ones (RFC 5077 §4). Python's ssl module has no word for it."""
+    if _library().SSL_CTX_ctrl(_pointer(made), _SET_TICKET_KEYS, len(keys), keys) != 1:
+        raise ValueError("OpenSSL does not take the keys of session tickets")
+
+
+def _pointer(made: ssl.SSLContext) -> int | None:
+    """OpenSSL's context, which is the first field of the object (CPython, Modules/_ssl.c)."""
+    return ctypes.c_void_p.from_address(id(made) + object.__basicsize__).value
 
 
 def _ask_only(made: ssl.SSLContext, *, asking: bool) -> None:
     """Ask for a certificate and accept any, or none (AllowInsecureFallback); or stop doing so.
 
     Python's ssl module has no such mode: CERT_OPTIONAL refuses a certificate that does not verify, and there is no
-    callback. OpenSSL has one; the pointer to its context is the first field of the object (CPython, Modules/_ssl.c).
+    callback. OpenSSL has one.
     """
-    pointer = ctypes.c_void_p.from_address(id(made) + object.__basicsize__).value
     callback = ctypes.cast(_accept, ctypes.c_void_p) if asking else None
-    _library().SSL_CTX_set_verify(pointer, ssl.CERT_OPTIONAL if asking else ssl.CERT_NONE, callback)
+    _library().SSL_CTX_set_verify(_pointer(made), ssl.CERT_OPTIONAL if asking else ssl.CERT_NONE, callback)
 
 
 class Shown(NamedTuple):
@@ -106,13 +123,15 @@ class Shown(NamedTuple):
 class Chooser:
     """The contexts of one port. `contexts` maps hostnames ("*.example.com", "" for all) to them; swap it whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, secret: bytes = b"", port: int = 0) -> None:
         self.contexts: Mapping[str, Sequence[Shown]] = {}
         self.front = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.front.minimum_version = ssl.TLSVersion.TLSv1_2
         self.front.set_alpn_protocols(list(ALPN))
         self.front.sni_callback = self._choose  # type: ignore[assignment]  # it also gets None for a name
         self._options = self.front.options
+        if secret:
+            _share_tickets(self.front, hashlib.shake_256(b"%b %d" % (secret, port)).digest(_TICKET_KEYS))
         self._asking = False  # for certificates that nobody will look at
         self._ciphers = ":".join(cipher["name"] for cipher in self.front.get_ciphers())
 

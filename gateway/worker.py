@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 
 from gateway import messages
-from gateway.messages import Applied, Apply, AskStatistics, Drain, Ready, RelayStatistics, Statistics, TargetStatistics
+from gateway.messages import Applied, Apply, AskStatistics, Drain, Ready, RelayStatistics, Statistics, TargetStatistics, Tickets
 from gateway.runtime import Runtime
 from gateway.snapshot import Part
 
@@ -50,6 +50,8 @@ class Worker:
                     early.clear()
                     problems = await self._runtime.apply(change)
                     messages.write(self._writer, Applied(change.version, tuple(problems)))
+                case Tickets(secret):
+                    self._runtime.tickets = secret
                 case AskStatistics():
                     messages.write(self._writer, self._statistics())
                 case Drain(delay, grace):

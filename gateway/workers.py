@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Callable
 
 from gateway import messages
-from gateway.messages import Applied, AskStatistics, Drain, Ready, Statistics
+from gateway.messages import Applied, AskStatistics, Drain, Ready, Statistics, Tickets
 from gateway.snapshot import Change, Parts, Problem, apply
 
 log = logging.getLogger("fsm.workers")
@@ -40,6 +41,7 @@ class Workers:
         self._keepers: list[asyncio.Task[None]] = []
         self._turn = asyncio.Lock()  # changes and questions go one after another
         self._stopping = False
+        self._tickets = secrets.token_bytes(32)
         self.parts: Parts = {}
         self.version = ""
         self.problems: tuple[Problem, ...] = ()
@@ -144,6 +146,7 @@ class Workers:
                 pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, env=_environment(),
             )  # fmt: skip
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 26)
+        messages.write(writer, Tickets(self._tickets))
         return WorkerProcess(index, process, writer), reader
 
 

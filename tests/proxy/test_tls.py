@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 
 import pytest
 import trustme
 from proxying import OK, Proxy, Server, make_rule
 
+from controller.demo.ports import free_ports
+from gateway.runtime import Runtime
 from gateway.snapshot import Attachment, Backend, Certificate, Change, Endpoint, Listener, Order, Rule, Target
 
 
@@ -86,3 +89,33 @@ async def test_a_broken_certificate_leaves_the_old_one(proxy: Proxy, server: Ser
     assert [problem.part for problem in problems] == ["one"]
     assert "nonsense" not in problems[0].message
     assert (await caller.get("one.example"))[0] == OK
+
+
+async def test_a_session_that_one_worker_began_is_resumed_by_another(proxy: Proxy, authority: trustme.CA) -> None:
+    (port,) = free_ports(1)
+    runtimes = {port: Runtime(bind="127.0.0.1", port_offset=port - 80), proxy.port: proxy.runtime}
+    made = certificate(authority, "one", "one.example")
+
+    async def listen(*secrets: bytes) -> None:
+        for runtime, secret in zip(runtimes.values(), secrets, strict=True):
+            await runtime.apply(Change(reset=True))  # closes the port
+            runtime.tickets = secret
+            assert not await runtime.apply(Change(put=(made, Listener("l", 80, "HTTPS", "one.example", ("one",)))))
+
+    def visit(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+        raw = socket.create_connection(("127.0.0.1", port), 5)
+        with context.wrap_socket(raw, server_hostname="one.example", session=session) as tls:
+            tls.sendall(b"GET / HTTP/1.1\r\nHost: one.example\r\nConnection: close\r\n\r\n")
+            assert tls.recv(1000).startswith(b"HTTP/1.1 404")
+            return tls.session, tls.session_reused
+
+    for secrets, resumed in (((b"a" * 32, b"a" * 32), True), ((b"a" * 32, b"b" * 32), False)):
+        await listen(*secrets)
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = ssl.create_default_context()
+            authority.configure_trust(context)
+            context.maximum_version = version
+            first, second = runtimes
+            session, _ = await asyncio.to_thread(visit, first, context, None)
+            assert (await asyncio.to_thread(visit, second, context, session))[1] is resumed
+    runtimes[port].close()
