@@ -19,6 +19,7 @@ from gateway.door import Door
 from gateway.exchange import Exchange
 from gateway.filters.headers import Edit
 from gateway.forwarding import failure, request_head
+from gateway.gathering import Gatherer
 from gateway.http1 import CHUNKED, NO_LENGTH, Field, ProtocolError, Request
 from gateway.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Conversation, Fault, Stream, frame_head
 from gateway.peers import Peer
@@ -373,7 +374,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_asks", "_draining", "_gathered", "_server_name", "_transport", "_version", "address", "deadline",
+        "__weakref__", "_asks", "_draining", "_gatherer", "_server_name", "_transport", "_version", "address", "deadline",
         "door", "listener",
     )  # fmt: skip
     is_server = True
@@ -389,7 +390,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         self._asks: dict[bytes, Ask] = {}
         self._version = 0
         self._draining = False
-        self._gathered: list[bytes] = []  # with TLS: written together at the end of the loop's turn
+        self._gatherer: Gatherer | None = None  # with TLS
 
     # --- asyncio.Protocol ---
 
@@ -406,8 +407,10 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
     def begin(self, transport: asyncio.Transport) -> None:
         """Say what we allow."""
         self._transport = transport
-        # Each write to a TLS transport becomes a record of its own. In the clear the loop gathers writes by itself.
-        self.write = self._gather if self.door.scheme == b"https" else transport.write
+        self.write = transport.write
+        if self.door.scheme == b"https":
+            self._gatherer = Gatherer(transport)
+            self.write = self._gatherer.write
         limits = self.door.limits
         self.greet({
             http2.MAX_CONCURRENT_STREAMS: limits.streams,
@@ -417,18 +420,9 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         if self.door.draining:
             self.parse_always()
 
-    def _gather(self, data: bytes) -> None:
-        if not self._gathered:
-            asyncio.get_running_loop().call_soon(self._write_out)
-        self._gathered.append(data)
-
-    def _write_out(self) -> None:
-        if self._gathered:
-            gathered, self._gathered = self._gathered, []
-            self._transport.write(b"".join(gathered))
-
     def _close(self) -> None:
-        self._write_out()
+        if self._gatherer is not None:
+            self._gatherer.flush()
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway import blocks, http2
 from gateway.blocks import Malformed, Pair
+from gateway.gathering import Gatherer
 from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, ProtocolError, chunk, last_chunk
 from gateway.http2 import Conversation, Fault, Stream
 from gateway.peers import Endpoint, Sender, User
@@ -325,7 +326,7 @@ class Call(Stream):
 class Link(Conversation, asyncio.Protocol):
     """One connection to a backend."""
 
-    __slots__ = ("_transport", "fault", "idle_since", "ready", "scheme", "trunk")
+    __slots__ = ("_gatherer", "_transport", "fault", "idle_since", "ready", "scheme", "trunk")
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__(MAX_HEAD)
@@ -333,6 +334,7 @@ class Link(Conversation, asyncio.Protocol):
         self.scheme = b"https" if trunk.security else b"http"
         self._transport: asyncio.Transport
         self.idle_since = trunk.clock.now
+        self._gatherer: Gatherer | None = None  # with TLS
         self.fault = ""  # why it must not be used
         self.ready = asyncio.Event()  # the backend has said what it allows; or there is a fault
 
@@ -344,6 +346,8 @@ class Link(Conversation, asyncio.Protocol):
             self.fault = tls.fault(transport)
             if not self.fault and transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
                 self.fault = "the backend does not speak HTTP/2 (ALPN)"
+            self._gatherer = Gatherer(self._transport)
+            self.write = self._gatherer.write
         if self.fault:
             self.ready.set()
         else:
@@ -369,7 +373,12 @@ class Link(Conversation, asyncio.Protocol):
         self.closing = True
         self.trunk.lost(self)
         if not self.streams:
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        if self._gatherer is not None:
+            self._gatherer.flush()
+        self._transport.close()
 
     # --- asyncio.Protocol ---
 
@@ -382,7 +391,7 @@ class Link(Conversation, asyncio.Protocol):
             self.closing = True
             self.say_goodbye(0, fault.code, fault.reason)
             self.trunk.lost(self)
-            self._transport.close()
+            self._close()
             self.lose_everything(f"the backend's HTTP/2: {fault.reason}")
 
     def eof_received(self) -> bool:
@@ -438,13 +447,13 @@ class Link(Conversation, asyncio.Protocol):
             self.forget(stream)
             stream.cut(http2.REFUSED_STREAM, "the backend is going away")
         if not self.streams:
-            self._transport.close()
+            self._close()
 
     def stream_gone(self, stream: Stream) -> None:
         self.idle_since = self.trunk.clock.now
         if self.closing:
             if not self.streams and not self._transport.is_closing():
-                self._transport.close()
+                self._close()
         else:
             self.trunk.serve()
 
