@@ -144,9 +144,10 @@ class Standalone:
                 drop.append(("listener", name))
 
     def _report(self, gateway: GatewayName, problems: tuple[Problem, ...]) -> None:
-        prefix = f"{gateway[0]}/{gateway[1]}/"
-        own = tuple((p.part, p.message) for p in problems if p.part.startswith(prefix))
-        own += tuple((name, words) for name, (_, words) in self._crowded_out.items() if name.startswith(prefix))
+        # Its own listeners, and those of its ListenerSets.
+        names = {name for kind, name in self.reconciler.publications[gateway].parts if kind == "listener"}
+        own = tuple((p.part, p.message) for p in problems if p.part in names)
+        own += tuple((name, words) for name, (_, words) in self._crowded_out.items() if name in names)
         if self.world.note(("report", *gateway), Report(True, "Served by this process.", own)):
             self.reconciler.wake()
 

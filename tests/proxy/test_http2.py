@@ -335,10 +335,14 @@ async def test_websocket_by_extended_connect(proxy: Proxy, server: Server) -> No
     assert "sec-websocket-accept" not in me.answers[stream].headers
     await me.send(stream, b"hello")
     await until(lambda: me.answers[stream].body == b"hiHELLO")
-    await proxy.route(server, name="another")  # a change meanwhile
+    for n in range(200):  # held through changes of routes and endpoints
+        await proxy.route(server, name=f"r{n % 7}", hostname=f"h{n}.example")
+        await proxy.apply(Backend("b-r", (Endpoint("127.0.0.1", server.port), Endpoint("127.0.0.9", 1000 + n))))
+        await me.send(stream, b"x")
+        await until(lambda n=n: me.answers[stream].body.endswith(b"X") and len(me.answers[stream].body) == 7 + n + 1)
     await me.send(stream, b"again", end=True)
     answer = await me.answer(stream)
-    assert answer.body == b"hiHELLOAGAINbye"
+    assert answer.body == b"hiHELLO" + b"X" * 200 + b"AGAINbye"
 
 
 @pytest.mark.parametrize("version", ["1.1", "2"])
