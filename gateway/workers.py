@@ -12,6 +12,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable
+from typing import Final
 
 from gateway import messages
 from gateway.messages import Applied, AskStatistics, Drain, Ready, Statistics, Tickets
@@ -150,6 +151,15 @@ class Workers:
         return WorkerProcess(index, process, writer), reader
 
 
+# uvloop takes 256 KB for each read of a TLS connection, which glibc's malloc by default gets from the kernel and gives back
+# each time, page faults and all: 42 µs of CPU a request, against 19 where it keeps some. Other C libraries do not look.
+MALLOC: Final = {
+    "MALLOC_MMAP_THRESHOLD_": f"{1 << 20}",
+    "MALLOC_TRIM_THRESHOLD_": f"{16 << 20}",
+    "MALLOC_TOP_PAD_": f"{1 << 20}",
+}
+
+
 def _environment() -> dict[str, str]:
     """The parent's environment, with its import path: a worker runs the same code wherever it was started."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return {**MALLOC, **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
