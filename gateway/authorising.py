@@ -8,17 +8,19 @@ nobody answers in time or in a way that can be understood, the answer is no.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from gateway import protobuf
 from gateway.answer import REASON
-from gateway.http1 import HOST, PLAIN, Field, ProtocolError, Request, Response
+from gateway.http1 import HOST, KIND, PLAIN, Field, ProtocolError, Request, Response
 from gateway.peers import Peer
 from gateway.prepared import Answers, Backend
 from gateway.protobuf import Message
 from gateway.snapshot import ExternalAuth
 
+_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e\x80-\xff]*")  # a field line (RFC 9110 §5)
 PATIENCE: Final = 5.0  # seconds for an answer
 MOST: Final = 1 << 16  # octets of an answer's content
 CHECK: Final = b"/envoy.service.auth.v3.Authorization/Check"
@@ -265,7 +267,7 @@ def _options(message: protobuf.Read) -> Iterable[Field]:
 def foreign_field(name: bytes, value: bytes) -> Field | None:
     """A field that somebody else wrote, if it is one that may be passed on."""
     lower = name.lower()
-    if lower in _NOT_COPIED or not lower.isascii() or any(c in value + name for c in b"\r\n\0") or not lower:
+    if lower in _NOT_COPIED or lower in KIND or not _LINE.fullmatch(name + b": " + value):
         return None
     return Field(PLAIN, lower, value, name + b": " + value)
 
