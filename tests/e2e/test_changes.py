@@ -39,16 +39,18 @@ class Watch:
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self.modified: Counter[str] = Counter()
+        self.latest: dict[str, str] = {}  # resourceVersion, by name
 
     async def follow(self) -> None:
         process = await asyncio.create_subprocess_exec(
             "kubectl", "get", self._kind, "-n", "default", "--watch-only", "--output-watch-events", "-o",
-            'jsonpath={.type} {.object.metadata.name}{"\\n"}', stdout=asyncio.subprocess.PIPE,
+            'jsonpath={.type} {.object.metadata.name} {.object.metadata.resourceVersion}{"\\n"}', stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
         try:
             async for line in process.stdout:
-                kind, _, name = line.decode().strip().partition(" ")
+                kind, name, version = line.decode().split()
+                self.latest[name] = version
                 if kind == "MODIFIED":
                     self.modified[name] += 1
         finally:
@@ -72,6 +74,10 @@ def attached() -> int:
     return int(get("gateway", "simple-fsm-gateway")["status"]["listeners"][0]["attachedRoutes"])
 
 
+def version_of_the_gateway() -> str:
+    return str(get("gateway", "simple-fsm-gateway")["metadata"]["resourceVersion"])
+
+
 async def test_1000_routes(installed: None, api: Api) -> None:
     where = path("gateway.networking.k8s.io/v1", "httproutes", "default")
     await together([api.create(where, route(number)) for number in range(ROUTES)])
@@ -85,6 +91,8 @@ async def test_1000_routes(installed: None, api: Api) -> None:
         await eventually(lambda: len(routes.modified) == ROUTES, seconds=60)
         took = time.monotonic() - began
         await eventually(lambda: conditions_true("gateway", "simple-fsm-gateway", "Programmed"), seconds=60)
+        # What the API server has, the watch may hear of a moment later.
+        await eventually(lambda: gateways.latest.get("simple-fsm-gateway") == version_of_the_gateway(), seconds=30)
         most = routes.modified.most_common(1)[0]
         assert most[1] <= 2, f"route {most[0]} was written {most[1]} times"
         print(f"\n{ROUTES} routes attached and said so after {took:.1f} s; at most {most[1]} writes a route, "

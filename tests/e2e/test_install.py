@@ -37,7 +37,7 @@ def test_installing_again_leaves_newer_crds_alone(installed: None) -> None:
     before = get("crd", name)["metadata"]["resourceVersion"]
     done = fsm("install", "--set", f"fsm.image={image()}", "--timeout", "2m")
     assert done.returncode == 0, done.stderr
-    assert f"{name} … left alone (v1.7.0 stands)" in done.stderr
+    assert f"{name} … left alone (v1.7.0 standard stands)" in done.stderr
     assert get("crd", name)["metadata"]["resourceVersion"] == before
 
 
