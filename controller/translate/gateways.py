@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from controller.memo import View
@@ -30,7 +31,9 @@ from gateway import snapshot
 from gateway.answer import NO_RULE
 
 BUNDLE = "v1.7.0"
-CLUSTER = "Cluster"  # the routability of an address that answers inside the cluster
+# From where an address can be reached (GEP-1651): only from inside the cluster, or by what kind of address it is.
+CLUSTER, PRIVATE, PUBLIC = "Cluster", "Private", "Public"
+ROUTABILITY = (CLUSTER, PRIVATE, PUBLIC)
 # Features of the Gateway API v1.7.0 that work, sorted (GatewayClassStatus.supportedFeatures), and the names that those
 # had in v1.6 which were renamed: HTTPRouteRetry, HTTPRouteRetryBackendTimeout, GatewayInfrastructurePropagation.
 FEATURES = (
@@ -42,6 +45,8 @@ FEATURES = (
     "GRPCRouteRequestHeaderModifier",
     "Gateway",
     "GatewayAddressEmpty",
+    "GatewayAddressRoutability",
+    "GatewayAddressRoutabilityCluster",
     "GatewayBackendClientCertificate",
     "GatewayFrontendClientCertificateValidation",
     "GatewayFrontendClientCertificateValidationInsecureFallback",
@@ -49,7 +54,9 @@ FEATURES = (
     "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayInfrastructure",
     "GatewayInfrastructurePropagation",
+    "GatewayListenerFilters",
     "GatewayPort8080",
+    "GatewayRouteHostnameIntersectionPrecedence",
     "GatewayStaticAddresses",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
@@ -163,8 +170,9 @@ def _refused(view: View, found: Gateway) -> Condition | None:
     for address in found.spec.addresses:
         if address.type != "IPAddress":
             return conditions.unsupported_address(f'type "{address.type}" is not supported; IPAddress is.')
-        if address.routability not in ("", CLUSTER):
-            return conditions.unsupported_address(f'routability "{address.routability}" is not supported; {CLUSTER} is.')
+        if address.routability and address.routability not in ROUTABILITY:
+            known = ", ".join(ROUTABILITY)
+            return conditions.unsupported_address(f'routability "{address.routability}" is not known; {known} are.')
     asked = parameters.of(view, found)
     return conditions.gateway_parameters(asked) if isinstance(asked, str) else None
 
@@ -315,6 +323,10 @@ def _programmed(found: Gateway, accepted: Condition, report: Report, addresses: 
     got = {a.value for a in addresses}
     if addresses and wanted - got:
         return conditions.address_not_usable(sorted(wanted), sorted(got))
+    asked = {a.routability for a in found.spec.addresses if a.routability}
+    reached = {a.routability for a in addresses}
+    if addresses and asked - reached:
+        return conditions.address_not_usable([f"{kind} routability" for kind in sorted(asked)], sorted(got))
     if not addresses:
         if wanted:
             return conditions.address_not_usable(sorted(wanted), [])
@@ -340,6 +352,10 @@ def _listener_status(one: ListenerInfo, known: _Said, info: GatewayInfo) -> List
     return ListenerStatus(one.name, one.kinds, known.attached.get(one.key, 0), tuple(said))
 
 
+def _asks_for_routability(found: Gateway) -> bool:
+    return any(address.routability for address in found.spec.addresses)
+
+
 def is_internal(found: Gateway) -> bool:
     """Whether a Gateway wants to be reached from its cluster only (GEP-1651)."""
     return any(address.routability == CLUSTER for address in found.spec.addresses)
@@ -359,7 +375,8 @@ def _addresses(view: View, found: Gateway) -> tuple[GatewayAddress, ...]:
             continue
         for ingress in service.status.load_balancer.ingress if service else ():
             if ingress.ip:
-                result.append(GatewayAddress("IPAddress", ingress.ip))
+                kind = PRIVATE if ip_address(ingress.ip).is_private else PUBLIC
+                result.append(GatewayAddress("IPAddress", ingress.ip, kind if _asks_for_routability(found) else ""))
             elif ingress.hostname:
                 result.append(GatewayAddress("Hostname", ingress.hostname))
     return tuple(result)

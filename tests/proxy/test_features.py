@@ -224,24 +224,26 @@ async def test_GatewayListenerFilters_that_lead_nowhere_let_nothing_pass(proxy: 
 
 
 @pytest.mark.parametrize(
-    ("addresses", "accepted", "said"),
+    ("addresses", "reasons", "said"),
     [
-        ("[{type: IPAddress, routability: Cluster}]", "Accepted", [("10.0.0.9", "Cluster")]),
-        ("[{type: IPAddress}]", "Accepted", [("192.0.2.7", "")]),
-        ("[{type: IPAddress, routability: Private}]", "UnsupportedAddress", None),
+        ("[{type: IPAddress, routability: Cluster}]", ("Accepted", "Pending"), [("10.0.0.9", "Cluster")]),
+        ("[{type: IPAddress}]", ("Accepted", "Pending"), [("198.41.0.4", "")]),
+        ("[{type: IPAddress, routability: Public}]", ("Accepted", "Pending"), [("198.41.0.4", "Public")]),
+        ("[{type: IPAddress, routability: Private}]", ("Accepted", "AddressNotUsable"), [("198.41.0.4", "Public")]),
+        ("[{type: IPAddress, routability: example.com/Moon}]", ("UnsupportedAddress", "Invalid"), None),
     ],
 )
-def test_GatewayAddressRoutability(addresses: str, accepted: str, said: list[tuple[str, str]] | None) -> None:
+def test_GatewayAddressRoutability(addresses: str, reasons: tuple[str, str], said: list[tuple[str, str]] | None) -> None:
     own = """
 apiVersion: v1
 kind: Service
 metadata: {name: gw-fsm-gateway-cls, namespace: default, labels: {gateway.networking.k8s.io/gateway-name: gw}}
 spec: {clusterIP: 10.0.0.9}
-status: {loadBalancer: {ingress: [{ip: 192.0.2.7}]}}
+status: {loadBalancer: {ingress: [{ip: 198.41.0.4}]}}
 """
     status = translate(world(gateway(more=f", addresses: {addresses}"), own)).statuses[Ref("Gateway", "default", "gw")]
     assert isinstance(status, GatewayStatus)
-    assert status.conditions[0].reason == accepted
+    assert (status.conditions[0].reason, status.conditions[1].reason) == reasons
     if said is not None:
         assert [(a.value, a.routability) for a in status.addresses] == said
 
