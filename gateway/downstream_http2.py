@@ -19,9 +19,9 @@ from gateway.door import Door
 from gateway.exchange import Exchange
 from gateway.filters.headers import Edit
 from gateway.forwarding import failure, request_head
-from gateway.gathering import Gatherer
 from gateway.http1 import CHUNKED, NO_LENGTH, Field, ProtocolError, Request
-from gateway.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Conversation, Fault, Stream, frame_head
+from gateway.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
+from gateway.http2_connection import Http2Connection
 from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.routing import Entry, Table
@@ -370,11 +370,11 @@ class DownstreamStream(Stream):
             exchange.refuse(408, f"the request's body came more slowly than {self.limits.body_rate} bytes a second")
 
 
-class DownstreamHttp2(Conversation, asyncio.Protocol):
+class DownstreamHttp2(Http2Connection):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_asks", "_draining", "_gatherer", "_server_name", "_transport", "_version", "address", "deadline",
+        "__weakref__", "_asks", "_draining", "_server_name", "_version", "address", "deadline",
         "door", "listener",
     )  # fmt: skip
     is_server = True
@@ -384,33 +384,25 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         self.door = door
         self._server_name = server_name
         self.listener = door.table.owner(server_name)  # to which the connection belongs
-        self._transport: asyncio.Transport
         self.address = b""
         self.deadline = door.idle_until
         self._asks: dict[bytes, Ask] = {}
         self._version = 0
         self._draining = False
-        self._gatherer: Gatherer | None = None  # with TLS
 
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
+        self.use(transport, secure=self.door.scheme == b"https")
         peer = transport.get_extra_info("peername")
         self.address = peer[0].removeprefix("::ffff:").encode() if peer else b"unknown"
         if self.door.admit(self):
-            self.begin(transport)  # type: ignore[arg-type]
+            self._begin_conversation()
         else:
-            self.write = lambda _: None
-            transport.abort()  # type: ignore[attr-defined]
+            self.mute()
+            self._transport.abort()
 
-    def begin(self, transport: asyncio.Transport) -> None:
-        """Say what we allow."""
-        self._transport = transport
-        self.write = transport.write
-        if self.door.scheme == b"https":
-            self._gatherer = Gatherer(transport)
-            self.write = self._gatherer.write
+    def _begin_conversation(self) -> None:
         limits = self.door.limits
         self.greet({
             http2.MAX_CONCURRENT_STREAMS: limits.streams,
@@ -419,11 +411,6 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         })  # fmt: skip
         if self.door.draining:
             self.parse_always()
-
-    def _close(self) -> None:
-        if self._gatherer is not None:
-            self._gatherer.flush()
-        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -434,24 +421,14 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
     def _fail(self, fault: Fault) -> None:
         self.door.refused += 1
         self.say_goodbye(self.highest, fault.code, fault.reason)
-        self._close()
+        self.close()
         self.lose_everything(fault.reason)
-
-    def eof_received(self) -> bool:
-        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.door.leave(self)
-        self.stopped = True
-        self.write = lambda _: None
+        self.mute()
         self.lose_everything("the connection is lost")
         self.door.ended()
-
-    def pause_writing(self) -> None:
-        self.stop()
-
-    def resume_writing(self) -> None:
-        self.go_on()
 
     # --- Conversation ---
 
@@ -574,7 +551,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         if not self.streams:
             self.deadline = self.door.idle_until
             if self.closing and not self._transport.is_closing():
-                self._close()
+                self.close()
             self.door.ended()
 
     def pong(self) -> None:
@@ -583,7 +560,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
             self.closing = True
             self.say_goodbye(self.highest, http2.NO_ERROR)
             if not self.streams:
-                self._close()
+                self.close()
 
     # --- Connection, for the door ---
 
@@ -597,7 +574,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
         now = self.door.clock.now
         if not self.streams:
             self.say_goodbye(self.highest, http2.NO_ERROR)
-            self._close()
+            self.close()
             return
         for stream in list(self.streams.values()):
             assert isinstance(stream, DownstreamStream)
@@ -619,7 +596,7 @@ class DownstreamHttp2(Conversation, asyncio.Protocol):
     def close_if_idle(self) -> None:
         """At the end of draining."""
         if not self.streams:
-            self._close()
+            self.close()
 
     def abort(self) -> None:
         """Cut the connection."""

@@ -589,20 +589,6 @@ class Conversation:
                 if self.stopped:
                     break
 
-    def stop(self) -> None:
-        """The transport takes no more for now."""
-        self.stopped = True
-        for stream in self.streams.values():
-            stream.congested()
-
-    def go_on(self) -> None:
-        """It takes more again."""
-        self.stopped = False
-        self.pump()
-        for stream in list(self.streams.values()):
-            if stream.owed < HIGH_WATER:
-                stream.relieved()
-
     def say_goodbye(self, last: int, code: int, reason: str = "") -> None:
         """GOAWAY."""
         self.write(frame(GOAWAY, 0, 0, number(last) + number(code) + reason.encode()))

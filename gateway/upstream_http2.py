@@ -13,9 +13,9 @@ from typing import Final
 
 from gateway import blocks, http2
 from gateway.blocks import Malformed, Pair
-from gateway.gathering import Gatherer
 from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, ProtocolError, chunk, last_chunk
-from gateway.http2 import Conversation, Fault, Stream
+from gateway.http2 import Fault, Stream
+from gateway.http2_connection import Http2Connection
 from gateway.peers import Endpoint, Sender, User
 from gateway.stream_transport import StreamTransport
 from gateway.tls import Security
@@ -323,31 +323,26 @@ class Call(Stream):
             self.user.in_full().resume_sending()
 
 
-class Link(Conversation, asyncio.Protocol):
+class Link(Http2Connection):
     """One connection to a backend."""
 
-    __slots__ = ("_gatherer", "_transport", "fault", "idle_since", "ready", "scheme", "trunk")
+    __slots__ = ("fault", "idle_since", "ready", "scheme", "trunk")
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__(MAX_HEAD)
         self.trunk = trunk
         self.scheme = b"https" if trunk.security else b"http"
-        self._transport: asyncio.Transport
         self.idle_since = trunk.clock.now
-        self._gatherer: Gatherer | None = None  # with TLS
         self.fault = ""  # why it must not be used
         self.ready = asyncio.Event()  # the backend has said what it allows; or there is a fault
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
-        self.write = self._transport.write
         tls = self.trunk.security
+        self.use(transport, secure=tls is not None)
         if tls is not None:
             self.fault = tls.fault(transport)
             if not self.fault and transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
                 self.fault = "the backend does not speak HTTP/2 (ALPN)"
-            self._gatherer = Gatherer(self._transport)
-            self.write = self._gatherer.write
         if self.fault:
             self.ready.set()
         else:
@@ -373,12 +368,7 @@ class Link(Conversation, asyncio.Protocol):
         self.closing = True
         self.trunk.lost(self)
         if not self.streams:
-            self._close()
-
-    def _close(self) -> None:
-        if self._gatherer is not None:
-            self._gatherer.flush()
-        self._transport.close()
+            self.close()
 
     # --- asyncio.Protocol ---
 
@@ -391,25 +381,16 @@ class Link(Conversation, asyncio.Protocol):
             self.closing = True
             self.say_goodbye(0, fault.code, fault.reason)
             self.trunk.lost(self)
-            self._close()
+            self.close()
             self.lose_everything(f"the backend's HTTP/2: {fault.reason}")
 
-    def eof_received(self) -> bool:
-        return False
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closing = self.stopped = True
-        self.write = lambda _: None
+        self.closing = True
+        self.mute()
         self.fault = self.fault or str(exc or "the backend closed the connection")
         self.ready.set()
         self.trunk.lost(self)
         self.lose_everything(str(exc or "closed"))
-
-    def pause_writing(self) -> None:
-        self.stop()
-
-    def resume_writing(self) -> None:
-        self.go_on()
 
     # --- Conversation ---
 
@@ -447,13 +428,13 @@ class Link(Conversation, asyncio.Protocol):
             self.forget(stream)
             stream.cut(http2.REFUSED_STREAM, "the backend is going away")
         if not self.streams:
-            self._close()
+            self.close()
 
     def stream_gone(self, stream: Stream) -> None:
         self.idle_since = self.trunk.clock.now
         if self.closing:
             if not self.streams and not self._transport.is_closing():
-                self._close()
+                self.close()
         else:
             self.trunk.serve()
 
