@@ -6,3 +6,6 @@ root=$(cd "$HERE/../.." && pwd)
 import sys, yaml
 print(yaml.dump_all([o for o in yaml.safe_load_all(sys.stdin) if o[\"kind\"] == \"CustomResourceDefinition\"]))' |
   kubectl apply --server-side --force-conflicts -f -" >&2
+# An installation that is on its way out must be gone before another one comes.
+"$HERE/in.sh" sh -c 'kubectl get ns -o jsonpath="{range .items[?(@.status.phase==\"Terminating\")]}namespace/{.metadata.name}{\"\\n\"}{end}" |
+  xargs -r kubectl wait --for=delete --timeout=120s' >&2
