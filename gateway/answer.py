@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Final
 
-REASON: Final = {
-    200: b"OK", 204: b"No Content", 301: b"Moved Permanently", 302: b"Found", 303: b"See Other", 307: b"Temporary Redirect",
-    308: b"Permanent Redirect", 400: b"Bad Request", 404: b"Not Found", 408: b"Request Timeout",
-    403: b"Forbidden", 413: b"Content Too Large", 414: b"URI Too Long", 417: b"Expectation Failed", 421: b"Misdirected Request",
-    431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
-    502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
+REASON: Final = {status.value: status.phrase.encode() for status in HTTPStatus} | {
+    413: b"Content Too Large", 414: b"URI Too Long", 422: b"Unprocessable Content",  # as RFC 9110 has them
 }  # fmt: skip
 
-
-# What an error of ours means to a gRPC client (the mapping of gRPC's own documentation, and 504 as what it is).
 NO_RULE: Final = "no rule matches this host, path, method, headers and query"
 MISDIRECTED: Final = "this host is served on connections of its own: ask again on a new one"
+# What an error of ours means to a gRPC client (the mapping of gRPC's own documentation, and 504 as what it is).
 GRPC_STATUS: Final = {
     400: 13,
     401: 16,
@@ -54,16 +50,22 @@ def answer(
     keep_alive_10: bool = False,
 ) -> bytes:
     """A whole response made here, with a line of text that says why."""
-    reason = REASON.get(status, b"")
     body = f"{text}\n".encode() if text else b""
-    lines = [b"HTTP/1.1 %d %b" % (status, reason)]
-    lines += [b"%b: %b" % field for field in fields]
+    lines = [b"%b: %b" % field for field in fields]
     if body:
         lines.append(b"Content-Type: text/plain; charset=utf-8")
+    return whole(status, lines, body, close=close, head_only=head_only, keep_alive_10=keep_alive_10)
+
+
+def whole(
+    status: int, lines: Iterable[bytes], body: bytes, *, close: bool, head_only: bool, keep_alive_10: bool = False
+) -> bytes:
+    """A whole response of these field lines and this body, with what frames it."""
+    head = [b"HTTP/1.1 %d %b" % (status, REASON.get(status, b"")), *lines]
     if status != 204:  # RFC 9110 §8.6
-        lines.append(b"Content-Length: %d" % len(body))
+        head.append(b"Content-Length: %d" % len(body))
     if close:
-        lines.append(b"Connection: close")
+        head.append(b"Connection: close")
     elif keep_alive_10:
-        lines.append(b"Connection: keep-alive")
-    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if head_only else body)
+        head.append(b"Connection: keep-alive")
+    return b"\r\n".join(head) + b"\r\n\r\n" + (b"" if head_only or status in (204, 304) else body)

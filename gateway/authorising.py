@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from gateway import protobuf
-from gateway.answer import REASON
+from gateway.answer import whole
 from gateway.http1 import HOST, KIND, PLAIN, Field, ProtocolError, Request, Response
 from gateway.peers import Peer
 from gateway.prepared import Answers, Backend
@@ -104,6 +104,11 @@ class Question:
             self._told(verdict)
 
     # --- User ---
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the backend has been told everything."""
+        return self.request_done
 
     @property
     def abandoned(self) -> bool:
@@ -274,9 +279,4 @@ def foreign_field(name: bytes, value: bytes) -> Field | None:
 
 def refusal(verdict: Denied, *, close: bool, head_only: bool) -> bytes:
     """The answer that a client gets."""
-    lines = [b"HTTP/1.1 %d %b" % (verdict.status, REASON.get(verdict.status, b""))]
-    lines += [field.line for field in verdict.fields]
-    lines.append(b"Content-Length: %d" % len(verdict.body))
-    if close:
-        lines.append(b"Connection: close")
-    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if head_only else verdict.body)
+    return whole(verdict.status, [field.line for field in verdict.fields], verdict.body, close=close, head_only=head_only)

@@ -57,6 +57,11 @@ class Copy:
         self.request_done = True
 
     @property
+    def is_sent(self) -> bool:
+        """Whether the backend has been told everything."""
+        return self.request_done
+
+    @property
     def abandoned(self) -> bool:
         """Whether nobody waits for a connection any more."""
         return self._pending is None

@@ -17,6 +17,7 @@ from gateway.downstream_http2 import DownstreamHttp2
 from gateway.exchange import Exchange
 from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Request, parse_request
 from gateway.peers import Peer
+from gateway.programmed import begin
 from gateway.relay import Incoming, Switchboard
 from gateway.repeated import LESSONS, is_plain
 from gateway.shortcut import Shortcut
@@ -119,7 +120,7 @@ class Downstream(Shortcut):
         exchange = self._exchange
         if exchange is None:
             request = parse_request(self._data[:-4], self._door.limits)
-            exchange = self._exchange = Exchange(self, request, self._plan.entry, self._door.backends)
+            exchange = self._exchange = begin(self, request, self._plan.entry, self._door.backends)
             exchange.take_over(self._target, self.peer, self._since, self._hundreds)
             self.peer = None
             self._hundreds = 0
@@ -211,7 +212,7 @@ class Downstream(Shortcut):
         if most and length > most:
             self._refuse(ProtocolError(413, f"the request's body is longer than {most} bytes"))
             return
-        exchange = self._exchange = Exchange(self, request, entry, door.backends)
+        exchange = self._exchange = begin(self, request, entry, door.backends)
         if length == CHUNKED:
             self._body = Chunks()
         elif length > 0:

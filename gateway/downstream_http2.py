@@ -24,6 +24,7 @@ from gateway.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, 
 from gateway.http2_connection import Http2Connection
 from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
+from gateway.programmed import begin
 from gateway.routing import Entry, Table
 from gateway.snapshot import Limits
 from gateway.stream_transport import StreamTransport
@@ -132,7 +133,7 @@ class DownstreamStream(Stream):
         """Hand the request under way to an exchange, which can do everything."""
         exchange = self.exchange
         if exchange is None:
-            exchange = self.exchange = Exchange(self, self._request, self.entry, self.conversation.door.backends)
+            exchange = self.exchange = begin(self, self._request, self.entry, self.conversation.door.backends)
             exchange.take_over(self._target, self.peer, self._since, self._hundreds)
             self.peer = None
         return exchange
@@ -339,7 +340,7 @@ class DownstreamStream(Stream):
 
     def start(self, entry: Entry[Route]) -> None:
         """Send a request the full way."""
-        self.exchange = Exchange(self, self._request, entry, self.conversation.door.backends)
+        self.exchange = begin(self, self._request, entry, self.conversation.door.backends)
         if self.heard_all:
             self.exchange.request_done = True
         else:

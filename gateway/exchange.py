@@ -27,8 +27,8 @@ from gateway.routing import Entry
 from gateway.sessions import Holder, Sessions
 from gateway.snapshot import ExternalAuth
 
-# RFC 9110 §9.2.2: what may be sent twice without being asked.
 BACKOFF: Final = 0.01  # seconds before the first of further attempts, where a rule does not say
+# RFC 9110 §9.2.2: what may be sent twice without being asked.
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
@@ -46,11 +46,13 @@ class Exchange:
         "_head",
         "_held",
         "_is_authorised",
+        "_is_watched",
         "_later",
         "_loose",
         "_more",
         "_pending",
         "_question",
+        "_reframes",
         "_replay",
         "_request_trailers",
         "_retries",
@@ -58,6 +60,7 @@ class Exchange:
         "_started",
         "_status",
         "_tried",
+        "_unframed",
         "_unsent",
         "_upgrading",
         "_web",
@@ -84,6 +87,7 @@ class Exchange:
         # Content of a length that nobody knows, from a client that frames by other means than chunks.
         self._loose = request.length == CHUNKED and not client.is_framed
         self._web: Translation | None = None  # gRPC-Web
+        self._unframed = False  # the client frames its content, and what is passed on is bare
         self._request_trailers: list[Field] | None = None
         # Where it went.
         self.target: Target
@@ -104,6 +108,8 @@ class Exchange:
         self._answers: Answers | None = None  # where response heads of this kind are remembered
         self.answers: Answers | None = None  # the same, once the request is sent and its response may come in one piece
         self.wants_payload = not client.is_framed  # the client does not know chunks: their framing is taken off
+        self._is_watched = False  # somebody looks at the response, so that it cannot be known from before
+        self._reframes = False  # what the client gets is framed here, after somebody looked at it bare
         self._more: list[Field] = []  # what the response must say besides
         self._unsent = b""  # of the response's head
         self._started = False
@@ -142,7 +148,7 @@ class Exchange:
         if route.grpc and self._web is None and grpcweb.is_asked(self.request):
             self._translate()
             request = self.request
-        if route.sessions is not None or self._more or self._web is not None:
+        if route.sessions is not None or self._more or self._web is not None or self._is_watched:
             self.read_in_full()
         elif request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
             self._answers = target.answers
@@ -155,13 +161,18 @@ class Exchange:
         if self._held is not None:
             self.send(self._held[1])
         else:
-            self.send(next(target.ring.turns, None))
+            self.send(self._next(target))
+
+    def _next(self, target: Target) -> Endpoint | None:
+        """Whose turn it is."""
+        return next(target.ring.turns, None)
 
     def _translate(self) -> None:
         """From here on the request is gRPC's, and its answer is translated back."""
         self._web = web = Translation(self.request, framed=self.client.is_framed)
         self.request = web.request
-        self._loose = self.wants_payload = True
+        self._loose = self.wants_payload = self._reframes = True
+        self._unframed = self.client.is_framed
         if self._pending:
             self._pending = [web.incoming(piece) for piece in self._pending]
 
@@ -181,9 +192,7 @@ class Exchange:
         request = self.request
         if any(field.kind == EXPECT for field in request.special):
             self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.request = copy.copy(request)
-            self.request.fields = [field for field in request.fields if field.kind != EXPECT]
-            self.request.special = [field for field in request.special if field.kind != EXPECT]
+            self.request = unexpecting(request)
 
     def _ask_if_ready(self) -> None:
         question, spec = self._question, self.target.auth
@@ -289,15 +298,20 @@ class Exchange:
             self._pending.append(data)
             if self._question is not None:
                 self._ask_if_ready()
-            if self._body > self.client.limits.buffered_bytes and (self._question is None or self._question.is_asked):
+            if self._body > self.client.limits.buffered_bytes and not self._is_awaited:
                 self.client.pause_reading()
         elif self.peer is not None:
             if self._loose:
                 self.peer.content(data)
             else:
                 self.peer.write(data)
-        if self._web is not None and self.request_done and self.client.is_framed and self.peer is not None:
+        if self._unframed and self.request_done and self.peer is not None:
             self.peer.finish()  # on HTTP/1.1 the end is known before its last bytes are passed on
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether somebody here waits for more of the request's body."""
+        return self._question is not None and not self._question.is_asked
 
     def end(self, trailers: list[Field] | None = None) -> None:
         """The request is complete."""
@@ -305,7 +319,7 @@ class Exchange:
         self.answers = self._answers
         if self._question is not None and self._loose:
             self._ask_if_ready()
-        if self._loose and not (self._web is not None and self.client.is_framed):
+        if self._loose and not self._unframed:
             self._request_trailers = trailers
             for one in self._copies:
                 one.data(last_chunk(()))
@@ -320,7 +334,7 @@ class Exchange:
         peer.open(self._head)
         for piece in pieces:
             peer.content(piece)
-        if self.request_done:
+        if self.is_sent:
             peer.finish(self._request_trailers)
 
     def client_lost(self) -> None:
@@ -396,13 +410,17 @@ class Exchange:
 
     def response(self, response: Response, head: bytes) -> None:
         """A response's head: pass it on, or act on it."""
-        status, route = response.status, self.entry.route
+        route, status = self.entry.route, response.status
         if status < 200:
             self._interim(response)
             return
         if route.retry is not None and status in route.retry.codes and self._try_later():
             return
-        request = self.request
+        self._pass_on(response, head)
+
+    def _pass_on(self, response: Response, head: bytes) -> None:
+        """The response that the client gets. `head` is what it was read from, where that may be remembered."""
+        request, route, status = self.request, self.entry.route, response.status
         self._started = True
         self._status = status
         self.client.progress()
@@ -422,7 +440,7 @@ class Exchange:
         edit = self.target.edit_response
         if self._more or route.sessions is not None:
             edit = self._with_more(edit, route.sessions)
-        dechunked = self.wants_payload and self._web is None
+        dechunked = self.wants_payload and not self._reframes
         out = forwarding.response_head(response, edit, connection, dechunked=dechunked)
         self._unsent = out  # goes out with the first bytes of the body: one write is cheaper than two
         memorable = not closing and not bodiless and length >= 0 and response.keep_alive
@@ -686,6 +704,19 @@ class Exchange:
         self.client.finished(reuse=reuse)
 
     @property
+    def is_sent(self) -> bool:
+        """Whether the backend has been told everything."""
+        return self.request_done
+
+    @property
     def abandoned(self) -> bool:
         """Whether nobody waits for a connection any more."""
         return self._pending is None
+
+
+def unexpecting(request: Request) -> Request:
+    """The request as of a client that has been told to continue."""
+    made = copy.copy(request)
+    made.fields = [field for field in request.fields if field.kind != EXPECT]
+    made.special = [field for field in request.special if field.kind != EXPECT]
+    return made

@@ -67,8 +67,11 @@ class User(Sender, Protocol):
     """Whoever uses a backend connection for one request, and can take whatever comes of it."""
 
     head_only: bool
-    request_done: bool
     wants_payload: bool
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the backend has been told everything: a response that is complete before leaves a connection in doubt."""
 
     @property
     def abandoned(self) -> bool:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from gateway.balance import Ring, Split
 from gateway.filters import cors, headers, mirror, redirect, rewrite
 from gateway.forwarding import response_head
 from gateway.http1 import Field, parse_response
 from gateway.peers import Endpoint
+from gateway.programs import Program
 from gateway.sessions import Sessions
 from gateway.snapshot import (
     Cors,
@@ -28,12 +29,15 @@ from gateway.snapshot import (
     Retry,
     Rewrite,
     Rule,
+    Scripted,
 )
 from gateway.templates import ResponseShape, weave
 from gateway.timeouts import Timeouts
 
 HEADS: Final = 1024  # response heads remembered
 LONG_HEAD: Final = 4096  # bytes of a response head that is too long to remember
+
+Programs: TypeAlias = Callable[[str], Program]  # by name
 
 
 class Backend:
@@ -121,11 +125,16 @@ class Target:
 
     __slots__ = (
         "answers", "auth", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "is_direct", "is_plain",
-        "location", "mirrors", "reason", "redirect_status", "rewrite", "ring",
+        "location", "mirrors", "programs", "reason", "redirect_status", "rewrite", "ring",
     )  # fmt: skip
 
     def __init__(
-        self, filters: tuple[Filter, ...], backend: Backend | None, counter: Counter, retry: Retry | None = None
+        self,
+        filters: tuple[Filter, ...],
+        backend: Backend | None,
+        counter: Counter,
+        programs: Programs,
+        retry: Retry | None = None,
     ) -> None:
         self.backend = backend
         self.ring = backend.ring if backend is not None else NOBODY
@@ -138,6 +147,7 @@ class Target:
         self.mirrors: tuple[tuple[Callable[[], bool], str], ...] = ()
         self.cors: cors.Policy | None = None
         self.auth: ExternalAuth | None = None
+        self.programs: tuple[Program, ...] = ()
         on_request: list[headers.Edit] = []
         on_response: list[headers.Edit] = []
         for spec in filters:
@@ -156,6 +166,8 @@ class Target:
                     self.cors = cors.build(spec)
                 case ExternalAuth():
                     self.auth = spec
+                case Scripted():
+                    self.programs += (programs(spec.script),)
                 case Fault():
                     self.fault, self.reason = spec.status, spec.reason
         self.edit_request = _chain(on_request)
@@ -168,7 +180,7 @@ class Target:
     def settle(self, *, timed: bool, looked_at: bool) -> None:
         """Say what kind it is, once all is known of it. `looked_at`: who asks decides where the request goes."""
         # Requests are passed on, not answered here.
-        is_open = self.location is None and not self.fault and self.cors is None and self.auth is None
+        is_open = self.location is None and not self.fault and self.cors is None and self.auth is None and not self.programs
         self.is_direct = is_open and not looked_at
         # As before, and only the fields of their heads are changed, and nobody looks at the clock.
         self.is_plain = self.is_direct and self.rewrite is None and not self.mirrors and not timed
@@ -193,13 +205,17 @@ def _chain(edits: list[headers.Edit]) -> headers.Edit | None:
 class Route:
     """A prepared rule."""
 
-    __slots__ = ("backend_timeout", "grpc", "name", "request_timeout", "retry", "sessions", "timeouts", "turns")
+    __slots__ = (
+        "backend_timeout", "choices", "grpc", "is_programmed", "name", "request_timeout", "retry", "sessions", "shared",
+        "timeouts", "turns",
+    )  # fmt: skip
 
     def __init__(
         self,
         rule: Rule,
         backends: Callable[[str], Backend],
         counters: Callable[[str, str], Counter],
+        programs: Programs,
         phase: float,
     ) -> None:
         self.name = rule.name
@@ -214,14 +230,14 @@ class Route:
         weights: list[int] = []
         for spec in rule.targets:
             backend = backends(spec.backend) if spec.backend else None
-            target = Target(rule.filters + spec.filters, backend, counters(rule.name, spec.backend), rule.retry)
+            target = Target(rule.filters + spec.filters, backend, counters(rule.name, spec.backend), programs, rule.retry)
             if spec.fault:
                 target.fault, target.reason = spec.fault, spec.reason
             targets.append(target)
             weights.append(spec.weight)
         if not any(weights):
             # No backendRefs, or none with a weight: 500, unless a filter answers (HTTPRouteRule.backendRefs).
-            target = Target(rule.filters, None, counters(rule.name, ""))
+            target = Target(rule.filters, None, counters(rule.name, ""), programs)
             if not target.fault:
                 target.fault, target.reason = 500, "this rule has no backend to send the request to"
             targets, weights = [target], [1]
@@ -236,3 +252,18 @@ class Route:
         for target in targets:
             target.settle(timed=self.timeouts is not None, looked_at=self.sessions is not None)
         self.turns = Split(targets, weights, phase=phase).turns
+        # What filters in Python need.
+        self.is_programmed = any(target.programs for target in targets)
+        self.shared = sum(isinstance(spec, Scripted) for spec in rule.filters)  # programs that every target has, first of all
+        self.choices: dict[str, Target] = {}  # targets by every spelling of their backends
+        for target in targets:
+            if target.backend is not None:
+                for word in _spellings(target.backend.name):
+                    self.choices.setdefault(word, target)
+
+
+def _spellings(backend: str) -> tuple[str, ...]:
+    """What people may call namespace/name:port."""
+    whole = backend.partition(" ")[0]
+    without_port = whole.rpartition(":")[0] or whole
+    return whole, without_port, whole.partition("/")[2], without_port.partition("/")[2]

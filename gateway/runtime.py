@@ -18,17 +18,18 @@ from functools import partial
 from time import perf_counter
 from typing import Literal, Protocol, TypeAlias
 
-from gateway import tls, tunnel
+from gateway import script, tls, tunnel
 from gateway.datagram import Datagrams
 from gateway.door import Clock, Door
 from gateway.downstream import Arrival, Downstream
 from gateway.pools import Address, Pools
 from gateway.prepared import Backend, Counter, Route
+from gateway.programs import Program
 from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
 from gateway.relay import Tally as RelayTally
 from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.snapshot import Backend as BackendPart
-from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Relay, Rule, key
+from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Relay, Rule, Script, key
 
 BACKLOG = 4096
 LARGE = 500  # parts in a change that is more than an edit
@@ -112,6 +113,7 @@ class Runtime:
         self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
         self._lines: dict[str, Line] = {}  # by relay
         self.tallies: dict[str, RelayTally] = {}  # by relay
+        self.programs: dict[str, Program] = {}
         self._relays: dict[str, dict[str, None]] = {}  # by listener
         self._contexts: dict[str, tuple[object, list[tls.Shown]]] = {}  # by listener, with what they were made of
         self.open: dict[int, Open] = {}
@@ -175,6 +177,8 @@ class Runtime:
         match part:
             case BackendPart():
                 self._put_backend(part)
+            case Script():
+                self._put_script(part)
             case Rule():
                 self._put_rule(part, old if isinstance(old, Rule) else None, touched)
             case Relay():
@@ -194,6 +198,8 @@ class Runtime:
         match part:
             case BackendPart():
                 self._put_backend(BackendPart(part.name))
+            case Script():
+                self.program(part.name).hooks = None
             case Rule():
                 self._detach(part, touched)
                 self._entries.pop(part.name, None)
@@ -250,7 +256,7 @@ class Runtime:
         route = before[0].route if before else None
         same = old is not None and _leads(old) == _leads(rule)
         if route is None or not same:
-            route = Route(rule, self.backend, self.counter, self._phase)
+            route = Route(rule, self.backend, self.counter, self.program, self._phase)
         entries = tuple(Entry(match, rule.order, route) for match in rule.matches)
         for entry in entries:
             HostRules([entry])  # compiles its expressions; refused here, the old rule stays
@@ -346,6 +352,22 @@ class Runtime:
     def counter(self, rule: str, backend: str) -> Counter:
         """The counter of a target; it outlives changes of the rule."""
         return self.counters.setdefault((rule, backend), Counter())
+
+    def program(self, name: str) -> Program:
+        """The program of a name; one whose source has not come cannot be used yet."""
+        program = self.programs.get(name)
+        if program is None:
+            program = self.programs[name] = Program(name)
+        return program
+
+    def _put_script(self, part: Script) -> None:
+        """Put a source into force; where it cannot be used, the one before stays."""
+        code = script.load(part.name, part.source, part.config)
+        program = self.program(part.name)
+        before, program.hooks = program.hooks, code
+        program.passes, program.patience = part.passes, part.seconds
+        if isinstance(before, script.Code):
+            before.unload()
 
     # --- ports ---
 

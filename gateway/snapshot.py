@@ -127,7 +127,13 @@ class Fault(Struct, frozen=True, tag="Fault"):
     reason: str = ""
 
 
-Filter: TypeAlias = RequestHeaders | ResponseHeaders | Redirect | Rewrite | Mirror | Cors | ExternalAuth | Fault
+class Scripted(Struct, frozen=True, tag="Script"):
+    """A filter in Python: the name of its `Script`."""
+
+    script: str
+
+
+Filter: TypeAlias = RequestHeaders | ResponseHeaders | Redirect | Rewrite | Mirror | Cors | ExternalAuth | Scripted | Fault
 
 # --- limits ---
 
@@ -188,6 +194,18 @@ class Certificate(Struct, frozen=True, tag="certificate"):
 
     def __repr__(self) -> str:
         return f"Certificate(name={self.name!r}, chain=…, key=…)"
+
+
+class Script(Struct, frozen=True, tag="script"):
+    """A filter's source and what it is given. `passes` says what happens where it fails: the request goes on without it."""
+
+    name: str
+    source: str
+    config: str = "{}"  # JSON
+    execution: Literal["process", "inline"] = "process"
+    passes: bool = False
+    seconds: float = 1.0  # that a call may take
+    memory: int = 256 << 20  # bytes that its process may have
 
 
 class Endpoint(Struct, frozen=True):
@@ -305,12 +323,12 @@ class Relay(Struct, frozen=True, tag="relay"):
     targets: tuple[Target, ...] = ()
 
 
-Part: TypeAlias = Listener | Certificate | Backend | Rule | Relay
+Part: TypeAlias = Listener | Certificate | Script | Backend | Rule | Relay
 Key: TypeAlias = tuple[str, str]
 Parts: TypeAlias = dict[Key, Part]
 
 # Dependencies first: a backend is known before the rule that needs it, a certificate before who shows it.
-RANK = {"certificate": 0, "backend": 1, "listener": 2, "rule": 3, "relay": 3}
+RANK = {"certificate": 0, "script": 0, "backend": 1, "listener": 2, "rule": 3, "relay": 3}
 
 
 def key(part: Part) -> Key:

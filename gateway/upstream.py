@@ -450,7 +450,7 @@ class Upstream(asyncio.Protocol):
         self._ready = True
         self._chunks = None
         # Bytes behind the response, or a response before the whole request, leave the connection in doubt.
-        if self._keep and not surplus and user.request_done:
+        if self._keep and not surplus and user.is_sent:
             self.resume_reading()
             self.endpoint.put(self)
         else:

@@ -8,6 +8,7 @@ from typing import Any
 from gateway.door import Clock, Door
 from gateway.downstream import Downstream
 from gateway.prepared import Backend, Counter, Route
+from gateway.programs import Program
 from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.snapshot import Rule
 from gateway.upstream import Pool, Upstream
@@ -61,7 +62,7 @@ class Side:
     def route(self, rules: list[Rule]) -> None:
         hosts: dict[HostKey, list[Entry[Any]]] = {}
         for rule in rules:
-            route = Route(rule, self.backend, lambda *_: Counter(), 0.0)
+            route = Route(rule, self.backend, lambda *_: Counter(), Program, 0.0)
             for at in rule.at:
                 hosts.setdefault((at.listener, at.hostname), []).extend(Entry(m, rule.order, route) for m in rule.matches)
         self.door.table = Table({"": "l"}, {key: HostRules(entries) for key, entries in hosts.items()}, self.door.sites)

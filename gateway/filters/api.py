@@ -1,0 +1,565 @@
+"""What a filter in Python sees: requests, responses, chunks, connections.
+
+    from gateway.filters.api import Request, Response, config
+
+    def request(request: Request) -> Response | None:
+        if request.headers.get("x-api-key") not in config["keys"]:
+            return Response(401, "an API key is needed")
+        request.headers["x-checked"] = "yes"
+
+Changing an object changes what is sent on; returning a `Response` answers. What would break the message (a field
+that frames it, a line break in a value) is refused where it is written, with a ValueError. Nothing here does I/O:
+what must wait (`await request.body()`) is done by whoever runs the filter.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+
+from gateway.answer import REASON
+from gateway.http1 import CHUNKED, CODING, KIND, LENGTH, NO_LENGTH, PLAIN, Field, is_host, parse_target
+from gateway.http1 import Request as RawRequest
+from gateway.http1 import Response as RawResponse
+
+if TYPE_CHECKING:
+    import logging
+
+    # Each filter imports its own: they are bound to the one that is being loaded (see `__getattr__`).
+    config: Mapping[str, Any]
+    log: logging.Logger
+
+MOST: Final = 1 << 20  # octets of a body that is read whole, where a filter does not say
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
+# Fields that frame a message or belong to one connection.
+FRAMING: Final = frozenset(
+    name for name, kind in KIND.items() if not name.startswith(b"x-forwarded-") and name not in (b"expect",)
+) | {b"trailer"}
+
+
+class Refused(Exception):
+    """The request cannot be what this filter needs: answered with `status` and a line that says why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Source(Protocol):
+    """Where a message's body comes from."""
+
+    def whole(self, limit: int) -> Awaitable[bytes]:
+        """All of it. Raises Refused(413) for more octets than `limit`."""
+
+
+class Steering(Protocol):
+    """Who can send a request elsewhere."""
+
+    def choose(self, service: str, key: str | None) -> None:
+        """Raises LookupError for a Service that is none of the rule's."""
+
+
+def _field(name: str, value: str) -> Field:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{name!r} is not a field name")
+    if not _VALUE.fullmatch(value):
+        raise ValueError(f"{name}: {value!r} holds characters that a field value may not")
+    raw, lower = name.encode(), name.lower().encode()
+    if lower in FRAMING:
+        raise ValueError(f"{name} frames the message or names its connection; it cannot be set")
+    octets = value.strip(" \t").encode("latin-1")
+    return Field(KIND.get(lower, PLAIN), lower, octets, raw + b": " + octets)
+
+
+class Headers(MutableMapping[str, str]):
+    """Header fields, by names of any case. `headers[name]` joins several by commas; setting replaces them all."""
+
+    __slots__ = ("_fields", "is_changed")
+
+    def __init__(self, fields: list[Field]) -> None:
+        self._fields = fields
+        self.is_changed = False
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def __setitem__(self, name: str, value: str) -> None:
+        new = _field(name, value)
+        self._fields = [field for field in self._fields if field.name != new.name]
+        self._fields.append(new)
+        self.is_changed = True
+
+    def __delitem__(self, name: str) -> None:
+        lower = name.lower().encode("latin-1", "replace")
+        if lower in FRAMING:
+            raise ValueError(f"{name} frames the message or names its connection; it cannot be removed")
+        kept = [field for field in self._fields if field.name != lower]
+        if len(kept) == len(self._fields):
+            raise KeyError(name)
+        self._fields = kept
+        self.is_changed = True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(field.name.decode("latin-1") for field in self._fields))
+
+    def __len__(self) -> int:
+        return len({field.name for field in self._fields})
+
+    def __contains__(self, name: object) -> bool:
+        lower = str(name).lower().encode("latin-1", "replace")
+        return any(field.name == lower for field in self._fields)
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of a field, in the order they came."""
+        lower = name.lower().encode("latin-1", "replace")
+        return [field.value.decode("latin-1") for field in self._fields if field.name == lower]
+
+    def add(self, name: str, value: str) -> None:
+        """One more line of a field."""
+        self._fields = [*self._fields, _field(name, value)]
+        self.is_changed = True
+
+    @property
+    def fields(self) -> list[Field]:
+        """The fields as the proxy has them."""
+        return self._fields
+
+    def __repr__(self) -> str:
+        return f"Headers({dict(self)!r})"
+
+
+class Query(MutableMapping[str, str]):
+    """The parameters of a request's query; setting one replaces all of its name."""
+
+    __slots__ = ("_pairs", "_request")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._pairs = parse_qsl(request.query_string, keep_blank_values=True)
+
+    def __getitem__(self, name: str) -> str:
+        for key, value in self._pairs:
+            if key == name:
+                return value
+        raise KeyError(name)
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of a parameter."""
+        return [value for key, value in self._pairs if key == name]
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._write([pair for pair in self._pairs if pair[0] != name] + [(name, value)])
+
+    def __delitem__(self, name: str) -> None:
+        if name not in dict(self._pairs):
+            raise KeyError(name)
+        self._write([pair for pair in self._pairs if pair[0] != name])
+
+    def _write(self, pairs: list[tuple[str, str]]) -> None:
+        self._pairs = pairs
+        self._request.query_string = urlencode(pairs)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._pairs))
+
+    def __len__(self) -> int:
+        return len(dict(self._pairs))
+
+
+class Connection:
+    """A client's connection. `state` lasts as long as it does."""
+
+    __slots__ = ("_close", "address", "is_closed", "port", "scheme", "state")
+
+    def __init__(self, address: str, port: int, scheme: str = "http", state: dict[str, Any] | None = None) -> None:
+        self.address = address  # of the client
+        self.port = port  # of the listener
+        self.scheme = scheme
+        self.state: dict[str, Any] = {} if state is None else state
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Take nothing more from this client."""
+        self.is_closed = True
+
+
+class Request:
+    """A client's request, on its way to a backend."""
+
+    __slots__ = ("_choice", "_cookies", "_headers", "_query", "_raw", "_replaced", "_source", "_state", "connection", "route")
+
+    def __init__(
+        self,
+        raw: RawRequest,
+        connection: Connection,
+        source: Source | None = None,
+        steering: Steering | None = None,
+        route: str = "",
+    ) -> None:
+        self._raw = raw
+        self.connection = connection
+        self.route = route  # the rule's name
+        self._source = source
+        self._choice = steering
+        self._headers: Headers | None = None
+        self._query: Query | None = None
+        self._cookies: dict[str, str] | None = None
+        self._state: dict[str, Any] | None = None
+        self._replaced: bytes | None = None  # a body in place of the client's
+
+    @classmethod
+    def of(
+        cls, method: str = "GET", target: str = "/", headers: Mapping[str, str] | None = None, body: bytes = b"", *,
+        host: str = "example.com", address: str = "127.0.0.1",
+    ) -> Request:  # fmt: skip
+        """A request as a client might send it, for tests of filters."""
+        parsed = parse_target(target.encode())
+        if parsed is None:
+            raise ValueError(f"{target!r} is not a path with a query")
+        fields = [_field(*pair) for pair in (headers or {}).items()]
+        if body:
+            fields.append(_length(body))
+        raw = RawRequest(method.encode(), *parsed, False, fields)
+        raw.host = host.encode()
+        return cls(raw, Connection(address, 80), Given(body))
+
+    # --- what was asked ---
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What filters want to remember until the exchange is over."""
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @property
+    def method(self) -> str:
+        """Such as "GET"."""
+        return self._raw.method.decode("latin-1")
+
+    @method.setter
+    def method(self, value: str) -> None:
+        if not _METHOD.fullmatch(value) or value == "CONNECT" or "HEAD" in (value, self.method):
+            # Whether a response has a body depends on HEAD, and the client goes by what it asked.
+            raise ValueError(f"{self.method} cannot become {value!r}")
+        self._own().method = value.encode()
+
+    @property
+    def path(self) -> str:
+        """Normalised, still percent-encoded."""
+        return self._raw.path.decode("latin-1")
+
+    @path.setter
+    def path(self, value: str) -> None:
+        self._aim(value + ("?" + self.query_string if self.query_string else ""))
+
+    @property
+    def query_string(self) -> str:
+        """What follows the question mark."""
+        return self._raw.query.decode("latin-1")
+
+    @query_string.setter
+    def query_string(self, value: str) -> None:
+        self._aim(self.path + ("?" + value if value else ""))
+
+    def _aim(self, target: str) -> None:
+        parsed = parse_target(target.encode())
+        if parsed is None:
+            raise ValueError(f"{target!r} is not a path with a query")
+        self._own().aim(*parsed)
+
+    @property
+    def query(self) -> Query:
+        """The query's parameters."""
+        if self._query is None:
+            self._query = Query(self)
+        return self._query
+
+    @property
+    def host(self) -> str:
+        """As Host has it, with the port if there is one."""
+        return self._raw.host.decode("latin-1")
+
+    @host.setter
+    def host(self, value: str) -> None:
+        if not is_host(value.encode()):
+            raise ValueError(f"{value!r} is not a host")
+        self._own().host = value.encode()
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields."""
+        if self._headers is None:
+            self._headers = Headers(self._raw.fields)
+        return self._headers
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies that the client sent."""
+        if self._cookies is None:
+            pairs = (crumb.partition("=") for crumb in self.headers.get("cookie", "").split(";"))
+            self._cookies = {name.strip(): value.strip().strip('"') for name, sign, value in pairs if sign}
+        return self._cookies
+
+    # --- the body ---
+
+    async def body(self, limit: int = MOST) -> bytes:
+        """All of the body. A longer one is answered with 413."""
+        if self._replaced is not None:
+            return self._replaced
+        return await self._source.whole(limit) if self._source is not None else b""
+
+    async def json(self, limit: int = MOST) -> Any:
+        """The body as JSON. Anything else is answered with 400."""
+        return decoded(await self.body(limit), self.headers)
+
+    def set_body(self, body: bytes | str | Any, content_type: str = "") -> None:
+        """Send another body: bytes, text, or anything else as JSON."""
+        self._replaced, said = encoded(body)
+        if content_type or said:
+            self.headers["content-type"] = content_type or said
+
+    # --- where it goes ---
+
+    def choose(self, service: str, key: str | None = None) -> None:
+        """Send it to one of the rule's backends, whatever its weight: "app", "namespace/app" or either with ":port".
+
+        Requests with the same `key` go to the same endpoint for as long as it is ready.
+        """
+        if self._choice is None:
+            raise LookupError(f"there is no backend to choose from here, so not {service!r}")
+        self._choice.choose(service, key)
+
+    # --- for who runs filters ---
+
+    def _own(self) -> RawRequest:
+        """The raw request, as one that may be changed: the client's own stays as it came."""
+        fields = self._headers.fields if self._headers is not None else self._raw.fields
+        self._raw = copy.copy(self._raw)
+        self._raw.fields = fields
+        return self._raw
+
+    def raw(self) -> RawRequest:
+        """What goes on; the very request that came in where nothing was changed."""
+        if self._headers is not None and self._headers.is_changed:
+            raw = self._own()
+            raw.special = [field for field in raw.fields if field.kind]
+        if self._replaced is not None:
+            raw = self._own()
+            raw.fields = [field for field in raw.fields if field.kind not in (LENGTH, CODING)] + [_length(self._replaced)]
+            raw.special = [field for field in raw.fields if field.kind]
+            raw.length = len(self._replaced)
+        return self._raw
+
+    @property
+    def replaced(self) -> bytes | None:
+        """A body in place of the client's."""
+        return self._replaced
+
+    def __repr__(self) -> str:
+        return repr(self._raw)
+
+
+class Response:
+    """A response: made by a filter (`Response(403, "no")`), or a backend's on its way to the client."""
+
+    __slots__ = ("_body", "_raw", "_source", "headers", "is_changed", "status")
+
+    def __init__(
+        self,
+        status: int = 200,
+        body: bytes | str | Any = b"",
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        *,
+        content_type: str = "",
+    ) -> None:
+        if not 200 <= status <= 599:
+            raise ValueError(f"{status} is not the status of an answer (200 to 599)")
+        self.status = status
+        self.headers = Headers([])
+        self._raw: RawResponse | None = None
+        self._source: Source | None = None
+        self._body: bytes | None = None
+        self.is_changed = True
+        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+            self.headers.add(name, value)
+        self._body, said = encoded(body)
+        if (content_type or said) and "content-type" not in self.headers:
+            self.headers["content-type"] = content_type or said
+
+    @classmethod
+    def received(cls, raw: RawResponse, source: Source | None) -> Response:
+        """A backend's response."""
+        made = cls.__new__(cls)
+        made.status, made.headers = raw.status, Headers(raw.fields)
+        made._raw, made._source, made._body, made.is_changed = raw, source, None, False
+        return made
+
+    async def body(self, limit: int = MOST) -> bytes:
+        """All of the body. A longer one is answered with 502."""
+        if self._body is not None:
+            return self._body
+        return await self._source.whole(limit) if self._source is not None else b""
+
+    async def json(self, limit: int = MOST) -> Any:
+        """The body as JSON. Anything else is answered with 502."""
+        try:
+            return decoded(await self.body(limit), self.headers)
+        except Refused as error:
+            raise Refused(502, f"the backend's response: {error.reason}") from None
+
+    def set_body(self, body: bytes | str | Any, content_type: str = "") -> None:
+        """Send another body: bytes, text, or anything else as JSON."""
+        self._body, said = encoded(body)
+        if content_type or said:
+            self.headers["content-type"] = content_type or said
+
+    def set_cookie(self, name: str, value: str, *, max_age: int | None = None, path: str = "/", same_site: str = "Lax") -> None:
+        """Give the client a cookie that scripts of pages cannot read."""
+        age = f"; Max-Age={max_age}" if max_age is not None else ""
+        if not _TOKEN.fullmatch(name) or any(c in value for c in ' ";,\\'):
+            raise ValueError(f"{name}={value} is not a cookie")
+        self.headers.add("Set-Cookie", f"{name}={value}; Path={path}{age}; HttpOnly; SameSite={same_site}")
+
+    # --- for who runs filters ---
+
+    @property
+    def content(self) -> bytes | None:
+        """A body that a filter gave it; None for the backend's own."""
+        return self._body
+
+    def raw(self) -> RawResponse:
+        """What goes on, of a backend's response."""
+        raw = self._raw
+        if raw is None:  # a filter's own
+            return RawResponse(
+                self.status, REASON.get(self.status, b""), False, [*self.headers.fields, _length(self._body or b"")]
+            )
+        if self._body is None and self.status == raw.status and not self.headers.is_changed:
+            return raw
+        raw = copy.copy(raw)
+        raw.fields = self.headers.fields
+        if self.status != raw.status:
+            raw.status, raw.reason = self.status, REASON.get(self.status, b"")
+        if self._body is not None:
+            raw.fields = [field for field in raw.fields if field.kind not in (LENGTH, CODING)] + [_length(self._body)]
+            raw.length = len(self._body)
+        return raw
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}>"
+
+
+class Chunk:
+    """A piece of a body on its way. Returning bytes sends those instead; what a filter keeps back it may return later."""
+
+    __slots__ = ("data", "is_last", "request", "response")
+
+    def __init__(self, data: bytes, is_last: bool, request: Request, response: Response | None = None) -> None:
+        self.data = data
+        self.is_last = is_last
+        self.request = request
+        self.response = response
+
+
+class Exchange:
+    """A request and what came of it, once it is over."""
+
+    __slots__ = ("backend", "endpoint", "request", "response", "response_bytes", "seconds", "started", "status")
+
+    def __init__(
+        self, request: Request, response: Response | None, status: int, *, started: float, seconds: float, response_bytes: int,
+        backend: str, endpoint: str,
+    ) -> None:  # fmt: skip
+        self.request = request
+        self.response = response  # None where none was received or made by a filter
+        self.status = status
+        self.started = started  # seconds since 1970
+        self.seconds = seconds
+        self.response_bytes = response_bytes  # of the body
+        self.backend = backend
+        self.endpoint = endpoint
+
+
+class Given:
+    """A body that is there already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def whole(self, limit: int) -> bytes:
+        """All of it."""
+        return within(self._data, limit)
+
+
+def within(data: bytes, limit: int, status: int = 413) -> bytes:
+    """The data, unless there is too much of it."""
+    if len(data) > limit:
+        raise Refused(status, f"the body is longer than {limit} bytes")
+    return data
+
+
+def encoded(body: bytes | str | Any) -> tuple[bytes, str]:
+    """A body as bytes, and the content type that this implies."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body), ""
+    if isinstance(body, str):
+        return body.encode(), "text/plain; charset=utf-8"
+    return msgspec.json.encode(body), "application/json"
+
+
+def decoded(data: bytes, headers: Headers) -> Any:
+    """A body as JSON."""
+    if "content-encoding" in headers:
+        raise Refused(415, f"a body in {headers['content-encoding']} cannot be read as JSON")
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused(400, f"the body is not JSON: {error}") from None
+
+
+def _length(data: bytes) -> Field:
+    value = b"%d" % len(data)
+    return Field(LENGTH, b"content-length", value, b"Content-Length: " + value)
+
+
+def length_of(raw: RawRequest | RawResponse) -> int | None:
+    """Octets of a body; None where nobody knows yet."""
+    return None if raw.length == CHUNKED else max(raw.length, 0) if raw.length != NO_LENGTH else 0
+
+
+# --- what belongs to one filter -----------------------------------------------------------------------------
+
+_loading: list[Mapping[str, Any]] = []
+
+
+class loading:  # noqa: N801  # reads as a statement: `with loading(services):`
+    """While a filter is being loaded: what it imports from here is its own."""
+
+    def __init__(self, services: Mapping[str, Any]) -> None:
+        self._services = services
+
+    def __enter__(self) -> None:
+        _loading.append(self._services)
+
+    def __exit__(self, *_: object) -> None:
+        _loading.pop()
+
+
+def __getattr__(name: str) -> Any:
+    if _loading and name in _loading[-1]:
+        return _loading[-1][name]
+    if name in ("config", "log"):
+        raise ImportError(f"{name} belongs to a filter and can be imported only by one")
+    raise AttributeError(f"gateway.filters.api has no {name!r}")

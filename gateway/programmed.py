@@ -1,0 +1,658 @@
+"""An exchange in which filters take part: functions of the request, its body, the response, its body, and the end.
+
+Filters see requests in the order in which the rule names them, and responses the other way round. Each function answers
+at once or later; what comes meanwhile waits, and who sends it is not read beyond what may wait. The filters of the
+Gateway API change the heads that go out, after all of these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
+
+from gateway.answer import whole
+from gateway.exchange import Exchange, unexpecting
+from gateway.filters import api
+from gateway.http1 import CHUNKED, CODING, EXPECT, LENGTH, NO_LENGTH, Chunks, Field, Request, Response, chunk, last_chunk
+from gateway.passage import Passage
+from gateway.peers import Client, Endpoint
+from gateway.prepared import Backend, Route, Target
+from gateway.programs import Hooks, Program
+from gateway.routing import Entry
+
+_CHUNKED: Final = Field(CODING, b"transfer-encoding", b"chunked", b"Transfer-Encoding: chunked")
+Taking: TypeAlias = tuple[Program, Hooks]
+
+_connections: WeakKeyDictionary[object, api.Connection] = WeakKeyDictionary()
+_logging: set[asyncio.Task[None]] = set()  # what filters do once an exchange is over
+
+
+def begin(client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> Exchange:
+    """An exchange of the kind that a rule needs."""
+    kind = Programmed if entry.route.is_programmed else Exchange
+    return kind(client, request, entry, backends)
+
+
+class Programmed(Exchange):
+    """See the module."""
+
+    __slots__ = (
+        "_at", "_awaiting", "_awaiting_response", "_began", "_chosen", "_decoder", "_discards", "_drops", "_frames", "_inward",
+        "_is_invited", "_key", "_octets", "_outward", "_ready", "_reply", "_taking", "_tasks", "_trailers", "_view", "_waiting",
+    )  # fmt: skip
+
+    def __init__(self, client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> None:
+        super().__init__(client, request, entry, backends)
+        self._began = time.time()
+        self._taking: list[Taking] = []  # who has seen the request, with the code that was in force then
+        self._at = 0  # how many of the target's programs
+        self._ready = False  # all of them
+        self._tasks: set[asyncio.Task[None]] = set()
+        # The request.
+        self._view: api.Request | None = None
+        self._chosen: Target | None = None
+        self._key: str | None = None  # whose requests go to the same endpoint
+        self._awaiting: tuple[asyncio.Future[bytes], int] | None = None  # who reads the whole body, and how much of it at most
+        self._is_invited = False
+        self._inward: Passage | None = None
+        self._decoder: Chunks | None = None
+        self._discards = False  # the client's body: there is another in its place
+        # The response.
+        self._reply: api.Response | None = None
+        self._waiting: list[bytes | None] | None = None  # not None: it is looked at, and its body (with its end) waits
+        self._awaiting_response: tuple[asyncio.Future[bytes], int] | None = None
+        self._outward: Passage | None = None
+        self._drops = False  # the backend's body: there is another in its place
+        self._frames = False  # what goes out is put into chunks here
+        self._trailers: list[Field] = []
+        self._octets = 0
+
+    # --- the request's head ---
+
+    def proceed(self) -> None:
+        if self._ready:
+            super().proceed()
+            return
+        if self._view is None:
+            route, client = self.entry.route, self.client
+            if route.sessions is not None and (held := route.sessions.find(self.request)) is not None:
+                self.target = held[0]  # type: ignore[assignment]  # whose filters apply
+            self._pending = []
+            self._view = api.Request(self.request, _connection(client), Incoming(self), self, route.name)
+        self._run()
+
+    def _run(self) -> None:
+        view = self._view
+        assert view is not None
+        while True:
+            if self._at == self.entry.route.shared and self._chosen is not None:
+                self.target = self._chosen
+            if self._at >= len(self.target.programs):
+                break
+            program = self.target.programs[self._at]
+            self._at += 1
+            hooks = program.hooks
+            if hooks is None:
+                if program.passes:
+                    continue
+                self.refuse(500, f"the filter {program.name} cannot be used")
+                return
+            self._taking.append((program, hooks))
+            if hooks.request is not None and not self._call((program, hooks), hooks.request, (view,), self._requested):
+                return
+        self._send_on()
+
+    def _requested(self, made: Any) -> bool:
+        """What a filter's `request` returned; whether the request goes on."""
+        if made is None:
+            return True
+        self._ready = True
+        self._reply = made
+        self._back(len(self._taking) - 2)  # those that saw it before see the answer
+        return False
+
+    def choose(self, service: str, key: str | None) -> None:
+        """Steering: to one of the rule's backends."""
+        choices = self.entry.route.choices
+        if service not in choices:
+            known = ", ".join(sorted({target.backend.name for target in choices.values() if target.backend is not None}))
+            raise LookupError(f"{service!r} is none of this rule's backends ({known or 'there are none'})")
+        self._chosen = choices[service]
+        self._key = key
+
+    def _send_on(self) -> None:
+        view = self._view
+        assert view is not None
+        self._ready = True
+        if self._chosen is not None:
+            self.target = self._chosen
+        framed_by_client = self.request.length
+        request = view.raw()
+        if self._is_invited:
+            request = unexpecting(request)
+        taken, self._pending = self._pending or [], []
+        if any(hooks.request_body for _, hooks in self._taking) and (request.length > 0 or request.length == CHUNKED):
+            self._replay, self._body = [], 0
+            self._loose = True
+            self._inward = Passage(self._through_request, self._deliver, self._later_request)
+            request = _open_ended(request)
+        elif view.replaced is not None:
+            self._loose = False
+            self._pending = [view.replaced] if view.replaced else []
+            self._replay, self._body = list(self._pending), len(view.replaced)
+            self._discards = True
+        else:
+            self._pending = taken
+        self.request = request
+        self._is_watched = any(hooks.response or hooks.response_body or hooks.log for _, hooks in self._taking)
+        if any(hooks.response or hooks.response_body for _, hooks in self._taking):
+            self.wants_payload = True
+            self._reframes = self.client.is_framed and not request.http10
+        if self._inward is not None:
+            self._feed_what_came(view.replaced, taken, framed_by_client)
+        if not self._status:  # nobody has refused it
+            super().proceed()
+
+    def _feed_what_came(self, replaced: bytes | None, taken: list[bytes], framed_by_client: int) -> None:
+        assert self._inward is not None
+        if replaced is not None:
+            self._discards = True
+            self._inward.feed(replaced, True)
+            return
+        if self.client.is_framed and framed_by_client == CHUNKED:
+            self._decoder = Chunks(decode=True)
+        for data in taken:
+            self._inward.feed(self._decoded(data), False)
+        if self.request_done:
+            self._inward.feed(b"", True)
+
+    def _next(self, target: Target) -> Endpoint | None:
+        if self._key is None:
+            return super()._next(target)
+        # The highest of the endpoints' draws for this key wins: when one goes, only its own keys move.
+        key = self._key.encode()[:64]
+
+        def draw(endpoint: Endpoint) -> bytes:
+            return hashlib.blake2b(endpoint.name.encode(), key=key, digest_size=8).digest()
+
+        return max(target.ring, key=draw, default=None)
+
+    # --- the request's body ---
+
+    def data(self, data: bytes) -> None:
+        if self._discards:
+            return
+        if self._inward is not None:
+            self._inward.feed(self._decoded(data), self.request_done and self.client.is_framed)
+            if self._inward.owed > self.client.limits.buffered_bytes:
+                self.client.pause_reading()
+            return
+        super().data(data)
+        self._look_for_whole(done=self.request_done and self.client.is_framed)
+
+    def end(self, trailers: list[Field] | None = None) -> None:
+        self.request_done = True
+        if self._discards:
+            self.answers = self._answers
+        elif self._inward is None:
+            super().end(trailers)
+            if not self.client.is_framed:
+                self._look_for_whole(done=True)
+        elif not self.client.is_framed:  # otherwise its last bytes follow
+            self._request_trailers = trailers
+            self._inward.feed(b"", True)
+
+    @property
+    def is_sent(self) -> bool:
+        return self.request_done and (self._inward is None or self._inward.is_done)
+
+    @property
+    def _is_awaited(self) -> bool:
+        return self._awaiting is not None or super()._is_awaited
+
+    def _decoded(self, data: bytes) -> bytes:
+        if self._decoder is None:
+            return data
+        self._decoder.feed(data)
+        data = b"".join(self._decoder.payload)
+        self._decoder.payload.clear()
+        return data
+
+    def _through_request(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
+        assert self._view is not None
+        return self._through("request_body", self._taking, api.Chunk(data, last, self._view))
+
+    def _deliver(self, data: bytes, last: bool) -> None:
+        if data:
+            super().data(data)
+        if last:
+            super().end(self._request_trailers)
+        elif self._inward is not None and not self._inward.owed:
+            self.client.resume_reading()
+
+    def read_request(self, limit: int) -> asyncio.Future[bytes]:
+        """The whole body, once it is there."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._awaiting = future, limit
+        if self.request.length > limit:
+            self._look_for_whole(done=False)
+        elif self.request_done:
+            self._look_for_whole(done=True)
+        else:
+            if not self._is_invited and any(field.kind == EXPECT for field in self.request.special):
+                self._is_invited = True
+                self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.client.resume_reading()
+        return future
+
+    def _look_for_whole(self, *, done: bool) -> None:
+        if self._awaiting is None:
+            return
+        future, limit = self._awaiting
+        # What comes in chunks has framing, which is not yet known to be little.
+        if self.request.length > limit or self._body > limit + (limit >> 3) + 1024:
+            self._awaiting = None
+            _fail(future, api.Refused(413, f"the body is longer than {limit} bytes"))
+        elif done:
+            self._awaiting = None
+            content = self._content()
+            if len(content) > limit:
+                _fail(future, api.Refused(413, f"the body is longer than {limit} bytes"))
+            elif not future.done():
+                future.set_result(content)
+
+    # --- the response's head ---
+
+    def _pass_on(self, response: Response, head: bytes) -> None:
+        self._reply = api.Response.received(response, Outgoing(self))
+        if not any(hooks.response or hooks.response_body for _, hooks in self._taking):
+            super()._pass_on(response, b"")
+            return
+        self._waiting = []
+        self._back(len(self._taking) - 1)
+
+    def _back(self, index: int) -> None:
+        """The filters that saw the request look at the response, from this one back to the first."""
+        while index >= 0:
+            program, hooks = self._taking[index]
+            index -= 1
+            if hooks.response is None:
+                continue
+            following = index
+
+            def responded(made: Any, following: int = following) -> bool:
+                if made is not None:
+                    self._reply = made
+                return True
+
+            again = self._call(
+                (program, hooks),
+                hooks.response,
+                (self._view, self._reply),
+                responded,
+                lambda at=following: self._back(at),  # type: ignore[misc]
+            )
+            if not again:
+                return
+        self._answer_on()
+
+    def _answer_on(self) -> None:
+        """The response as the filters left it."""
+        reply = self._reply
+        assert reply is not None
+        if self._waiting is None:
+            self._answer_here(reply)
+            return
+        response, content = reply.raw(), reply.content
+        bodiless = self.head_only or response.status in (204, 304)
+        taking = [one for one in self._taking if one[1].response_body is not None]
+        if taking and not bodiless and response.length != 0:
+            response = _open_response(response, framed=self._reframes)
+            self._outward = Passage(self._through_response, self._deliver_response, self._later_response)
+        self._frames = self._reframes and response.length == CHUNKED and not bodiless and self._web is None
+        waited, self._waiting = self._waiting, None
+        super()._pass_on(response, b"")
+        if content is not None:
+            self._drops = True
+            if self._outward is not None:
+                self._outward.feed(content, True)
+            elif content and not bodiless:
+                self._write(content)
+        if self.peer is not None:
+            self.peer.resume_reading()
+        for data in waited:
+            if data is None:
+                self.response_end()
+            else:
+                self.response_data(data)
+        if not waited:
+            self.flush()
+
+    def _answer_here(self, reply: api.Response) -> None:
+        """A filter has answered, and no backend was asked."""
+        close = not self.request_done or not self.request.keep_alive or self.client.closes_after_this
+        keep_10 = self.request.http10 and not close
+        self._pending = None
+        self._status = reply.status
+        self._started = True
+        lines = [field.line for field in reply.headers.fields]
+        content = reply.content or b""
+        self._octets = len(content)
+        self.client.write(whole(reply.status, lines, content, close=close, head_only=self.head_only, keep_alive_10=keep_10))
+        self._finish(reuse=not close)
+
+    # --- the response's body ---
+
+    def response_data(self, data: bytes) -> None:
+        if self._waiting is not None:
+            self._waiting.append(data)
+            self._look_for_whole_response(done=False)
+            if self._awaiting_response is None and self.peer is not None:
+                self.peer.pause_reading()
+        elif self._drops:
+            return
+        elif self._outward is not None:
+            self._outward.feed(data, False)
+            if self._outward.owed > self.client.limits.buffered_bytes and self.peer is not None:
+                self.peer.pause_reading()
+        else:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        self._octets += len(data)
+        super().response_data(chunk(data) if self._frames and data else data)
+
+    def flush(self) -> None:
+        if self._waiting is None:
+            super().flush()
+
+    def response_trailers(self, fields: list[Field]) -> None:
+        if self._frames or self._waiting is not None or self._outward is not None:
+            self._trailers = fields
+        else:
+            super().response_trailers(fields)
+
+    def response_end(self) -> None:
+        if self._waiting is not None:
+            self.peer = None
+            self._waiting.append(None)
+            self._look_for_whole_response(done=True)
+        elif self._outward is not None and not self._drops:
+            self.peer = None
+            self._outward.feed(b"", True)
+        elif self._outward is None or self._outward.is_done:
+            self._end_response()
+
+    def _end_response(self) -> None:
+        if self._frames:
+            super().response_data(last_chunk(self._trailers))
+        elif self._trailers and not self.client.is_framed:
+            super().response_trailers(self._trailers)
+        super().response_end()
+
+    def response_lost(self, reason: str, *, clean: bool, untouched: bool = False) -> None:
+        if clean and (self._waiting is not None or self._outward is not None):
+            self.response_end()  # the connection's end is the body's
+        elif self._waiting is not None:
+            self.peer = None
+            self.refuse(502, "the backend closed the connection before it was done")
+        else:
+            super().response_lost(reason, clean=clean, untouched=untouched)
+
+    def _through_response(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
+        assert self._view is not None
+        return self._through("response_body", self._taking[::-1], api.Chunk(data, last, self._view, self._reply))
+
+    def _deliver_response(self, data: bytes, last: bool) -> None:
+        if data:
+            self._write(data)
+        if last:
+            self._end_response()
+        elif self._outward is not None and not self._outward.owed and self.peer is not None:
+            self.peer.resume_reading()
+
+    def read_response(self, limit: int) -> asyncio.Future[bytes]:
+        """The whole body of the backend's response, once it is there."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._awaiting_response = future, limit
+        if self.peer is not None:
+            self.peer.resume_reading()
+        self._look_for_whole_response(done=self._waiting is None or None in self._waiting)
+        return future
+
+    def _look_for_whole_response(self, *, done: bool) -> None:
+        if self._awaiting_response is None:
+            return
+        future, limit = self._awaiting_response
+        waiting = [data for data in self._waiting or () if data is not None]
+        if sum(map(len, waiting)) > limit:
+            self._awaiting_response = None
+            _fail(future, api.Refused(502, f"the backend's body is longer than {limit} bytes"))
+        elif done:
+            self._awaiting_response = None
+            if not future.done():
+                future.set_result(b"".join(waiting))
+
+    # --- calling filters ---
+
+    def _call(
+        self,
+        taking: Taking,
+        hook: Any,
+        arguments: tuple[Any, ...],
+        took: Callable[[Any], bool],
+        again: Callable[[], None] | None = None,
+    ) -> bool:
+        """Call a filter; False where it will answer later, or where nothing follows."""
+        program, hooks = taking
+        since = monotonic()
+        try:
+            result = hook(*arguments)
+        except Exception as error:
+            program.took(since)
+            return self._failed(program, hooks, error)
+        program.took(since)
+        if result is None or isinstance(result, api.Response):
+            return took(result)
+        if not isinstance(result, Awaitable):
+            return self._failed(program, hooks, _wrong(hook, result, "a Response or nothing"))
+
+        def waited(made: Any) -> None:
+            if made is not None and not isinstance(made, api.Response):
+                goes_on = self._failed(program, hooks, _wrong(hook, made, "a Response or nothing"))
+            else:
+                goes_on = took(made)
+            if goes_on:
+                (again or self._run)()
+
+        self._wait_for(program, hooks, result, waited, lambda: (again or self._run)())
+        return False
+
+    def _through(self, moment: str, taking: list[Taking], piece: api.Chunk) -> bytes | Awaitable[bytes]:
+        """A chunk through every filter that looks at such."""
+        for at, (program, hooks) in enumerate(taking):
+            hook = getattr(hooks, moment)
+            if hook is None:
+                continue
+            since = monotonic()
+            try:
+                result = hook(piece)
+            except Exception as error:
+                program.took(since)
+                if not self._failed(program, hooks, error):
+                    return b""
+                continue
+            program.took(since)
+            if isinstance(result, bytes):
+                piece.data = result
+            elif isinstance(result, Awaitable):
+                return self._through_later(moment, taking[at:], piece, result)
+            elif result is not None and not self._failed(program, hooks, _wrong(hook, result, "bytes or nothing")):
+                return b""
+        return piece.data
+
+    async def _through_later(self, moment: str, taking: list[Taking], piece: api.Chunk, result: Awaitable[Any]) -> bytes:
+        program, hooks = taking[0]
+        try:
+            async with asyncio.timeout(program.patience):
+                made = await result
+            if isinstance(made, bytes):
+                piece.data = made
+            elif made is not None:
+                raise _wrong(getattr(hooks, moment), made, "bytes or nothing")
+        except Exception as error:
+            if not self._failed(program, hooks, error):
+                return b""
+        rest = self._through(moment, taking[1:], piece)
+        return rest if isinstance(rest, bytes) else await rest
+
+    def _later_request(self, result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
+        self._spawn(_deliver_later(result, then))
+
+    _later_response = _later_request
+
+    def _wait_for(
+        self, program: Program, hooks: Hooks, result: Awaitable[Any], then: Callable[[Any], None], passed: Callable[[], None]
+    ) -> None:
+        self._time_request()
+
+        async def wait() -> None:
+            try:
+                async with asyncio.timeout(program.patience):
+                    made = await result
+            except Exception as error:
+                if self._failed(program, hooks, error):
+                    passed()
+            else:
+                then(made)
+
+        self._spawn(wait())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _failed(self, program: Program, hooks: Hooks, error: BaseException) -> bool:
+        """A filter did not do its work; whether the exchange goes on without it."""
+        if isinstance(error, api.Refused):
+            self._give_up(error.status, error.reason)
+            return False
+        program.failed(error, hooks)
+        if program.passes:
+            return True
+        self._give_up(500, f"the filter {program.name} failed")
+        return False
+
+    def _give_up(self, status: int, reason: str) -> None:
+        self._ready = True
+        self._waiting = None
+        self.refuse(status, reason)
+
+    # --- the end ---
+
+    def _settle(self, status: int) -> None:
+        super()._settle(status)
+        current = asyncio.current_task() if self._tasks else None
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
+        if self._view is None:
+            return
+        for program, hooks in self._taking:
+            if hooks.log is not None:
+                self._log(program, hooks, status)
+
+    def _log(self, program: Program, hooks: Hooks, status: int) -> None:
+        assert self._view is not None
+        over = api.Exchange(
+            self._view, self._reply, status, started=self._began, seconds=monotonic() - self._since,
+            response_bytes=self._octets, backend=self.target.backend.name if self.target.backend is not None else "",
+            endpoint=self._tried[-1].name if self._tried else "",
+        )  # fmt: skip
+        since = monotonic()
+        try:
+            result = hooks.log(over)
+        except Exception as error:
+            program.failed(error, hooks)
+        else:
+            if isinstance(result, Awaitable):
+                task = asyncio.get_running_loop().create_task(_finish_log(program, hooks, result))
+                _logging.add(task)
+                task.add_done_callback(_logging.discard)
+        program.took(since)
+
+
+class Incoming:
+    """The body of a client's request."""
+
+    def __init__(self, exchange: Programmed) -> None:
+        self._exchange = exchange
+
+    def whole(self, limit: int) -> Awaitable[bytes]:
+        """All of it."""
+        return self._exchange.read_request(limit)
+
+
+class Outgoing:
+    """The body of a backend's response."""
+
+    def __init__(self, exchange: Programmed) -> None:
+        self._exchange = exchange
+
+    def whole(self, limit: int) -> Awaitable[bytes]:
+        """All of it."""
+        return self._exchange.read_response(limit)
+
+
+def _connection(client: Client) -> api.Connection:
+    """A client's connection, with what filters keep there; the streams of one share it."""
+    owner: object = getattr(client, "conversation", client)
+    found = _connections.get(owner)
+    if found is None:
+        found = _connections[owner] = api.Connection(client.address.decode(), client.port, client.scheme.decode())
+    return found
+
+
+def _open_ended(request: Request) -> Request:
+    """The request with a body of a length that nobody knows yet."""
+    made = copy.copy(request)
+    made.fields = [field for field in request.fields if field.kind not in (LENGTH, CODING)] + [_CHUNKED]
+    made.special = [field for field in made.fields if field.kind]
+    made.length = CHUNKED
+    return made
+
+
+def _open_response(response: Response, *, framed: bool) -> Response:
+    """The response with a body of a length that nobody knows yet; where it is not framed, the connection's end is its."""
+    made = copy.copy(response)
+    made.fields = [field for field in response.fields if field.kind not in (LENGTH, CODING)] + ([_CHUNKED] if framed else [])
+    made.length = CHUNKED if framed else NO_LENGTH
+    return made
+
+
+async def _deliver_later(result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
+    then(await result)
+
+
+async def _finish_log(program: Program, hooks: Hooks, result: Awaitable[Any]) -> None:
+    try:
+        async with asyncio.timeout(program.patience):
+            await result
+    except Exception as error:
+        program.failed(error, hooks)
+
+
+def _wrong(hook: Any, found: Any, wanted: str) -> TypeError:
+    return TypeError(f"{getattr(hook, '__name__', 'it')} returned {type(found).__name__}; {wanted} was expected")
+
+
+def _fail(future: asyncio.Future[bytes], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,147 @@
+"""A filter's source, loaded: its functions by the moments that they are named after, and its own tests.
+
+Loading runs the module once. Whatever goes wrong, now or later, is told by the line of the source. The module has
+a name of its own, so that two versions of a source are two modules, and requests in flight keep the one they began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import linecache
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, ModuleType
+from typing import Any, Final
+
+import msgspec
+
+from gateway.filters import api
+
+Hook = Callable[..., Any]
+# How many arguments each function takes, and what they are.
+MOMENTS: Final = {
+    "request": ("request",),
+    "request_body": ("chunk",),
+    "response": ("request", "response"),
+    "response_body": ("chunk",),
+    "log": ("exchange",),
+}
+_numbers = itertools.count(1)
+
+
+class ScriptError(ValueError):
+    """A source that cannot be used. `line` is 0 where none can be blamed."""
+
+    def __init__(self, name: str, line: int, reason: str) -> None:
+        super().__init__(f"{name}, line {line}: {reason}" if line else f"{name}: {reason}")
+        self.line = line
+        self.reason = reason
+
+
+class Code:
+    """A loaded source: `None` for a moment that it has no function for."""
+
+    __slots__ = (
+        "file", "log", "module", "name", "request", "request_body", "response", "response_body", "tests",
+    )  # fmt: skip
+
+    def __init__(self, name: str, file: str, module: ModuleType) -> None:
+        self.name = name
+        self.file = file
+        self.module = module
+        self.request: Hook | None = None
+        self.request_body: Hook | None = None
+        self.response: Hook | None = None
+        self.response_body: Hook | None = None
+        self.log: Hook | None = None
+        self.tests: dict[str, Hook] = {}
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """The moments that it has functions for."""
+        return tuple(moment for moment in MOMENTS if getattr(self, moment) is not None)
+
+    def unload(self) -> None:
+        """Let go of the module; those who still run it keep it."""
+        sys.modules.pop(self.module.__name__, None)
+        linecache.cache.pop(self.file, None)
+
+
+def load(name: str, source: str, config: str = "{}", services: Mapping[str, Any] = MappingProxyType({})) -> Code:
+    """Compile and run a source. Raises ScriptError, which names the line."""
+    number = next(_numbers)
+    file = f"<filter {name} #{number}>"
+    module = ModuleType(f"fsm_filter_{number}")
+    module.__file__ = file
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    given = {"config": _read_only(msgspec.json.decode(config)), "log": logging.getLogger(f"fsm.filter.{name}"), **services}
+    code = Code(name, file, module)
+    try:
+        compiled = compile(source, file, "exec", dont_inherit=True)
+        sys.modules[module.__name__] = module  # dataclasses and the like look their module up
+        with api.loading(given):
+            exec(compiled, module.__dict__)  # noqa: S102  # this is what a filter is
+    except SyntaxError as error:
+        code.unload()
+        raise ScriptError(name, error.lineno or 0, f"{type(error).__name__}: {error.msg}") from None
+    except Exception as error:
+        line, words = blame(error, file)
+        code.unload()
+        raise ScriptError(name, line, words) from None
+    try:
+        _find(code)
+    except ScriptError:
+        code.unload()
+        raise
+    return code
+
+
+def _find(code: Code) -> None:
+    for word, value in vars(code.module).items():
+        if not inspect.isfunction(value) or value.__module__ != code.module.__name__:
+            continue
+        if word.startswith("test_"):
+            code.tests[word] = value
+        elif word in MOMENTS:
+            wanted = MOMENTS[word]
+            try:
+                inspect.signature(value).bind(*wanted)
+            except TypeError:
+                line = value.__code__.co_firstlineno
+                raise ScriptError(code.name, line, f"{word} must take ({', '.join(wanted)})") from None
+            setattr(code, word, value)
+    if not code.moments:
+        raise ScriptError(code.name, 0, f"there is no function of a known name; these are {', '.join(MOMENTS)}")
+
+
+def run_tests(code: Code) -> int:
+    """Run the source's own tests, each with a loop of its own. Returns how many; raises ScriptError for one that fails."""
+    for word, test in code.tests.items():
+        try:
+            result = test()
+            if inspect.iscoroutine(result):
+                asyncio.run(result)
+        except Exception as error:
+            line, words = blame(error, code.file)
+            raise ScriptError(code.name, line, f"{word}: {words}") from None
+    return len(code.tests)
+
+
+def blame(error: BaseException, file: str) -> tuple[int, str]:
+    """The last line of a source that an exception passed, and the exception in words."""
+    line = 0
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename == file and frame.lineno:
+            line = frame.lineno
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, AssertionError) and not str(error):
+        words = f"AssertionError: {linecache.getline(file, line).strip()}"
+    return line, words
+
+
+def _read_only(value: Any) -> Any:
+    return MappingProxyType(value) if isinstance(value, dict) else value
