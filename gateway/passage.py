@@ -17,7 +17,7 @@ Later: TypeAlias = Callable[[Awaitable[bytes], Callable[[bytes], None]], None]
 class Passage:
     """See the module. `later` waits for something and then calls back, unless it fails: that is its own affair."""
 
-    __slots__ = ("_busy", "_deliver", "_ended", "_later", "_queue", "_through", "owed")
+    __slots__ = ("_busy", "_deliver", "_ended", "_is_stopped", "_later", "_queue", "_through", "owed")
 
     def __init__(self, through: Pass, deliver: Callable[[bytes, bool], None], later: Later) -> None:
         self._through = through
@@ -26,6 +26,7 @@ class Passage:
         self._queue: deque[tuple[bytes, bool]] = deque()
         self._busy = False
         self._ended = False
+        self._is_stopped = False
         self.owed = 0  # bytes that wait
 
     @property
@@ -33,8 +34,15 @@ class Passage:
         """Whether the last chunk has been delivered."""
         return self._ended
 
+    def stop(self) -> None:
+        """Deliver nothing more."""
+        self._is_stopped = True
+        self._queue.clear()
+
     def feed(self, data: bytes, last: bool) -> None:
         """One more chunk."""
+        if self._is_stopped:
+            return
         if self._busy:
             self._queue.append((data, last))
             self.owed += len(data)
@@ -58,6 +66,8 @@ class Passage:
             self._take(following, is_last)
 
     def _pass(self, data: bytes, last: bool) -> None:
+        if self._is_stopped:
+            return
         self._ended = last
         if data or last:
             self._deliver(data, last)

@@ -117,6 +117,11 @@ class Programmed(Exchange):
         self._back(len(self._taking) - 2)  # those that saw it before see the answer
         return False
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The rule's backends, by every name."""
+        return tuple(self.entry.route.choices)
+
     def choose(self, service: str, key: str | None) -> None:
         """Steering: to one of the rule's backends."""
         choices = self.entry.route.choices
@@ -559,6 +564,9 @@ class Programmed(Exchange):
 
     def _settle(self, status: int) -> None:
         super()._settle(status)
+        for passage in (self._inward, self._outward):
+            if passage is not None:
+                passage.stop()
         current = asyncio.current_task() if self._tasks else None
         for task in self._tasks:
             if task is not current:
@@ -566,10 +574,11 @@ class Programmed(Exchange):
         if self._view is None:
             return
         for program, hooks in self._taking:
-            if hooks.log is not None:
-                self._log(program, hooks, status)
+            if hooks.log is None or not self._log(program, hooks, status):
+                hooks.release(self._view)
 
-    def _log(self, program: Program, hooks: Hooks, status: int) -> None:
+    def _log(self, program: Program, hooks: Hooks, status: int) -> bool:
+        """Tell a filter that the exchange is over; True where it takes longer."""
         assert self._view is not None
         over = api.Exchange(
             self._view, self._reply, status, started=self._began, seconds=monotonic() - self._since,
@@ -581,12 +590,14 @@ class Programmed(Exchange):
             result = hooks.log(over)
         except Exception as error:
             program.failed(error, hooks)
-        else:
-            if isinstance(result, Awaitable):
-                task = asyncio.get_running_loop().create_task(_finish_log(program, hooks, result))
-                _logging.add(task)
-                task.add_done_callback(_logging.discard)
+            result = None
         program.took(since)
+        if not isinstance(result, Awaitable):
+            return False
+        task = asyncio.get_running_loop().create_task(_finish_log(program, hooks, result, self._view))
+        _logging.add(task)
+        task.add_done_callback(_logging.discard)
+        return True
 
 
 class Incoming:
@@ -641,12 +652,14 @@ async def _deliver_later(result: Awaitable[bytes], then: Callable[[bytes], None]
     then(await result)
 
 
-async def _finish_log(program: Program, hooks: Hooks, result: Awaitable[Any]) -> None:
+async def _finish_log(program: Program, hooks: Hooks, result: Awaitable[Any], view: api.Request) -> None:
     try:
         async with asyncio.timeout(program.patience):
             await result
     except Exception as error:
         program.failed(error, hooks)
+    finally:
+        hooks.release(view)
 
 
 def _wrong(hook: Any, found: Any, wanted: str) -> TypeError:

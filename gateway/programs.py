@@ -11,6 +11,7 @@ from collections import Counter as Tally
 from time import monotonic
 from typing import Any, Final, Protocol
 
+from gateway.filters import api
 from gateway.script import Code, blame
 
 log = logging.getLogger("fsm.filters")
@@ -30,6 +31,8 @@ class Hooks(Protocol):
     def response_body(self) -> Any: ...
     @property
     def log(self) -> Any: ...
+    def release(self, request: api.Request) -> None:
+        """An exchange is over."""
 
 
 class Program:

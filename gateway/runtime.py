@@ -28,6 +28,7 @@ from gateway.programs import Program
 from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
 from gateway.relay import Tally as RelayTally
 from gateway.routing import Entry, HostKey, HostRules, Table
+from gateway.sandbox import confined
 from gateway.snapshot import Backend as BackendPart
 from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Relay, Rule, Script, key
 
@@ -114,6 +115,8 @@ class Runtime:
         self._lines: dict[str, Line] = {}  # by relay
         self.tallies: dict[str, RelayTally] = {}  # by relay
         self.programs: dict[str, Program] = {}
+        self.zygote = confined.Zygote()
+        self._keepers: dict[str, confined.Keeper] = {}  # of programs in processes of their own
         self._relays: dict[str, dict[str, None]] = {}  # by listener
         self._contexts: dict[str, tuple[object, list[tls.Shown]]] = {}  # by listener, with what they were made of
         self.open: dict[int, Open] = {}
@@ -153,7 +156,10 @@ class Runtime:
             if old == part:
                 continue
             try:
-                self._put(part, old, touched)
+                if isinstance(part, Script):
+                    await self._put_script(part)
+                else:
+                    self._put(part, old, touched)
             except ValueError as error:
                 problems.append(Problem(part.name, str(error)))
                 continue
@@ -177,8 +183,6 @@ class Runtime:
         match part:
             case BackendPart():
                 self._put_backend(part)
-            case Script():
-                self._put_script(part)
             case Rule():
                 self._put_rule(part, old if isinstance(old, Rule) else None, touched)
             case Relay():
@@ -199,7 +203,7 @@ class Runtime:
             case BackendPart():
                 self._put_backend(BackendPart(part.name))
             case Script():
-                self.program(part.name).hooks = None
+                self._drop_script(part.name)
             case Rule():
                 self._detach(part, touched)
                 self._entries.pop(part.name, None)
@@ -360,14 +364,35 @@ class Runtime:
             program = self.programs[name] = Program(name)
         return program
 
-    def _put_script(self, part: Script) -> None:
-        """Put a source into force; where it cannot be used, the one before stays."""
-        code = script.load(part.name, part.source, part.config)
+    async def _put_script(self, part: Script) -> None:
+        """Put a source into force. Raises ScriptError where it cannot be used; the one before stays then."""
         program = self.program(part.name)
-        before, program.hooks = program.hooks, code
+        before = program.hooks
+        if part.execution == "inline":
+            if part.is_tried:
+                await confined.tried(self.zygote, part)
+            program.hooks = script.load(part.name, part.source, part.config)
+            if part.name in self._keepers:
+                self._keepers.pop(part.name).drop()
+        else:
+            keeper = self._keepers.get(part.name) or confined.Keeper(self.zygote, program)
+            await keeper.put(part)
+            self._keepers[part.name] = keeper
         program.passes, program.patience = part.passes, part.seconds
         if isinstance(before, script.Code):
             before.unload()
+
+    async def stop_filters(self) -> None:
+        """End the processes of filters."""
+        for keeper in self._keepers.values():
+            await keeper.stop()
+        await self.zygote.stop()
+
+    def _drop_script(self, name: str) -> None:
+        keeper = self._keepers.pop(name, None)
+        if keeper is not None:
+            keeper.drop()
+        self.program(name).hooks = None
 
     # --- ports ---
 

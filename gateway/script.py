@@ -6,7 +6,6 @@ a name of its own, so that two versions of a source are two modules, and request
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import itertools
 import linecache
@@ -65,6 +64,9 @@ class Code:
         """The moments that it has functions for."""
         return tuple(moment for moment in MOMENTS if getattr(self, moment) is not None)
 
+    def release(self, request: api.Request) -> None:
+        """An exchange is over; what is kept of it is the request's own."""
+
     def unload(self) -> None:
         """Let go of the module; those who still run it keep it."""
         sys.modules.pop(self.module.__name__, None)
@@ -118,13 +120,13 @@ def _find(code: Code) -> None:
         raise ScriptError(code.name, 0, f"there is no function of a known name; these are {', '.join(MOMENTS)}")
 
 
-def run_tests(code: Code) -> int:
-    """Run the source's own tests, each with a loop of its own. Returns how many; raises ScriptError for one that fails."""
+async def run_tests(code: Code) -> int:
+    """Run the source's own tests, one after another. Returns how many; raises ScriptError for one that fails."""
     for word, test in code.tests.items():
         try:
             result = test()
-            if inspect.iscoroutine(result):
-                asyncio.run(result)
+            if inspect.isawaitable(result):
+                await result
         except Exception as error:
             line, words = blame(error, code.file)
             raise ScriptError(code.name, line, f"{word}: {words}") from None

@@ -61,6 +61,7 @@ class Worker:
             self._runtime.drain()
             self._leaving = asyncio.create_task(self._leave(0, 5))
         await self._leaving
+        await self._runtime.stop_filters()
 
     async def _leave(self, delay: float, grace: float) -> None:
         await asyncio.sleep(delay)

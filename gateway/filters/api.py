@@ -15,6 +15,7 @@ what must wait (`await request.body()`) is done by whoever runs the filter.
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -35,13 +36,12 @@ if TYPE_CHECKING:
     log: logging.Logger
 
 MOST: Final = 1 << 20  # octets of a body that is read whole, where a filter does not say
+_connections = itertools.count(1)
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 # Fields that frame a message or belong to one connection.
-FRAMING: Final = frozenset(
-    name for name, kind in KIND.items() if not name.startswith(b"x-forwarded-") and name not in (b"expect",)
-) | {b"trailer"}
+FRAMING: Final = frozenset(name for name in KIND if not name.startswith(b"x-forwarded-")) | {b"trailer"}
 
 
 class Refused(Exception):
@@ -62,6 +62,10 @@ class Source(Protocol):
 
 class Steering(Protocol):
     """Who can send a request elsewhere."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What can be chosen."""
 
     def choose(self, service: str, key: str | None) -> None:
         """Raises LookupError for a Service that is none of the rule's."""
@@ -135,6 +139,17 @@ class Headers(MutableMapping[str, str]):
         """The fields as the proxy has them."""
         return self._fields
 
+    def pairs(self) -> list[tuple[bytes, bytes]]:
+        """Names, in the case that they have, and values."""
+        return [(field.line[: len(field.name)], field.value) for field in self._fields]
+
+    def replace(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Have these in place of all fields but those that frame the message, which stay."""
+        kept = [field for field in self._fields if field.name in FRAMING]
+        given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs]
+        self._fields = kept + [_field(*pair) for pair in given if pair[0].lower().encode("latin-1") not in FRAMING]
+        self.is_changed = True
+
     def __repr__(self) -> str:
         return f"Headers({dict(self)!r})"
 
@@ -180,7 +195,7 @@ class Query(MutableMapping[str, str]):
 class Connection:
     """A client's connection. `state` lasts as long as it does."""
 
-    __slots__ = ("_close", "address", "is_closed", "port", "scheme", "state")
+    __slots__ = ("address", "is_closed", "number", "port", "scheme", "state")
 
     def __init__(self, address: str, port: int, scheme: str = "http", state: dict[str, Any] | None = None) -> None:
         self.address = address  # of the client
@@ -188,6 +203,7 @@ class Connection:
         self.scheme = scheme
         self.state: dict[str, Any] = {} if state is None else state
         self.is_closed = False
+        self.number = next(_connections)  # of no other connection
 
     def close(self) -> None:
         """Take nothing more from this client."""
@@ -197,7 +213,19 @@ class Connection:
 class Request:
     """A client's request, on its way to a backend."""
 
-    __slots__ = ("_choice", "_cookies", "_headers", "_query", "_raw", "_replaced", "_source", "_state", "connection", "route")
+    __slots__ = (
+        "_choice",
+        "_cookies",
+        "_headers",
+        "_is_own",
+        "_query",
+        "_raw",
+        "_replaced",
+        "_source",
+        "_state",
+        "connection",
+        "route",
+    )
 
     def __init__(
         self,
@@ -217,6 +245,7 @@ class Request:
         self._cookies: dict[str, str] | None = None
         self._state: dict[str, Any] | None = None
         self._replaced: bytes | None = None  # a body in place of the client's
+        self._is_own = False  # the raw request is no longer the one that came
 
     @classmethod
     def of(
@@ -332,6 +361,15 @@ class Request:
 
     # --- where it goes ---
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What `choose` knows."""
+        return self._choice.choices if self._choice is not None else ()
+
+    def steer(self, steering: Steering) -> None:
+        """Let `choose` be done by this."""
+        self._choice = steering
+
     def choose(self, service: str, key: str | None = None) -> None:
         """Send it to one of the rule's backends, whatever its weight: "app", "namespace/app" or either with ":port".
 
@@ -348,6 +386,7 @@ class Request:
         fields = self._headers.fields if self._headers is not None else self._raw.fields
         self._raw = copy.copy(self._raw)
         self._raw.fields = fields
+        self._is_own = True
         return self._raw
 
     def raw(self) -> RawRequest:
@@ -366,6 +405,28 @@ class Request:
     def replaced(self) -> bytes | None:
         """A body in place of the client's."""
         return self._replaced
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything is not as it came."""
+        return self._is_own or self._replaced is not None or (self._headers is not None and self._headers.is_changed)
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return self._raw.target.decode("latin-1")
+
+    def become(self, method: str, target: str, host: str, headers: Iterable[tuple[bytes, bytes]], body: bytes | None) -> None:
+        """Be as it was somewhere else; everything is checked as if it were written here."""
+        if method != self.method:
+            self.method = method
+        if target != self.target:
+            self._aim(target)
+        if host != self.host:
+            self.host = host
+        self.headers.replace(headers)
+        if body is not None:
+            self._replaced = body
 
     def __repr__(self) -> str:
         return repr(self._raw)
@@ -433,6 +494,15 @@ class Response:
         self.headers.add("Set-Cookie", f"{name}={value}; Path={path}{age}; HttpOnly; SameSite={same_site}")
 
     # --- for who runs filters ---
+
+    def become(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes | None) -> None:
+        """Be as it was somewhere else; everything is checked as if it were written here."""
+        if not 200 <= status <= 599:
+            raise ValueError(f"{status} is not the status of an answer (200 to 599)")
+        self.status = status
+        self.headers.replace(headers)
+        if body is not None:
+            self._body = body
 
     @property
     def content(self) -> bytes | None:

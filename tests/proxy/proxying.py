@@ -163,6 +163,7 @@ async def proxy() -> AsyncIterator[Proxy]:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
     yield Proxy(runtime, offset)
     runtime.close()
+    await runtime.stop_filters()
     for opened in runtime.open.values():
         for connection in list(opened.door.connections):
             connection.abort()

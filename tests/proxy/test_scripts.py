@@ -6,21 +6,32 @@ import asyncio
 import socket
 import struct
 import textwrap
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from proxying import OK, Proxy, Server, make_rule, parsed
-from speaking import Asked, Backend2, client
+from speaking import Asked, Backend2, client, until
 
 from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target
 
 HEADER = "from gateway.filters.api import Request, Response, Chunk, Exchange, Refused, config, log\n"
 
 
+@pytest.fixture(params=["inline", "process"], autouse=True)
+def execution(request: pytest.FixtureRequest) -> Literal["inline", "process"]:
+    """Where filters run: it must make no difference."""
+    global mode
+    mode = request.param
+    return mode
+
+
+mode: Literal["inline", "process"] = "inline"
+
+
 async def programmed(proxy: Proxy, server: Server, *sources: str, targets: tuple[Target, ...] = (), **options: Any) -> None:
     """One rule to a backend, through filters of these sources in this order."""
     scripts = [
-        Script(f"s{at}", HEADER + textwrap.dedent(source), **{"execution": "inline", **options})
+        Script(f"s{at}", HEADER + textwrap.dedent(source), **{"execution": mode, "is_tried": False, **options})
         for at, source in enumerate(sources)
     ]
     await proxy.apply(
@@ -96,10 +107,12 @@ async def test_a_filter_answers(proxy: Proxy, server: Server) -> None:
 
 async def test_a_connection_goes_on_after_an_answer(proxy: Proxy, server: Server) -> None:
     await programmed(proxy, server, "def request(request):\n    if request.path == '/no': return Response(403)")
+    reader, writer = await proxy.connect()
     one = b"GET /no HTTP/1.1\r\nHost: a\r\n\r\n"
-    got = await proxy.talk(one + one.replace(b"/no", b"/yes"))
-    assert got.count(b"HTTP/1.1 403") == 1
-    assert got.endswith(b"ok")
+    writer.write(one + one.replace(b"/no", b"/yes"))
+    assert (await reader.readuntil(b"Content-Length: 0\r\n\r\n")).startswith(b"HTTP/1.1 403 ")
+    assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
@@ -186,16 +199,17 @@ async def test_a_client_that_waits_is_told_to_continue(proxy: Proxy, server: Ser
 async def test_responses_pass_the_other_way_round(proxy: Proxy, server: Server) -> None:
     source = """
         def request(request):
-            request.state.setdefault("way", []).append(NAME)
+            request.state["name"] = NAME.upper()
+            request.headers["x-way"] = request.headers.get("x-way", "") + NAME
             if NAME == "b" and request.path == "/stop":
                 return Response(200, "stopped")
         def response(request, response):
-            request.state["way"].append(NAME.upper())
-            response.headers["x-way"] = "".join(request.state["way"])
+            response.headers["x-way"] = response.headers.get("x-way", "") + NAME.upper()
     """
     await programmed(proxy, server, *(f"NAME = '{name}'\n" + textwrap.dedent(source) for name in "abc"))
-    assert (await proxy.get())[1]["x-way"] == "abcCBA"
-    assert (await proxy.get("/stop"))[1]["x-way"] == "abA"
+    assert (await proxy.get())[1]["x-way"] == "CBA"
+    assert b"x-way: abc\r\n" in server.seen[0]
+    assert (await proxy.get("/stop"))[1]["x-way"] == "A"
 
 
 async def test_a_filter_chooses_the_backend(proxy: Proxy, server: Server, other: Server) -> None:
@@ -249,18 +263,19 @@ async def test_a_connection_has_state(proxy: Proxy, server: Server) -> None:
     ]
 
 
-async def test_the_end_is_logged(proxy: Proxy, server: Server) -> None:
+async def test_the_end_is_logged(proxy: Proxy, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fsm.filter")
     await programmed(proxy, server, """
-        seen = []
         def log(exchange):
-            seen.append(
+            log_.info(
                 f"{exchange.request.method} {exchange.status} {exchange.response.headers['content-length']} "
                 f"{exchange.response_bytes} {exchange.backend} {exchange.endpoint} {0 < exchange.seconds < 5}"
             )
+        from gateway.filters.api import log as log_
     """)  # fmt: skip
     assert (await proxy.get())[0] == 200
-    seen = proxy.runtime.program("s0").hooks.module.seen
-    assert seen == [f"GET 200 2 2 default/app:80 127.0.0.1:{server.port} True"]
+    await until(lambda: caplog.messages)
+    assert caplog.messages == [f"GET 200 2 2 default/app:80 127.0.0.1:{server.port} True"]
 
 
 async def test_the_configuration_is_given(proxy: Proxy, server: Server) -> None:
@@ -341,8 +356,7 @@ async def test_a_request_in_flight_finishes_on_the_old_code(proxy: Proxy, server
     await programmed(proxy, server, source.replace("V", "1"))
     reader, writer = await proxy.connect()
     writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nh")
-    while not any(c._exchange is not None for c in next(iter(proxy.runtime.open.values())).door.connections):
-        await asyncio.sleep(0)
+    await until(lambda: proxy.runtime.program("s0").calls)
     await programmed(proxy, server, source.replace("V", "2"))
     assert (await proxy.get())[1]["x-v"] == "2"
     writer.write(b"i")
@@ -350,28 +364,26 @@ async def test_a_request_in_flight_finishes_on_the_old_code(proxy: Proxy, server
     writer.close()
 
 
-async def test_a_client_that_leaves_takes_its_filters_along(proxy: Proxy, server: Server) -> None:
+async def test_a_client_that_leaves_takes_its_filters_along(
+    proxy: Proxy, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fsm.filter")
     await programmed(proxy, server, """
         import asyncio
-        ended = []
         async def request(request):
             try:
+                log.info("begun")
                 await asyncio.sleep(60)
             finally:
-                ended.append(1)
+                log.info("ended")
     """, seconds=100.0)  # fmt: skip
     _, writer = await proxy.connect()
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-    program = proxy.runtime.program("s0")
-    while not program.calls:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await until(lambda: caplog.messages == ["begun"])
     # A reset: a client that only closes its half may still wait for the answer.
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-    async with asyncio.timeout(5):
-        while not program.hooks.module.ended:
-            await asyncio.sleep(0)
+    await until(lambda: caplog.messages == ["begun", "ended"])
 
 
 async def test_a_large_body_passes_with_little_held(proxy: Proxy, server: Server) -> None:
@@ -421,7 +433,7 @@ async def test_bodies_over_http2_on_both_sides(proxy: Proxy) -> None:
     """
     await proxy.apply(
         Listener("l", 80), Backend("b2", (Endpoint("127.0.0.1", backend.port),), "h2c"),
-        Script("s", HEADER + textwrap.dedent(source), execution="inline"),
+        Script("s", HEADER + textwrap.dedent(source), execution=mode),
         make_rule("r", targets=(Target(1, "b2"),), filters=(Scripted("s"),)),
     )  # fmt: skip
     me = await client(proxy.port)

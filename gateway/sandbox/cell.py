@@ -1,0 +1,260 @@
+"""A process that runs one filter, and can do nothing else (`cage`). It ends when the worker closes the line.
+
+Calls run as they come; one that waits does not hold up the others, one that computes does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import logging
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import Awaitable
+from typing import Any, Final
+
+from gateway import script
+from gateway.filters import api
+from gateway.http1 import KIND, PLAIN, Field, Request, parse_target
+from gateway.sandbox import cage, protocol
+from gateway.sandbox.protocol import (
+    Call,
+    Cancel,
+    Done,
+    Forget,
+    Load,
+    Loaded,
+    Pairs,
+    Ping,
+    Pong,
+    RequestData,
+    ResponseData,
+    Said,
+    Want,
+    Whole,
+)
+from gateway.script import Code, ScriptError, blame
+
+CONNECTIONS: Final = 10_000  # whose state is kept
+
+
+class Known:
+    """An exchange, as far as its filter has seen it."""
+
+    def __init__(self, request: api.Request) -> None:
+        self.request = request
+        self.response: api.Response | None = None
+        self.choice: tuple[str, str | None] | None = None
+        self.choices: tuple[str, ...] = ()
+
+    def choose(self, service: str, key: str | None) -> None:
+        """Steering: checked here, so that the line that asked for nobody is blamed."""
+        if service not in self.choices:
+            known = ", ".join(sorted(name for name in self.choices if "/" in name and ":" in name))
+            raise LookupError(f"{service!r} is none of this rule's backends ({known or 'there are none'})")
+        self.choice = service, key
+
+
+class Cell:
+    """See the module."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._code: Code
+        self._known: dict[int, Known] = {}
+        self._connections: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self._wanted: dict[int, asyncio.Future[bytes]] = {}
+        self._numbers = itertools.count()
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # by the numbers of calls
+
+    async def serve(self) -> None:
+        """Until the line is closed."""
+        while True:
+            try:
+                message = await protocol.read_to_cell(self._reader)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            match message:
+                case Load():
+                    await self._load(message)
+                case Call():
+                    task = self._tasks[message.number] = asyncio.create_task(self._call(message))
+                    task.add_done_callback(lambda _, number=message.number: self._tasks.pop(number, None))  # type: ignore[misc]
+                case Cancel(number):
+                    if number in self._tasks:
+                        self._tasks[number].cancel()
+                case Whole():
+                    self._told(message)
+                case Forget(exchange):
+                    self._known.pop(exchange, None)
+                case Ping():
+                    self._send(Pong())
+
+    def _send(self, message: Any) -> None:
+        protocol.write(self._writer, message)
+
+    async def _load(self, message: Load) -> None:
+        layers = cage.enter(message.memory)
+        logging.getLogger("fsm.filter").addHandler(Line(self._send))
+        logging.getLogger("fsm.filter").setLevel(logging.INFO)
+        try:
+            self._code = script.load(message.name, message.source, message.config)
+            tests = await script.run_tests(self._code)
+        except ScriptError as error:
+            self._send(Loaded(fault=error.reason, line=error.line))
+            return
+        except MemoryError:
+            self._send(Loaded(fault=f"takes more than {message.memory >> 20} MiB of memory"))
+            return
+        self._send(Loaded(self._code.moments, layers, tests))
+
+    async def _call(self, call: Call) -> None:
+        try:
+            done = await self._called(call)
+        except api.Refused as error:
+            done = Done(call.number, status=error.status, failure=error.reason)
+        except (Exception, MemoryError) as error:
+            line, words = blame(error, self._code.file)
+            done = Done(call.number, failure=f"line {line}: {words}" if line else words)
+        self._send(done)
+
+    async def _called(self, call: Call) -> Done:
+        known = self._known.get(call.exchange)
+        if known is None:
+            assert call.request is not None
+            known = self._known[call.exchange] = self._meet(call.exchange, call.request)
+        if call.response is not None:
+            known.response = _response(call.response, Remote(self, call.exchange, "response"))
+        hook = getattr(self._code, call.moment)
+        request = known.request
+        match call.moment:
+            case "request":
+                made = await _settled(hook(request))
+                if made is None:
+                    return Done(call.number, request=_request_data(request), choice=known.choice)
+                return Done(call.number, response=_response_data(_answer(hook, made)))
+            case "response":
+                made = await _settled(hook(request, known.response))
+                if made is not None:
+                    known.response = _answer(hook, made)
+                assert known.response is not None
+                return Done(call.number, response=_response_data(known.response))
+            case "log":
+                over = call.over
+                assert over is not None
+                await _settled(
+                    hook(
+                        api.Exchange(
+                            request, known.response, over.status, started=over.started, seconds=over.seconds,
+                            response_bytes=over.response_bytes, backend=over.backend, endpoint=over.endpoint,
+                        )
+                    )
+                )  # fmt: skip
+                return Done(call.number)
+            case _:
+                response = known.response if call.moment == "response_body" else None
+                passed = await _settled(hook(api.Chunk(call.data, call.last, request, response)))
+                if passed is not None and not isinstance(passed, bytes):
+                    raise _wrong(hook, passed, "bytes or nothing")
+                return Done(call.number, data=passed)
+
+    def _meet(self, exchange: int, data: RequestData) -> Known:
+        parsed = parse_target(data.target.encode())
+        raw = Request(data.method.encode(), *(parsed or (b"*", None)), data.http10, _fields(data.headers))
+        raw.host = data.host.encode()
+        state = self._connections.setdefault(data.connection, {})
+        self._connections.move_to_end(data.connection)
+        if len(self._connections) > CONNECTIONS:
+            self._connections.popitem(last=False)
+        connection = api.Connection(data.address, data.port, data.scheme, state)
+        known = Known(api.Request(raw, connection, Remote(self, exchange, "request"), None, data.route))
+        known.choices = data.choices
+        known.request.steer(known)
+        return known
+
+    def want(self, exchange: int, of: str, limit: int) -> Awaitable[bytes]:
+        """Ask the worker for a body."""
+        number = next(self._numbers)
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._wanted[number] = future
+        self._send(Want(number, exchange, of, limit))
+        return future
+
+    def _told(self, message: Whole) -> None:
+        future = self._wanted.pop(message.number, None)
+        if future is None or future.done():
+            return
+        if message.status:
+            future.set_exception(api.Refused(message.status, message.reason))
+        else:
+            future.set_result(message.data)
+
+
+class Remote:
+    """A body that the worker has."""
+
+    def __init__(self, cell: Cell, exchange: int, of: str) -> None:
+        self._cell, self._exchange, self._of = cell, exchange, of
+
+    def whole(self, limit: int) -> Awaitable[bytes]:
+        """All of it."""
+        return self._cell.want(self._exchange, self._of, limit)
+
+
+class Line(logging.Handler):
+    """Sends what is logged to the worker."""
+
+    def __init__(self, send: Any) -> None:
+        super().__init__()
+        self._line = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._line(Said(record.levelno, self.format(record)[:4096]))
+
+
+async def _settled(result: Any) -> Any:
+    return await result if inspect.isawaitable(result) else result
+
+
+def _answer(hook: Any, made: Any) -> api.Response:
+    if not isinstance(made, api.Response):
+        raise _wrong(hook, made, "a Response or nothing")
+    return made
+
+
+def _wrong(hook: Any, found: Any, wanted: str) -> TypeError:
+    return TypeError(f"{hook.__name__} returned {type(found).__name__}; {wanted} was expected")
+
+
+def _fields(pairs: Pairs) -> list[Field]:
+    return [Field(KIND.get(name.lower(), PLAIN), name.lower(), value, name + b": " + value) for name, value in pairs]
+
+
+def _response(data: ResponseData, source: api.Source) -> api.Response:
+    from gateway.http1 import Response
+
+    return api.Response.received(Response(data.status, b"", False, _fields(data.headers)), source)
+
+
+def _request_data(request: api.Request) -> RequestData | None:
+    if not request.is_changed:
+        return None
+    return RequestData(request.method, request.target, request.host, request.headers.pairs(), request.replaced)
+
+
+def _response_data(response: api.Response) -> ResponseData:
+    return ResponseData(response.status, response.headers.pairs(), response.content)
+
+
+def run(connection: socket.socket) -> None:
+    """Serve a worker, with no way back to what this process was."""
+    os.environ.clear()
+
+    async def serve() -> None:
+        reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 20)
+        await Cell(reader, writer).serve()
+
+    asyncio.run(serve())
