@@ -385,7 +385,7 @@ class Runtime:
     async def stop_filters(self) -> None:
         """End the processes of filters."""
         for keeper in self._keepers.values():
-            await keeper.stop()
+            keeper.drop()
         await self.zygote.stop()
 
     def _drop_script(self, name: str) -> None:

@@ -58,6 +58,7 @@ class Zygote:
         self._process: asyncio.subprocess.Process | None = None
         self._line: socket.socket
         self._turn = asyncio.Lock()
+        self.living: set[Confined] = set()
 
     async def fork(self) -> tuple[socket.socket, int]:
         """One more process: our end of its line, and its number."""
@@ -94,6 +95,8 @@ class Zygote:
 
     async def stop(self) -> None:
         """End all of them."""
+        for one in list(self.living):
+            await one.stop()
         if self._process is not None:
             self._line.close()
             await self._process.wait()
@@ -142,6 +145,7 @@ class Confined:
             raise ScriptError(script.name, 0, f"there is no process for it: {error}") from None
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         self._listening = asyncio.create_task(self._listen(reader))
+        self._zygote.living.add(self)
         protocol.write(self._writer, Load(script.name, script.source, script.config, script.memory))
         try:
             async with asyncio.timeout(LOADING):
@@ -284,6 +288,7 @@ class Confined:
             reason = f"its process sent what nobody understands ({error})"
             self.kill()
         finally:
+            self._zygote.living.discard(self)
             self._writer.close()
             if not self._loaded.done():
                 self._loaded.set_result(Loaded(fault=f"{reason} while it was loaded"))
@@ -353,13 +358,6 @@ class Keeper:
             self._again.cancel()
         if isinstance(self._program.hooks, Confined):
             self._program.hooks.retire()
-
-    async def stop(self) -> None:
-        """End it and wait until it is over."""
-        if self._again is not None:
-            self._again.cancel()
-        if isinstance(self._program.hooks, Confined):
-            await self._program.hooks.stop()
 
     def _died(self, dead: Confined) -> None:
         if self._program.hooks is not dead:
