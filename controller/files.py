@@ -7,6 +7,7 @@ rest alone. A file that is broken keeps the objects of its last good state; a br
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,6 +22,11 @@ from controller.objects import (
     CONTROLLER,
     GATEWAY_CLASS,
     AnyObject,
+    ExtensionRef,
+    Filter,
+    FilterDefinition,
+    FilterDefinitionSpec,
+    FilterSpec,
     GatewayClass,
     GatewayClassSpec,
     Meta,
@@ -30,7 +36,7 @@ from controller.objects import (
 from controller.validate import Valid, readable, validate
 from controller.world import World
 
-SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml", ".json", ".py")
 GATEWAY_CLASS_REF = Ref("GatewayClass", "", GATEWAY_CLASS)
 MAX_BYTES = 16 << 20  # of one file
 CLOSING_IS_SEEN = sys.platform == "linux"  # inotify says when a writer closes a file
@@ -133,6 +139,10 @@ class FileSource:
         except (OSError, UnicodeDecodeError) as error:
             self._faults[path] = [Fault(file, 0, f"cannot be read: {error}")]
             return
+        if path.suffix == ".py":
+            self._objects[path] = dict(self._implied_filter(path, text))
+            self._faults.pop(path, None)
+            return
         faults: list[Fault] = []
         good: dict[Ref, AnyObject] = {}
         kept = self._objects.get(path, {})
@@ -147,6 +157,17 @@ class FileSource:
         self._faults[path] = faults
         if not faults:
             self._faults.pop(path, None)
+
+    def _implied_filter(self, path: Path, source: str) -> Iterable[tuple[Ref, AnyObject]]:
+        """A `.py` file is a filter of its name, for ExtensionRefs of routes in the namespace default."""
+        name = re.sub("[^a-z0-9-]+", "-", path.stem.lower()).strip("-") or "filter"
+        type_ = "".join(word.capitalize() for word in name.split("-"))
+        type_ = type_ if type_[0].isalpha() else f"F{type_}"
+        definition = FilterDefinition(Meta(name=name), FilterDefinitionSpec(type=type_, script=source))
+        ref = ExtensionRef(name=name, kind="FilterDefinition")
+        for obj in (definition, Filter(Meta(name=name, namespace="default"), FilterSpec(type_, ref))):
+            self.origins[obj.ref] = Origin(str(path), 1)
+            yield obj.ref, obj
 
     def _take(self, document: Document, kept: dict[Ref, AnyObject], good: dict[Ref, AnyObject], faults: list[Fault]) -> None:
         result = validate(document)

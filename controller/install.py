@@ -7,13 +7,14 @@ from typing import Any, Final
 import msgspec
 
 from controller.manifests import CONFINED, FEED_PORT, Json, default_image, gateway_class, probes
-from controller.objects import GATEWAY_GROUP, KINDS, ROUTES
+from controller.objects import EXTENSION_GROUP, GATEWAY_GROUP, KINDS, ROUTES
 from gateway import __version__
 
 NAME: Final = "fsm-controller"
 HEALTH_PORT: Final = 9090
 PLURALS: Final = [KINDS[kind].plural for kind in ROUTES]
 WRITTEN: Final = ("gatewayclasses", "gateways", "listenersets", "backendtlspolicies", *PLURALS)  # of which we say statuses
+EXTENSIONS: Final = [kind.plural for kind in KINDS.values() if kind.group == EXTENSION_GROUP]
 X_GROUP: Final = "gateway.networking.x-k8s.io"
 
 
@@ -24,6 +25,7 @@ class Values(msgspec.Struct, frozen=True):
     mesh_name: str = "fsm"
     image: str = default_image()
     replicas: Any = 1
+    inline_filters: str = "false"  # whether FilterDefinitions may ask for execution: inline
     version: str = __version__
 
 
@@ -85,6 +87,8 @@ def _cluster_role(values: Values) -> list[Json]:
         # Owner references with blockOwnerDeletion are checked against this.
         _rule([GATEWAY_GROUP], ["gateways/finalizers"], "update"),
         _rule([X_GROUP], ["xbackends"], "get list watch"),
+        _rule([EXTENSION_GROUP], EXTENSIONS, "get list watch"),
+        _rule([EXTENSION_GROUP], ["filters/status"], "get patch update"),
         # ConfigMaps hold certificate authorities and the parameters of Gateways.
         _rule([""], ["namespaces", "configmaps"], "get list watch"),
         _rule(["certificates.k8s.io"], ["clustertrustbundles"], "get list watch"),
@@ -161,6 +165,7 @@ def _deployment(values: Values) -> Json:
             {"name": "POD_NAMESPACE", "valueFrom": from_field("metadata.namespace")},
             {"name": "POD_NAME", "valueFrom": from_field("metadata.name")},
             {"name": "FSM_IMAGE", "value": values.image},
+            {"name": "FSM_ALLOW_INLINE_FILTERS", "value": values.inline_filters},
         ],
         "ports": [
             {"name": "feed", "containerPort": FEED_PORT, "protocol": "TCP"},

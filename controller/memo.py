@@ -63,6 +63,10 @@ class View:
         """The function's value for these arguments, worked out only if what it read has changed."""
         return cast("R", self._read((function, *arguments)))
 
+    def value(self, key: Key) -> Any:
+        """The same, for a call that is held as a key."""
+        return self._read(key)
+
     # --- for who drives ---
 
     def update(self, changed: Iterable[Key]) -> set[Key]:

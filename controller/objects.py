@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 GATEWAY_GROUP: Final = "gateway.networking.k8s.io"
+EXTENSION_GROUP: Final = "extension.gateway.flomesh.io"
 CONTROLLER: Final = "flomesh.io/gateway-controller"
 OPTION: Final = "gateway.flomesh.io/"  # the prefix of options and annotations that we know
 GATEWAY_CLASS: Final = "fsm-gateway-cls"
@@ -696,6 +697,76 @@ class XBackend(Object, frozen=True):
     spec: XBackendSpec = XBackendSpec()
 
 
+# --- filters of our own -----------------------------------------------------------------------------------
+
+
+class ExtensionRef(Struct, frozen=True):
+    """A reference to one of our own kinds, in the same namespace unless the kind has none."""
+
+    name: str
+    group: str = EXTENSION_GROUP
+    kind: str = ""
+
+
+class FilterSpec(Struct, frozen=True):
+    """What a filter is, and what it is given."""
+
+    type: str = ""
+    definition_ref: ExtensionRef | None = None
+    config_ref: ExtensionRef | None = None
+
+
+class Filter(Object, frozen=True):
+    """extension.gateway.flomesh.io Filter: what an ExtensionRef of a route names."""
+
+    spec: FilterSpec = FilterSpec()
+
+
+class SourceRef(Struct, frozen=True):
+    """A key of a ConfigMap that holds a source."""
+
+    name: str
+    key: str
+    namespace: str = ""
+
+
+class FilterDefinitionSpec(Struct, frozen=True):
+    """A filter's source and how it runs."""
+
+    type: str = ""
+    script: str = ""
+    config_map_ref: SourceRef | None = None
+    parameters: dict[str, Any] | None = None
+    execution: str = ""
+    failure_policy: str = "Closed"
+    timeout: str = "1s"
+    memory: str = "256Mi"
+
+
+class FilterDefinition(Object, frozen=True):
+    """extension.gateway.flomesh.io FilterDefinition, for every namespace."""
+
+    spec: FilterDefinitionSpec = FilterDefinitionSpec()
+
+
+class NamespacedFilterDefinition(Object, frozen=True):
+    """extension.gateway.flomesh.io NamespacedFilterDefinition, for its own namespace."""
+
+    spec: FilterDefinitionSpec = FilterDefinitionSpec()
+
+
+class FilterConfigSpec(Struct, frozen=True):
+    """YAML."""
+
+    config: str = ""
+
+
+class FilterConfig(Object, frozen=True):
+    """extension.gateway.flomesh.io FilterConfig."""
+
+    spec: FilterConfigSpec = FilterConfigSpec()
+
+
 # --- core -------------------------------------------------------------------------------------------------
 
 
@@ -824,7 +895,8 @@ class ClusterTrustBundle(Object, frozen=True):
 
 AnyObject: TypeAlias = (
     GatewayClass | Gateway | ListenerSet | AnyRoute | ReferenceGrant | BackendTLSPolicy | XBackend | Service | EndpointSlice
-    | Secret | ConfigMap | Namespace | ClusterTrustBundle
+    | Secret | ConfigMap | Namespace | ClusterTrustBundle | Filter | FilterDefinition | NamespacedFilterDefinition
+    | FilterConfig
 )  # fmt: skip
 
 
@@ -857,6 +929,10 @@ KINDS: Final = {
         Kind(BackendTLSPolicy, GATEWAY_GROUP, ("v1",), "backendtlspolicies"),
         Kind(ReferenceGrant, GATEWAY_GROUP, ("v1", "v1beta1"), "referencegrants"),
         Kind(XBackend, "gateway.networking.x-k8s.io", ("v1alpha1",), "xbackends"),
+        Kind(Filter, EXTENSION_GROUP, ("v1alpha1",), "filters"),
+        Kind(FilterDefinition, EXTENSION_GROUP, ("v1alpha1",), "filterdefinitions", namespaced=False),
+        Kind(NamespacedFilterDefinition, EXTENSION_GROUP, ("v1alpha1",), "namespacedfilterdefinitions"),
+        Kind(FilterConfig, EXTENSION_GROUP, ("v1alpha1",), "filterconfigs"),
         Kind(Service, "", ("v1",), "services"),
         Kind(EndpointSlice, "discovery.k8s.io", ("v1",), "endpointslices"),
         Kind(Secret, "", ("v1",), "secrets"),

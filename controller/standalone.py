@@ -28,10 +28,13 @@ from gateway.workers import Workers
 class Standalone:
     """A gateway on files. Also the reconciler's sink."""
 
-    def __init__(self, path: Path, *, bind: str = "127.0.0.1", port_offset: int = 0, workers: int = 1) -> None:
+    def __init__(
+        self, path: Path, *, bind: str = "127.0.0.1", port_offset: int = 0, workers: int = 1, inline: bool = False
+    ) -> None:
         self.world = World()
         self.world.note(("setting", "addresses"), (bind or "0.0.0.0",))
         self.world.note(("setting", "loopback backends"), True)
+        self.world.note(("setting", "inline filters"), "default" if inline else "")
         self.source = FileSource(path, self.world)
         self.workers = Workers(workers, bind=bind, port_offset=port_offset)
         self.reconciler = Reconciler(self.world, self, before=self._look)
@@ -145,7 +148,8 @@ class Standalone:
 
     def _report(self, gateway: GatewayName, problems: tuple[Problem, ...]) -> None:
         # Its own listeners, and those of its ListenerSets.
-        names = {name for kind, name in self.reconciler.publications[gateway].parts if kind == "listener"}
+        parts = self.reconciler.publications[gateway].parts
+        names = {name for kind, name in parts if kind in ("listener", "script")}
         own = tuple((p.part, p.message) for p in problems if p.part in names)
         own += tuple((name, words) for name, (_, words) in self._crowded_out.items() if name in names)
         if self.world.note(("report", *gateway), Report(True, "Served by this process.", own)):

@@ -7,7 +7,15 @@ from typing import Any
 
 from controller.objects import Ref
 from controller.translate.conditions import Condition
-from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, PolicyStatus, RouteStatus, Status
+from controller.translate.status import (
+    ClassStatus,
+    ExtensionStatus,
+    GatewayStatus,
+    ListenerSetStatus,
+    PolicyStatus,
+    RouteStatus,
+    Status,
+)
 
 # Conditions that are good news when they are False.
 BAD_WHEN_TRUE = ("Conflicted", "PartiallyInvalid", "OverlappingTLSConfig", "InsecureFrontendValidationMode")
@@ -30,7 +38,7 @@ def described(statuses: Mapping[Ref, Status]) -> list[dict[str, Any]]:
 def parts(ref: Ref, status: Status) -> Iterable[tuple[str, tuple[Condition, ...]]]:
     """What conditions are about, and the conditions."""
     match status:
-        case ClassStatus():
+        case ClassStatus() | ExtensionStatus():
             yield str(ref), status.conditions
         case PolicyStatus():
             for ancestor in status.ancestors:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import cel
 import jsonschema_rs
 import msgspec
+import yaml
 
 from controller.documents import Document, Fault, Path, spelled
 from controller.objects import KINDS, AnyObject, Kind
@@ -100,9 +101,16 @@ def bundle() -> dict[str, Any]:
 
 
 @cache
+def extensions() -> tuple[dict[str, Any], ...]:
+    """The CRDs of our own kinds."""
+    folder = files("controller") / "data" / "extensions"
+    return tuple(yaml.safe_load(file.read_text()) for file in sorted(folder.iterdir(), key=lambda file: file.name))
+
+
+@cache
 def _schema(kind: str, version: str) -> Schema | None:
     # Of the experimental channel, which has every field of the standard one and those that we understand besides.
-    for crd in bundle()["experimental"]:
+    for crd in (*bundle()["experimental"], *extensions()):
         if crd["kind"] == "CustomResourceDefinition" and crd["spec"]["names"]["kind"] == kind:
             for served in crd["spec"]["versions"]:
                 if served["name"] == version and served["served"]:
@@ -231,4 +239,4 @@ def _rules(document: Document, schema: dict[str, Any], value: Any, path: Path) -
             yield from _rules(document, schema["items"], item, (*path, index))
 
 
-__all__ = ["Schema", "Valid", "bundle", "spelled", "validate"]
+__all__ = ["Schema", "Valid", "bundle", "extensions", "spelled", "validate"]

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from controller import install
+from controller.validate import extensions
 from gateway import __version__
 
 CHART = Path(__file__).parent.parent / "charts" / "fsm"
@@ -23,6 +24,7 @@ PLACEHOLDERS = install.Values(
     image="{{ .Values.fsm.image }}",
     replicas="REPLICAS",
     version="{{ .Chart.AppVersion }}",
+    inline_filters="{{ .Values.fsm.filters.allowInline }}",
 )
 REPLICAS = "{{ if .Values.fsm.fsmGateway.enabled }}{{ .Values.fsm.replicas }}{{ else }}0{{ end }}"
 
@@ -41,8 +43,14 @@ def templates() -> dict[str, str]:
             "image": install.Values().image,
             "replicas": 1,
             "fsmGateway": {"enabled": True},
+            "filters": {"allowInline": False},
         }
     }
+    for crd in extensions():
+        text = yaml.dump(crd, Dumper=yaml.CSafeDumper, sort_keys=False)
+        files[f"crds/{crd['spec']['names']['plural']}.yaml"] = (
+            f"# Copied by tools/chart.py from controller/data/extensions.\n{text}"
+        )
     files["values.yaml"] = yaml.dump(defaults, sort_keys=False)
     files["Chart.yaml"] = yaml.dump(
         {

@@ -31,6 +31,10 @@ def run(
     bind: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     admin: Annotated[str, typer.Option(help="HOST:PORT of the admin page; empty for none.")] = "127.0.0.1:9091",
     drain: Annotated[float, typer.Option(help="Seconds that requests may take to finish at the end.")] = 10.0,
+    inline_filters: Annotated[
+        bool,
+        typer.Option("--inline-filters", help="Run filters in the workers, not in confined processes: faster, and trusted."),
+    ] = False,
 ) -> None:
     """Serve the Gateways in YAML files, and follow the files as they change.
 
@@ -38,7 +42,7 @@ def run(
     """
     from controller.cli.run import run_files
 
-    run_files(path, port_offset=port_offset, workers=workers, bind=bind, admin=admin, drain=drain)
+    run_files(path, port_offset=port_offset, workers=workers, bind=bind, admin=admin, drain=drain, inline=inline_filters)
 
 
 @app.command()
@@ -185,8 +189,21 @@ def controller(
     image: Annotated[str, typer.Option(help="The data planes' image.", envvar="FSM_IMAGE")] = "",
     feed_port: Annotated[int, typer.Option(help="Where data planes connect.")] = 9443,
     health_port: Annotated[int, typer.Option(help="Where probes ask.")] = 9090,
+    allow_inline_filters: Annotated[
+        bool,
+        typer.Option(
+            "--allow-inline-filters", help="Let FilterDefinitions ask for execution: inline.", envvar="FSM_ALLOW_INLINE_FILTERS"
+        ),
+    ] = False,
 ) -> None:
     """Run the controller in a cluster. `fsm install` does this for you."""
     from controller.cli.controlling import run_controller
 
-    run_controller(namespace=namespace, identity=identity, image=image, feed_port=feed_port, health_port=health_port)
+    run_controller(
+        namespace=namespace,
+        identity=identity,
+        image=image,
+        feed_port=feed_port,
+        health_port=health_port,
+        inline=allow_inline_filters,
+    )

@@ -16,7 +16,7 @@ from controller.install import Values
 from controller.kubernetes.api import Api, ApiError, connect, path
 from controller.manifests import Json
 from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP
-from controller.validate import bundle
+from controller.validate import bundle, extensions
 from gateway import __version__
 
 PLURALS = {
@@ -27,7 +27,7 @@ PLURALS = {
 }  # fmt: skip
 VERSION = f"{GATEWAY_GROUP}/bundle-version"
 CHANNEL = f"{GATEWAY_GROUP}/channel"
-KEYS = ("fsm.image", "fsm.replicas", "fsm.meshName", "fsm.fsmGateway.enabled")
+KEYS = ("fsm.image", "fsm.replicas", "fsm.meshName", "fsm.fsmGateway.enabled", "fsm.filters.allowInline")
 
 
 def _where(obj: Json) -> str:
@@ -53,9 +53,7 @@ def _values(namespace: str, mesh_name: str, settings: list[str]) -> Values:
         if not equals or key not in KEYS:
             raise SystemExit(f"--set {setting}: not known; {', '.join(f'{key}=…' for key in KEYS)} are")
         chosen[key] = value
-    enabled = chosen.get("fsm.fsmGateway.enabled", "true").lower()
-    if enabled not in ("true", "false"):
-        raise SystemExit(f"--set fsm.fsmGateway.enabled={enabled}: true or false is needed")
+    enabled = _flag(chosen, "fsm.fsmGateway.enabled", "true")
     replicas = chosen.get("fsm.replicas", "1")
     if not replicas.isdigit():
         raise SystemExit(f"--set fsm.replicas={replicas}: a number is needed")
@@ -63,8 +61,16 @@ def _values(namespace: str, mesh_name: str, settings: list[str]) -> Values:
         namespace=namespace,
         mesh_name=chosen.get("fsm.meshName", mesh_name),
         image=chosen.get("fsm.image", Values().image),
+        inline_filters=_flag(chosen, "fsm.filters.allowInline", "false"),
         replicas=int(replicas) if enabled == "true" else 0,
     )
+
+
+def _flag(chosen: dict[str, str], key: str, default: str) -> str:
+    value = chosen.get(key, default).lower()
+    if value not in ("true", "false"):
+        raise SystemExit(f"--set {key}={value}: true or false is needed")
+    return value
 
 
 # --- install ----------------------------------------------------------------------------------------------
@@ -77,7 +83,7 @@ def install_cluster(
     values = _values(namespace, mesh_name, settings)
     if channel not in ("standard", "experimental"):
         raise SystemExit(f'--channel {channel}: "standard" or "experimental" is needed')
-    crds = [obj for obj in bundle()[channel] if obj["kind"] == "CustomResourceDefinition"]
+    crds = [obj for obj in (*bundle()[channel], *extensions()) if obj["kind"] == "CustomResourceDefinition"]
     if dry_run:
         every = [*crds, install.namespace(values), *install.objects(values)]
         show.out.print(yaml.dump_all(every, Dumper=yaml.CSafeDumper, sort_keys=False), markup=False, soft_wrap=True, end="")
@@ -110,8 +116,8 @@ def install_cluster(
 async def _install_crd(api: Api, crd: Json) -> str:
     """Leave the same or a newer version alone; a channel only ever gets wider, as fields that go take their values along."""
     found = await api.find(_where(crd))
-    wanted = crd["metadata"]["annotations"]
-    if found is not None:
+    wanted = crd["metadata"].get("annotations", {})
+    if found is not None and VERSION in crd["metadata"].get("annotations", {}):
         standing = found["metadata"].get("annotations", {})
         stands, ours = _number(standing.get(VERSION, "")), _number(wanted[VERSION])
         widens = stands == ours and wanted[CHANNEL] == "experimental" and standing.get(CHANNEL) == "standard"

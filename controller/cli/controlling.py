@@ -16,7 +16,7 @@ from controller.kubernetes.api import connect
 from controller.kubernetes.cluster import Cluster, Options
 
 
-def run_controller(*, namespace: str, identity: str, image: str, feed_port: int, health_port: int) -> None:
+def run_controller(*, namespace: str, identity: str, image: str, feed_port: int, health_port: int, inline: bool) -> None:
     """Run until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     options = Options(
@@ -25,6 +25,7 @@ def run_controller(*, namespace: str, identity: str, image: str, feed_port: int,
         image=image or manifests.default_image(),
         feed_host=f"{NAME}.{namespace}.svc",
         feed_port=feed_port,
+        inline_filters=inline,
     )
     raise SystemExit(uvloop.run(_run(options, health_port)))
 

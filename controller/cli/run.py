@@ -16,13 +16,13 @@ from controller.standalone import Standalone, default_workers
 from gateway.snapshot import Change, Listener, Problem, key
 
 
-def run_files(path: Path, *, port_offset: int, workers: int | None, bind: str, admin: str, drain: float) -> None:
+def run_files(path: Path, *, port_offset: int, workers: int | None, bind: str, admin: str, drain: float, inline: bool) -> None:
     """Run until SIGINT or SIGTERM."""
     everywhere = bind == "0.0.0.0"
     count = workers or default_workers()
 
     async def run() -> int:
-        gateway = Standalone(path, bind="" if everywhere else bind, port_offset=port_offset, workers=count)
+        gateway = Standalone(path, inline=inline, bind="" if everywhere else bind, port_offset=port_offset, workers=count)
         return await _run(gateway, admin, drain, port_offset)
 
     raise SystemExit(uvloop.run(run()))

@@ -44,8 +44,12 @@ FOLLOWED: dict[str, dict[str, str]] = {
     "ConfigMap": {},
     "Namespace": {},
     "ClusterTrustBundle": {},
+    "Filter": {},
+    "FilterDefinition": {},
+    "NamespacedFilterDefinition": {},
+    "FilterConfig": {},
 }
-WITH_STATUS = ("GatewayClass", "Gateway", "ListenerSet", "BackendTLSPolicy", *ROUTES)
+WITH_STATUS = ("Filter", "GatewayClass", "Gateway", "ListenerSet", "BackendTLSPolicy", *ROUTES)
 
 
 class Deployment(Object, frozen=True):
@@ -83,6 +87,7 @@ class Options:
     feed_host: str  # the name that data planes know the controller by
     feed_port: int = manifests.FEED_PORT
     bind: str = ""
+    inline_filters: bool = False
 
 
 class Cluster:
@@ -92,6 +97,7 @@ class Cluster:
         self._api = api
         self._options = options
         self.world = World()
+        self.world.note(("setting", "inline filters"), "allowed" if options.inline_filters else "")
         self.reconciler = Reconciler(self.world, self)
         self.writer = StatusWriter(api)
         self.feed = FeedServer(self.reconciler.publications, self._authorise)

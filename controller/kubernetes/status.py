@@ -14,7 +14,15 @@ from controller.kubernetes.api import Api, ApiError, path_of
 from controller.kubernetes.watch import Stored
 from controller.objects import CONTROLLER, GATEWAY_GROUP, KINDS, GatewayAddress, Ref, RouteKind
 from controller.translate.conditions import Condition
-from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, PolicyStatus, RouteStatus, Status
+from controller.translate.status import (
+    ClassStatus,
+    ExtensionStatus,
+    GatewayStatus,
+    ListenerSetStatus,
+    PolicyStatus,
+    RouteStatus,
+    Status,
+)
 
 log = logging.getLogger("fsm.status")
 
@@ -162,6 +170,8 @@ def merged(before: Json, status: Status | None, now: str) -> Json:
                 **_said(before, status.conditions, status.generation, now),
                 "listeners": [_listener(before, one, status.generation, now) for one in status.listeners],
             }
+        case ExtensionStatus():
+            return {**before, **_said(before, status.conditions, status.generation, now)}
         case PolicyStatus():
             entries = []
             for ancestor in status.ancestors:

@@ -14,8 +14,9 @@ import msgspec
 
 from controller.memo import View
 from controller.objects import CONTROLLER, ROUTES, Ref
-from controller.translate import backends, gateways, policies, routes
-from controller.translate.backends import BackendName
+from controller.translate import backends, extensions, gateways, policies, routes
+from controller.translate.backends import BackendName, Needed
+from controller.translate.extensions import FilterName
 from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import Key, World
@@ -47,12 +48,12 @@ class Translator:
         self.parts: dict[GatewayName, Parts] = {}
         self.statuses: dict[Ref, Status] = {}
         self._routes: dict[Ref, routes.RouteInfo] = {}
-        self._needed: dict[GatewayName, Counter[BackendName]] = {}
-        self._users: dict[BackendName, dict[GatewayName, None]] = {}
+        self._needed: dict[GatewayName, Counter[Needed]] = {}
+        self._users: dict[Needed, dict[GatewayName, None]] = {}
         self._by_name: dict[str, BackendName] = {}
         self._attached: dict[GatewayName, Counter[str]] = {}
-        self._own: dict[GatewayName, tuple[BackendName, ...]] = {}  # that listeners need
-        self._services: dict[tuple[str, str], Counter[GatewayName]] = {}  # who sends requests to a Service
+        self._own: dict[GatewayName, tuple[Needed, ...]] = {}  # that listeners need
+        self._of: dict[tuple[str, str, str], Counter[GatewayName]] = {}  # which Gateways use a Service, or a Filter
         self.gateways: dict[GatewayName, Running] = {}
         self._roots: set[Key] = set()
         self._update = Update({}, {}, {})
@@ -66,7 +67,7 @@ class Translator:
             todo = affected & self._roots | self._discover(changed)
             self._translate_gateways(todo)
             self._translate_routes(todo)
-            self._translate_backends(todo)
+            self._translate_needed(todo)
             self._say(todo)
         update, self._update = self._update, Update({}, {}, {})
         return update
@@ -92,6 +93,8 @@ class Translator:
                     found.add((routes.route, kind, *where))
                 case "ListenerSet":
                     found.add((gateways.listener_set_status, *where))
+                case "Filter":
+                    found.add((extensions.status, *where))
                 case "BackendTLSPolicy":
                     found.add((policies.status, *where))
                 case _:
@@ -109,7 +112,7 @@ class Translator:
             self._replace(where, _is_own, new)
             self._need_exactly(where, info.backends if info is not None else ())
             for backend in self._needed.get(where, ()):  # what we show to them may have changed
-                self._put_backend(where, backend)
+                self._put_needed(where, backend)
         for _, namespace, name in _calls(todo, gateways.running):
             where = (namespace, name)
             running = self.view.call(gateways.running, namespace, name)
@@ -120,7 +123,7 @@ class Translator:
                 else:
                     self.gateways[where] = running
 
-    def _need_exactly(self, where: GatewayName, names: Iterable[BackendName]) -> None:
+    def _need_exactly(self, where: GatewayName, names: Iterable[Needed]) -> None:
         """The backends that a Gateway's own listeners need from now on."""
         needed = self._needed.setdefault(where, Counter())
         before, after = self._own.pop(where, ()), tuple(names)
@@ -194,47 +197,54 @@ class Translator:
             attached.subtract(was.attached if was else ())
             self.world.note(("attached", *where), dict(+attached))
 
-    # --- backends ---
+    # --- what rules need ---
 
-    def _need(self, where: GatewayName, name: BackendName) -> None:
+    def _need(self, where: GatewayName, name: Needed) -> None:
         self._users.setdefault(name, {})[where] = None
-        self._by_name[str(name)] = name
-        self._roots.add((backends.backend, *name))
-        self._put_backend(where, name)
-        self._note_service(where, name, 1)
+        if isinstance(name, BackendName):
+            self._by_name[str(name)] = name
+        self._roots.add(_maker(name))
+        self._put_needed(where, name)
+        self._note_user(where, name, 1)
 
-    def _put_backend(self, where: GatewayName, name: BackendName) -> None:
-        part = self.view.call(backends.backend, *name)
-        if part.tls is not None:
+    def _put_needed(self, where: GatewayName, name: Needed) -> None:
+        part: Part | str = self.view.value(_maker(name))
+        if isinstance(part, snapshot.Backend) and part.tls is not None:
             info = self.view.call(gateways.gateway, *where)
             if info is not None and isinstance(info.client, snapshot.Certificate):
                 part = msgspec.structs.replace(part, tls=msgspec.structs.replace(part.tls, certificate=info.client.name))
-        self._put(where, part)
+        if not isinstance(part, str):  # a filter that cannot be used any more: its routes say so, and ask for it no longer
+            self._put(where, part)
 
-    def _note_service(self, where: GatewayName, name: BackendName, by: int) -> None:
-        if name.kind == "Service":
-            users = self._services.setdefault((name.namespace, name.name), Counter())
-            users[where] += by
-            self.world.note(("gateways of service", name.namespace, name.name), frozenset(+users))
+    def _note_user(self, where: GatewayName, name: Needed, by: int) -> None:
+        """Who sends requests to a Service, or has a Filter look at them."""
+        if isinstance(name, BackendName) and name.kind != "Service":
+            return
+        kind = "service" if isinstance(name, BackendName) else "filter"
+        users = self._of.setdefault((kind, name.namespace, name.name), Counter())
+        users[where] += by
+        self.world.note((f"gateways of {kind}", name.namespace, name.name), frozenset(+users))
 
-    def _need_no_more(self, where: GatewayName, name: BackendName) -> None:
+    def _need_no_more(self, where: GatewayName, name: Needed) -> None:
         del self._needed[where][name]
-        self._note_service(where, name, -1)
+        self._note_user(where, name, -1)
         users = self._users[name]
         del users[where]
-        self._drop(where, ("backend", str(name)))
+        self._drop(where, _key(name))
         if not users:
             del self._users[name]
-            del self._by_name[str(name)]
-            self.view.forget((backends.is_fresh, *name))
-            self._roots.discard((backends.backend, *name))
-            self.view.forget((backends.backend, *name))
+            if isinstance(name, BackendName):
+                del self._by_name[str(name)]
+                self.view.forget((backends.is_fresh, *name))
+            self._roots.discard(_maker(name))
+            self.view.forget(_maker(name))
 
-    def _translate_backends(self, todo: set[Key]) -> None:
-        for key in _calls(todo, backends.backend):
-            name = BackendName(*key[1:])
+    def _translate_needed(self, todo: set[Key]) -> None:
+        found: list[Needed] = [BackendName(*key[1:]) for key in _calls(todo, backends.backend)]
+        found += [FilterName(*key[1:]) for key in _calls(todo, extensions.script)]
+        for name in found:
             for where in self._users.get(name, ()):
-                self._put_backend(where, name)
+                self._put_needed(where, name)
 
     # --- statuses ---
 
@@ -248,6 +258,8 @@ class Translator:
             self._status(Ref("ListenerSet", namespace, name), status)
         for _, namespace, name in _calls(todo, policies.status):
             self._status(Ref("BackendTLSPolicy", namespace, name), self.view.call(policies.status, namespace, name))
+        for _, namespace, name in _calls(todo, extensions.status):
+            self._status(Ref("Filter", namespace, name), self.view.call(extensions.status, namespace, name))
 
     def _status(self, ref: Ref, status: Status | None) -> None:
         if self.statuses.get(ref) == status:
@@ -262,6 +274,15 @@ class Translator:
         """Whether a backend of this name has endpoints, and they are the ones that its Service selects now."""
         backend = self._by_name.get(name)
         return backend is None or self.view.call(backends.is_fresh, *backend)
+
+
+def _maker(name: Needed) -> Key:
+    """The call that makes a part."""
+    return (backends.backend if isinstance(name, BackendName) else extensions.script, *name)
+
+
+def _key(name: Needed) -> snapshot.Key:
+    return "backend" if isinstance(name, BackendName) else "script", str(name)
 
 
 def _calls(keys: set[Key], function: Any) -> list[Key]:

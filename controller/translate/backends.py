@@ -9,6 +9,7 @@ from controller.memo import View
 from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
 from controller.translate import conditions, grants, policies
 from controller.translate.conditions import Condition
+from controller.translate.extensions import FilterName
 from gateway import snapshot
 
 Protocol: TypeAlias = Literal["http", "h2c", "tcp", "udp"]
@@ -45,6 +46,9 @@ class BackendName(NamedTuple):
         prefix = "" if self.kind == "Service" else f"{self.kind}/"
         port = f":{self.port}" if self.port else ""
         return f"{prefix}{self.namespace}/{self.name}{port}" + (f" ({self.spoken})" if self.spoken else "")
+
+
+Needed: TypeAlias = BackendName | FilterName  # what a Gateway must have besides rules
 
 
 class Resolved(NamedTuple):

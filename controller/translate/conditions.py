@@ -306,6 +306,19 @@ def policy_unresolved(reason: str, message: str) -> Condition:
     return _false("ResolvedRefs", reason, message)
 
 
+# --- filters of our own ---
+
+
+def filter_accepted() -> Condition:
+    """Accepted."""
+    return _true("Accepted", "Accepted", "Filter is accepted.")
+
+
+def filter_not_valid(reason: str, message: str) -> Condition:
+    """Accepted: its source, its configuration or a reference."""
+    return _false("Accepted", reason, message)
+
+
 # --- words that conditions, `fsm validate` and `fsm explain` share ---
 
 

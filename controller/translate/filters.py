@@ -11,9 +11,12 @@ from controller.objects import (
     HTTPFilter,
     MirrorFilter,
     ObjectReference,
+    ParametersRef,
     PathModifier,
 )
-from controller.translate.backends import BackendName, Resolved
+from controller.translate.backends import Needed, Resolved
+from controller.translate.conditions import Condition
+from controller.translate.extensions import FilterName
 from gateway import snapshot
 
 # Fields that frame a message or belong to one connection; a filter that edited them would break both.
@@ -32,16 +35,19 @@ NOT_EDITABLE = frozenset(
 )
 SUPPORTED = (
     "RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite", "CORS", "ExternalAuth",
+    "ExtensionRef",
 )  # fmt: skip
 
 
 def translate(
-    filters: tuple[HTTPFilter, ...], resolve: Callable[[BackendRef], Resolved]
-) -> tuple[tuple[snapshot.Filter, ...], list[Resolved], list[BackendName]]:
+    filters: tuple[HTTPFilter, ...],
+    resolve: Callable[[BackendRef], Resolved],
+    find: Callable[[ParametersRef], FilterName | Condition],
+) -> tuple[tuple[snapshot.Filter, ...], list[Resolved], list[Needed]]:
     """The filters' specs; what their references resolved to; and the backends that they need."""
     specs: list[snapshot.Filter] = []
     resolved: list[Resolved] = []
-    needed: list[BackendName] = []
+    needed: list[Needed] = []
     for one in filters:
         match one.type:
             case "RequestHeaderModifier":
@@ -73,6 +79,14 @@ def translate(
                 resolved.append(found)
                 specs.append(_authorisation(one.external_auth, found))
                 needed += [found.backend] if found.backend is not None else []
+            case "ExtensionRef" if one.extension_ref:
+                led = find(one.extension_ref)
+                if isinstance(led, Condition):
+                    resolved.append(Resolved(None, led))
+                    specs.append(snapshot.Fault(500, "a filter of this rule cannot be resolved"))
+                else:
+                    needed.append(led)
+                    specs.append(snapshot.Scripted(str(led)))
             case other:
                 # The API: a filter that cannot be resolved must never be skipped.
                 specs.append(snapshot.Fault(500, f"filter {other} is not supported"))

@@ -20,7 +20,7 @@ from controller.objects import (
     Service,
 )
 from controller.translate import certificates, conditions, limits, parameters
-from controller.translate.backends import BackendName
+from controller.translate.backends import Needed
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
 from controller.translate.listeners import KINDS, ListenerInfo, listeners, validation
@@ -116,7 +116,7 @@ class GatewayInfo(NamedTuple):
     client: snapshot.Certificate | Fault | None  # with which it proves who it is to backends
 
     @property
-    def backends(self) -> tuple[BackendName, ...]:
+    def backends(self) -> tuple[Needed, ...]:
         """What the filters of its listeners need."""
         return tuple(dict.fromkeys(name for one in self.listeners for name in one.backends))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from controller.memo import View
 from controller.objects import GRPCMatch, GRPCRoute, GRPCRule
 from controller.translate import filters, matches
-from controller.translate.backends import BackendName
+from controller.translate.backends import Needed
 from controller.translate.conditions import Condition
 from controller.translate.rules import Rules, forwarding, order, persistence, resolution, unsupported_rules
 from gateway import snapshot
@@ -17,7 +17,7 @@ from gateway.expressions import full_match
 def rules(view: View, found: GRPCRoute) -> Rules:
     """The rules of a GRPCRoute."""
     made: list[snapshot.Rule] = []
-    backends: dict[BackendName, None] = {}
+    backends: dict[Needed, None] = {}
     faults: list[Condition] = []
     unsupported: list[str] = []
     for index, rule in enumerate(found.spec.rules):

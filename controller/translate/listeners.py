@@ -18,8 +18,8 @@ from controller.objects import (
     RouteKind,
     RouteNamespaces,
 )
-from controller.translate import certificates, conditions, filters, limits
-from controller.translate.backends import BackendName, resolve
+from controller.translate import certificates, conditions, extensions, filters, limits
+from controller.translate.backends import Needed, resolve
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
 from gateway import snapshot
@@ -52,7 +52,7 @@ class ListenerInfo(NamedTuple):
     part: snapshot.Listener | None  # None: not usable
     certificates: tuple[snapshot.Certificate, ...]
     filters: tuple[snapshot.Filter, ...] = ()  # for every request, before it is matched
-    backends: tuple[BackendName, ...] = ()  # that they need
+    backends: tuple[Needed, ...] = ()  # that they need
 
     @property
     def is_valid(self) -> bool:
@@ -143,7 +143,7 @@ def _listener(
 
 def _filters(
     view: View, owner: Ref, one: GatewayListener
-) -> tuple[tuple[snapshot.Filter, ...], tuple[BackendName, ...], Condition | None]:
+) -> tuple[tuple[snapshot.Filter, ...], tuple[Needed, ...], Condition | None]:
     """What every request passes before it is matched; the backends for that; what is wrong with it."""
     if one.filters is None or one.protocol not in ("HTTP", "HTTPS"):
         return (), (), None
@@ -156,7 +156,11 @@ def _filters(
                     f'filters.requests[{index}].type: "{each.type}" is not supported on listeners; ExternalAuth is.'
                 ),
             )
-    specs, led_to, needed = filters.translate(one.filters.requests, lambda ref: resolve(view, owner.kind, owner.namespace, ref))
+    specs, led_to, needed = filters.translate(
+        one.filters.requests,
+        lambda ref: resolve(view, owner.kind, owner.namespace, ref),
+        lambda ref: extensions.resolve(view, owner.namespace, ref),
+    )
     fault = next((each.fault for each in led_to if each.fault is not None), None)
     return specs, tuple(needed), conditions.listener_unresolved(fault.reason, fault.message) if fault else None
 

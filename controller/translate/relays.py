@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.memo import View
 from controller.objects import TCPRoute, TLSRoute, UDPRoute
-from controller.translate.backends import BackendName, resolve
+from controller.translate.backends import Needed, resolve
 from controller.translate.conditions import Condition
 from controller.translate.rules import Rules, order, resolution
 from gateway import snapshot
@@ -13,7 +13,7 @@ from gateway import snapshot
 def relays(view: View, found: TLSRoute | TCPRoute | UDPRoute) -> Rules:
     """The rule of such a route; the API allows one."""
     made: list[snapshot.Relay] = []
-    backends: dict[BackendName, None] = {}
+    backends: dict[Needed, None] = {}
     faults: list[Condition] = []
     kind, meta = found.ref.kind, found.metadata
     for index, rule in enumerate(found.spec.rules):

@@ -21,7 +21,7 @@ from controller.objects import (
     UDPRoute,
 )
 from controller.translate import conditions, grpc, relays, rules
-from controller.translate.backends import BackendName
+from controller.translate.backends import Needed
 from controller.translate.conditions import Condition
 from controller.translate.gateways import GatewayInfo, gateway, is_allowed
 from controller.translate.listeners import ListenerInfo, covers, route_kind_allowed
@@ -38,7 +38,7 @@ class Served(NamedTuple):
     namespace: str
     gateway: str
     rules: tuple[snapshot.Rule | snapshot.Relay, ...]
-    backends: tuple[BackendName, ...]
+    backends: tuple[Needed, ...]
     attached: tuple[str, ...]  # listeners, by their names in the snapshot
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import NamedTuple
 
 from controller.memo import View
-from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, Ref, SessionPersistence
-from controller.translate import conditions, filters, matches
-from controller.translate.backends import BackendName, Resolved, resolve
+from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, ParametersRef, Ref, SessionPersistence
+from controller.translate import conditions, extensions, filters, matches
+from controller.translate.backends import Needed, Resolved, resolve
 from controller.translate.conditions import Condition
+from controller.translate.durations import seconds
+from controller.translate.extensions import FilterName
 from gateway import snapshot
-
-_UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 class Rules(NamedTuple):
     """A route's rules before they are attached anywhere."""
 
     rules: tuple[snapshot.Rule | snapshot.Relay, ...]
-    backends: tuple[BackendName, ...]
+    backends: tuple[Needed, ...]
     resolved: Condition
     unsupported: Condition | None
     partially: Condition | None
@@ -29,7 +28,7 @@ class Rules(NamedTuple):
 def http(view: View, found: HTTPRoute) -> Rules:
     """The rules of an HTTPRoute."""
     rules: list[snapshot.Rule] = []
-    backends: dict[BackendName, None] = {}
+    backends: dict[Needed, None] = {}
     faults: list[Condition] = []
     unsupported: list[str] = []
     for index, rule in enumerate(found.spec.rules):
@@ -73,7 +72,7 @@ def resolution(faults: list[Condition]) -> Condition:
     return conditions.unresolved(faults[0].reason, " ".join(dict.fromkeys(fault.message for fault in faults)))
 
 
-def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[BackendName], list[Resolved]]:
+def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[Needed], list[Resolved]]:
     specs, targets, needed, resolved = forwarding(view, found.ref, rule.filters, rule.backend_refs)
     made = snapshot.Rule(
         name=f"{found.metadata.namespace}/{found.metadata.name}/{index}",
@@ -97,16 +96,19 @@ def order(found: AnyRoute, index: int) -> snapshot.Order:
 
 def forwarding(
     view: View, route: Ref, rule_filters: tuple[HTTPFilter, ...], refs: tuple[BackendRef, ...]
-) -> tuple[tuple[snapshot.Filter, ...], tuple[snapshot.Target, ...], list[BackendName], list[Resolved]]:
+) -> tuple[tuple[snapshot.Filter, ...], tuple[snapshot.Target, ...], list[Needed], list[Resolved]]:
     """The filters and targets of a rule, the backends that they need, and what references led to."""
 
     def look_up(ref: BackendRef) -> Resolved:
         return resolve(view, route.kind, route.namespace, ref)
 
-    specs, resolved, needed = filters.translate(rule_filters, look_up)
+    def find(ref: ParametersRef) -> FilterName | Condition:
+        return extensions.resolve(view, route.namespace, ref)
+
+    specs, resolved, needed = filters.translate(rule_filters, look_up, find)
     targets = []
     for ref in refs:
-        own, own_resolved, own_needed = filters.translate(ref.filters, look_up)
+        own, own_resolved, own_needed = filters.translate(ref.filters, look_up, find)
         one = look_up(ref)
         resolved += [one, *own_resolved]
         needed += own_needed
@@ -142,8 +144,3 @@ def persistence(found: AnyRoute, index: int, asked: SessionPersistence | None) -
 def _timeouts(rule: HTTPRule) -> snapshot.Timeouts:
     request, backend = seconds(rule.timeouts.request), seconds(rule.timeouts.backend_request)
     return snapshot.Timeouts(request, backend) if request or backend else snapshot.NO_TIMEOUTS
-
-
-def seconds(duration: str) -> float:
-    """A Gateway API Duration (GEP-2257) in seconds; nothing is 0."""
-    return sum(int(number) * _UNIT[unit] for number, unit in re.findall(r"([0-9]+)(ms|h|m|s)", duration)) or 0.0

@@ -59,6 +59,13 @@ class PolicyStatus(msgspec.Struct, frozen=True):
     ancestors: tuple[AncestorStatus, ...]
 
 
+class ExtensionStatus(msgspec.Struct, frozen=True):
+    """The status of one of our own kinds."""
+
+    generation: int
+    conditions: tuple[Condition, ...]
+
+
 class ParentStatus(msgspec.Struct, frozen=True):
     """RouteParentStatus; `parent` is the route's parentRef, verbatim."""
 
@@ -73,4 +80,4 @@ class RouteStatus(msgspec.Struct, frozen=True):
     parents: tuple[ParentStatus, ...]
 
 
-Status: TypeAlias = ClassStatus | GatewayStatus | ListenerSetStatus | RouteStatus | PolicyStatus
+Status: TypeAlias = ClassStatus | GatewayStatus | ListenerSetStatus | RouteStatus | PolicyStatus | ExtensionStatus

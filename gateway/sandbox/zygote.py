@@ -33,7 +33,8 @@ def main() -> None:
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in (signal.SIGINT, signal.SIGTERM):  # the worker decides when it is over; a Ctrl-C reaches everybody
+        signal.signal(name, signal.SIG_IGN)
     gc.freeze()
     while True:
         ready, _, _ = select.select([line.fileno(), wake], [], [])
@@ -47,7 +48,8 @@ def main() -> None:
             if data[:1] == FORK:
                 pid = _fork(fds[0], line, (wake, waker))
                 children.add(pid)
-                line.send(b"%d" % pid)
+                with contextlib.suppress(BrokenPipeError):  # then the next read says that it is over
+                    line.send(b"%d" % pid)
             elif int(data[1:]) in children:  # not yet reaped, so the number is still its own
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(data[1:]), signal.SIGKILL)

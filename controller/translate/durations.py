@@ -1,0 +1,12 @@
+"""Durations of the Gateway API (GEP-2257)."""
+
+from __future__ import annotations
+
+import re
+
+_UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def seconds(duration: str) -> float:
+    """A Gateway API Duration (GEP-2257) in seconds; nothing is 0."""
+    return sum(int(number) * _UNIT[unit] for number, unit in re.findall(r"([0-9]+)(ms|h|m|s)", duration)) or 0.0
