@@ -114,8 +114,9 @@ def _landlock(libc: ctypes.CDLL) -> bool:
 
 
 def _own() -> set[str]:
-    """Where this package lies, and the time zones of `zoneinfo`."""
-    return {os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "/usr/share/zoneinfo"}
+    """Where this package lies, shared libraries, and the time zones of `zoneinfo`."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return {package, "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo"}
 
 
 def _seccomp(libc: ctypes.CDLL, *, files: bool) -> bool:

@@ -11,6 +11,7 @@ import argparse
 import base64  # noqa: F401
 import contextlib
 import gc
+import mimetypes
 import os
 import select
 import signal
@@ -35,6 +36,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     for name in (signal.SIGINT, signal.SIGTERM):  # the worker decides when it is over; a Ctrl-C reaches everybody
         signal.signal(name, signal.SIG_IGN)
+    mimetypes.init()  # from files that filters cannot read
     gc.freeze()
     while True:
         ready, _, _ = select.select([line.fileno(), wake], [], [])

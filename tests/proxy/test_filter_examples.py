@@ -1,0 +1,250 @@
+"""The examples of filters, each as it stands in its folder: translated, served, and asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import jwt
+import pytest
+from aiohttp import web
+from msgspec.structs import replace
+
+from controller.cli.check import Loaded
+from controller.demo.ports import free_ports
+from gateway.runtime import Runtime
+from gateway.snapshot import Backend, Change
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+class Served:
+    """An example, served in this process, with two backends that say what they were asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[SimpleNamespace] = []
+        self.reply = web.Response
+        self.session: aiohttp.ClientSession
+        self.runtime: Runtime
+        self.offset = 0
+        self.hold: asyncio.Event | None = None
+
+    async def backend(self, request: web.Request) -> web.Response:
+        self.seen.append(SimpleNamespace(
+            path=request.path_qs, headers=request.headers, body=await request.text(), port=request.transport.get_extra_info("sockname")[1]
+        ))  # fmt: skip
+        if self.hold is not None:
+            await self.hold.wait()
+        return self.reply(text="from the backend")
+
+    async def ask(self, path: str = "/", *, host: str = "example.com", method: str = "GET", **how: Any) -> SimpleNamespace:
+        headers = {"Host": host, **how.pop("headers", {})}
+        port = how.pop("port", 80) + self.offset
+        scheme = how.pop("scheme", "http")
+        async with self.session.request(
+            method, f"{scheme}://127.0.0.1:{port}{path}", headers=headers, allow_redirects=False, **how
+        ) as answer:
+            return SimpleNamespace(status=answer.status, headers=answer.headers, body=(await answer.read()).decode())
+
+
+@pytest.fixture
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
+    name = request.node.get_closest_marker("example").args[0]
+    made = Served()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", made.backend)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    moved = {}
+    for port in (8081, 8082):
+        (moved[port],) = free_ports(1)
+        await web.TCPSite(runner, "127.0.0.1", moved[port]).start()
+    (port,) = free_ports(1)
+    made.offset = port - 80
+    made.runtime = Runtime(bind="127.0.0.1", port_offset=made.offset)
+    loaded = Loaded(EXAMPLES / name)
+    assert [str(fault) for fault in loaded.faults()] == []
+    (parts,) = loaded.translation.parts.values()
+    put = [
+        replace(part, endpoints=tuple(replace(e, port=moved[e.port]) for e in part.endpoints))
+        if isinstance(part, Backend)
+        else part
+        for part in parts.values()
+    ]
+    made.moved = moved
+    try:
+        assert not await made.runtime.apply(Change(put=tuple(put)))
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as made.session:
+            yield made
+    finally:
+        made.runtime.close()
+        await made.runtime.stop_filters()
+        for opened in made.runtime.open.values():
+            for connection in list(opened.door.connections):
+                connection.abort()
+        await runner.cleanup()
+
+
+def example(name: str):
+    return pytest.mark.example(name)
+
+
+@example("hello")
+async def test_hello(served: Served) -> None:
+    assert (await served.ask()).body == "Hello, world!\n"
+    assert (await served.ask("/?name=Ada")).body == "Hello, Ada!\n"
+
+
+@example("echo")
+async def test_echo(served: Served) -> None:
+    answer = await served.ask(method="POST", data=b"ping", headers={"Content-Type": "text/x-ping"})
+    assert (answer.body, answer.headers["content-type"]) == ("ping", "text/x-ping")
+    assert (await served.ask(method="POST", data=b"x" * 70_000)).status == 413
+
+
+@example("proxy")
+async def test_proxy(served: Served) -> None:
+    answer = await served.ask("/a?b")
+    assert (answer.body, answer.headers["via"], "server" in answer.headers) == ("from the backend", "1.1 fsm", False)
+    assert (served.seen[0].path, served.seen[0].headers["x-client"]) == ("/a?b", "127.0.0.1")
+
+
+@example("routing")
+async def test_routing(served: Served) -> None:
+    for path, host, port in (("/v1/x", "example.com", 8081), ("/v2/x", "example.com", 8082), ("/x", "beta.example.com", 8082)):
+        assert (await served.ask(path, host=host)).status == 200
+        assert served.seen[-1].port == served.moved[port]
+    answer = await served.ask("/v3/x")
+    assert (answer.status, answer.body) == (404, "No route\n")
+
+
+@example("load-balancing")
+async def test_load_balancing(served: Served) -> None:
+    for _ in range(9):
+        await served.ask()
+    assert [one.port for one in served.seen] == [served.moved[port] for port in (8081, 8081, 8082)] * 3
+
+
+@example("configuration")
+async def test_configuration(served: Served) -> None:
+    answer = await served.ask()
+    assert (answer.headers["x-frame-options"], answer.headers["referrer-policy"]) == ("DENY", "no-referrer")
+
+
+@example("plugins")
+async def test_plugins(served: Served) -> None:
+    answer = await served.ask()
+    assert answer.headers["x-request-id"] == served.seen[0].headers["x-request-id"]
+    assert answer.headers["server-timing"].startswith("backend;dur=")
+    served.reply = lambda **_: web.Response(status=404)
+    answer = await served.ask(headers={"X-Request-Id": "mine"})
+    assert (answer.status, answer.body, answer.headers["x-request-id"]) == (404, "There is nothing here. Try /\n", "mine")
+
+
+@example("sticky-sessions")
+async def test_sticky_sessions(served: Served) -> None:
+    ports = set()
+    for _ in range(12):
+        answer = await served.ask()
+        cookie = answer.headers["set-cookie"].partition(";")[0]
+        first = served.seen[-1].port
+        ports.add(first)
+        for _ in range(2):
+            answer = await served.ask(headers={"Cookie": cookie})
+            assert served.seen[-1].port == first
+            assert "set-cookie" not in answer.headers
+    assert len(ports) == 2
+
+
+@example("connection-pool")
+async def test_connection_pool(served: Served) -> None:
+    served.hold = asyncio.Event()
+    asked = [asyncio.create_task(served.ask()) for _ in range(3)]
+    done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    assert [one.result().status for one in done] == [503]
+    assert len(served.seen) == 2
+    served.hold.set()
+    assert sorted(one.status for one in await asyncio.gather(*asked)) == [200, 200, 503]
+    assert (await served.ask()).status == 200
+
+
+@example("path-rewriting")
+async def test_path_rewriting(served: Served) -> None:
+    await served.ask("/articles/7-hello?page=2")
+    await served.ask("/~ada/notes")
+    await served.ask("/else")
+    assert [one.path for one in served.seen] == ["/api/articles/7?page=2", "/users/ada/notes", "/else"]
+
+
+@example("access-lists")
+async def test_access_lists(served: Served) -> None:
+    for host, status in (("internal.example.com", 200), ("www.example.com", 403), ("other.example.com", 200)):
+        assert (await served.ask(host=host)).status == status
+
+
+@example("cache")
+async def test_cache(served: Served) -> None:
+    first, second = await served.ask("/a.css"), await served.ask("/a.css")
+    assert (first.body, second.body) == ("from the backend", "from the backend")
+    assert ("x-cache" in first.headers, second.headers["x-cache"]) == (False, "hit")
+    await served.ask("/a")
+    await served.ask("/a")
+    assert [one.path for one in served.seen] == ["/a.css", "/a", "/a"]
+
+
+@example("static-files")
+async def test_static_files(served: Served) -> None:
+    answer = await served.ask("/style.css")
+    assert (answer.body, answer.headers["content-type"]) == ("h1 { font-family: sans-serif }", "text/css")
+    again = await served.ask("/style.css", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status, again.body) == (304, "")
+    assert "<h1>Hello</h1>" in (await served.ask("/")).body
+    assert not served.seen
+    assert (await served.ask("/else")).body == "from the backend"
+
+
+@example("json-xml")
+async def test_json_and_xml(served: Served) -> None:
+    served.reply = lambda **_: web.Response(text="<order><id>7</id><by>Ada</by></order>", content_type="application/xml")
+    answer = await served.ask(method="POST", json={"item": "tea", "count": 2})
+    assert served.seen[0].body == "<request><item>tea</item><count>2</count></request>"
+    assert served.seen[0].headers["content-type"] == "application/xml"
+    assert json.loads(answer.body) == {"order": {"id": "7", "by": "Ada"}}
+
+
+@example("jwt")
+async def test_jwt(served: Served) -> None:
+    def token(key: str, **claims: Any) -> dict[str, str]:
+        claims = {"sub": "ada", "exp": time.time() + 60, **claims}
+        return {"Authorization": "Bearer " + jwt.encode(claims, f"the-key-of-{key}-is-at-least-32-bytes", "HS256")}
+
+    assert (await served.ask("/orders/1", headers=token("orders"))).status == 200
+    assert served.seen[0].headers["x-user"] == "ada"
+    for path, headers, status, body in (
+        ("/orders/1", {}, 401, "Invalid token\n"),
+        ("/orders/1", {"Authorization": "Bearer nonsense"}, 401, "Invalid token\n"),
+        ("/orders/1", token("orders", exp=time.time() - 1), 401, "Invalid token\n"),
+        ("/orders/1", token("people"), 401, "Invalid signature\n"),
+        ("/else", token("orders"), 401, "Invalid key\n"),
+        ("/orders/1", token("orders", services=["people"]), 403, "Access denied\n"),
+    ):
+        answer = await served.ask(path, headers=headers)
+        assert (answer.status, answer.body) == (status, body)
+
+
+@example("tls-offload")
+async def test_tls_offload(served: Served) -> None:
+    answer = await served.ask("/a?b", host="shop.example.com")
+    assert (answer.status, answer.headers["location"]) == (308, "https://shop.example.com/a?b")
+    context = ssl._create_unverified_context()
+    how = {"scheme": "https", "port": 443, "ssl": context, "server_hostname": "shop.example.com"}
+    answer = await served.ask("/a", host="shop.example.com", **how)
+    assert (answer.status, answer.headers["strict-transport-security"]) == (200, "max-age=31536000")
+    assert served.seen[0].headers["x-tls"] == "offloaded"
