@@ -19,6 +19,9 @@ gateway = typer.Typer(no_args_is_help=True, help="Turn the gateway on a cluster 
 app.add_typer(gateway, name="gateway")
 app.add_typer(gateway, name="gw", hidden=True)
 
+filtering = typer.Typer(no_args_is_help=True, help="Write filters in Python: begin one, test it, try it, measure it.")
+app.add_typer(filtering, name="filter")
+
 PathArgument = Annotated[Path, typer.Argument(help="A YAML file, or a directory of them.", exists=True)]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
 
@@ -85,6 +88,60 @@ def explain(
     from controller.cli.explaining import explain_request
 
     explain_request(url, path=path, admin=admin, method=method, headers=header or [], as_json=as_json)
+
+
+FilterArgument = Annotated[Path, typer.Argument(help="A filter's .py file.", exists=True, dir_okay=False)]
+ConfigOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--config", help="What it is configured with: YAML, or a FilterConfig.", exists=True, dir_okay=False),
+]
+
+
+@filtering.command("new")
+def filter_new(
+    name: Annotated[str, typer.Argument(help="As in api-key.")],
+    folder: Annotated[Path, typer.Option("--dir", help="Where to put it.")] = Path(),
+) -> None:
+    """Write a filter to begin with, and its tests."""
+    from controller.cli.filtering import new_filter
+
+    new_filter(name, folder)
+
+
+@filtering.command("test")
+def filter_test(
+    paths: Annotated[list[Path], typer.Argument(help=".py files, or directories of them.", exists=True)],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the test_… functions in filters' own files. Exits with 1 when one fails."""
+    from controller.cli.filtering import test_filters
+
+    test_filters(paths, config, as_json=as_json)
+
+
+@filtering.command("run")
+def filter_run(
+    path: FilterArgument,
+    url: Annotated[str, typer.Argument(help="For example http://demo.example.com/orders?id=7")] = "http://example.com/",
+    method: Annotated[str, typer.Option("--request", "-X", help="The method.")] = "GET",
+    header: Annotated[Optional[list[str]], typer.Option("--header", "-H", help="A header, as curl has it.")] = None,  # noqa: UP045
+    data: Annotated[str, typer.Option("--data", "-d", help="A body.")] = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a request through a filter, and show what a backend gets of it and what the client gets."""
+    from controller.cli.filtering import run_filter
+
+    run_filter(path, url, method=method, headers=header or [], body=data, config=config, as_json=as_json)
+
+
+@filtering.command("bench")
+def filter_bench(path: FilterArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Measure what a filter adds to a request, inline and in a process of its own."""
+    from controller.cli.filtering import bench_filter
+
+    bench_filter(path, config, as_json=as_json)
 
 
 @app.command()

@@ -1,0 +1,234 @@
+"""`fsm filter`: begin a filter, run its tests, send a request through it, measure what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from pathlib import Path
+
+import msgspec
+import uvloop
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+from controller.cli import show
+from controller.demo.ports import free_ports
+from controller.filter_cost import Cost, cost
+from gateway import script
+from gateway.runtime import Runtime
+from gateway.script import ScriptError
+from gateway.snapshot import Attachment, Backend, Change, Endpoint, Listener, Order, Part, Rule, Script, Scripted, Target
+
+SCAFFOLD = '''"""{name}: say here what it does, and for whom."""
+
+from gateway.filters.api import Request, Response
+
+
+def request(request: Request) -> Response | None:
+    """Return a Response to answer here, or nothing to send the request on."""
+    if request.path == "/{name}":
+        return Response(200, "{name} answers\\n")
+    request.headers["X-{title}"] = "seen"
+    return None
+
+
+def response(request: Request, response: Response) -> None:
+    """Change what the client gets."""
+    response.headers["X-{title}"] = "seen"
+
+
+def test_it_answers() -> None:
+    """Tests are run before an edit takes effect; one that fails keeps the old code."""
+    answer = request(Request.of(target="/{name}"))
+    assert answer is not None and answer.content == b"{name} answers\\n"
+
+
+def test_it_marks_requests() -> None:
+    asked = Request.of(target="/else")
+    assert request(asked) is None
+    assert asked.headers["x-{title}"] == "seen"
+'''
+ATTACH = """filters:
+- type: ExtensionRef
+  extensionRef: {{group: extension.gateway.flomesh.io, kind: Filter, name: {name}}}"""
+
+
+def new_filter(name: str, folder: Path) -> None:
+    """Write a filter to begin with."""
+    if not re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        raise SystemExit(f'"{name}": a name of small letters, digits and hyphens is needed, as api-key')
+    path = folder / f"{name}.py"
+    if path.exists():
+        raise SystemExit(f"{path} is there already")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(SCAFFOLD.format(name=name, title="-".join(word.capitalize() for word in name.split("-"))))
+    show.out.print(f"[green]{path}[/] written. Beside your YAML, a rule uses it by")
+    show.out.print(ATTACH.format(name=name), markup=False)
+    show.out.print(f"[dim]fsm filter test {path}; fsm filter run {path} http://example.com/; fsm run {folder}[/]")
+
+
+def _loaded(path: Path, config: str) -> script.Code:
+    try:
+        return script.load(path.stem, path.read_text(), config)
+    except ScriptError as error:
+        raise SystemExit(f"{path}:{error.line}: {error.reason}" if error.line else f"{path}: {error.reason}") from None
+
+
+def configuration(path: Path | None) -> str:
+    """What a FilterConfig says, from a file of YAML: as JSON."""
+    if path is None:
+        return "{}"
+    try:
+        value = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise SystemExit(f"{path}: not YAML: {error}") from None
+    if isinstance(value, dict) and value.get("kind") == "FilterConfig":
+        value = yaml.safe_load(value["spec"]["config"])
+    if not isinstance(value, dict):
+        raise SystemExit(f"{path}: a mapping of names to values is needed")
+    return msgspec.json.encode(value).decode()
+
+
+# --- test ---
+
+
+def test_filters(paths: list[Path], config: Path | None, *, as_json: bool) -> None:
+    """Run the tests in filters' own files."""
+    results = [result for path in _sources(paths) for result in _tested(path, configuration(config))]
+    failed = sum(1 for one in results if one["fault"])
+    if as_json:
+        show.json(results)
+    else:
+        for one in results:
+            mark = "[red]✗[/]" if one["fault"] else "[green]✓[/]"
+            show.out.print(f"{mark} {escape(one['file'])} {one['test']} {escape(one['fault'])}")
+        show.out.print(f"{len(results) - failed} passed, {failed} failed")
+    raise SystemExit(1 if failed else 0)
+
+
+def _sources(paths: list[Path]) -> list[Path]:
+    return [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+
+
+def _tested(path: Path, config: str) -> list[dict[str, str]]:
+    try:
+        code = script.load(path.stem, path.read_text(), config)
+    except ScriptError as error:
+        return [{"file": f"{path}:{error.line}", "test": "loading", "fault": error.reason}]
+    found = []
+    for word, test in code.tests.items():
+        code.tests = {word: test}
+        try:
+            asyncio.run(script.run_tests(code))
+            found.append({"file": str(path), "test": word, "fault": ""})
+        except ScriptError as error:
+            found.append({"file": f"{path}:{error.line}", "test": word, "fault": error.reason.removeprefix(f"{word}: ")})
+    return found or [{"file": str(path), "test": "loading (it has no test_… functions)", "fault": ""}]
+
+
+# --- run ---
+
+
+class Sent(msgspec.Struct):
+    """A request through a filter: what a backend got of it, and what the client got."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: str
+    to_backend: str  # empty where the filter answered
+    log: list[str]
+
+
+def run_filter(path: Path, url: str, *, method: str, headers: list[str], body: str, config: Path | None, as_json: bool) -> None:
+    """Send one request through a filter, to a backend that answers 200."""
+    _loaded(path, configuration(config))
+    part = Script(path.stem, path.read_text(), configuration(config), execution="inline", is_tried=False, seconds=30.0)
+    sent = uvloop.run(_send(part, url, method, headers, body))
+    if as_json:
+        show.json(sent)
+        return
+    if sent.to_backend:
+        show.out.print("[bold]the backend gets[/]")
+        show.out.print(sent.to_backend, markup=False)
+    else:
+        show.out.print("[bold]the backend gets[/] nothing: the filter answers")
+    show.out.print(f"[bold]the client gets[/] {sent.status}")
+    for name, value in sent.headers:
+        show.out.print(f"{name}: {value}", markup=False)
+    show.out.print(f"\n{sent.body}", markup=False)
+    for line in sent.log:
+        show.out.print(f"[red]{escape(line)}[/]")
+
+
+async def _send(part: Script, url: str, method: str, headers: list[str], body: str) -> Sent:
+    import aiohttp
+
+    seen: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: *([0-9]+)", head)
+        content = await reader.readexactly(int(length.group(1))) if length else b""
+        if b"chunked" in head.lower():
+            content = await reader.readuntil(b"0\r\n\r\n")
+        seen.append((head + content).decode("utf-8", "replace").replace("\r\n", "\n"))
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 17\r\nConnection: close\r\n\r\nfrom the backend\n"
+        )
+        writer.close()
+
+    backend = await asyncio.start_server(answer, "127.0.0.1", 0)
+    (port,) = free_ports(1)
+    runtime = Runtime(bind="127.0.0.1", port_offset=port - 80)
+    await runtime.apply(Change(put=parts(part, backend.sockets[0].getsockname()[1])))
+    given = dict(header.partition(":")[::2] for header in headers)
+    target = re.sub("^https?://[^/?]*", "", url) or "/"
+    host = re.match("https?://([^/?]*)", url)
+    fields = {
+        "Host": host.group(1) if host else "example.com",
+        **{name.strip(): value.strip() for name, value in given.items()},
+    }
+    async with aiohttp.ClientSession() as session:
+        from yarl import URL
+
+        where = URL(f"http://127.0.0.1:{port}{target if target.startswith('/') else '/' + target}", encoded=True)
+        async with session.request(method, where, headers=fields, data=body or None, allow_redirects=False) as got:
+            text = (await got.read()).decode("utf-8", "replace")
+            headers_got = [(name, value) for name, value in got.headers.items()]
+            status = got.status
+    runtime.close()
+    backend.close()
+    program = runtime.program(part.name)
+    return Sent(status, headers_got, text, seen[0] if seen else "", [program.last_failure] if program.last_failure else [])
+
+
+def parts(part: Script, port: int) -> tuple[Part, ...]:
+    """A gateway with one rule, whose requests pass a filter on their way to a backend on this machine."""
+    at = (Attachment("l", ""),)
+    rule = Rule("r", Order(), at, filters=(Scripted(part.name),), targets=(Target(1, "default/app:80"),))
+    return Listener("l", 80), Backend("default/app:80", (Endpoint("127.0.0.1", port),)), part, rule
+
+
+# --- bench ---
+
+
+def bench_filter(path: Path, config: Path | None, *, as_json: bool) -> None:
+    """Measure what a filter adds to a request, inline and in a process of its own."""
+    _loaded(path, configuration(config))
+    part = Script(path.stem, path.read_text(), configuration(config), is_tried=False)
+    started = time.perf_counter()
+    with show.err.status("measuring"):
+        found: Cost = uvloop.run(cost(part))
+    if as_json:
+        show.json(found)
+        return
+    table = Table("execution", "a request without it", "with it", "it costs", title=str(path))
+    for name, without, with_it in (("inline", found.without, found.inline), ("process", found.without_turn, found.process)):
+        table.add_row(name, f"{without:.1f} µs", f"{with_it:.1f} µs", f"[bold]{max(with_it - without, 0):.1f} µs[/]")
+    show.out.print(table)
+    show.out.print(
+        "[dim]inline: CPU of the worker, network not counted. process: time of one request after another through "
+        f"real sockets, both processes on this machine. {time.perf_counter() - started:.0f} s[/]"
+    )
