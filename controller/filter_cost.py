@@ -31,7 +31,7 @@ from gateway.snapshot import (
     Scripted,
     Target,
 )
-from gateway.upstream import Upstream
+from gateway.upstream import Pool, Upstream
 
 EACH, ROUNDS, TURNS = 400, 10, 300
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 17\r\n\r\nfrom the backend\n"
@@ -96,6 +96,7 @@ async def _inline(part: Script) -> tuple[float, float]:
     await runtime.apply(Change(put=_parts(part, 1)))
     door = runtime.open[80].door
     pool = next(iter(runtime.backend("b").ring))
+    assert isinstance(pool, Pool)
     least = {b"/": float("inf"), b"/with": float("inf")}
     number = 0
     gc.collect()
@@ -127,6 +128,8 @@ async def _inline(part: Script) -> tuple[float, float]:
 
 
 async def _turns(part: Script) -> tuple[float, float]:
+    ended = asyncio.Event()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
@@ -134,6 +137,7 @@ async def _turns(part: Script) -> tuple[float, float]:
                 writer.write(RESPONSE)
         except asyncio.IncompleteReadError:
             writer.close()
+            ended.set()
 
     backend = await asyncio.start_server(answer, "127.0.0.1", 0)
     (port,) = free_ports(1)
@@ -151,6 +155,10 @@ async def _turns(part: Script) -> tuple[float, float]:
             took.append(time.perf_counter() - started)
     writer.close()
     runtime.close()
+    for address in list(runtime.backend("b").ring):
+        for upstream in address.idle:
+            upstream.abort()
+    await ended.wait()
     backend.close()
     await runtime.stop_filters()
     middle = {path: sorted(took)[len(took) // 2] * 1e6 for path, took in found.items()}

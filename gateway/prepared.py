@@ -124,8 +124,8 @@ class Target:
     """A prepared target: everything that the request path needs, looked up once."""
 
     __slots__ = (
-        "answers", "auth", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "is_direct", "is_plain",
-        "location", "mirrors", "programs", "reason", "redirect_status", "rewrite", "ring",
+        "answers", "auth", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "is_direct", "is_filtered",
+        "is_plain", "location", "mirrors", "programs", "reason", "redirect_status", "rewrite", "ring",
     )  # fmt: skip
 
     def __init__(
@@ -175,13 +175,17 @@ class Target:
         codes = frozenset(retry.codes) if retry is not None and retry.attempts else frozenset[int]()
         self.answers = Answers(self.edit_response, codes) if on_response or codes else UNEDITED
         self.is_direct = False  # see `settle`
+        self.is_filtered = False
         self.is_plain = False
 
     def settle(self, *, timed: bool, looked_at: bool) -> None:
         """Say what kind it is, once all is known of it. `looked_at`: who asks decides where the request goes."""
         # Requests are passed on, not answered here.
-        is_open = self.location is None and not self.fault and self.cors is None and self.auth is None and not self.programs
-        self.is_direct = is_open and not looked_at
+        is_open = self.location is None and not self.fault and self.cors is None and self.auth is None
+        self.is_direct = is_open and not looked_at and not self.programs
+        # As before, and besides filters in Python nobody looks at the request.
+        is_simple = is_open and not looked_at and self.rewrite is None and not self.mirrors and not timed
+        self.is_filtered = is_simple and bool(self.programs)
         # As before, and only the fields of their heads are changed, and nobody looks at the clock.
         self.is_plain = self.is_direct and self.rewrite is None and not self.mirrors and not timed
 

@@ -79,17 +79,45 @@ class Programmed(Exchange):
         if self._ready:
             super().proceed()
             return
-        if self._view is None:
-            route, client = self.entry.route, self.client
+        if not self._at:
+            route = self.entry.route
             if route.sessions is not None and (held := route.sessions.find(self.request)) is not None:
                 self.target = held[0]  # type: ignore[assignment]  # whose filters apply
             self._pending = []
-            self._view = api.Request(self.request, _connection(client), Incoming(self), self, route.name)
+        self._run()
+
+    @property
+    def view(self) -> api.Request:
+        """The request, as filters see it."""
+        view = self._view
+        if view is None:
+            connection = connection_of(self.client)
+            view = self._view = api.Request(self.request, connection, Incoming(self), self, self.entry.route.name)
+        return view
+
+    def resume(self, at: int) -> None:
+        """Go on behind the first filters, which have seen the request on the short way."""
+        self._at = at
+        self._pending = []
+        self._taking = [(program, program.hooks) for program in self.target.programs[:at] if program.hooks is not None]
+
+    def failed(self, error: Exception) -> None:
+        """The last of them raised this."""
+        if self._failed(*self._taking[-1], error):
+            self._run()
+
+    def returned(self, result: Any) -> None:
+        """The last of them returned this."""
+        taking = self._taking[-1]
+        if self._judge(taking, taking[1].request, result, self._requested):
+            self._run()
+
+    def go_on(self) -> None:
+        """All of them have seen it."""
         self._run()
 
     def _run(self) -> None:
-        view = self._view
-        assert view is not None
+        view = self.view
         while True:
             if self._at == self.entry.route.shared and self._chosen is not None:
                 self.target = self._chosen
@@ -463,6 +491,13 @@ class Programmed(Exchange):
             program.took(since)
             return self._failed(program, hooks, error)
         program.took(since)
+        return self._judge(taking, hook, result, took, again)
+
+    def _judge(
+        self, taking: Taking, hook: Any, result: Any, took: Callable[[Any], bool], again: Callable[[], None] | None = None
+    ) -> bool:
+        """Act on what a filter returned; False where it will answer later, or where nothing follows."""
+        program, hooks = taking
         if result is None or isinstance(result, api.Response):
             return took(result)
         if not isinstance(result, Awaitable):
@@ -622,7 +657,7 @@ class Outgoing:
         return self._exchange.read_response(limit)
 
 
-def _connection(client: Client) -> api.Connection:
+def connection_of(client: Client) -> api.Connection:
     """A client's connection, with what filters keep there; the streams of one share it."""
     owner: object = getattr(client, "conversation", client)
     found = _connections.get(owner)

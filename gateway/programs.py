@@ -31,6 +31,10 @@ class Hooks(Protocol):
     def response_body(self) -> Any: ...
     @property
     def log(self) -> Any: ...
+    @property
+    def is_quick(self) -> bool:
+        """Whether all that it does is one plain function of the request."""
+
     def release(self, request: api.Request) -> None:
         """An exchange is over."""
 

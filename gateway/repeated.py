@@ -12,7 +12,19 @@ from typing import Final
 
 from gateway.filters.headers import Edit
 from gateway.forwarding import request_fields
-from gateway.http1 import FORWARDED_FOR, HOST, NO_LENGTH, Field, Request, is_host, parse_line, parse_request, request_start
+from gateway.http1 import (
+    EXPECT,
+    FORWARDED_FOR,
+    HOST,
+    LENGTH,
+    NO_LENGTH,
+    Field,
+    Request,
+    is_host,
+    parse_line,
+    parse_request,
+    request_start,
+)
 from gateway.prepared import Route, Target
 from gateway.routing import Plan, Site, Table, Variant
 from gateway.snapshot import Limits
@@ -21,6 +33,7 @@ from gateway.templates import ADDRESS, Composition, Shape, composition, holes_of
 LESSONS: Final = 32  # heads from which a connection learns; one that is different every time is parsed in full
 VARIANTS: Final = 4096  # combinations of Host and of values in holes that a template remembers
 COMPOSED: Final = 64  # ways to compose (one for each set of request filters) that it remembers
+SEVERAL: Final = -1  # in place of a hole's number: there are more lines of this name
 KEPT: Final = 256  # templates shared between connections
 
 _FIRST = b"GET / HTTP/1.1"
@@ -31,7 +44,19 @@ class Template(Shape):
     """See the module. Shared by all connections of a port that send this head."""
 
     __slots__ = (
-        "_as_values", "_holes", "_host", "_host_hole", "_names", "_scheme", "_variants", "composed", "cut", "plans", "table",
+        "_as_values",
+        "_holes",
+        "_host",
+        "_host_hole",
+        "_known",
+        "_names",
+        "_scheme",
+        "_variants",
+        "composed",
+        "cut",
+        "keeps",
+        "plans",
+        "table",
     )  # fmt: skip
 
     def __init__(self, cut: Sequence[bytes], holes: Sequence[int], request: Request, scheme: bytes, longest: int) -> None:
@@ -42,7 +67,10 @@ class Template(Shape):
         self._host_hole = next((n for n, index in enumerate(holes) if request.fields[index].kind == HOST), -1)
         self._host = request.host
         self._as_values = any(request.fields[index].kind == FORWARDED_FOR for index in holes)
+        # Fields that are passed on behind the plain ones: what a filter adds comes in between.
+        self.keeps = any(field.kind in (EXPECT, LENGTH) for field in request.special)
         self._scheme = scheme
+        self._known: dict[str, str | int] = {}  # fields as filters look them up
         self.composed: dict[Edit | None, Composition] = {}
         # What holds for one table.
         self.table: Table[Route] | None = None
@@ -55,6 +83,21 @@ class Template(Shape):
 
     def _marked(self) -> Request:
         return parse_request(_FIRST + with_marks(self.cut)[:-4], _PASSED)
+
+    def known(self) -> dict[str, str | int]:
+        """Fields by their names: values, joined by commas, or the number of the hole that has it, or SEVERAL."""
+        known = self._known
+        if not known:
+            for index, field in enumerate(self.model()):
+                name = field.name.decode("latin-1")
+                before, value = known.get(name), field.value.decode("latin-1")
+                if index in self._holes:
+                    known[name] = self._holes.index(index) if before is None else SEVERAL
+                elif before is None:
+                    known[name] = value
+                else:
+                    known[name] = f"{before}, {value}" if isinstance(before, str) else SEVERAL
+        return known
 
     @property
     def holes(self) -> tuple[int, ...]:

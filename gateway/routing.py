@@ -242,7 +242,7 @@ Chain: TypeAlias = tuple[HostRules[RouteT], ...]
 class Plan(Generic[RouteT]):
     """Where a request line leads at one Host, and the first two lines of what goes to the backend."""
 
-    __slots__ = ("entry", "host", "listener", "route", "start", "starts")
+    __slots__ = ("_seen", "entry", "host", "listener", "route", "start", "starts")
 
     def __init__(self, entry: Entry[RouteT], start: bytes, host: bytes, listener: str) -> None:
         self.entry = entry
@@ -251,6 +251,15 @@ class Plan(Generic[RouteT]):
         self.listener = listener
         self.start = start
         self.starts: dict[object, bytes] | None = None  # the same, as rewritten by one filter or another
+        self._seen: Request | None = None
+
+    def seen(self, data: bytes, limits: Limits) -> Request:
+        """The request line, parsed; `data` begins with it."""
+        found = self._seen
+        if found is None:
+            found = self._seen = parse_line(data[: data.index(b"\r\n")], self.host, limits)
+            assert found is not None  # it has been parsed before
+        return found
 
 
 class Variant(Generic[RouteT]):

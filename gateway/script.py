@@ -45,7 +45,7 @@ class Code:
     """A loaded source: `None` for a moment that it has no function for."""
 
     __slots__ = (
-        "file", "log", "module", "name", "request", "request_body", "response", "response_body", "tests",
+        "file", "is_quick", "log", "module", "name", "request", "request_body", "response", "response_body", "tests",
     )  # fmt: skip
 
     def __init__(self, name: str, file: str, module: ModuleType) -> None:
@@ -57,6 +57,7 @@ class Code:
         self.response: Hook | None = None
         self.response_body: Hook | None = None
         self.log: Hook | None = None
+        self.is_quick = False  # all that it does is one plain function of the request
         self.tests: dict[str, Hook] = {}
 
     @property
@@ -116,6 +117,7 @@ def _find(code: Code) -> None:
                 line = value.__code__.co_firstlineno
                 raise ScriptError(code.name, line, f"{word} must take ({', '.join(wanted)})") from None
             setattr(code, word, value)
+    code.is_quick = code.moments == ("request",) and not inspect.iscoroutinefunction(code.request)
     if not code.moments:
         raise ScriptError(code.name, 0, f"there is no function of a known name; these are {', '.join(MOMENTS)}")
 

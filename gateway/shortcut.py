@@ -18,8 +18,10 @@ from time import monotonic
 from gateway import copies
 from gateway.door import Door
 from gateway.exchange import Exchange
+from gateway.glimpse import BEFORE, Glimpse
 from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
+from gateway.programmed import Programmed
 from gateway.repeated import Template, rewritten
 from gateway.routing import Plan
 from gateway.templates import Composition
@@ -98,8 +100,9 @@ class Shortcut(asyncio.Protocol):
             head = b"".join((plan.start, composed.before, varying, composed.after, self.address, composed.end))
         else:
             filled = self._fill(composed, data[:end], varying)
-            if filled is None:
-                self.in_full().proceed()
+            if not filled:
+                if filled is None:
+                    self.in_full().proceed()
                 return
             head = filled
         endpoint = next(target.ring.turns, None)
@@ -147,10 +150,10 @@ class Shortcut(asyncio.Protocol):
 
     def _fill(self, composed: Composition, line: bytes, varying: bytes) -> bytes | None:
         """The head that goes to the backend, rewritten and copied to mirrors where the target says so; None where it
-        takes the full way to know it."""
+        takes the full way to know it, nothing where that has been taken."""
         plan, target = self._plan, self._target
         if not target.is_direct:
-            return None
+            return self._filtered(composed, varying) if target.is_filtered else None
         if plan.route.timeouts is not None:
             plan.route.timeouts.begin(self, self._since)
         start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
@@ -159,3 +162,45 @@ class Shortcut(asyncio.Protocol):
             for copy in copies.start(target.mirrors, self._door.backends, head):
                 copy.end()
         return head
+
+    def _filtered(self, composed: Composition, varying: bytes) -> bytes | None:
+        """The same, where filters in Python look at the request first: plain functions, in this process."""
+        plan, target, template = self._plan, self._target, self._template
+        programs = target.programs
+        for program in programs:
+            if program.hooks is None or not program.hooks.is_quick:
+                return None
+        assert template is not None
+        glimpse = Glimpse(self, template, plan, self._data, varying, self._door.limits)  # type: ignore[arg-type]
+        result = None
+        for at, program in enumerate(programs, 1):
+            try:
+                result = program.hooks.request(glimpse)  # type: ignore[union-attr]
+            except Exception as error:
+                program.took(self._since)
+                self._go_on(glimpse, at).failed(error)
+                return b""
+            program.took(self._since)
+            if result is not None:
+                self._go_on(glimpse, at).returned(result)
+                return b""
+        added = glimpse.added
+        if added == b"":
+            head = composed.fill(plan.start, varying, self.address)
+        elif added is None or target.edit_request is not None or not composed.is_whole or template.keeps:
+            head = None
+        else:
+            first, _, rest = composed.after.rpartition(BEFORE)
+            head = b"".join((plan.start, composed.before, varying, first, added, BEFORE, rest, self.address, composed.end))
+        if head is None:
+            self._go_on(glimpse, len(programs)).go_on()
+            return b""
+        return head
+
+    def _go_on(self, glimpse: Glimpse, at: int) -> Programmed:
+        """An exchange that goes on behind the first `at` filters."""
+        glimpse.in_full()
+        exchange = self.in_full()
+        assert isinstance(exchange, Programmed)
+        exchange.resume(at)
+        return exchange

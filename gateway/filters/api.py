@@ -71,7 +71,8 @@ class Steering(Protocol):
         """Raises LookupError for a Service that is none of the rule's."""
 
 
-def _field(name: str, value: str) -> Field:
+def field(name: str, value: str) -> Field:
+    """A field that a filter may write. Raises ValueError for one that it may not."""
     if not _TOKEN.fullmatch(name):
         raise ValueError(f"{name!r} is not a field name")
     if not _VALUE.fullmatch(value):
@@ -99,7 +100,7 @@ class Headers(MutableMapping[str, str]):
         return ", ".join(values)
 
     def __setitem__(self, name: str, value: str) -> None:
-        new = _field(name, value)
+        new = field(name, value)
         self._fields = [field for field in self._fields if field.name != new.name]
         self._fields.append(new)
         self.is_changed = True
@@ -131,7 +132,11 @@ class Headers(MutableMapping[str, str]):
 
     def add(self, name: str, value: str) -> None:
         """One more line of a field."""
-        self._fields = [*self._fields, _field(name, value)]
+        self.put(field(name, value))
+
+    def put(self, made: Field) -> None:
+        """The same, for a field that has been checked."""
+        self._fields = [*self._fields, made]
         self.is_changed = True
 
     @property
@@ -147,7 +152,7 @@ class Headers(MutableMapping[str, str]):
         """Have these in place of all fields but those that frame the message, which stay."""
         kept = [field for field in self._fields if field.name in FRAMING]
         given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs]
-        self._fields = kept + [_field(*pair) for pair in given if pair[0].lower().encode("latin-1") not in FRAMING]
+        self._fields = kept + [field(*pair) for pair in given if pair[0].lower().encode("latin-1") not in FRAMING]
         self.is_changed = True
 
     def __repr__(self) -> str:
@@ -256,7 +261,7 @@ class Request:
         parsed = parse_target(target.encode())
         if parsed is None:
             raise ValueError(f"{target!r} is not a path with a query")
-        fields = [_field(*pair) for pair in (headers or {}).items()]
+        fields = [field(*pair) for pair in (headers or {}).items()]
         if body:
             fields.append(_length(body))
         raw = RawRequest(method.encode(), *parsed, False, fields)

@@ -106,6 +106,8 @@ class Zygote:
 class Confined:
     """The functions of a filter that runs elsewhere (`programs.Hooks`)."""
 
+    is_quick = False
+
     def __init__(self, zygote: Zygote, script: Script) -> None:
         self.script = script
         self.request: Callable[[api.Request], Awaitable[api.Response | None]] | None = None

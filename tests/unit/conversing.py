@@ -10,6 +10,7 @@ from gateway.downstream import Downstream
 from gateway.prepared import Backend, Counter, Route
 from gateway.programs import Program
 from gateway.routing import Entry, HostKey, HostRules, Table
+from gateway.script import load
 from gateway.snapshot import Rule
 from gateway.upstream import Pool, Upstream
 
@@ -48,6 +49,9 @@ class Wire:
         return 0
 
 
+SOURCES: dict[str, str] = {}  # of filters
+
+
 class Side:
     """One proxy: a door with these rules, one client, backends that always have a kept connection."""
 
@@ -62,10 +66,16 @@ class Side:
     def route(self, rules: list[Rule]) -> None:
         hosts: dict[HostKey, list[Entry[Any]]] = {}
         for rule in rules:
-            route = Route(rule, self.backend, lambda *_: Counter(), Program, 0.0)
+            route = Route(rule, self.backend, lambda *_: Counter(), self.program, 0.0)
             for at in rule.at:
                 hosts.setdefault((at.listener, at.hostname), []).extend(Entry(m, rule.order, route) for m in rule.matches)
         self.door.table = Table({"": "l"}, {key: HostRules(entries) for key, entries in hosts.items()}, self.door.sites)
+
+    def program(self, name: str) -> Program:
+        """A filter whose name is its source's."""
+        program = Program(name)
+        program.hooks = load(name, SOURCES[name])
+        return program
 
     def backend(self, name: str) -> Backend:
         if name not in self.backends:

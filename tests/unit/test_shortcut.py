@@ -12,7 +12,7 @@ import random
 
 import msgspec
 import pytest
-from conversing import Side, Wire
+from conversing import SOURCES, Side, Wire
 
 from gateway.downstream import Downstream
 from gateway.snapshot import (
@@ -30,6 +30,7 @@ from gateway.snapshot import (
     Retry,
     Rewrite,
     Rule,
+    Scripted,
     Target,
     Timeouts,
     ValueMatch,
@@ -42,8 +43,53 @@ def rule(name: str, path: str, *filters: object, host: str = "", backend: str = 
     return Rule(name, Order(route=name), (Attachment("l", host),), matches, tuple(filters), targets)  # type: ignore[arg-type]
 
 
+# Filters in Python: what they may read, and everything that they may do, decided by what the request says.
+SOURCES |= {
+    "reads": """
+from gateway.filters.api import Response
+def request(r):
+    got = [r.method, r.path, r.query_string, r.target, r.host, r.route, r.connection.address]
+    got += [r.headers.get(n, "-") for n in ("X-Id", "x-t", "cookie", "Accept", "x-forwarded-for", "host", "x-canary", "x-none")]
+    got += [str("X-ID" in r.headers), str("x-none" in r.headers)]
+    r.headers["X-Seen"] = "|".join(got)
+    r.headers["X-Seen-2"] = "a"
+    r.headers["x-seen-2"] = r.headers["X-Seen-2"] + "b"
+""",
+    "changes": """
+from gateway.filters.api import Response, Refused
+def request(r):
+    r.headers["X-Before"] = "1"
+    if r.headers.get("x-id", "").endswith(("0", "1")):
+        r.headers["X-Id"] = "changed"
+    if r.headers.get("x-id", "").endswith(("2", "3")):
+        del r.headers["x-id"]
+    if "cookie" in r.headers:
+        r.headers.add("X-Cookies", str(len(r.cookies)))
+    if r.headers.get("x-canary") == "yes":
+        r.path = "/canary" + r.path
+        r.query["q"] = "1"
+    if r.headers.get("x-canary") == "no":
+        return Response(403, "no", {"X-Why": r.path})
+    if r.headers.get("x-canary") == "Yes":
+        raise Refused(418, "short and stout")
+    if r.headers.get("origin", "").endswith("other"):
+        1 / 0
+    if "authorization" in r.headers:
+        r.choose("other")
+    r.state["x"] = len(list(r.headers))
+""",
+    "last": """
+def request(r):
+    r.headers["X-Last"] = r.headers.get("x-before", "-") + r.headers.get("x-seen", "-") + str(r.state.get("x"))
+""",
+}
+
 RULES = [
     rule("all", "/"),
+    rule("reading", "/reading", Scripted("reads")),
+    rule("reading-edited", "/reading/edited", Scripted("reads"), RequestHeaders((("X-Seen", "1"),), (), ("accept",))),
+    rule("changing", "/changing", Scripted("changes")),
+    rule("several", "/several", Scripted("reads"), Scripted("changes"), Scripted("last")),
     rule("edited", "/edited", RequestHeaders((("X-Set", "1"), ("X-Id", "fixed")), (("Accept", "b"), ("X-T", "t")), ("dnt",))),
     rule("answered", "/answered", ResponseHeaders((("Server", "us"),), (("X-Id", "2"), ("ETag", "w")), ("date",))),
     rule("moved", "/moved", Rewrite("inner.example", PathEdit("ReplacePrefixMatch", "/to"))),
@@ -66,6 +112,12 @@ FEWER = [
     rule("rest", "/", host="headers.example"),
 ]
 PATHS = [
+    "/reading/{n}?a=b",
+    "/reading/edited",
+    "/changing",
+    "/changing/{n}",
+    "/several/{n}",
+    "/several",
     "/p/{n}",
     "/edited/{n}",
     "/answered",
@@ -230,6 +282,18 @@ async def test_heads_with_more_fields_than_usual() -> None:
         short, seen = side.ask(client, wire, b"GET / HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\n%b\r\n" % (number, many), [PLAIN])
         assert seen[1] == PLAIN
     assert short
+
+
+async def test_a_filter_that_adds_fields_takes_the_short_way() -> None:
+    side = Side(RULES)
+    client, wire = side.connect()
+    for number in range(5):
+        request = b"GET /reading/1?a=b HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\nCookie: c\r\n\r\n" % number
+        short, seen = side.ask(client, wire, request, [PLAIN])
+    assert short
+    sent = seen[0]["plain"] or seen[0]["other"]
+    assert b"\r\nX-Seen: GET|/reading/1|a=b|/reading/1?a=b|a|reading|10.1.2.3|4|-|c|-|-|a|-|-|True|False\r\n" in sent
+    assert b"\r\nx-seen-2: ab\r\nX-Forwarded-For: " in sent
 
 
 async def test_shortcuts_equal_the_full_parse() -> None:

@@ -1,0 +1,242 @@
+"""A request on the short way, as a filter sees it: what the filter asks for is looked up, the rest is never parsed.
+
+The template says what its fields are, once for all requests that it accepts; what its holes hold is cut out on demand.
+A filter that reads, and adds fields that the client did not send, leaves a head that can still be composed from
+prepared pieces; whatever else it does makes this an ordinary request, parsed in full.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from gateway.exchange import Exchange
+from gateway.filters import api
+from gateway.http1 import Field, Request
+from gateway.peers import Client
+from gateway.programmed import connection_of
+from gateway.repeated import Template
+from gateway.routing import Plan
+from gateway.snapshot import Limits
+
+KEPT: Final = 4096  # field lines that filters have added
+BEFORE: Final = b"\r\nX-Forwarded-For: "  # in a composed head: behind the client's fields, and those that were added
+
+_added: dict[tuple[str, str], Field] = {}
+
+
+def added_field(name: str, value: str) -> Field:
+    """A field, checked when it is first seen."""
+    found = _added.get((name, value))
+    if found is None:
+        found = api.field(name, value)
+        if len(_added) >= KEPT:
+            _added.clear()
+        _added[name, value] = found
+    return found
+
+
+class Headers(api.Headers):
+    """The fields of a template, with what is added to them."""
+
+    __slots__ = ("_glimpse", "_known", "added")
+
+    def __init__(self, glimpse: Glimpse) -> None:
+        self._glimpse = glimpse
+        self._known = glimpse.template.known()
+        self.added: dict[str, Field] | None = None
+        self.is_changed = False
+
+    @property
+    def _fields(self) -> list[Field]:
+        return self._glimpse.in_full().headers.fields
+
+    @_fields.setter
+    def _fields(self, fields: list[Field]) -> None:
+        self._glimpse.in_full().headers._fields = fields
+
+    def __getitem__(self, name: str) -> str:
+        found: str | None = self.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field's value."""
+        if self._glimpse.full is not None:
+            return self._glimpse.full.headers.get(name, default)
+        lower = name.lower()
+        known = self._known.get(lower)
+        if known is None:
+            if self.added and lower in self.added:
+                return self.added[lower].value.decode("latin-1")
+            return default
+        if isinstance(known, str):
+            return known
+        return self._glimpse.value(known) if known >= 0 else self._glimpse.in_full().headers[name]
+
+    def __contains__(self, name: object) -> bool:
+        if self._glimpse.full is not None:
+            return name in self._glimpse.full.headers
+        lower = str(name).lower()
+        return lower in self._known or (self.added is not None and lower in self.added)
+
+    def __setitem__(self, name: str, value: str) -> None:
+        lower = name.lower()
+        if self._glimpse.full is not None or lower in self._known:
+            self._glimpse.in_full().headers[name] = value
+            return
+        made = added_field(name, value)
+        if self.added is None:
+            self.added = {lower: made}
+        else:
+            self.added.pop(lower, None)  # set anew, it goes to the end
+            self.added[lower] = made
+
+    def __delitem__(self, name: str) -> None:
+        del self._glimpse.in_full().headers[name]
+
+    def add(self, name: str, value: str) -> None:
+        """One more line of a field."""
+        self._glimpse.in_full().headers.add(name, value)
+
+
+class Meeting(Client, Protocol):
+    """Whoever a request came to."""
+
+    def in_full(self) -> Exchange: ...
+
+
+class Glimpse(api.Request):
+    """See the module. `full` is the ordinary request, once it takes one."""
+
+    __slots__ = ("_client", "_glimpsed", "_limits", "_plan", "data", "full", "template", "varying")
+
+    def __init__(
+        self, client: Meeting, template: Template, plan: Plan[Any], data: bytes, varying: bytes, limits: Limits
+    ) -> None:
+        self._client = client
+        self._plan = plan
+        self._limits = limits
+        self._glimpsed: Headers | None = None
+        self.template = template
+        self.data = data
+        self.varying = varying
+        self.full: api.Request | None = None
+        self._state = None
+
+    def value(self, hole: int) -> str:
+        """What a hole holds."""
+        varying = self.varying
+        found = varying if self.template.is_single else self.template.values(varying)[hole]
+        return found.strip(b" \t").decode("latin-1")
+
+    def in_full(self) -> api.Request:
+        """The ordinary request, with what has been done so far."""
+        full = self.full
+        if full is None:
+            full = self.full = self._client.in_full().view  # type: ignore[attr-defined]  # a rule with filters has such
+            full._state = self._state
+            headers = self._glimpsed
+            if headers is not None and headers.added:
+                for made in headers.added.values():
+                    full.headers.put(made)
+                headers.added = None
+        return full
+
+    # --- what can be told from the line ---
+
+    @property
+    def headers(self) -> api.Headers:
+        headers = self._glimpsed
+        if headers is None:
+            headers = self._glimpsed = Headers(self)
+        return headers
+
+    @property
+    def method(self) -> str:
+        return self._seen.method.decode("latin-1") if self.full is None else self.full.method
+
+    @method.setter
+    def method(self, value: str) -> None:
+        self.in_full().method = value
+
+    @property
+    def path(self) -> str:
+        return self._seen.path.decode("latin-1") if self.full is None else self.full.path
+
+    @path.setter
+    def path(self, value: str) -> None:
+        self.in_full().path = value
+
+    @property
+    def query_string(self) -> str:
+        return self._seen.query.decode("latin-1") if self.full is None else self.full.query_string
+
+    @query_string.setter
+    def query_string(self, value: str) -> None:
+        self.in_full().query_string = value
+
+    @property
+    def target(self) -> str:
+        return self._seen.target.decode("latin-1") if self.full is None else self.full.target
+
+    @property
+    def host(self) -> str:
+        return self._plan.host.decode("latin-1") if self.full is None else self.full.host
+
+    @host.setter
+    def host(self, value: str) -> None:
+        self.in_full().host = value
+
+    @property
+    def _seen(self) -> Request:
+        """The line, parsed once for all requests that have it."""
+        return self._plan.seen(self.data, self._limits)
+
+    @property
+    def route(self) -> str:  # type: ignore[override]
+        return self._plan.route.name  # type: ignore[no-any-return]
+
+    @property
+    def connection(self) -> api.Connection:  # type: ignore[override]
+        return connection_of(self._client)
+
+    # --- what takes the ordinary request ---
+
+    @property
+    def query(self) -> api.Query:
+        return self.in_full().query
+
+    @property
+    def cookies(self) -> Any:
+        return self.in_full().cookies
+
+    async def body(self, limit: int = api.MOST) -> bytes:
+        return b""  # requests on the short way have none
+
+    def set_body(self, body: Any, content_type: str = "") -> None:
+        self.in_full().set_body(body, content_type)
+
+    def choose(self, service: str, key: str | None = None) -> None:
+        self.in_full().choose(service, key)
+
+    def raw(self) -> Request:
+        return self.in_full().raw()
+
+    @property
+    def replaced(self) -> bytes | None:
+        return self.full.replaced if self.full is not None else None
+
+    @property
+    def is_changed(self) -> bool:
+        return self.full is not None or (self._glimpsed is not None and bool(self._glimpsed.added))
+
+    @property
+    def added(self) -> bytes | None:
+        """The lines of fields that were added, each behind a line end; None where more than that was done."""
+        if self.full is not None:
+            return None
+        headers = self._glimpsed
+        if headers is None or not headers.added:
+            return b""
+        return b"".join([b"\r\n" + made.line for made in headers.added.values()])
