@@ -1,0 +1,104 @@
+"""Filters in Python on a real cluster: attached by users, edited while they serve, refused with a line and a reason."""
+
+from __future__ import annotations
+
+import aiohttp
+import yaml
+from clusters import eventually, gateway_address, get, kubectl
+
+NAMESPACE = "filters"
+SOURCE = """
+from gateway.filters.api import Response, config
+def request(request):
+    if request.path == "/loop":
+        while True: pass
+    return Response(200, config["greeting"] + " VERSION " + request.headers.get("x-name", "?"))
+def test_it_answers():
+    assert VERSION > 0
+"""
+
+
+def kind(name: str, spec: dict, kind_: str, *, namespaced: bool = True) -> dict:
+    group = "gateway.networking.k8s.io/v1" if kind_ in ("Gateway", "HTTPRoute") else "extension.gateway.flomesh.io/v1alpha1"
+    meta = {"name": name, **({"namespace": NAMESPACE} if namespaced else {})}
+    return {"apiVersion": group, "kind": kind_, "metadata": meta, "spec": spec}
+
+
+def definition(source: str) -> dict:
+    parameters = {"type": "object", "required": ["greeting"], "properties": {"greeting": {"type": "string"}}}
+    spec = {"type": "Greeting", "script": source, "parameters": parameters, "timeout": "300ms", "memory": "64Mi"}
+    return kind("greeting", spec, "FilterDefinition", namespaced=False)
+
+
+def source(version: int) -> str:
+    return SOURCE.replace("VERSION", str(version))
+
+
+OBJECTS = [
+    kind("filters", {"gatewayClassName": "fsm-gateway-cls", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}, "Gateway"),
+    definition(source(1)),
+    kind("greeting", {"config": "greeting: Hello"}, "FilterConfig"),
+    kind("greeting", {"type": "Greeting", "definitionRef": {"name": "greeting"}, "configRef": {"name": "greeting"}}, "Filter"),
+    kind("greeting", {"parentRefs": [{"name": "filters"}], "rules": [{"filters": [{
+        "type": "ExtensionRef", "extensionRef": {"group": "extension.gateway.flomesh.io", "kind": "Filter", "name": "greeting"},
+    }]}]}, "HTTPRoute"),
+]  # fmt: skip
+
+
+def apply(*objects: dict) -> None:
+    kubectl("apply", "-f", "-", text=yaml.safe_dump_all(objects))
+
+
+def accepted() -> tuple[str, str, str]:
+    (condition,) = get("filter.extension.gateway.flomesh.io", "greeting", "-n", NAMESPACE)["status"]["conditions"]
+    return condition["status"], condition["reason"], condition["message"]
+
+
+async def test_a_filter_from_installation_to_refusal(installed: None) -> None:
+    kubectl("create", "namespace", NAMESPACE)
+    try:
+        apply(*OBJECTS)
+        address = await gateway_address(NAMESPACE)
+        async with aiohttp.ClientSession() as session:
+
+            async def says(text: str, path: str = "/", status: int = 200) -> bool:
+                async with session.get(f"http://{address}{path}", headers={"X-Name": "Ada"}) as answer:
+                    got = await answer.text()
+                    assert (answer.status, got) == (status, text), (answer.status, got)
+                    return True
+
+            async def eventually_says(text: str) -> None:
+                async def check() -> bool:
+                    return await says(text)
+
+                await eventually(check)
+
+            await eventually_says("Hello 1 Ada")
+            await eventually(lambda: accepted()[:2] == ("True", "Accepted"))
+
+            # An edit, and a loop that hurts nobody else.
+            apply(definition(source(2)))
+            await eventually_says("Hello 2 Ada")
+            assert await says("the filter filters/greeting failed\n", "/loop", 500)
+            await eventually_says("Hello 2 Ada")
+
+            # An edit that does not pass its own test keeps the old code and says why.
+            apply(definition(source(0)))
+            await eventually(lambda: accepted()[:2] == ("False", "ScriptInvalid"))
+            assert "line 8: test_it_answers: AssertionError: assert 0 > 0" in accepted()[2]
+            assert await says("Hello 2 Ada")
+
+            # What the API server refuses, and what the controller does.
+            refused = {**definition("x = 1"), "spec": {"type": "Greeting", "language": "javascript", "script": "x"}}
+            try:
+                apply(refused)
+            except AssertionError as error:
+                assert 'Unsupported value: "javascript"' in str(error)
+            else:
+                raise AssertionError("a language that nobody here speaks was accepted")
+            apply(kind("greeting", {"config": "greeting: 1"}, "FilterConfig"))
+            await eventually(lambda: accepted()[:2] == ("False", "Invalid"))
+            assert accepted()[2] == 'spec.configRef: greeting: 1 is not of type "string".'
+    finally:
+        kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        kubectl("delete", "filterdefinition", "greeting", "--ignore-not-found")
