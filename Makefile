@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CLUSTER := tests/cluster
 
-.PHONY: help demo test test-slow format cluster cluster-down e2e conformance bench bench-changes bench-smoke bench-peers image clean
+.PHONY: help demo test test-slow format cluster cluster-down e2e conformance bench bench-changes bench-filters bench-smoke bench-peers image clean
 
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -59,9 +59,13 @@ bench: bench-peers ## Requests: every bar against its peers in the same run (ins
 bench-changes: $(READY) bench-peers ## Changes: how soon in force, what they cost, whether a request notices (10 minutes)
 	$(BIN)/python -m bench.changes $(ARGS)
 
+bench-filters: $(READY) ## Filters in Python: what an edit costs others, and what a hostile one does to its neighbours (3 minutes)
+	$(BIN)/python -m bench.filters $(ARGS)
+
 bench-smoke: bench-peers ## That the measurements run, in two minutes
 	$(BIN)/python -m bench --rounds 1 --seconds 1
 	$(BIN)/python -m bench.changes --quick
+	$(BIN)/python -m bench.filters --quick
 
 image: ## The container image, by whatever builds Dockerfiles here
 	$${BUILDER:-docker} build -t fsm-gateway:dev .

@@ -100,6 +100,8 @@ class Programmed(Exchange):
         self._at = at
         self._pending = []
         self._taking = [(program, program.hooks) for program in self.target.programs[:at] if program.hooks is not None]
+        for _, hooks in self._taking:
+            hooks.acquire()
 
     def failed(self, error: Exception) -> None:
         """The last of them raised this."""
@@ -131,6 +133,7 @@ class Programmed(Exchange):
                     continue
                 self.refuse(500, f"the filter {program.name} cannot be used")
                 return
+            hooks.acquire()
             self._taking.append((program, hooks))
             if hooks.request is not None and not self._call((program, hooks), hooks.request, (view,), self._requested):
                 return

@@ -35,6 +35,9 @@ class Hooks(Protocol):
     def is_quick(self) -> bool:
         """Whether all that it does is one plain function of the request."""
 
+    def acquire(self) -> None:
+        """An exchange keeps to this from now on."""
+
     def release(self, request: api.Request) -> None:
         """An exchange is over."""
 

@@ -65,6 +65,9 @@ class Code:
         """The moments that it has functions for."""
         return tuple(moment for moment in MOMENTS if getattr(self, moment) is not None)
 
+    def acquire(self) -> None:
+        """An exchange keeps to this from now on: it holds it."""
+
     def release(self, request: api.Request) -> None:
         """An exchange is over; what is kept of it is the request's own."""
 

@@ -130,6 +130,7 @@ class Confined:
         self._pong = asyncio.Event()
         self._check: asyncio.Task[None] | None = None
         self._is_retired = False
+        self._users = 0  # exchanges that keep to it
         self._lines = 0
         self._since = 0.0
 
@@ -165,7 +166,7 @@ class Confined:
     def retire(self) -> None:
         """Another has its place: end with the last exchange."""
         self._is_retired = True
-        if not self._exchanges and self._listening is not None:
+        if not self._users and self._listening is not None:
             self._writer.close()
 
     def kill(self) -> None:
@@ -179,16 +180,23 @@ class Confined:
             self.kill()
             await self._listening
 
+    def acquire(self) -> None:
+        """An exchange keeps to it."""
+        self._users += 1
+
     def release(self, request: api.Request) -> None:
         """An exchange is over."""
+        self._users -= 1
         found = self._exchanges.pop(id(request), None)
-        if found is None:
-            return
-        self._views.pop(found[0], None)
-        if not self.is_dead:
-            protocol.write(self._writer, Forget(found[0]))
-        if self._is_retired and not self._exchanges:
+        if found is not None:
+            self._views.pop(found[0], None)
+            self._send(Forget(found[0]))
+        if self._is_retired and not self._users:
             self._writer.close()
+
+    def _send(self, message: object) -> None:
+        if not self._writer.is_closing():
+            protocol.write(self._writer, message)
 
     # --- the moments ---
 
@@ -231,7 +239,7 @@ class Confined:
         last: bool = False,
         over: Over | None = None,
     ) -> Done:
-        if self.is_dead:
+        if self.is_dead or self._writer.is_closing():
             raise FailedError("its process ended")
         if len(self._calls) >= MOST:
             raise FailedError(f"{MOST} calls wait for it already")
@@ -252,8 +260,7 @@ class Confined:
         try:
             done = await future
         except asyncio.CancelledError:
-            if not self.is_dead:
-                protocol.write(self._writer, Cancel(number))
+            self._send(Cancel(number))
             if self._check is None or self._check.done():  # too late, or nobody wants to know; perhaps it hangs
                 self._check = asyncio.create_task(self._look_whether_alive())
             raise
@@ -269,7 +276,7 @@ class Confined:
         if self.is_dead:
             return
         self._pong.clear()
-        protocol.write(self._writer, Ping())
+        self._send(Ping())
         try:
             async with asyncio.timeout(ANSWERING):
                 await self._pong.wait()
@@ -322,9 +329,9 @@ class Confined:
         message = response if want.of == "response" else request
         try:
             data = await message.body(want.limit) if message is not None else b""
-            protocol.write(self._writer, Whole(want.number, data))
+            self._send(Whole(want.number, data))
         except api.Refused as error:
-            protocol.write(self._writer, Whole(want.number, b"", error.status, error.reason))
+            self._send(Whole(want.number, b"", error.status, error.reason))
 
     def _say(self, said: Said) -> None:
         """Pass on its log, as far as that is a log and no flood."""

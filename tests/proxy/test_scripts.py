@@ -364,6 +364,25 @@ async def test_a_request_in_flight_finishes_on_the_old_code(proxy: Proxy, server
     writer.close()
 
 
+async def test_a_response_is_seen_by_the_code_that_its_request_began_with(proxy: Proxy, server: Server) -> None:
+    source = "def response(request, response):\n    response.headers['x-v'] = 'V'"
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def late(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        asked.set()
+        await go.wait()
+        writer.write(OK)
+
+    server.replies = [late]
+    await programmed(proxy, server, source.replace("V", "1"))
+    first = asyncio.create_task(proxy.get())
+    await asked.wait()
+    await programmed(proxy, server, source.replace("V", "2"))
+    assert (await proxy.get())[1]["x-v"] == "2"
+    go.set()
+    assert (await first)[1]["x-v"] == "1"
+
+
 async def test_a_client_that_leaves_takes_its_filters_along(
     proxy: Proxy, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,204 @@
+"""The questions about filters in Python: what an edit costs others, and what a hostile one does to its neighbours.
+
+python -m bench.filters [edits|hostile …] [--quick] [--json FILE]
+
+`fsm run` on a directory, as in `bench.changes`; a steady load on one route, every answer looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+
+from bench import rig
+from bench.__main__ import as_json, table
+from bench.changes import Client, Running, Tally, quantiles, route, running
+from bench.rig import Row
+
+RATE, CONNECTIONS = 1000, 16
+FILTERED = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: filtered}
+spec:
+  parentRefs: [{name: gw}]
+  hostnames: [filtered.bench.example]
+  rules:
+  - filters: [{type: ExtensionRef, extensionRef: {group: extension.gateway.flomesh.io, kind: Filter, name: probe}}]
+    backendRefs: [{name: a, port: 80}]
+"""
+VERSIONED = """
+VERSION = "{version}"
+def response(request, response):
+    response.headers["X-Version"] = VERSION
+def test_version():
+    assert VERSION
+"""
+DEEDS = {
+    "endless loop": "while True: pass",
+    "memory without end": "x = []\n        while True: x.append(bytearray(1 << 20))",
+    "fork": "import os\n        while True: os.fork()",
+    "os._exit": "import os; os._exit(1)",
+    "exception": "raise RuntimeError",
+    "blocking sleep": "import time; time.sleep(60)",
+    "monkey-patching": "import asyncio, gateway.http1\n        gateway.http1.parse_request = asyncio.sleep = None",
+}
+HOSTILE = """
+def request(request):
+    if request.path == "/now":
+        {deed}
+"""
+
+
+class Load:
+    """Requests at a rate; how long each took."""
+
+    def __init__(self, gateway: Running, host: str) -> None:
+        self._gateway, self._host = gateway, host
+        self.tally = Tally()
+        self.times: list[float] = []
+
+    async def run(self, seconds: float) -> list[float]:
+        """For so long; the times."""
+        self.times = []
+        await asyncio.gather(*(self._send(index, seconds) for index in range(CONNECTIONS)))
+        return self.times
+
+    async def _send(self, index: int, seconds: float) -> None:
+        interval = CONNECTIONS / RATE
+        client = await self._gateway.client()
+        due = time.perf_counter() + interval * index / CONNECTIONS
+        until = due + seconds
+        while due < until:
+            await asyncio.sleep(max(due - time.perf_counter(), 0))
+            began = time.perf_counter()
+            try:
+                status, _ = await asyncio.wait_for(client.get(self._host), 5)
+            except (ConnectionError, asyncio.IncompleteReadError, TimeoutError) as error:
+                self.tally.odd.append(repr(error))
+                client = await self._gateway.client()
+            else:
+                self.tally.answers += 1
+                if status != 200:
+                    self.tally.odd.append(str(status))
+            self.times.append(time.perf_counter() - began)
+            due += interval
+        client.close()
+
+
+async def editing(count: int) -> Row:
+    """A filter edited again and again, while its route is used."""
+    async with running(1) as gateway:
+        gateway.write("probe.py", VERSIONED.format(version="v0"))
+        gateway.write("filtered.yaml", FILTERED)
+        probe = await gateway.client()
+        await _until(probe, "v0")
+        load = Load(gateway, "filtered.bench.example")
+        working = asyncio.create_task(load.run(10_000))
+        times = []
+        for number in range(1, count + 1):
+            began = gateway.write("probe.py", VERSIONED.format(version=f"v{number}"))
+            await _until(probe, f"v{number}")
+            times.append(time.perf_counter() - began)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        probe.close()
+    p50, p99 = quantiles(times)
+    odd = load.tally.odd
+    return Row(
+        f"a filter edited {count:,} times at {RATE:,} requests/s through it: save to first answer", "0 failed, p50 ≤ 50 ms",
+        f"{len(odd)} of {load.tally.answers:,} failed; p50 {p50} ms, p99 {p99} ms", not odd and p50 <= 50,
+        {"p50_ms": p50, "p99_ms": p99, "answers": load.tally.answers, "odd": odd[:10]},
+    )  # fmt: skip
+
+
+async def _until(client: Client, version: str) -> None:
+    async with asyncio.timeout(10):
+        while (await client.get("filtered.bench.example"))[1] != version:
+            await asyncio.sleep(0.001)
+
+
+async def beside(deed: str, source: str, seconds: float) -> Row:
+    """A hostile filter on one route, a steady load on another; with and without in turns."""
+    async with running(1) as gateway:
+        gateway.write("route-0.yaml", route(0))
+        gateway.write("probe.py", HOSTILE.format(deed=source))
+        gateway.write("filtered.yaml", FILTERED)
+        client = await gateway.client()
+        async with asyncio.timeout(10):
+            while (await client.get("filtered.bench.example"))[0] != 200:
+                await asyncio.sleep(0.01)
+        client.close()
+        load = Load(gateway, "h0.bench.example")
+        await load.run(0.5)
+        calm: list[float] = []
+        troubled: list[float] = []
+        met = 0
+        for _ in range(3):
+            calm += await load.run(seconds / 3)
+            stop = asyncio.Event()
+            trouble = [asyncio.create_task(_provoke(gateway, stop)) for _ in range(4)]
+            troubled += await load.run(seconds / 3)
+            stop.set()
+            met += sum(await asyncio.gather(*trouble))
+    before, after = quantiles(calm)[1], quantiles(troubled)[1]
+    odd = load.tally.odd
+    return Row(
+        f"{deed} in a filter beside {RATE:,} requests/s: p99 of the others", "none lost, ≤ 2 ×",
+        f"{len(odd)} of {load.tally.answers:,} lost; {before} → {after} ms ({after / before:.2f} ×), {met} met it",
+        not odd and after <= 2 * before and met > 0, {"calm_ms": before, "troubled_ms": after, "odd": odd[:10], "met": met},
+    )  # fmt: skip
+
+
+async def _provoke(gateway: Running, stop: asyncio.Event) -> int:
+    """Ask for the deed again and again; how often that was answered."""
+    met = 0
+    client = await gateway.client()
+    while not stop.is_set():
+        try:
+            await asyncio.wait_for(client.get("filtered.bench.example", "/now"), 5)
+            met += 1
+        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+            client = await gateway.client()
+        await asyncio.sleep(0.005)
+    client.close()
+    return met
+
+
+async def edits(quick: bool) -> list[Row]:
+    """A filter edited again and again, while its route is used."""
+    return [await editing(100 if quick else 1000)]
+
+
+async def hostile(quick: bool) -> list[Row]:
+    """What each deed does to the route beside."""
+    return [await beside(deed, source, 3 if quick else 15) for deed, source in DEEDS.items()]
+
+
+QUESTIONS: dict[str, Callable[[bool], Awaitable[list[Row]]]] = {function.__name__: function for function in (edits, hostile)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("questions", nargs="*", choices=[*QUESTIONS, []], metavar="QUESTION", help=", ".join(QUESTIONS))
+    parser.add_argument("--quick", action="store_true", help="fewer of everything")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    for name in arguments.questions or QUESTIONS:
+        rows += uvloop.run(QUESTIONS[name](arguments.quick))
+    Console(width=None if os.isatty(1) else 170).print(table(rows, "filters"))
+    rig.write(arguments.json, as_json(rows))
+    if any(row.details.get("odd") for row in rows):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
