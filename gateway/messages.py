@@ -72,6 +72,16 @@ class RelayStatistics(msgspec.Struct, frozen=True, array_like=True):
     refused: int
 
 
+class FilterStatistics(msgspec.Struct, frozen=True, array_like=True):
+    """A filter in Python: calls, those that failed, those that kept the worker's loop too long; the last failure in words."""
+
+    name: str
+    calls: int
+    failures: int
+    slow: int
+    last_failure: str = ""
+
+
 class Statistics(msgspec.Struct, frozen=True, tag=True):
     """Counts since the worker started, and what is under way."""
 
@@ -83,6 +93,7 @@ class Statistics(msgspec.Struct, frozen=True, tag=True):
     tunnels: int = 0
     relays: tuple[RelayStatistics, ...] = ()
     relayed: int = 0  # connections and flows that are open
+    filters: tuple[FilterStatistics, ...] = ()
 
 
 ToWorker: TypeAlias = Parts | Apply | Tickets | Drain | AskStatistics

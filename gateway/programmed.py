@@ -487,13 +487,10 @@ class Programmed(Exchange):
     ) -> bool:
         """Call a filter; False where it will answer later, or where nothing follows."""
         program, hooks = taking
-        since = monotonic()
         try:
-            result = hook(*arguments)
+            result = program.call(hook, *arguments)
         except Exception as error:
-            program.took(since)
             return self._failed(program, hooks, error)
-        program.took(since)
         return self._judge(taking, hook, result, took, again)
 
     def _judge(
@@ -523,15 +520,12 @@ class Programmed(Exchange):
             hook = getattr(hooks, moment)
             if hook is None:
                 continue
-            since = monotonic()
             try:
-                result = hook(piece)
+                result = program.call(hook, piece)
             except Exception as error:
-                program.took(since)
                 if not self._failed(program, hooks, error):
                     return b""
                 continue
-            program.took(since)
             if isinstance(result, bytes):
                 piece.data = result
             elif isinstance(result, Awaitable):
@@ -543,8 +537,7 @@ class Programmed(Exchange):
     async def _through_later(self, moment: str, taking: list[Taking], piece: api.Chunk, result: Awaitable[Any]) -> bytes:
         program, hooks = taking[0]
         try:
-            async with asyncio.timeout(program.patience):
-                made = await result
+            made = await program.settle(result)
             if isinstance(made, bytes):
                 piece.data = made
             elif made is not None:
@@ -567,8 +560,7 @@ class Programmed(Exchange):
 
         async def wait() -> None:
             try:
-                async with asyncio.timeout(program.patience):
-                    made = await result
+                made = await program.settle(result)
             except Exception as error:
                 if self._failed(program, hooks, error):
                     passed()
@@ -623,13 +615,11 @@ class Programmed(Exchange):
             response_bytes=self._octets, backend=self.target.backend.name if self.target.backend is not None else "",
             endpoint=self._tried[-1].name if self._tried else "",
         )  # fmt: skip
-        since = monotonic()
         try:
-            result = hooks.log(over)
+            result = program.call(hooks.log, over)
         except Exception as error:
             program.failed(error, hooks)
             result = None
-        program.took(since)
         if not isinstance(result, Awaitable):
             return False
         task = asyncio.get_running_loop().create_task(_finish_log(program, hooks, result, self._view))
@@ -692,8 +682,7 @@ async def _deliver_later(result: Awaitable[bytes], then: Callable[[bytes], None]
 
 async def _finish_log(program: Program, hooks: Hooks, result: Awaitable[Any], view: api.Request) -> None:
     try:
-        async with asyncio.timeout(program.patience):
-            await result
+        await program.settle(result)
     except Exception as error:
         program.failed(error, hooks)
     finally:

@@ -6,16 +6,21 @@ when it begins and keeps it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter as Tally
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Final, Protocol
 
 from gateway.filters import api
 from gateway.script import Code, blame
+from gateway.watch import TooLong, Watched, watch
 
 log = logging.getLogger("fsm.filters")
 SLOW: Final = 0.05  # seconds on the loop that are too long
+OFTEN: Final = 8  # such calls, after which a filter must leave the loop
+FORGIVEN: Final = 60.0  # seconds between two of them, after which they are not counted together
 
 
 class Hooks(Protocol):
@@ -42,10 +47,28 @@ class Hooks(Protocol):
         """An exchange is over."""
 
 
+class StuckError(Exception):
+    """A filter had to be interrupted."""
+
+
 class Program:
     """A name, and the code that is in force."""
 
-    __slots__ = ("_said", "calls", "failures", "fault", "hooks", "last_failure", "name", "passes", "patience", "slow")
+    __slots__ = (
+        "_last_slow",
+        "_said",
+        "_streak",
+        "calls",
+        "failures",
+        "fault",
+        "hooks",
+        "last_failure",
+        "name",
+        "overdue",
+        "passes",
+        "patience",
+        "slow",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -57,6 +80,9 @@ class Program:
         self.failures = 0
         self.slow = 0
         self.last_failure = ""
+        self.overdue: Callable[[], None] = lambda: None  # called where it keeps everybody waiting
+        self._streak = 0  # slow calls that are counted together
+        self._last_slow = 0.0
         self._said: Tally[str] = Tally()
 
     def failed(self, error: BaseException, hooks: Hooks) -> None:
@@ -79,14 +105,39 @@ class Program:
         line, words = blame(error, hooks.file)
         return f"line {line}: {words}" if line else words
 
-    def took(self, since: float) -> None:
-        """Count a call on the loop that began at `since`."""
-        self.calls += 1
-        seconds = monotonic() - since
-        if seconds > SLOW:
-            self.slow += 1
-            if self.slow & (self.slow - 1) == 0:
-                log.warning(
-                    "filter %s kept everybody waiting for %.0f ms (%d times); execution: process would not",
-                    self.name, seconds * 1000, self.slow,
-                )  # fmt: skip
+    def call(self, hook: Any, *arguments: Any) -> Any:
+        """Call a function of the filter on the loop, watched and counted. Raises what it raises, or StuckError."""
+        watch.running = since = monotonic()
+        try:
+            return hook(*arguments)
+        except TooLong as error:
+            self.overdue()
+            raise StuckError("it did not come back, and was interrupted here").with_traceback(error.__traceback__) from None
+        finally:
+            watch.running = None
+            self.calls += 1
+            if monotonic() - since > SLOW:
+                self._note_slow(monotonic() - since)
+
+    def _note_slow(self, seconds: float) -> None:
+        self.slow += 1
+        if self.slow & (self.slow - 1) == 0:
+            log.warning(
+                "filter %s kept everybody waiting for %.0f ms (%d times); execution: process would not",
+                self.name, seconds * 1000, self.slow,
+            )  # fmt: skip
+        now = monotonic()
+        self._streak = 1 if now - self._last_slow > FORGIVEN else self._streak + 1
+        self._last_slow = now
+        if self._streak >= OFTEN:
+            self._streak = 0
+            self.overdue()
+
+    async def settle(self, later: Awaitable[Any]) -> Any:
+        """What a filter does later, watched as well, for as long as it may take. Raises TimeoutError, StuckError."""
+        try:
+            async with asyncio.timeout(self.patience):
+                return await Watched(later)
+        except TooLong as error:
+            self.overdue()
+            raise StuckError("it did not come back, and was interrupted here").with_traceback(error.__traceback__) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import logging
 import socket
 import ssl
 from collections import Counter as Tally
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Literal, Protocol, TypeAlias
+
+import msgspec
 
 from gateway import script, tls, tunnel
 from gateway.datagram import Datagrams
@@ -31,7 +34,9 @@ from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.sandbox import confined
 from gateway.snapshot import Backend as BackendPart
 from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Relay, Rule, Script, key
+from gateway.watch import watch
 
+log = logging.getLogger("fsm.filters")
 BACKLOG = 4096
 LARGE = 500  # parts in a change that is more than an edit
 SLICE = 0.004  # seconds of work on a change before requests get their turn
@@ -116,6 +121,7 @@ class Runtime:
         self.tallies: dict[str, RelayTally] = {}  # by relay
         self.programs: dict[str, Program] = {}
         self.zygote = confined.Zygote()
+        self._moving: set[asyncio.Task[None]] = set()
         self._keepers: dict[str, confined.Keeper] = {}  # of programs in processes of their own
         self._relays: dict[str, dict[str, None]] = {}  # by listener
         self._contexts: dict[str, tuple[object, list[tls.Shown]]] = {}  # by listener, with what they were made of
@@ -371,7 +377,9 @@ class Runtime:
         if part.execution == "inline":
             if part.is_tried:
                 await confined.tried(self.zygote, part)
+            watch.start()
             program.hooks = script.load(part.name, part.source, part.config)
+            program.overdue = partial(self._move_out, part)
             if part.name in self._keepers:
                 self._keepers.pop(part.name).drop()
         else:
@@ -381,6 +389,21 @@ class Runtime:
         program.passes, program.patience = part.passes, part.seconds
         if isinstance(before, script.Code):
             before.unload()
+
+    def _move_out(self, part: Script) -> None:
+        """A filter keeps this worker from its work: from now on it runs in a process of its own, until it is edited."""
+        self.program(part.name).overdue = lambda: None
+        log.error("filter %s keeps a worker from its work and is moved to a process of its own", part.name)
+        task = asyncio.get_running_loop().create_task(self._put_elsewhere(part))
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
+
+    async def _put_elsewhere(self, part: Script) -> None:
+        try:
+            if self.parts.get(key(part)) == part:
+                await self._put_script(msgspec.structs.replace(part, execution="process"))
+        except ValueError as error:
+            log.error("filter %s stays where it is: %s", part.name, error)
 
     async def stop_filters(self) -> None:
         """End the processes of filters."""

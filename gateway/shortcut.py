@@ -175,12 +175,10 @@ class Shortcut(asyncio.Protocol):
         result = None
         for at, program in enumerate(programs, 1):
             try:
-                result = program.hooks.request(glimpse)  # type: ignore[union-attr]
+                result = program.call(program.hooks.request, glimpse)  # type: ignore[union-attr]
             except Exception as error:
-                program.took(self._since)
                 self._go_on(glimpse, at).failed(error)
                 return b""
-            program.took(self._since)
             if result is not None:
                 self._go_on(glimpse, at).returned(result)
                 return b""

@@ -16,7 +16,18 @@ import msgspec
 import uvloop
 
 from gateway import messages
-from gateway.messages import Applied, Apply, AskStatistics, Drain, Ready, RelayStatistics, Statistics, TargetStatistics, Tickets
+from gateway.messages import (
+    Applied,
+    Apply,
+    AskStatistics,
+    Drain,
+    FilterStatistics,
+    Ready,
+    RelayStatistics,
+    Statistics,
+    TargetStatistics,
+    Tickets,
+)
 from gateway.runtime import Runtime
 from gateway.snapshot import Part
 
@@ -93,6 +104,10 @@ class Worker:
             tunnels=sum(door.tunnels for door in doors),
             relays=tuple(RelayStatistics(name, t.accepted, t.refused) for name, t in self._runtime.tallies.items()),
             relayed=self._runtime.relayed(),
+            filters=tuple(
+                FilterStatistics(name, one.calls, one.failures, one.slow, one.last_failure)
+                for name, one in self._runtime.programs.items()
+            ),
         )
 
 

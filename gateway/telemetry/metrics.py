@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -52,6 +53,7 @@ class Snapshot(Collector):
             for result, count in zip(("accepted", "refused"), counts, strict=True):
                 streams.add_metric([relay, result], count)
         yield streams
+        yield from self._filters()
         yield self._gauge("fsm_streams_open", "Connections and flows that are passed on as bytes now.", "relayed")
         yield self._gauge("fsm_client_connections", "Client connections that are open.", "connections")
         yield self._gauge("fsm_tunnels", "Upgraded connections (WebSocket) that are open.", "tunnels")
@@ -67,6 +69,22 @@ class Snapshot(Collector):
                     old[2] + target.seconds,
                 )
         return result
+
+    def _filters(self) -> Iterator[Metric]:
+        """One family for each thing that is counted of filters in Python."""
+        for attribute, name, text in (
+            ("calls", "fsm_filter_calls", "Calls of functions of filters in Python."),
+            ("failures", "fsm_filter_failures", "Calls that raised, took too long, or returned what means nothing."),
+            ("slow", "fsm_filter_slow", "Calls that kept a worker from everything else for more than 50 ms."),
+        ):
+            family = CounterMetricFamily(name, text, labels=["filter"])
+            sums: Tally[str] = Tally()
+            for worker in self._workers:
+                for one in worker.filters:
+                    sums[one.name] += getattr(one, attribute)
+            for filter_name, count in sums.items():
+                family.add_metric([filter_name], count)
+            yield family
 
     def _relays(self) -> dict[str, tuple[int, int]]:
         result: dict[str, tuple[int, int]] = {}

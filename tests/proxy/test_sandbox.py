@@ -15,6 +15,7 @@ from speaking import until
 
 from gateway.sandbox.confined import Confined
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Match, PathMatch, Script, Scripted, Target
+from gateway.watch import watch
 
 caged = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="there are only limits here"
@@ -208,3 +209,37 @@ async def test_an_inline_filter_is_tried_elsewhere_first(proxy: Proxy, server: S
     (problem,) = await proxy.runtime.apply(Change(put=(Script("bad", "import os\nos._exit(1)", execution="inline"),)))
     assert problem.message == "bad: its process ended while it was loaded"
     assert (await proxy.get("/bad"))[2] == b"old"
+
+
+@pytest.mark.parametrize("deed", ["while True: pass", "__import__('time').sleep(60)"], ids=["loop", "sleep"])
+@pytest.mark.parametrize("word", ["def", "async def"])
+async def test_an_inline_filter_that_does_not_come_back_is_interrupted_and_moved_out(
+    proxy: Proxy, server: Server, deed: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "patience", 0.1)
+    source = f"""
+        {word} request(request):
+            if request.path == '/bad/now':
+                try:
+                    {deed}
+                except Exception:
+                    pass
+    """
+    await beside(proxy, server, source, execution="inline", is_tried=False, seconds=0.2)
+    for _ in range(4):  # so often that it takes the short way
+        assert (await proxy.get("/bad"))[0] == 200
+    assert (await proxy.get("/bad/now"))[0] == 500
+    program = proxy.runtime.program("bad")
+    assert "StuckError: it did not come back, and was interrupted here" in program.last_failure
+    assert program.last_failure.startswith("line 6: ")
+    assert (await proxy.get("/good"))[0] == 200
+    await until(lambda: isinstance(program.hooks, Confined))
+    assert (await proxy.get("/bad"))[0] == 200
+
+
+async def test_an_inline_filter_that_is_slow_again_and_again_is_moved_out(proxy: Proxy, server: Server) -> None:
+    await beside(proxy, server, "import time\ndef request(request):\n    time.sleep(0.06)", execution="inline", is_tried=False)
+    program = proxy.runtime.program("bad")
+    for _ in range(8):
+        assert (await proxy.get("/bad"))[0] == 200
+    await until(lambda: isinstance(program.hooks, Confined))

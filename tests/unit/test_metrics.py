@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.messages import RelayStatistics, Statistics, TargetStatistics
+from gateway.messages import FilterStatistics, RelayStatistics, Statistics, TargetStatistics
 from gateway.prepared import Counter
 from gateway.telemetry.metrics import exposition
 
@@ -33,3 +33,11 @@ def test_streams() -> None:
     assert 'fsm_streams_total{relay="TCPRoute/ns/r/0",result="accepted"} 6.0' in text
     assert 'fsm_streams_total{relay="TCPRoute/ns/r/0",result="refused"} 2.0' in text
     assert "fsm_streams_open 4.0" in text
+
+
+def test_filters() -> None:
+    worker = Statistics(filters=(FilterStatistics("default/hello", 7, 2, 1, "line 3: ValueError"),))
+    text = exposition([worker, worker]).decode()
+    assert 'fsm_filter_calls_total{filter="default/hello"} 14.0' in text
+    assert 'fsm_filter_failures_total{filter="default/hello"} 4.0' in text
+    assert 'fsm_filter_slow_total{filter="default/hello"} 2.0' in text
