@@ -64,6 +64,7 @@ class Load:
         self._gateway, self._host = gateway, host
         self.tally = Tally()
         self.times: list[float] = []
+        self.stopped = False
 
     async def run(self, seconds: float) -> list[float]:
         """For so long; the times."""
@@ -76,13 +77,15 @@ class Load:
         client = await self._gateway.client()
         due = time.perf_counter() + interval * index / CONNECTIONS
         until = due + seconds
-        while due < until:
+        while due < until and not self.stopped:
             await asyncio.sleep(max(due - time.perf_counter(), 0))
             began = time.perf_counter()
             try:
-                status, _ = await asyncio.wait_for(client.get(self._host), 5)
+                async with asyncio.timeout(5):
+                    status, _ = await client.get(self._host)
             except (ConnectionError, asyncio.IncompleteReadError, TimeoutError) as error:
                 self.tally.odd.append(repr(error))
+                client.close()
                 client = await self._gateway.client()
             else:
                 self.tally.answers += 1
@@ -107,8 +110,8 @@ async def editing(count: int) -> Row:
             began = gateway.write("probe.py", VERSIONED.format(version=f"v{number}"))
             await _until(probe, f"v{number}")
             times.append(time.perf_counter() - began)
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+        load.stopped = True
+        await working
         probe.close()
     p50, p99 = quantiles(times)
     odd = load.tally.odd
@@ -163,9 +166,11 @@ async def _provoke(gateway: Running, stop: asyncio.Event) -> int:
     client = await gateway.client()
     while not stop.is_set():
         try:
-            await asyncio.wait_for(client.get("filtered.bench.example", "/now"), 5)
+            async with asyncio.timeout(5):
+                await client.get("filtered.bench.example", "/now")
             met += 1
         except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+            client.close()
             client = await gateway.client()
         await asyncio.sleep(0.005)
     client.close()
