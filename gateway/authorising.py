@@ -51,8 +51,8 @@ class Question:
     """One question, as the user of a backend's connection. `told` is called once."""
 
     __slots__ = (
-        "_answer", "_backend", "_content", "_done", "_size", "_spec", "_timer", "_told", "_trailers", "answers", "head_only",
-        "is_asked", "peer", "request_done", "wants_payload",
+        "_answer", "_backend", "_content", "_done", "_pieces", "_size", "_spec", "_timer", "_told", "_trailers",
+        "answers", "head_only", "is_asked", "peer", "request_done", "wants_payload",
     )  # fmt: skip
 
     def __init__(self, spec: ExternalAuth, backend: Backend, told: Callable[[Verdict], None]) -> None:
@@ -62,7 +62,8 @@ class Question:
         self._content = b""  # all that is sent: head and body
         self._answer: Response | None = None
         self._trailers: list[Field] = []
-        self._size: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._size = 0  # octets of them
         self._done = False
         self._timer: asyncio.TimerHandle | None = None
         self.is_asked = False
@@ -131,8 +132,9 @@ class Question:
 
     def response_data(self, data: bytes) -> None:
         """The answer's content."""
-        self._size.append(data)
-        if sum(map(len, self._size)) > MOST:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > MOST:
             self._tell(UNREACHABLE)
 
     def response_trailers(self, fields: list[Field]) -> None:
@@ -149,7 +151,7 @@ class Question:
         if answer is None:
             self._tell(UNREACHABLE)
             return
-        body = b"".join(self._size)
+        body = b"".join(self._pieces)
         if self._spec.protocol == "GRPC":
             self._tell(_grpc_verdict(answer, self._trailers, body))
         else:

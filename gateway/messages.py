@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
+from gateway import frames
 from gateway.snapshot import Change, Part, Problem
 
 PIECE = 100  # parts in one message
@@ -101,37 +102,20 @@ FromWorker: TypeAlias = Ready | Applied | Statistics
 
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
-_encode = msgspec.msgpack.Encoder().encode
 
 
 async def read_to_worker(reader: asyncio.StreamReader) -> ToWorker:
     """The next message to a worker; raises IncompleteReadError at the end."""
-    return _to_worker.decode(await _frame(reader))
+    return _to_worker.decode(await frames.read(reader))
 
 
 async def read_from_worker(reader: asyncio.StreamReader) -> FromWorker:
     """The next message from a worker; raises IncompleteReadError at the end."""
-    return _from_worker.decode(await _frame(reader))
-
-
-async def _frame(reader: asyncio.StreamReader) -> bytes:
-    size = int.from_bytes(await reader.readexactly(4), "big")
-    return await reader.readexactly(size)
-
-
-def framed(message: Any) -> bytes:
-    """One message, behind its length."""
-    data = _encode(message)
-    return len(data).to_bytes(4, "big") + data
+    return _from_worker.decode(await frames.read(reader))
 
 
 def change(whole: Change) -> bytes:
     """A change, in pieces that a worker decodes between two requests."""
     cut = max(len(whole.put) - PIECE, 0)
-    frames = [framed(Parts(whole.put[at : min(at + PIECE, cut)])) for at in range(0, cut, PIECE)]
-    return b"".join([*frames, framed(Apply(msgspec.structs.replace(whole, put=whole.put[cut:])))])
-
-
-def write(writer: asyncio.StreamWriter, message: Any) -> None:
-    """Send one message."""
-    writer.write(framed(message))
+    pieces = [frames.framed(Parts(whole.put[at : min(at + PIECE, cut)])) for at in range(0, cut, PIECE)]
+    return b"".join([*pieces, frames.framed(Apply(msgspec.structs.replace(whole, put=whole.put[cut:])))])

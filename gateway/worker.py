@@ -15,7 +15,7 @@ import socket
 import msgspec
 import uvloop
 
-from gateway import messages
+from gateway import frames, messages
 from gateway.messages import (
     Applied,
     Apply,
@@ -45,7 +45,7 @@ class Worker:
 
     async def follow(self) -> None:
         """Until told to leave, or until the parent is gone."""
-        messages.write(self._writer, Ready(os.getpid()))
+        frames.write(self._writer, Ready(os.getpid()))
         self._tick()
         early: list[Part] = []  # of a change that comes in pieces
         while True:
@@ -60,11 +60,11 @@ class Worker:
                     change = msgspec.structs.replace(change, put=(*early, *change.put))
                     early.clear()
                     problems = await self._runtime.apply(change)
-                    messages.write(self._writer, Applied(change.version, tuple(problems)))
+                    frames.write(self._writer, Applied(change.version, tuple(problems)))
                 case Tickets(secret):
                     self._runtime.tickets = secret
                 case AskStatistics():
-                    messages.write(self._writer, self._statistics())
+                    frames.write(self._writer, self._statistics())
                 case Drain(delay, grace):
                     self._runtime.drain()
                     self._leaving = asyncio.create_task(self._leave(delay, grace))

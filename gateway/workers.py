@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from gateway import messages
+from gateway import frames, messages
 from gateway.messages import Applied, AskStatistics, Drain, Ready, Statistics, Tickets
 from gateway.snapshot import Change, Parts, Problem, apply
 
@@ -76,7 +76,7 @@ class Workers:
         async with self._turn:
             workers = list(self._workers.values())
             for worker in workers:
-                messages.write(worker.writer, AskStatistics())
+                frames.write(worker.writer, AskStatistics())
             answers = await asyncio.gather(*(worker.answers.get() for worker in workers))
             return [answer for answer in answers if isinstance(answer, Statistics)]
 
@@ -84,7 +84,7 @@ class Workers:
         """Serve for `delay` more seconds while saying goodbye, then let requests finish for up to `grace`."""
         self._stopping = True
         for worker in self._workers.values():
-            messages.write(worker.writer, Drain(delay, grace))
+            frames.write(worker.writer, Drain(delay, grace))
         processes = [worker.process for worker in self._workers.values()]
         try:
             async with asyncio.timeout(delay + grace + 2):
@@ -147,7 +147,7 @@ class Workers:
                 pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, env=_environment(),
             )  # fmt: skip
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 26)
-        messages.write(writer, Tickets(self._tickets))
+        frames.write(writer, Tickets(self._tickets))
         return WorkerProcess(index, process, writer), reader
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from controller.objects import (
     BackendRef,
     ExternalAuthFilter,
+    GRPCRule,
     HeaderFilter,
     HTTPFilter,
+    HTTPRule,
     MirrorFilter,
     ObjectReference,
     ParametersRef,
@@ -109,6 +111,13 @@ def faults(filters: tuple[HTTPFilter, ...], where: str = "filters") -> Iterator[
     types = {one.type for one in filters}
     if {"RequestRedirect", "URLRewrite"} <= types:
         yield f"{where}: RequestRedirect and URLRewrite exclude each other"
+
+
+def faults_of_rule(rule: HTTPRule | GRPCRule) -> Iterator[str]:
+    """The same for all filters of a rule, its own and those of its backendRefs."""
+    yield from faults(rule.filters)
+    for index, ref in enumerate(rule.backend_refs):
+        yield from faults(ref.filters, f"backendRefs[{index}].filters")
 
 
 def _headers(edit: HeaderFilter) -> tuple[tuple[snapshot.Pair, ...], tuple[snapshot.Pair, ...], tuple[str, ...]]:

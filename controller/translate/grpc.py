@@ -11,7 +11,6 @@ from controller.translate.backends import Needed
 from controller.translate.conditions import Condition
 from controller.translate.rules import Rules, forwarding, order, persistence, resolution, unsupported_rules
 from gateway import snapshot
-from gateway.expressions import full_match
 
 
 def rules(view: View, found: GRPCRoute) -> Rules:
@@ -68,17 +67,8 @@ def _faults(rule: GRPCRule) -> Iterator[str]:
             yield f'{where}.type: "{method.type}" is not supported'
         elif method.type == "RegularExpression":
             for field, text in (("service", method.service), ("method", method.method)):
-                yield from _expression(f"{where}.{field}", text)
+                yield from matches.expression_faults(f"{where}.{field}", text)
         for at, header in enumerate(match.headers):
             if header.type == "RegularExpression":
-                yield from _expression(f"matches[{index}].headers[{at}].value", header.value)
-    yield from filters.faults(rule.filters)
-    for index, ref in enumerate(rule.backend_refs):
-        yield from filters.faults(ref.filters, f"backendRefs[{index}].filters")
-
-
-def _expression(where: str, text: str) -> Iterator[str]:
-    try:
-        full_match(text)
-    except ValueError as error:
-        yield f'{where}: "{text}" is not an expression in RE2 syntax ({error})'
+                yield from matches.expression_faults(f"matches[{index}].headers[{at}].value", header.value)
+    yield from filters.faults_of_rule(rule)

@@ -35,16 +35,17 @@ def faults(rule: HTTPRule) -> Iterator[str]:
         if match.path.type not in ("Exact", "PathPrefix", "RegularExpression"):
             yield f'{where}.path.type: "{match.path.type}" is not supported'
         if match.path.type == "RegularExpression":
-            yield from _regex(f"{where}.path.value", match.path.value)
+            yield from expression_faults(f"{where}.path.value", match.path.value)
         for field, values in (("headers", match.headers), ("queryParams", match.query_params)):
             for at, value in enumerate(values):
                 if value.type not in ("Exact", "RegularExpression"):
                     yield f'{where}.{field}[{at}].type: "{value.type}" is not supported'
                 if value.type == "RegularExpression":
-                    yield from _regex(f"{where}.{field}[{at}].value", value.value)
+                    yield from expression_faults(f"{where}.{field}[{at}].value", value.value)
 
 
-def _regex(where: str, text: str) -> Iterator[str]:
+def expression_faults(where: str, text: str) -> Iterator[str]:
+    """What is wrong with a regular expression."""
     try:
         full_match(text)
     except ValueError as error:

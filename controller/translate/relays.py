@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from controller.memo import View
 from controller.objects import TCPRoute, TLSRoute, UDPRoute
-from controller.translate.backends import Needed, resolve
+from controller.translate.backends import Needed
 from controller.translate.conditions import Condition
-from controller.translate.rules import Rules, order, resolution
+from controller.translate.rules import Rules, forwarding, order, resolution
 from gateway import snapshot
 
 
@@ -17,17 +17,10 @@ def relays(view: View, found: TLSRoute | TCPRoute | UDPRoute) -> Rules:
     faults: list[Condition] = []
     kind, meta = found.ref.kind, found.metadata
     for index, rule in enumerate(found.spec.rules):
-        targets = []
-        for ref in rule.backend_refs:
-            one = resolve(view, kind, meta.namespace, ref)
-            if one.backend is not None:
-                backends[one.backend] = None
-                targets.append(snapshot.Target(ref.weight, str(one.backend)))
-            else:
-                # An invalid reference refuses its share of the connections.
-                reason = one.fault.message if one.fault else ""
-                targets.append(snapshot.Target(ref.weight, "", (), 500, reason))
-                faults += [one.fault] if one.fault is not None else []
+        # An invalid reference refuses its share of the connections.
+        _, targets, needed, resolved = forwarding(view, found.ref, (), rule.backend_refs)
+        backends.update(dict.fromkeys(needed))
+        faults += [one.fault for one in resolved if one.fault is not None]
         name = f"{kind}/{meta.namespace}/{meta.name}/{index}"
-        made.append(snapshot.Relay(name, order(found, index), (), tuple(targets)))
+        made.append(snapshot.Relay(name, order(found, index), (), targets))
     return Rules(tuple(made), tuple(backends), resolution(faults), None, None)

@@ -58,10 +58,7 @@ def unsupported_rules(faults: list[str], count: int) -> tuple[Condition | None, 
 
 
 def _unsupported(rule: HTTPRule) -> list[str]:
-    said = [*matches.faults(rule), *filters.faults(rule.filters)]
-    for index, ref in enumerate(rule.backend_refs):
-        said += filters.faults(ref.filters, f"backendRefs[{index}].filters")
-    return said
+    return [*matches.faults(rule), *filters.faults_of_rule(rule)]
 
 
 def resolution(faults: list[Condition]) -> Condition:

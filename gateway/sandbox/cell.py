@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable
 from typing import Any, Final
 
-from gateway import script
+from gateway import frames, script
 from gateway.filters import api
 from gateway.http1 import KIND, PLAIN, Field, Request, parse_target
 from gateway.sandbox import cage, protocol
@@ -94,7 +94,7 @@ class Cell:
                     self._send(Pong())
 
     def _send(self, message: Any) -> None:
-        protocol.write(self._writer, message)
+        frames.write(self._writer, message)
 
     async def _load(self, message: Load) -> None:
         layers = cage.enter(message.memory)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
+from gateway import frames
 from gateway.filters import api
 from gateway.programs import Program
 from gateway.sandbox import protocol
@@ -149,7 +150,7 @@ class Confined:
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         self._listening = asyncio.create_task(self._listen(reader))
         self._zygote.living.add(self)
-        protocol.write(self._writer, Load(script.name, script.source, script.config, script.memory))
+        frames.write(self._writer, Load(script.name, script.source, script.config, script.memory))
         try:
             async with asyncio.timeout(LOADING):
                 loaded = await asyncio.shield(self._loaded)
@@ -196,7 +197,7 @@ class Confined:
 
     def _send(self, message: object) -> None:
         if not self._writer.is_closing():
-            protocol.write(self._writer, message)
+            frames.write(self._writer, message)
 
     # --- the moments ---
 
@@ -256,7 +257,7 @@ class Confined:
             self._views[exchange] = request, response
         future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
-        protocol.write(self._writer, call)
+        frames.write(self._writer, call)
         try:
             done = await future
         except asyncio.CancelledError:

@@ -7,9 +7,11 @@ frame that is too long or cannot be read ends it.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
+
+from gateway import frames
 
 LONGEST: Final = 32 << 20  # octets of a frame
 
@@ -147,27 +149,13 @@ FromCell: TypeAlias = Loaded | Want | Said | Done | Pong
 
 _to_cell: msgspec.msgpack.Decoder[ToCell] = msgspec.msgpack.Decoder(ToCell)
 _from_cell: msgspec.msgpack.Decoder[FromCell] = msgspec.msgpack.Decoder(FromCell)
-_encode = msgspec.msgpack.Encoder().encode
 
 
 async def read_to_cell(reader: asyncio.StreamReader) -> ToCell:
     """The next message to a cell; raises IncompleteReadError at the end."""
-    return _to_cell.decode(await _frame(reader))
+    return _to_cell.decode(await frames.read(reader, LONGEST))
 
 
 async def read_from_cell(reader: asyncio.StreamReader) -> FromCell:
     """The next message from a cell; raises IncompleteReadError at the end, ValueError for what is none."""
-    return _from_cell.decode(await _frame(reader))
-
-
-async def _frame(reader: asyncio.StreamReader) -> bytes:
-    size = int.from_bytes(await reader.readexactly(4), "big")
-    if size > LONGEST:
-        raise ValueError(f"a message of {size} bytes")
-    return await reader.readexactly(size)
-
-
-def write(writer: asyncio.StreamWriter, message: Any) -> None:
-    """Send one message."""
-    data = _encode(message)
-    writer.write(len(data).to_bytes(4, "big") + data)
+    return _from_cell.decode(await frames.read(reader, LONGEST))
