@@ -151,7 +151,7 @@ async def test_plugins(served: Served) -> None:
 @example("sticky-sessions")
 async def test_sticky_sessions(served: Served) -> None:
     ports = set()
-    for _ in range(12):
+    for _ in range(24):
         answer = await served.ask()
         cookie = answer.headers["set-cookie"].partition(";")[0]
         first = served.seen[-1].port

@@ -233,11 +233,11 @@ async def test_a_key_leads_to_one_endpoint(proxy: Proxy, server: Server, other: 
     await programmed(proxy, server, "def request(request):\n    request.choose('app', key=request.path)")
     ports = (server.port, other.port)
     await proxy.apply(Backend("default/app:80", tuple(Endpoint("127.0.0.1", port) for port in ports)))
-    for path in ("/a", "/b", "/c", "/d", "/e", "/f"):
+    for number in range(24):  # that all of them lead to one is not to be expected
         before = len(server.seen), len(other.seen)
-        for _ in range(4):
-            assert (await proxy.get(path))[0] == 200
-        assert sorted((len(server.seen) - before[0], len(other.seen) - before[1])) == [0, 4]
+        for _ in range(3):
+            assert (await proxy.get(f"/{number}"))[0] == 200
+        assert sorted((len(server.seen) - before[0], len(other.seen) - before[1])) == [0, 3]
     assert server.seen
     assert other.seen
 
