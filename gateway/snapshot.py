@@ -386,5 +386,11 @@ def digest(fingerprints: Iterable[int]) -> str:
 
 
 def redacted(part: Part) -> Part:
-    """The part as it may be shown: without private keys."""
-    return msgspec.structs.replace(part, key="(private key withheld)") if isinstance(part, Certificate) else part
+    """The part as it may be shown: without private keys, nor what filters are configured with, which may be keys as well."""
+    match part:
+        case Certificate():
+            return msgspec.structs.replace(part, key="(private key withheld)")
+        case Script() if part.config != "{}":
+            return msgspec.structs.replace(part, config='"(withheld)"')
+        case _:
+            return part

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import itertools
 import logging
 import os
 import socket
+import sys
 from collections import OrderedDict
 from collections.abc import Awaitable
 from typing import Any, Final
@@ -98,6 +100,7 @@ class Cell:
 
     async def _load(self, message: Load) -> None:
         layers = cage.enter(message.memory)
+        sys.stdout = sys.stderr = Printed(self._send)
         logging.getLogger("fsm.filter").addHandler(Line(self._send))
         logging.getLogger("fsm.filter").setLevel(logging.INFO)
         try:
@@ -215,6 +218,24 @@ class Line(logging.Handler):
         self._line(Said(record.levelno, self.format(record)[:4096]))
 
 
+class Printed(io.TextIOBase):
+    """What is printed, as lines for the log: the worker passes on as many as are no flood."""
+
+    def __init__(self, send: Any) -> None:
+        self._line = send
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._line(Said(logging.INFO, line[:4096]))
+        self._begun = self._begun[-4096:]
+        return len(text)
+
+
 async def _settled(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
@@ -252,6 +273,9 @@ def _response_data(response: api.Response) -> ResponseData:
 def run(connection: socket.socket) -> None:
     """Serve a worker, with no way back to what this process was."""
     os.environ.clear()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):  # the worker's own; what is said goes over the line
+        os.dup2(nowhere, descriptor)
 
     async def serve() -> None:
         reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 20)

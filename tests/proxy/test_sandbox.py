@@ -120,6 +120,26 @@ async def test_its_environment_is_empty(proxy: Proxy, server: Server, monkeypatc
     assert (await proxy.get("/bad"))[2] == b"0"
 
 
+async def test_what_is_printed_is_logged_but_not_a_flood(
+    proxy: Proxy, server: Server, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO", "fsm.filter")
+    await beside(proxy, server, """
+        import os, sys
+        def request(request):
+            print("hello", request.path)
+            print("from stderr", file=sys.stderr)
+            os.write(2, b"unseen")
+            for number in range(5000):
+                print(number)
+    """)  # fmt: skip
+    assert (await proxy.get("/bad"))[0] == 200
+    await until(lambda: "from stderr" in caplog.messages)
+    assert caplog.messages[0] == "hello /bad"
+    assert len(caplog.messages) <= 200
+    assert "unseen" not in capfd.readouterr().err
+
+
 async def test_monkey_patching_stays_inside(proxy: Proxy, server: Server) -> None:
     await beside(proxy, server, """
         import gateway.http1, gateway.filters.api as api
