@@ -741,6 +741,7 @@ class FilterDefinitionSpec(Struct, frozen=True):
     failure_policy: str = "Closed"
     timeout: str = "1s"
     memory: str = "256Mi"
+    network: tuple[str, ...] = ()
 
 
 class FilterDefinition(Object, frozen=True):

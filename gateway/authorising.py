@@ -7,16 +7,15 @@ nobody answers in time or in a way that can be understood, the answer is no.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from gateway import protobuf
 from gateway.answer import whole
-from gateway.http1 import HOST, KIND, PLAIN, Field, ProtocolError, Request, Response
-from gateway.peers import Peer
-from gateway.prepared import Answers, Backend
+from gateway.asking import Answered, Ask
+from gateway.http1 import HOST, KIND, PLAIN, Field, Request, Response
+from gateway.prepared import Backend
 from gateway.protobuf import Message
 from gateway.snapshot import ExternalAuth
 
@@ -48,153 +47,40 @@ UNREACHABLE: Final = Denied(503, (), b"the authorization server does not answer\
 
 
 class Question:
-    """One question, as the user of a backend's connection. `told` is called once."""
+    """One question. `told` is called once."""
 
-    __slots__ = (
-        "_answer", "_backend", "_content", "_done", "_pieces", "_size", "_spec", "_timer", "_told", "_trailers",
-        "answers", "head_only", "is_asked", "peer", "request_done", "wants_payload",
-    )  # fmt: skip
+    __slots__ = ("_ask", "_backend", "_spec", "_told")
 
     def __init__(self, spec: ExternalAuth, backend: Backend, told: Callable[[Verdict], None]) -> None:
         self._spec = spec
         self._backend = backend
         self._told = told
-        self._content = b""  # all that is sent: head and body
-        self._answer: Response | None = None
-        self._trailers: list[Field] = []
-        self._pieces: list[bytes] = []
-        self._size = 0  # octets of them
-        self._done = False
-        self._timer: asyncio.TimerHandle | None = None
-        self.is_asked = False
-        self.answers: Answers | None = None
-        self.head_only = False
-        self.peer: Peer | None = None
-        self.request_done = True
-        self.wants_payload = True
+        self._ask: Ask | None = None
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it has been sent."""
+        return self._ask is not None
 
     def ask(self, request: Request, body: bytes, address: bytes, scheme: bytes) -> None:
         """Send it."""
-        self.is_asked = True
-        compose = _as_grpc if self._spec.protocol == "GRPC" else _as_http
-        self._content = compose(self._spec, request, body, address, scheme)
-        self.head_only = self._spec.protocol == "HTTP" and request.method == b"HEAD"
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._tell, UNREACHABLE)
-        endpoint = next(self._backend.ring.turns, None)
-        if endpoint is None:
-            self._tell(UNREACHABLE)
-            return
-        peer = endpoint.take(self)
-        if peer is not None:
-            self.connected(peer)
-        else:
-            endpoint.connect(self)
+        is_grpc = self._spec.protocol == "GRPC"
+        content = (_as_grpc if is_grpc else _as_http)(self._spec, request, body, address, scheme)
+        self._ask = Ask(content, self._heard, most=MOST, head_only=not is_grpc and request.method == b"HEAD")
+        self._ask.send(next(self._backend.ring.turns, None), PATIENCE)
 
     def cancel(self) -> None:
         """Nobody wants to know any more."""
-        self._done = True
-        if self._timer is not None:
-            self._timer.cancel()
-        peer, self.peer = self.peer, None
-        if peer is not None:
-            peer.abort()
+        if self._ask is not None:
+            self._ask.cancel()
 
-    def _tell(self, verdict: Verdict) -> None:
-        if not self._done:
-            self.cancel()
-            self._told(verdict)
-
-    # --- User ---
-
-    @property
-    def is_sent(self) -> bool:
-        """Whether the backend has been told everything."""
-        return self.request_done
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether nobody waits for a connection any more."""
-        return self._done
-
-    def connected(self, peer: Peer) -> None:
-        """Ask."""
-        self.peer = peer
-        peer.write(self._content)
-
-    def connect_failed(self, reason: str) -> None:
-        """Nobody is there."""
-        self._tell(UNREACHABLE)
-
-    def response(self, response: Response, head: bytes) -> None:
-        """The answer's head."""
-        if response.status >= 200:
-            self._answer = response
-
-    def response_data(self, data: bytes) -> None:
-        """The answer's content."""
-        self._pieces.append(data)
-        self._size += len(data)
-        if self._size > MOST:
-            self._tell(UNREACHABLE)
-
-    def response_trailers(self, fields: list[Field]) -> None:
-        """The answer's trailers."""
-        self._trailers = fields
-
-    def flush(self) -> None:
-        """Nothing is passed on."""
-
-    def response_end(self) -> None:
-        """The answer is whole."""
-        self.peer = None
-        answer = self._answer
-        if answer is None:
-            self._tell(UNREACHABLE)
-            return
-        body = b"".join(self._pieces)
-        if self._spec.protocol == "GRPC":
-            self._tell(_grpc_verdict(answer, self._trailers, body))
+    def _heard(self, answer: Answered | str) -> None:
+        if isinstance(answer, str):
+            self._told(UNREACHABLE)
+        elif self._spec.protocol == "GRPC":
+            self._told(_grpc_verdict(answer.response, answer.trailers, answer.body))
         else:
-            self._tell(_http_verdict(self._spec, answer, body))
-
-    def response_lost(self, reason: str, *, clean: bool, untouched: bool = False) -> None:
-        """The connection ended."""
-        self.peer = None
-        if clean:
-            self.response_end()
-        else:
-            self._tell(UNREACHABLE)
-
-    def response_invalid(self, error: ProtocolError) -> None:
-        """Not HTTP."""
-        self.peer = None
-        self._tell(UNREACHABLE)
-
-    def answered(self, data: bytes, hundreds: int) -> None:
-        """Never: `answers` is None."""
-
-    def begun(self, data: bytes, hundreds: int) -> None:
-        """Never: `answers` is None."""
-
-    def continued(self, data: bytes | memoryview) -> None:
-        """Never: `answers` is None."""
-
-    def ended(self, data: bytes, hundreds: int) -> None:
-        """Never: `answers` is None."""
-
-    def owes(self) -> int:
-        """Nothing is passed on."""
-        return 0
-
-    def in_full(self) -> Question:
-        """It can take whatever comes."""
-        return self
-
-    def pause_sending(self) -> None:
-        """It is sent at once."""
-
-    def resume_sending(self) -> None:
-        """It is sent at once."""
+            self._told(_http_verdict(self._spec, answer.response, answer.body))
 
 
 # --- HTTP ---

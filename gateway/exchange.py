@@ -196,7 +196,7 @@ class Exchange:
 
     def _ask_if_ready(self) -> None:
         question, spec = self._question, self.target.auth
-        if question is None or spec is None or question.peer is not None or question.is_asked:
+        if question is None or spec is None or question.is_asked:
             return
         body = b""
         if spec.body_bytes and not self.request_done and self._body < spec.body_bytes:

@@ -21,10 +21,12 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from gateway import script, tls, tunnel
+from gateway import outcalls, script, tls, tunnel
 from gateway.datagram import Datagrams
 from gateway.door import Clock, Door
 from gateway.downstream import Arrival, Downstream
+from gateway.filters.api import HttpClient
+from gateway.peers import Endpoint
 from gateway.pools import Address, Pools
 from gateway.prepared import Backend, Counter, Route
 from gateway.programs import Program
@@ -376,19 +378,23 @@ class Runtime:
         before = program.hooks
         if part.execution == "inline":
             if part.is_tried:
-                await confined.tried(self.zygote, part)
+                await confined.tried(self.zygote, part, self._reach)
             watch.start()
-            program.hooks = script.load(part.name, part.source, part.config)
+            client = HttpClient(partial(outcalls.send, reach=self._reach, allowed=part.network))
+            program.hooks = script.load(part.name, part.source, part.config, {"http": client})
             program.overdue = partial(self._move_out, part)
             if part.name in self._keepers:
                 self._keepers.pop(part.name).drop()
         else:
-            keeper = self._keepers.get(part.name) or confined.Keeper(self.zygote, program)
+            keeper = self._keepers.get(part.name) or confined.Keeper(self.zygote, program, self._reach)
             await keeper.put(part)
             self._keepers[part.name] = keeper
         program.passes, program.patience = part.passes, part.seconds
         if isinstance(before, script.Code):
             before.unload()
+
+    def _reach(self, host: str, port: int, security: tls.Security | None) -> Endpoint:
+        return self._pools.get(Address(host, port, False, security))
 
     def _move_out(self, part: Script) -> None:
         """A filter keeps this worker from its work: from now on it runs in a process of its own, until it is edited."""

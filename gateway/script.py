@@ -84,6 +84,7 @@ def load(name: str, source: str, config: str = "{}", services: Mapping[str, Any]
     module = ModuleType(f"fsm_filter_{number}")
     module.__file__ = file
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    services = {"http": api.HttpClient(nobody), **services}
     given = {"config": _read_only(msgspec.json.decode(config)), "log": logging.getLogger(f"fsm.filter.{name}"), **services}
     code = Code(name, file, module)
     try:
@@ -104,6 +105,11 @@ def load(name: str, source: str, config: str = "{}", services: Mapping[str, Any]
         code.unload()
         raise
     return code
+
+
+async def nobody(call: api.Call) -> api.Reply:
+    """In place of a client, where there is nobody to call: a filter's tests give it their own."""
+    raise OSError(f"{call.method} {call.url}: nobody can be called from here")
 
 
 def _find(code: Code) -> None:

@@ -206,6 +206,7 @@ class Script(Struct, frozen=True, tag="script"):
     passes: bool = False
     seconds: float = 1.0  # that a call may take
     memory: int = 256 << 20  # bytes that its process may have
+    network: tuple[str, ...] = ()  # HOST:PORT that it may call; "*" for all
     is_tried: bool = True  # inline: loaded and tested in a process of its own first
 
 

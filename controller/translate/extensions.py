@@ -86,6 +86,7 @@ def script(view: View, namespace: str, name: str) -> snapshot.Script | str:
         execution="inline" if execution == "inline" else "process",
         passes=definition.failure_policy == "Open",
         seconds=seconds(definition.timeout),
+        network=definition.network,
         memory=int(definition.memory[:-2]) * _UNITS[definition.memory[-2:]],
     )
 

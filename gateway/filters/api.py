@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl, urlencode
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     # Each filter imports its own: they are bound to the one that is being loaded (see `__getattr__`).
     config: Mapping[str, Any]
     log: logging.Logger
+    http: HttpClient
 
 MOST: Final = 1 << 20  # octets of a body that is read whole, where a filter does not say
 _connections = itertools.count(1)
@@ -69,6 +70,11 @@ class Steering(Protocol):
 
     def choose(self, service: str, key: str | None) -> None:
         """Raises LookupError for a Service that is none of the rule's."""
+
+
+def is_method(name: str) -> bool:
+    """Whether a request may have this method."""
+    return _METHOD.fullmatch(name) is not None and name != "CONNECT"
 
 
 def field(name: str, value: str) -> Field:
@@ -284,7 +290,7 @@ class Request:
 
     @method.setter
     def method(self, value: str) -> None:
-        if not _METHOD.fullmatch(value) or value == "CONNECT" or "HEAD" in (value, self.method):
+        if not is_method(value) or "HEAD" in (value, self.method):
             # Whether a response has a body depends on HEAD, and the client goes by what it asked.
             raise ValueError(f"{self.method} cannot become {value!r}")
         self._own().method = value.encode()
@@ -614,6 +620,70 @@ def length_of(raw: RawRequest | RawResponse) -> int | None:
     return None if raw.length == CHUNKED else max(raw.length, 0) if raw.length != NO_LENGTH else 0
 
 
+# --- calling others ---------------------------------------------------------------------------------------
+
+
+class Call(msgspec.Struct, array_like=True):
+    """A request that a filter makes."""
+
+    method: str
+    url: str
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    timeout: float
+
+
+class Reply(msgspec.Struct, array_like=True):
+    """Its answer."""
+
+    status: int
+    fields: list[tuple[bytes, bytes]]
+    body: bytes
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields."""
+        made = Headers([])
+        made.replace(self.fields)
+        return made
+
+    def json(self) -> Any:
+        """The body as JSON. Raises ValueError."""
+        return msgspec.json.decode(self.body)
+
+
+class HttpClient:
+    """Calls other services, over connections that are kept: `await http.post(url, {"a": 1})`.
+
+    Raises PermissionError for one that the filter's definition does not name, and OSError where no answer comes.
+    """
+
+    def __init__(self, send: Callable[[Call], Awaitable[Reply]]) -> None:
+        self._send = send
+
+    async def request(
+        self, method: str, url: str, body: Any = b"", headers: Mapping[str, str] | None = None, *, timeout: float = 5.0
+    ) -> Reply:
+        """Make a request and wait for all of its answer, of at most a megabyte."""
+        if not is_method(method):
+            raise ValueError(f"{method!r} cannot be asked")
+        content, said = encoded(body)
+        given = Headers([])
+        for name, value in (headers or {}).items():
+            given.add(name, value)
+        if said and "content-type" not in given:
+            given["Content-Type"] = said
+        return await self._send(Call(method, url, given.pairs(), content, timeout))
+
+    async def get(self, url: str, headers: Mapping[str, str] | None = None, *, timeout: float = 5.0) -> Reply:
+        """GET."""
+        return await self.request("GET", url, headers=headers, timeout=timeout)
+
+    async def post(self, url: str, body: Any = b"", headers: Mapping[str, str] | None = None, *, timeout: float = 5.0) -> Reply:
+        """POST bytes, text, or anything else as JSON."""
+        return await self.request("POST", url, body, headers, timeout=timeout)
+
+
 # --- what belongs to one filter -----------------------------------------------------------------------------
 
 _loading: list[Mapping[str, Any]] = []
@@ -635,6 +705,6 @@ class loading:  # noqa: N801  # reads as a statement: `with loading(services):`
 def __getattr__(name: str) -> Any:
     if _loading and name in _loading[-1]:
         return _loading[-1][name]
-    if name in ("config", "log"):
+    if name in ("config", "log", "http"):
         raise ImportError(f"{name} belongs to a filter and can be imported only by one")
     raise AttributeError(f"gateway.filters.api has no {name!r}")

@@ -25,6 +25,8 @@ from gateway.sandbox.protocol import (
     Call,
     Cancel,
     Done,
+    Fetch,
+    Fetched,
     Forget,
     Load,
     Loaded,
@@ -39,6 +41,7 @@ from gateway.sandbox.protocol import (
 )
 from gateway.script import Code, ScriptError, blame
 
+FAULTS: Final[dict[str, type[Exception]]] = {"PermissionError": PermissionError, "ValueError": ValueError}
 CONNECTIONS: Final = 10_000  # whose state is kept
 
 
@@ -69,6 +72,7 @@ class Cell:
         self._known: dict[int, Known] = {}
         self._connections: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._wanted: dict[int, asyncio.Future[bytes]] = {}
+        self._fetching: dict[int, asyncio.Future[api.Reply]] = {}
         self._numbers = itertools.count()
         self._tasks: dict[int, asyncio.Task[None]] = {}  # by the numbers of calls
 
@@ -90,6 +94,8 @@ class Cell:
                         self._tasks[number].cancel()
                 case Whole():
                     self._told(message)
+                case Fetched():
+                    self._fetched(message)
                 case Forget(exchange):
                     self._known.pop(exchange, None)
                 case Ping():
@@ -104,7 +110,8 @@ class Cell:
         logging.getLogger("fsm.filter").addHandler(Line(self._send))
         logging.getLogger("fsm.filter").setLevel(logging.INFO)
         try:
-            self._code = script.load(message.name, message.source, message.config)
+            services = {"http": api.HttpClient(self._fetch)}
+            self._code = script.load(message.name, message.source, message.config, services)
             tests = await script.run_tests(self._code)
         except ScriptError as error:
             self._send(Loaded(fault=error.reason, line=error.line))
@@ -185,6 +192,23 @@ class Cell:
         self._wanted[number] = future
         self._send(Want(number, exchange, of, limit))
         return future
+
+    async def _fetch(self, call: api.Call) -> api.Reply:
+        """Let the worker make a request: there is no network here."""
+        number = next(self._numbers)
+        future: asyncio.Future[api.Reply] = asyncio.get_running_loop().create_future()
+        self._fetching[number] = future
+        self._send(Fetch(number, call))
+        return await future
+
+    def _fetched(self, message: Fetched) -> None:
+        future = self._fetching.pop(message.number, None)
+        if future is None or future.done():
+            return
+        if message.reply is not None:
+            future.set_result(message.reply)
+        else:
+            future.set_exception(FAULTS.get(message.kind, OSError)(message.fault))
 
     def _told(self, message: Whole) -> None:
         future = self._wanted.pop(message.number, None)

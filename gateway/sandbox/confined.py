@@ -16,14 +16,17 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
-from gateway import frames
+from gateway import frames, outcalls
 from gateway.filters import api
+from gateway.http1 import Field
 from gateway.programs import Program
 from gateway.sandbox import protocol
 from gateway.sandbox.protocol import (
     Call,
     Cancel,
     Done,
+    Fetch,
+    Fetched,
     Forget,
     Load,
     Loaded,
@@ -109,7 +112,8 @@ class Confined:
 
     is_quick = False
 
-    def __init__(self, zygote: Zygote, script: Script) -> None:
+    def __init__(self, zygote: Zygote, script: Script, reach: outcalls.Reach) -> None:
+        self._reach = reach
         self.script = script
         self.request: Callable[[api.Request], Awaitable[api.Response | None]] | None = None
         self.request_body: Callable[[api.Chunk], Awaitable[bytes | None]] | None = None
@@ -318,6 +322,13 @@ class Confined:
                 task = asyncio.create_task(self._tell(message))
                 self._bodies.add(task)
                 task.add_done_callback(self._bodies.discard)
+            case Fetch():
+                if len(self._bodies) >= MOST:
+                    self._send(Fetched(message.number, None, f"{MOST} calls are under way already"))
+                    return
+                task = asyncio.create_task(self._fetch(message))
+                self._bodies.add(task)
+                task.add_done_callback(self._bodies.discard)
             case Said():
                 self._say(message)
             case Pong():
@@ -334,6 +345,19 @@ class Confined:
         except api.Refused as error:
             self._send(Whole(want.number, b"", error.status, error.reason))
 
+    async def _fetch(self, fetch: Fetch) -> None:
+        """Make a request for it, as far as its definition lets it."""
+        call = fetch.call
+        try:
+            call.headers = [(made.line[: len(made.name)], made.value) for made in map(_checked, call.headers)]
+            if not api.is_method(call.method):
+                raise ValueError(f"{call.method!r} cannot be asked")
+            reply = await outcalls.send(call, self._reach, self.script.network)
+        except (OSError, ValueError) as error:
+            self._send(Fetched(fetch.number, None, str(error), type(error).__name__))
+        else:
+            self._send(Fetched(fetch.number, reply))
+
     def _say(self, said: Said) -> None:
         """Pass on its log, as far as that is a log and no flood."""
         now = monotonic()
@@ -347,7 +371,8 @@ class Confined:
 class Keeper:
     """Keeps the process of a program alive."""
 
-    def __init__(self, zygote: Zygote, program: Program) -> None:
+    def __init__(self, zygote: Zygote, program: Program, reach: outcalls.Reach) -> None:
+        self._reach = reach
         self._zygote = zygote
         self._program = program
         self._deaths: list[float] = []
@@ -355,7 +380,7 @@ class Keeper:
 
     async def put(self, script: Script) -> None:
         """Bring a source into force. Raises ScriptError; what was in force before stays then."""
-        made = Confined(self._zygote, script)
+        made = Confined(self._zygote, script, self._reach)
         await made.start()
         made.on_death = self._died
         before, self._program.hooks = self._program.hooks, made
@@ -388,9 +413,9 @@ class Keeper:
             self._died(dead)
 
 
-async def tried(zygote: Zygote, script: Script) -> None:
+async def tried(zygote: Zygote, script: Script, reach: outcalls.Reach) -> None:
     """Load a source and run its tests where they can do no harm. Raises ScriptError."""
-    made = Confined(zygote, script)
+    made = Confined(zygote, script, reach)
     await made.start()
     made.retire()
 
@@ -401,6 +426,10 @@ def _request_data(request: api.Request) -> RequestData:
         request.method, request.target, request.host, request.headers.pairs(), None, raw.http10, connection.address,
         connection.port, connection.scheme, request.route, connection.number, request.choices,
     )  # fmt: skip
+
+
+def _checked(pair: tuple[bytes, bytes]) -> Field:
+    return api.field(pair[0].decode("latin-1"), pair[1].decode("latin-1"))
 
 
 def _made(data: ResponseData) -> api.Response:

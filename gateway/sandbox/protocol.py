@@ -12,6 +12,8 @@ from typing import Final, TypeAlias
 import msgspec
 
 from gateway import frames
+from gateway.filters.api import Call as Call_
+from gateway.filters.api import Reply
 
 LONGEST: Final = 32 << 20  # octets of a frame
 
@@ -121,6 +123,22 @@ class Want(msgspec.Struct, tag=True):
     limit: int
 
 
+class Fetch(msgspec.Struct, tag=True):
+    """Make a request to somebody else."""
+
+    number: int
+    call: Call_
+
+
+class Fetched(msgspec.Struct, tag=True):
+    """Its answer, or why there is none, and whose fault that is."""
+
+    number: int
+    reply: Reply | None = None
+    fault: str = ""
+    kind: str = ""
+
+
 class Said(msgspec.Struct, tag=True):
     """A line for the log."""
 
@@ -144,8 +162,8 @@ class Pong(msgspec.Struct, tag=True):
     """Here I am."""
 
 
-ToCell: TypeAlias = Load | Call | Whole | Cancel | Forget | Ping
-FromCell: TypeAlias = Loaded | Want | Said | Done | Pong
+ToCell: TypeAlias = Load | Call | Whole | Fetched | Cancel | Forget | Ping
+FromCell: TypeAlias = Loaded | Want | Fetch | Said | Done | Pong
 
 _to_cell: msgspec.msgpack.Decoder[ToCell] = msgspec.msgpack.Decoder(ToCell)
 _from_cell: msgspec.msgpack.Decoder[FromCell] = msgspec.msgpack.Decoder(FromCell)

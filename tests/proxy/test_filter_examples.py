@@ -16,6 +16,7 @@ import jwt
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
+from speaking import until
 
 from controller.cli.check import Loaded
 from controller.demo.ports import free_ports
@@ -217,6 +218,34 @@ async def test_json_and_xml(served: Served) -> None:
     assert served.seen[0].body == "<request><item>tea</item><count>2</count></request>"
     assert served.seen[0].headers["content-type"] == "application/xml"
     assert json.loads(answer.body) == {"order": {"id": "7", "by": "Ada"}}
+
+
+@example("logging")
+async def test_logging(served: Served) -> None:
+    got: list[list[dict[str, Any]]] = []
+
+    async def collect(request: web.Request) -> web.Response:
+        got.append([json.loads(line) for line in (await request.text()).splitlines()])
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/log", collect)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    (port,) = free_ports(1)
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    script = served.runtime.parts["script", "default/http-log"]
+    moved = {"network": (f"127.0.0.1:{port}",), "config": script.config.replace("8123", str(port))}
+    assert not await served.runtime.apply(Change(put=(replace(script, **moved),)))
+    for path in ("/1", "/2", "/3", "/4"):
+        await served.ask(path)
+    await until(lambda: len(got) == 2)  # of three at once, and of what there is after a while
+    assert [[line["path"] for line in batch] for batch in got] == [["/1", "/2", "/3"], ["/4"]]
+    assert (
+        got[0][0].items()
+        >= {"method": "GET", "host": "example.com", "status": 200, "bytes": 16, "backend": "default/app:80"}.items()
+    )
+    await runner.cleanup()
 
 
 @example("jwt")

@@ -12,6 +12,7 @@ import pytest
 from proxying import OK, Proxy, Server, make_rule, parsed
 from speaking import Asked, Backend2, client, until
 
+from controller.demo.ports import free_ports
 from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target
 
 HEADER = "from gateway.filters.api import Request, Response, Chunk, Exchange, Refused, config, log\n"
@@ -426,6 +427,45 @@ async def test_a_large_body_passes_with_little_held(proxy: Proxy, server: Server
     server.default = counting
     head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
     assert (await proxy.talk(head + body)).endswith(b"2\r\n01\r\n0\r\n\r\n")
+
+
+# --- calling others ---
+
+
+async def test_a_filter_calls_somebody(proxy: Proxy, server: Server, other: Server) -> None:
+    other.default = b'HTTP/1.1 201 Created\r\nX-A: b\r\nContent-Length: 7\r\n\r\n{"a":1}'
+    await programmed(proxy, server, f"""
+        from gateway.filters.api import http
+        async def request(request):
+            reply = await http.post("http://127.0.0.1:{other.port}/ask?x=1", {{"q": request.path}}, {{"X-Q": "1"}})
+            request.headers["x-reply"] = f"{{reply.status}} {{reply.headers['x-a']}} {{reply.json()['a']}}"
+    """, network=(f"127.0.0.1:{other.port}",))  # fmt: skip
+    for _ in range(3):
+        assert (await proxy.get("/p"))[0] == 200
+    assert b"x-reply: 201 b 1\r\n" in server.seen[0]
+    head = other.seen[0].decode()
+    assert head.startswith(f"POST /ask?x=1 HTTP/1.1\r\nHost: 127.0.0.1:{other.port}\r\nX-Q: 1\r\n")
+    assert head.endswith('\r\n\r\n{"q":"/p"}')
+    assert other.connections == 1, "connections are kept"
+
+
+@pytest.mark.parametrize(
+    ("url", "failure"),
+    [
+        ("http://127.0.0.1:1/", "PermissionError: this filter may not call 127.0.0.1:1; its definition's spec.network has"),
+        ("http://example.com/", "PermissionError: this filter may not call example.com:80"),
+        ("ftp://x/", "ValueError: 'ftp://x/' is not an http or https URL"),
+        ("http://a@b/", "ValueError: 'http://a@b/' is not an http or https URL"),
+        ("http://127.0.0.1:NONE/", "OSError: GET http://127.0.0.1:NONE/: 127.0.0.1:NONE: "),
+    ],
+)
+async def test_whom_a_filter_cannot_call(proxy: Proxy, server: Server, url: str, failure: str) -> None:
+    (port,) = free_ports(1)
+    url, failure = url.replace("NONE", str(port)), failure.replace("NONE", str(port))
+    source = f"from gateway.filters.api import http\nasync def request(request):\n    await http.get('{url}')"
+    await programmed(proxy, server, source, network=(f"127.0.0.1:{port}",))
+    assert (await proxy.get())[0] == 500
+    assert failure in proxy.runtime.program("s0").last_failure
 
 
 # --- HTTP/2 ---

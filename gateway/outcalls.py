@@ -1,0 +1,76 @@
+"""Requests that filters in Python make: over the same pooled connections as everybody's, to whom they may speak to.
+
+A filter may call the authorities that its definition names (`network`), and no others; a confined one has no network of
+its own and asks its worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Final
+
+from gateway import tls
+from gateway.asking import Answered, Ask
+from gateway.filters.api import FRAMING, Call, Reply
+from gateway.peers import Endpoint
+from gateway.snapshot import BackendTLS
+from gateway.tls import Security
+
+MOST: Final = 1 << 20  # octets of an answer
+PATIENCE: Final = 60.0  # seconds, whatever a filter says
+_URL: Final = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?(/[\x21\x22\x24-\x7e]*)?")
+
+# Host, port, and how to speak TLS → where connections to it are kept.
+Reach = Callable[[str, int, Security | None], Endpoint]
+
+_security: dict[str, Security] = {}
+
+
+async def send(call: Call, reach: Reach, allowed: tuple[str, ...]) -> Reply:
+    """Make a request. Raises PermissionError for somebody that a filter may not call, OSError where no answer comes."""
+    parsed = _URL.fullmatch(call.url)
+    if parsed is None:
+        raise ValueError(f"{call.url!r} is not an http or https URL")
+    scheme, host, port, target = parsed.groups()
+    number = int(port or (443 if scheme == "https" else 80))
+    authority = f"{host}:{number}"
+    if authority not in allowed and "*" not in allowed:
+        listed = ", ".join(allowed) or "nobody"
+        raise PermissionError(f"this filter may not call {authority}; its definition's spec.network has {listed}")
+    future: asyncio.Future[Answered | str] = asyncio.get_running_loop().create_future()
+    ask = Ask(
+        _composed(call, authority if port else host, target or "/"),
+        future.set_result,
+        most=MOST,
+        head_only=call.method == "HEAD",
+    )
+    ask.send(
+        reach(host.strip("[]"), number, _secured(host) if scheme == "https" else None), min(max(call.timeout, 0.001), PATIENCE)
+    )
+    try:
+        answer = await future
+    finally:
+        ask.cancel()
+    if isinstance(answer, str):
+        raise OSError(f"{call.method} {call.url}: {answer}")
+    fields = [(field.line[: len(field.name)], field.value) for field in answer.response.fields if field.name not in FRAMING]
+    return Reply(answer.response.status, fields, answer.body)
+
+
+def _composed(call: Call, host: str, target: str) -> bytes:
+    lines = [f"{call.method} {target} HTTP/1.1".encode(), b"Host: " + host.encode()]
+    lines += [name + b": " + value for name, value in call.headers]
+    if call.body or call.method not in ("GET", "HEAD"):
+        lines.append(b"Content-Length: %d" % len(call.body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + call.body
+
+
+def _secured(host: str) -> Security:
+    found = _security.get(host)
+    if found is None:
+        if len(_security) > 256:
+            _security.clear()
+        found = _security[host] = tls.towards(BackendTLS(host), None, "http/1.1")
+    return found
