@@ -62,7 +62,7 @@ def whole(
 ) -> bytes:
     """A whole response of these field lines and this body, with what frames it."""
     head = [b"HTTP/1.1 %d %b" % (status, REASON.get(status, b"")), *lines]
-    if status != 204:  # RFC 9110 §8.6
+    if status not in (204, 304):  # RFC 9110 §8.6; of a 304 it would be the length that a 200 has
         head.append(b"Content-Length: %d" % len(body))
     if close:
         head.append(b"Connection: close")

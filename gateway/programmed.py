@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
+from gateway import grpcweb
 from gateway.answer import whole
 from gateway.exchange import Exchange, unexpecting
 from gateway.filters import api
@@ -27,6 +28,7 @@ from gateway.programs import Hooks, Program
 from gateway.routing import Entry
 
 _CHUNKED: Final = Field(CODING, b"transfer-encoding", b"chunked", b"Transfer-Encoding: chunked")
+DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again
 Taking: TypeAlias = tuple[Program, Hooks]
 
 _connections: WeakKeyDictionary[object, api.Connection] = WeakKeyDictionary()
@@ -43,8 +45,9 @@ class Programmed(Exchange):
     """See the module."""
 
     __slots__ = (
-        "_at", "_awaiting", "_awaiting_response", "_began", "_chosen", "_decoder", "_discards", "_drops", "_frames", "_inward",
-        "_is_invited", "_key", "_octets", "_outward", "_ready", "_reply", "_taking", "_tasks", "_trailers", "_view", "_waiting",
+        "_at", "_awaiting", "_awaiting_response", "_began", "_chosen", "_decoder", "_discards", "_drops", "_frames",
+        "_inward", "_is_invited", "_is_over", "_key", "_length", "_octets", "_outward", "_ready", "_reply", "_taking",
+        "_tasks", "_trailers", "_view", "_waiting",
     )  # fmt: skip
 
     def __init__(self, client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> None:
@@ -69,6 +72,8 @@ class Programmed(Exchange):
         self._awaiting_response: tuple[asyncio.Future[bytes], int] | None = None
         self._outward: Passage | None = None
         self._drops = False  # the backend's body: there is another in its place
+        self._length = 0  # octets of the backend's body, if they are known
+        self._is_over = False  # the backend has said all that it has to say
         self._frames = False  # what goes out is put into chunks here
         self._trailers: list[Field] = []
         self._octets = 0
@@ -172,6 +177,9 @@ class Programmed(Exchange):
         request = view.raw()
         if self._is_invited:
             request = unexpecting(request)
+        if self.entry.route.grpc and grpcweb.is_asked(request) and any(hooks.request_body for _, hooks in self._taking):
+            self._give_up(415, "a filter wants to see what comes in, and cannot read gRPC-Web")
+            return
         taken, self._pending = self._pending or [], []
         if any(hooks.request_body for _, hooks in self._taking) and (request.length > 0 or request.length == CHUNKED):
             self._replay, self._body = [], 0
@@ -306,6 +314,7 @@ class Programmed(Exchange):
     # --- the response's head ---
 
     def _pass_on(self, response: Response, head: bytes) -> None:
+        self._length = response.length
         self._reply = api.Response.received(response, Outgoing(self))
         if not any(hooks.response or hooks.response_body for _, hooks in self._taking):
             super()._pass_on(response, b"")
@@ -361,7 +370,11 @@ class Programmed(Exchange):
             elif content and not bodiless:
                 self._write(content)
         if self.peer is not None:
-            self.peer.resume_reading()
+            if content is not None and not 0 <= self._length <= DRAINED:
+                self._close_peer()  # what it still sends, perhaps for ever, is not wanted
+                waited = [None]
+            else:
+                self.peer.resume_reading()
         for data in waited:
             if data is None:
                 self.response_end()
@@ -419,8 +432,10 @@ class Programmed(Exchange):
             self.peer = None
             self._waiting.append(None)
             self._look_for_whole_response(done=True)
-        elif self._outward is not None and not self._drops:
-            self.peer = None
+            return
+        self.peer = None
+        self._is_over = True
+        if self._outward is not None and not self._drops:
             self._outward.feed(b"", True)
         elif self._outward is None or self._outward.is_done:
             self._end_response()
@@ -428,7 +443,7 @@ class Programmed(Exchange):
     def _end_response(self) -> None:
         if self._frames:
             super().response_data(last_chunk(self._trailers))
-        elif self._trailers and not self.client.is_framed:
+        elif self._trailers and (self._web is not None or not self.client.is_framed):
             super().response_trailers(self._trailers)
         super().response_end()
 
@@ -449,7 +464,8 @@ class Programmed(Exchange):
         if data:
             self._write(data)
         if last:
-            self._end_response()
+            if self._is_over:  # otherwise the backend still speaks, though nobody listens
+                self._end_response()
         elif self._outward is not None and not self._outward.owed and self.peer is not None:
             self.peer.resume_reading()
 

@@ -386,9 +386,17 @@ class Runtime:
             if part.name in self._keepers:
                 self._keepers.pop(part.name).drop()
         else:
-            keeper = self._keepers.get(part.name) or confined.Keeper(self.zygote, program, self._reach)
-            await keeper.put(part)
-            self._keepers[part.name] = keeper
+            keeper = self._keepers.get(part.name)
+            if keeper is None:
+                keeper = self._keepers[part.name] = confined.Keeper(self.zygote, program, self._reach)
+            try:
+                await keeper.put(part)
+            except script.ScriptError as error:
+                if program.hooks is None:
+                    program.passes = part.passes
+                    if not error.line:
+                        keeper.keep_trying(part)
+                raise
         program.passes, program.patience = part.passes, part.seconds
         if isinstance(before, script.Code):
             before.unload()

@@ -384,8 +384,25 @@ class Keeper:
         await made.start()
         made.on_death = self._died
         before, self._program.hooks = self._program.hooks, made
+        if self._again is not None and self._again is not asyncio.current_task():
+            self._again.cancel()
         if isinstance(before, Confined):
             before.retire()
+
+    def keep_trying(self, script: Script) -> None:
+        """Nothing is in force, and no line of the source was to blame: it may have been the moment."""
+        self._again = asyncio.create_task(self._try_again(script))
+
+    async def _try_again(self, script: Script) -> None:
+        for delay in (*AGAIN[1:], *(AGAIN[-1],) * 10):
+            await asyncio.sleep(delay)
+            try:
+                await self.put(script)
+                return
+            except ScriptError as error:
+                log.error("filter %s", error)
+                if error.line:
+                    return
 
     def drop(self) -> None:
         """It is wanted no more."""

@@ -13,6 +13,7 @@ import pytest
 from proxying import Proxy, Server, make_rule
 from speaking import until
 
+from gateway.sandbox import confined
 from gateway.sandbox.confined import Confined
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Match, PathMatch, Script, Scripted, Target
 from gateway.watch import watch
@@ -222,6 +223,20 @@ async def test_a_process_that_dies_again_and_again_waits_longer(proxy: Proxy, se
         Script("bad", "from gateway.filters.api import Response\ndef request(request):\n    return Response(200, 'good')")
     )
     assert (await proxy.get("/bad"))[2] == b"good"
+
+
+async def test_a_first_source_that_has_bad_luck_is_tried_again(
+    proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await proxy.route(server, name="bad", filters=(Scripted("bad"),))
+    monkeypatch.setattr(confined, "LOADING", 0.0)
+    source = "from gateway.filters.api import Response\ndef request(request):\n    return Response(200, 'here')"
+    (problem,) = await proxy.runtime.apply(Change(put=(Script("bad", source),)))
+    assert "took longer than" in problem.message
+    assert (await proxy.get())[0] == 500
+    monkeypatch.setattr(confined, "LOADING", 2.0)
+    await until(lambda: proxy.runtime.program("bad").hooks is not None)
+    assert (await proxy.get())[2] == b"here"
 
 
 async def test_an_inline_filter_is_tried_elsewhere_first(proxy: Proxy, server: Server) -> None:

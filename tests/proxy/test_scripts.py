@@ -152,6 +152,44 @@ async def test_a_whole_body_is_read_and_replaced(proxy: Proxy, server: Server) -
     assert b"Content-Length: 7\r\n" in server.seen[0]
 
 
+async def test_a_body_is_replaced_while_the_backend_still_sends_its_own(proxy: Proxy, server: Server) -> None:
+    await programmed(proxy, server, """
+        def response(request, response):
+            if request.path != "/own":
+                response.set_body("new")
+        def response_body(chunk):
+            return chunk.data.upper()
+    """)  # fmt: skip
+    go = asyncio.Event()
+
+    async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nold")
+        await go.wait()
+        writer.write(b"old")
+
+    server.replies = [slow]
+    reader, writer = await proxy.connect()
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (await reader.readuntil(b"\r\nNEW\r\n")).startswith(b"HTTP/1.1 200 ")
+    go.set()
+    assert await reader.readuntil(b"0\r\n\r\n") == b"0\r\n\r\n"
+    writer.write(b"GET /own HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"2\r\nOK\r\n0\r\n\r\n")
+    assert server.connections == 1
+    writer.close()
+
+
+async def test_a_replaced_body_does_not_wait_for_a_stream_without_end(proxy: Proxy, server: Server) -> None:
+    await programmed(proxy, server, "def response(request, response):\n    response.set_body('new')")
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nold\r\n")
+        await reader.read()
+
+    server.replies = [endless]
+    assert (await proxy.get())[2] == b"new"
+
+
 async def test_a_body_that_is_read_passes_as_it_came(proxy: Proxy, server: Server) -> None:
     await programmed(proxy, server, """
         async def request(request):
