@@ -74,13 +74,15 @@ class RelayStatistics(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FilterStatistics(msgspec.Struct, frozen=True, array_like=True):
-    """A filter in Python: calls, those that failed, those that kept the worker's loop too long; the last failure in words."""
+    """A filter in Python: calls, those that failed, those that kept the worker's loop too long; the last failure in words,
+    and where it runs: inline, or in a process behind which layers."""
 
     name: str
     calls: int
     failures: int
     slow: int
     last_failure: str = ""
+    runs: str = ""
 
 
 class Statistics(msgspec.Struct, frozen=True, tag=True):

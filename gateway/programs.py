@@ -37,6 +37,10 @@ class Hooks(Protocol):
     @property
     def log(self) -> Any: ...
     @property
+    def runs(self) -> str:
+        """Where, in words."""
+
+    @property
     def is_quick(self) -> bool:
         """Whether all that it does is one plain function of the request."""
 

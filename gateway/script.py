@@ -65,6 +65,11 @@ class Code:
         """The moments that it has functions for."""
         return tuple(moment for moment in MOMENTS if getattr(self, moment) is not None)
 
+    @property
+    def runs(self) -> str:
+        """Where, in words."""
+        return "inline"
+
     def acquire(self) -> None:
         """An exchange keeps to this from now on: it holds it."""
 

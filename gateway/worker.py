@@ -105,7 +105,9 @@ class Worker:
             relays=tuple(RelayStatistics(name, t.accepted, t.refused) for name, t in self._runtime.tallies.items()),
             relayed=self._runtime.relayed(),
             filters=tuple(
-                FilterStatistics(name, one.calls, one.failures, one.slow, one.last_failure)
+                FilterStatistics(
+                    name, one.calls, one.failures, one.slow, one.last_failure, one.hooks.runs if one.hooks is not None else ""
+                )
                 for name, one in self._runtime.programs.items()
             ),
         )

@@ -140,6 +140,11 @@ class Confined:
         self._since = 0.0
 
     @property
+    def runs(self) -> str:
+        """Where, in words."""
+        return f"process ({', '.join(self.layers)})"
+
+    @property
     def is_dead(self) -> bool:
         """Whether there is nobody to call."""
         return self._listening is None or self._listening.done()

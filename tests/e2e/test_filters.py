@@ -82,6 +82,12 @@ async def test_a_filter_from_installation_to_refusal(installed: None) -> None:
             assert await says("the filter filters/greeting failed\n", "/loop", 500)
             await eventually_says("Hello 2 Ada")
 
+            # In the pod as well there is no way out of its process.
+            pod = kubectl("get", "pods", "-n", NAMESPACE, "-l", "app=fsm-gateway", "-o", "jsonpath={.items[0].status.podIP}")
+            async with session.get(f"http://{pod}:9091/statistics") as answer:
+                (found,) = {one[0]: one[5] for worker in await answer.json() for one in worker["filters"]}.items()
+            assert found == ("filters/greeting", "process (limits, landlock, seccomp)")
+
             # An edit that does not pass its own test keeps the old code and says why.
             apply(definition(source(0)))
             await eventually(lambda: accepted()[:2] == ("False", "ScriptInvalid"))

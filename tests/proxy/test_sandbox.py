@@ -111,7 +111,7 @@ async def test_what_it_may_not(proxy: Proxy, server: Server, tmp_path: Path, dee
     config = f'{{"port": {server.port}, "secret": "{secret}", "parent": {os.getpid()}}}'
     await beside(proxy, server, source, config=config)
     assert (await proxy.get("/bad"))[2].decode() == error
-    assert process(proxy).layers == ("limits", "landlock", "seccomp")
+    assert process(proxy).runs == "process (limits, landlock, seccomp)"
     assert secret.read_text() == "s"
 
 
