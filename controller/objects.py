@@ -768,6 +768,20 @@ class FilterConfig(Object, frozen=True):
     spec: FilterConfigSpec = FilterConfigSpec()
 
 
+class Settings(Object, frozen=True):
+    """One of our own kinds whose spec is, as it stands, what its filter is configured with."""
+
+    spec: dict[str, Any] = {}
+
+
+class RequestTermination(Settings, frozen=True):
+    """extension.gateway.flomesh.io RequestTermination."""
+
+
+class FaultInjection(Settings, frozen=True):
+    """extension.gateway.flomesh.io FaultInjection."""
+
+
 # --- core -------------------------------------------------------------------------------------------------
 
 
@@ -897,7 +911,7 @@ class ClusterTrustBundle(Object, frozen=True):
 AnyObject: TypeAlias = (
     GatewayClass | Gateway | ListenerSet | AnyRoute | ReferenceGrant | BackendTLSPolicy | XBackend | Service | EndpointSlice
     | Secret | ConfigMap | Namespace | ClusterTrustBundle | Filter | FilterDefinition | NamespacedFilterDefinition
-    | FilterConfig
+    | FilterConfig | RequestTermination | FaultInjection
 )  # fmt: skip
 
 
@@ -934,6 +948,8 @@ KINDS: Final = {
         Kind(FilterDefinition, EXTENSION_GROUP, ("v1alpha1",), "filterdefinitions", namespaced=False),
         Kind(NamespacedFilterDefinition, EXTENSION_GROUP, ("v1alpha1",), "namespacedfilterdefinitions"),
         Kind(FilterConfig, EXTENSION_GROUP, ("v1alpha1",), "filterconfigs"),
+        Kind(RequestTermination, EXTENSION_GROUP, ("v1alpha1",), "requestterminations"),
+        Kind(FaultInjection, EXTENSION_GROUP, ("v1alpha1",), "faultinjections"),
         Kind(Service, "", ("v1",), "services"),
         Kind(EndpointSlice, "discovery.k8s.io", ("v1",), "endpointslices"),
         Kind(Secret, "", ("v1",), "secrets"),

@@ -21,7 +21,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from gateway import outcalls, script, tls, tunnel
+from gateway import outcalls, policies, script, tls, tunnel
 from gateway.datagram import Datagrams
 from gateway.door import Clock, Door
 from gateway.downstream import Arrival, Downstream
@@ -376,13 +376,14 @@ class Runtime:
         """Put a source into force. Raises ScriptError where it cannot be used; the one before stays then."""
         program = self.program(part.name)
         before = program.hooks
+        source = policies.source(part.built_in) if part.built_in else part.source
         if part.execution == "inline":
-            if part.is_tried:
+            if part.is_tried and not part.built_in:
                 await confined.tried(self.zygote, part, self._reach)
             watch.start()
             client = HttpClient(partial(outcalls.send, reach=self._reach, allowed=part.network))
-            program.hooks = script.load(part.name, part.source, part.config, {"http": client})
-            program.overdue = partial(self._move_out, part)
+            program.hooks = script.load(part.name, source, part.config, {"http": client})
+            program.overdue = partial(self._move_out, part) if not part.built_in else lambda: None
             if part.name in self._keepers:
                 self._keepers.pop(part.name).drop()
         else:

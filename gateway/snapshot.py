@@ -206,6 +206,7 @@ class Script(Struct, frozen=True, tag="script"):
     passes: bool = False
     seconds: float = 1.0  # that a call may take
     memory: int = 256 << 20  # bytes that its process may have
+    built_in: str = ""  # in place of a source: a type that comes with the gateway
     network: tuple[str, ...] = ()  # HOST:PORT that it may call; "*" for all
     is_tried: bool = True  # inline: loaded and tested in a process of its own first
 
@@ -391,7 +392,7 @@ def redacted(part: Part) -> Part:
     match part:
         case Certificate():
             return msgspec.structs.replace(part, key="(private key withheld)")
-        case Script() if part.config != "{}":
+        case Script() if part.config != "{}" and not part.built_in:
             return msgspec.structs.replace(part, config='"(withheld)"')
         case _:
             return part

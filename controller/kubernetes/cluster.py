@@ -25,6 +25,7 @@ from controller.translate import GatewayName
 from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import GATEWAY_NAME, Report, World
+from gateway.policies import BUILT_IN
 from gateway.snapshot import Change
 
 log = logging.getLogger("fsm")
@@ -48,6 +49,7 @@ FOLLOWED: dict[str, dict[str, str]] = {
     "FilterDefinition": {},
     "NamespacedFilterDefinition": {},
     "FilterConfig": {},
+    **{kind: {} for kind in BUILT_IN},
 }
 WITH_STATUS = ("Filter", "GatewayClass", "Gateway", "ListenerSet", "BackendTLSPolicy", *ROUTES)
 

@@ -18,19 +18,25 @@ from controller.memo import View
 from controller.objects import (
     EXTENSION_GROUP,
     ConfigMap,
+    FaultInjection,
     Filter,
     FilterConfig,
     FilterDefinition,
     FilterDefinitionSpec,
     NamespacedFilterDefinition,
     ParametersRef,
+    RequestTermination,
+    Settings,
 )
 from controller.translate import conditions
 from controller.translate.conditions import Condition
-from controller.translate.durations import seconds
 from controller.translate.status import ExtensionStatus
 from gateway import snapshot
+from gateway.durations import seconds
+from gateway.policies import BUILT_IN
 
+SETTINGS: Final[dict[str, type[Settings]]] = {kind.__name__: kind for kind in (RequestTermination, FaultInjection)}
+LONGEST: Final = 3600.0  # seconds that what comes with the gateway may take: as long as its own spec says
 _UNITS: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
@@ -63,6 +69,8 @@ def script(view: View, namespace: str, name: str) -> snapshot.Script | str:
     found = view.get(Filter, namespace, name)
     if found is None:
         return "it does not exist."
+    if found.spec.definition_ref is None and found.spec.type in BUILT_IN:
+        return _built_in(view, found)
     definition = _definition(view, found)
     if isinstance(definition, str):
         return definition
@@ -91,10 +99,29 @@ def script(view: View, namespace: str, name: str) -> snapshot.Script | str:
     )
 
 
+def _built_in(view: View, found: Filter) -> snapshot.Script | str:
+    """A type that comes with the gateway, configured by an object of the kind of its name."""
+    kind, ref = found.spec.type, found.spec.config_ref
+    if ref is None or ref.kind != kind:
+        return f"spec.configRef: a filter of type {kind} needs one of kind {kind}."
+    settings = view.get(SETTINGS[kind], found.metadata.namespace, ref.name)
+    if settings is None:
+        return f'spec.configRef: {kind} "{found.metadata.namespace}/{ref.name}" does not exist.'
+    return snapshot.Script(
+        name=str(FilterName(found.metadata.namespace, found.metadata.name)),
+        source="",
+        built_in=kind,
+        config=msgspec.json.encode(settings.spec).decode(),
+        execution="inline",
+        seconds=LONGEST,
+    )
+
+
 def _definition(view: View, found: Filter) -> FilterDefinitionSpec | str:
     ref = found.spec.definition_ref
     if ref is None:
-        return f'spec.definitionRef is missing, and there is no filter of type "{found.spec.type}" built in.'
+        known = ", ".join(BUILT_IN)
+        return f'spec.definitionRef is missing, and "{found.spec.type}" is no type that comes with the gateway ({known}).'
     definition: FilterDefinition | NamespacedFilterDefinition | None
     if ref.kind == "NamespacedFilterDefinition":
         definition = view.get(NamespacedFilterDefinition, found.metadata.namespace, ref.name)

@@ -10,9 +10,9 @@ from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTP
 from controller.translate import conditions, extensions, filters, matches
 from controller.translate.backends import Needed, Resolved, resolve
 from controller.translate.conditions import Condition
-from controller.translate.durations import seconds
 from controller.translate.extensions import FilterName
 from gateway import snapshot
+from gateway.durations import seconds
 
 
 class Rules(NamedTuple):
