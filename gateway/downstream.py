@@ -31,8 +31,9 @@ class Downstream(Shortcut):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_body", "_body_bytes", "_body_since", "_buffer", "_closing", "_lessons", "_lingering",
-        "_model", "_reading_stopped", "_requests", "_server_name", "_transport", "_write_stopped", "port", "scheme",
+        "__weakref__", "_body", "_body_bytes", "_body_since", "_buffer", "_closing", "_is_half_closed", "_lessons",
+        "_lingering", "_model", "_reading_stopped", "_requests", "_server_name", "_transport", "_write_stopped",
+        "port", "scheme",
     )  # fmt: skip
     is_framed = True
 
@@ -45,6 +46,7 @@ class Downstream(Shortcut):
         self._buffer = b""
         self._server_name = b""
         self._closing = False
+        self._is_half_closed = False  # the client sends nothing more
         self._lingering = False
         self._reading_stopped = False
         self._write_stopped = False
@@ -83,12 +85,11 @@ class Downstream(Shortcut):
             self._receive_head(self._buffer + data if self._buffer else data, looked_at=len(self._buffer))
 
     def eof_received(self) -> bool:
-        # A client may close its half and still wait for the answer (RFC 9112 §9.6).
+        # A client may close its half and still wait for the answers (RFC 9112 §9.6), also to what it has sent ahead.
         exchange = self._current()
-        if exchange is not None and exchange.request_done:
-            self._closing = True
-            return True
-        return False
+        waits = exchange.request_done if exchange is not None else b"\r\n\r\n" in self._buffer and not self._lingering
+        self._is_half_closed = waits
+        return waits
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave(self)
@@ -171,6 +172,8 @@ class Downstream(Shortcut):
             self._refuse(ProtocolError(414, f"the request target is longer than {limits.target_bytes} bytes"))
         elif len(data) - start > limits.head_bytes:
             self._refuse(ProtocolError(431, f"the header section is longer than {limits.head_bytes} bytes"))
+        elif self._is_half_closed:
+            self._transport.close()  # the rest of it will not come
         else:
             if not self._buffer:
                 self.deadline = self._door.clock.now + limits.head_seconds
@@ -389,6 +392,8 @@ class Downstream(Shortcut):
             return  # `resume_writing` goes on
         if self._buffer:
             asyncio.get_running_loop().call_soon(self._next)
+        elif self._is_half_closed:
+            self._transport.close()
         else:
             self._ready = True
 
@@ -396,6 +401,9 @@ class Downstream(Shortcut):
         if self.is_idle and self._buffer and not self._transport.is_closing() and not self._lingering:
             data, self._buffer = self._buffer, b""
             self._receive_head(data)
+            exchange = self._exchange
+            if self._is_half_closed and exchange is not None and not exchange.request_done:
+                self._transport.abort()  # the rest of it will not come
 
     def _linger(self) -> None:
         """Close our half, and read on for a moment: closing with unread bytes resets the answer away."""

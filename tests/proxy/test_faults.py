@@ -254,3 +254,20 @@ async def test_the_backend_timeout_is_for_each_attempt(proxy: Proxy, server: Ser
     server.replies = [late_hang_up, late]
     assert (await proxy.get())[0] == 200
     assert len(server.seen) == 3
+
+
+async def test_what_was_sent_ahead_of_a_half_close_is_answered(proxy: Proxy, server: Server) -> None:
+    await proxy.route(server)
+
+    async def late(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        await asyncio.sleep(0.02)
+        writer.write(OK)
+
+    server.default = late
+    one = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    for count in (1, 2, 5):
+        assert await proxy.talk(one * count) == OK * count
+    # What is not whole will never be.
+    assert await proxy.talk(one + one[:-2]) == OK
+    assert await proxy.talk(one + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc") == OK
+    assert await proxy.talk(one[:-2]) == b""
