@@ -225,7 +225,7 @@ class Exchange:
                 request.fields = [field for field in request.fields if field.name not in replaced] + list(verdict.fields)
             self.proceed()
             return
-        close = not self.request_done or not self.request.keep_alive or self.client.closes_after_this
+        close = self._closes
         self._pending = None
         self._status = verdict.status
         self._started = True
@@ -627,7 +627,7 @@ class Exchange:
             self.client.abort()
             self._finish(reuse=False)
             return
-        close = not self.request_done or not self.request.keep_alive or self.client.closes_after_this
+        close = self._closes
         keep_10 = self.request.http10 and not close
         self._started = True
         if self._web is not None:
@@ -646,7 +646,7 @@ class Exchange:
     def _answer(self, status: int, text: str, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Answer here, and not because something went wrong."""
         client = self.client
-        close = not self.request_done or not self.request.keep_alive or client.closes_after_this
+        close = self._closes
         self._status = status
         self._started = True
         client.write(answer(status, text, fields=fields, close=close, head_only=self.head_only))
@@ -702,6 +702,11 @@ class Exchange:
     def _finish(self, *, reuse: bool) -> None:
         self._settle(self._status or 500)
         self.client.finished(reuse=reuse)
+
+    @property
+    def _closes(self) -> bool:
+        """Whether an answer that is made here is the connection's last."""
+        return not self.request_done or not self.request.keep_alive or self.client.closes_after_this
 
     @property
     def is_sent(self) -> bool:

@@ -11,11 +11,10 @@ import copy
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.http1 import CHUNKED, CODING, LENGTH, PLAIN, Chunks, Field, Request, Response, chunk, last_chunk
+from gateway.http1 import CHUNKED, CHUNKED_FIELD, CODING, LENGTH, PLAIN, Chunks, Field, Request, Response, chunk, last_chunk
 
 PREFIX: Final = b"application/grpc-web"
 TRAILERS: Final = 0x80  # the flag of a frame that holds them
-_CHUNKED: Final = Field(CODING, b"transfer-encoding", b"chunked", b"Transfer-Encoding: chunked")
 
 
 def is_asked(request: Request) -> bool:
@@ -39,7 +38,7 @@ class Translation:
         self.request = copy.copy(request)
         kept = [field for field in request.fields if field.name != b"content-type" and field.kind not in (LENGTH, CODING)]
         value = b"application/grpc" + self._subtype
-        self.request.fields = [*kept, Field(PLAIN, b"content-type", value, b"content-type: " + value), _CHUNKED]
+        self.request.fields = [*kept, Field(PLAIN, b"content-type", value, b"content-type: " + value), CHUNKED_FIELD]
         self.request.special = [field for field in self.request.fields if field.kind]
         self.request.length = CHUNKED
 
@@ -65,7 +64,7 @@ class Translation:
         made.fields = [field for field in response.fields if field.name not in dropped]
         made.fields.append(Field(PLAIN, b"content-type", value, b"content-type: " + value))
         if self._frames:
-            made.fields.append(_CHUNKED)
+            made.fields.append(CHUNKED_FIELD)
         made.length = CHUNKED
         return made
 

@@ -75,6 +75,7 @@ KIND: Final = {
     b"x-forwarded-proto": FORWARDED,
     b"x-forwarded-host": FORWARDED,
 }
+CHUNKED_FIELD: Final = Field(CODING, b"transfer-encoding", b"chunked", b"Transfer-Encoding: chunked")
 # Fields that must not come as trailers: framing, routing, or trust depend on them (RFC 9110 §6.5.1).
 NOT_A_TRAILER: Final = frozenset(KIND) | {b"authorization", b"cookie", b"set-cookie", b"content-encoding", b"trailer"}
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway import tls
 from gateway.asking import Answered, Ask
-from gateway.filters.api import FRAMING, Call, Reply
+from gateway.filters.api import FRAMING, Call, Reply, pair
 from gateway.peers import Endpoint
 from gateway.snapshot import BackendTLS
 from gateway.tls import Security
@@ -55,7 +55,7 @@ async def send(call: Call, reach: Reach, allowed: tuple[str, ...]) -> Reply:
         ask.cancel()
     if isinstance(answer, str):
         raise OSError(f"{call.method} {call.url}: {answer}")
-    fields = [(field.line[: len(field.name)], field.value) for field in answer.response.fields if field.name not in FRAMING]
+    fields = [pair(field) for field in answer.response.fields if field.name not in FRAMING]
     return Reply(answer.response.status, fields, answer.body)
 
 

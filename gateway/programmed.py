@@ -20,14 +20,27 @@ from gateway import grpcweb
 from gateway.answer import whole
 from gateway.exchange import Exchange, unexpecting
 from gateway.filters import api
-from gateway.http1 import CHUNKED, CODING, EXPECT, LENGTH, NO_LENGTH, Chunks, Field, Request, Response, chunk, last_chunk
+from gateway.http1 import (
+    CHUNKED,
+    CHUNKED_FIELD,
+    CODING,
+    EXPECT,
+    LENGTH,
+    NO_LENGTH,
+    Chunks,
+    Field,
+    Request,
+    Response,
+    chunk,
+    last_chunk,
+)
 from gateway.passage import Passage
 from gateway.peers import Client, Endpoint
 from gateway.prepared import Backend, Route, Target
 from gateway.programs import Hooks, Program
 from gateway.routing import Entry
+from gateway.script import wrong_result
 
-_CHUNKED: Final = Field(CODING, b"transfer-encoding", b"chunked", b"Transfer-Encoding: chunked")
 DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again
 Taking: TypeAlias = tuple[Program, Hooks]
 
@@ -184,7 +197,7 @@ class Programmed(Exchange):
         if any(hooks.request_body for _, hooks in self._taking) and (request.length > 0 or request.length == CHUNKED):
             self._replay, self._body = [], 0
             self._loose = True
-            self._inward = Passage(self._through_request, self._deliver, self._later_request)
+            self._inward = Passage(self._through_request, self._deliver, self._later_chunk)
             request = _open_ended(request)
         elif view.replaced is not None:
             self._loose = False
@@ -359,7 +372,7 @@ class Programmed(Exchange):
         taking = [one for one in self._taking if one[1].response_body is not None]
         if taking and not bodiless and response.length != 0:
             response = _open_response(response, framed=self._reframes)
-            self._outward = Passage(self._through_response, self._deliver_response, self._later_response)
+            self._outward = Passage(self._through_response, self._deliver_response, self._later_chunk)
         self._frames = self._reframes and response.length == CHUNKED and not bodiless and self._web is None
         waited, self._waiting = self._waiting, None
         super()._pass_on(response, b"")
@@ -385,7 +398,7 @@ class Programmed(Exchange):
 
     def _answer_here(self, reply: api.Response) -> None:
         """A filter has answered, and no backend was asked."""
-        close = not self.request_done or not self.request.keep_alive or self.client.closes_after_this
+        close = self._closes
         keep_10 = self.request.http10 and not close
         self._pending = None
         self._status = reply.status
@@ -517,11 +530,11 @@ class Programmed(Exchange):
         if result is None or isinstance(result, api.Response):
             return took(result)
         if not isinstance(result, Awaitable):
-            return self._failed(program, hooks, _wrong(hook, result, "a Response or nothing"))
+            return self._failed(program, hooks, wrong_result(hook, result, "a Response or nothing"))
 
         def waited(made: Any) -> None:
             if made is not None and not isinstance(made, api.Response):
-                goes_on = self._failed(program, hooks, _wrong(hook, made, "a Response or nothing"))
+                goes_on = self._failed(program, hooks, wrong_result(hook, made, "a Response or nothing"))
             else:
                 goes_on = took(made)
             if goes_on:
@@ -546,7 +559,7 @@ class Programmed(Exchange):
                 piece.data = result
             elif isinstance(result, Awaitable):
                 return self._through_later(moment, taking[at:], piece, result)
-            elif result is not None and not self._failed(program, hooks, _wrong(hook, result, "bytes or nothing")):
+            elif result is not None and not self._failed(program, hooks, wrong_result(hook, result, "bytes or nothing")):
                 return b""
         return piece.data
 
@@ -557,17 +570,15 @@ class Programmed(Exchange):
             if isinstance(made, bytes):
                 piece.data = made
             elif made is not None:
-                raise _wrong(getattr(hooks, moment), made, "bytes or nothing")
+                raise wrong_result(getattr(hooks, moment), made, "bytes or nothing")
         except Exception as error:
             if not self._failed(program, hooks, error):
                 return b""
         rest = self._through(moment, taking[1:], piece)
         return rest if isinstance(rest, bytes) else await rest
 
-    def _later_request(self, result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
+    def _later_chunk(self, result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
         self._spawn(_deliver_later(result, then))
-
-    _later_response = _later_request
 
     def _wait_for(
         self, program: Program, hooks: Hooks, result: Awaitable[Any], then: Callable[[Any], None], passed: Callable[[], None]
@@ -678,7 +689,7 @@ def connection_of(client: Client) -> api.Connection:
 def _open_ended(request: Request) -> Request:
     """The request with a body of a length that nobody knows yet."""
     made = copy.copy(request)
-    made.fields = [field for field in request.fields if field.kind not in (LENGTH, CODING)] + [_CHUNKED]
+    made.fields = [field for field in request.fields if field.kind not in (LENGTH, CODING)] + [CHUNKED_FIELD]
     made.special = [field for field in made.fields if field.kind]
     made.length = CHUNKED
     return made
@@ -687,7 +698,9 @@ def _open_ended(request: Request) -> Request:
 def _open_response(response: Response, *, framed: bool) -> Response:
     """The response with a body of a length that nobody knows yet; where it is not framed, the connection's end is its."""
     made = copy.copy(response)
-    made.fields = [field for field in response.fields if field.kind not in (LENGTH, CODING)] + ([_CHUNKED] if framed else [])
+    made.fields = [field for field in response.fields if field.kind not in (LENGTH, CODING)] + (
+        [CHUNKED_FIELD] if framed else []
+    )
     made.length = CHUNKED if framed else NO_LENGTH
     return made
 
@@ -703,10 +716,6 @@ async def _finish_log(program: Program, hooks: Hooks, result: Awaitable[Any], vi
         program.failed(error, hooks)
     finally:
         hooks.release(view)
-
-
-def _wrong(hook: Any, found: Any, wanted: str) -> TypeError:
-    return TypeError(f"{getattr(hook, '__name__', 'it')} returned {type(found).__name__}; {wanted} was expected")
 
 
 def _fail(future: asyncio.Future[bytes], error: Exception) -> None:

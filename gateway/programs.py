@@ -64,7 +64,6 @@ class Program:
         "_streak",
         "calls",
         "failures",
-        "fault",
         "hooks",
         "last_failure",
         "name",
@@ -79,7 +78,6 @@ class Program:
         self.hooks: Hooks | None = None  # None: it has never been good
         self.passes = False  # where it fails, the request goes on
         self.patience = 1.0  # seconds to wait for what it does later
-        self.fault = "its source has not come"
         self.calls = 0
         self.failures = 0
         self.slow = 0
@@ -115,13 +113,16 @@ class Program:
         try:
             return hook(*arguments)
         except TooLong as error:
-            self.overdue()
-            raise StuckError("it did not come back, and was interrupted here").with_traceback(error.__traceback__) from None
+            raise self._stuck(error) from None
         finally:
             watch.running = None
             self.calls += 1
             if monotonic() - since > SLOW:
                 self._note_slow(monotonic() - since)
+
+    def _stuck(self, error: TooLong) -> StuckError:
+        self.overdue()
+        return StuckError("it did not come back, and was interrupted here").with_traceback(error.__traceback__)
 
     def _note_slow(self, seconds: float) -> None:
         self.slow += 1
@@ -143,5 +144,4 @@ class Program:
             async with asyncio.timeout(self.patience):
                 return await Watched(later)
         except TooLong as error:
-            self.overdue()
-            raise StuckError("it did not come back, and was interrupted here").with_traceback(error.__traceback__) from None
+            raise self._stuck(error) from None

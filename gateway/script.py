@@ -117,6 +117,11 @@ async def nobody(call: api.Call) -> api.Reply:
     raise OSError(f"{call.method} {call.url}: nobody can be called from here")
 
 
+def wrong_result(hook: Any, found: Any, wanted: str) -> TypeError:
+    """What is wrong with something that a function of a filter returned."""
+    return TypeError(f"{getattr(hook, '__name__', 'it')} returned {type(found).__name__}; {wanted} was expected")
+
+
 def _find(code: Code) -> None:
     for word, value in vars(code.module).items():
         if not inspect.isfunction(value) or value.__module__ != code.module.__name__:

@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from gateway.answer import REASON
-from gateway.http1 import CHUNKED, CODING, KIND, LENGTH, NO_LENGTH, PLAIN, Field, is_host, parse_target
+from gateway.http1 import CODING, KIND, LENGTH, PLAIN, Field, is_host, parse_target
 from gateway.http1 import Request as RawRequest
 from gateway.http1 import Response as RawResponse
 
@@ -90,6 +90,11 @@ def field(name: str, value: str) -> Field:
     return Field(KIND.get(lower, PLAIN), lower, octets, raw + b": " + octets)
 
 
+def pair(field: Field) -> tuple[bytes, bytes]:
+    """A field's name, in the case that it has, and its value."""
+    return field.line[: len(field.name)], field.value
+
+
 class Headers(MutableMapping[str, str]):
     """Header fields, by names of any case. `headers[name]` joins several by commas; setting replaces them all."""
 
@@ -152,7 +157,7 @@ class Headers(MutableMapping[str, str]):
 
     def pairs(self) -> list[tuple[bytes, bytes]]:
         """Names, in the case that they have, and values."""
-        return [(field.line[: len(field.name)], field.value) for field in self._fields]
+        return [pair(field) for field in self._fields]
 
     def replace(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Have these in place of all fields but those that frame the message, which stay."""
@@ -206,19 +211,14 @@ class Query(MutableMapping[str, str]):
 class Connection:
     """A client's connection. `state` lasts as long as it does."""
 
-    __slots__ = ("address", "is_closed", "number", "port", "scheme", "state")
+    __slots__ = ("address", "number", "port", "scheme", "state")
 
     def __init__(self, address: str, port: int, scheme: str = "http", state: dict[str, Any] | None = None) -> None:
         self.address = address  # of the client
         self.port = port  # of the listener
         self.scheme = scheme
         self.state: dict[str, Any] = {} if state is None else state
-        self.is_closed = False
         self.number = next(_connections)  # of no other connection
-
-    def close(self) -> None:
-        """Take nothing more from this client."""
-        self.is_closed = True
 
 
 class Request:
@@ -613,11 +613,6 @@ def decoded(data: bytes, headers: Headers) -> Any:
 def _length(data: bytes) -> Field:
     value = b"%d" % len(data)
     return Field(LENGTH, b"content-length", value, b"Content-Length: " + value)
-
-
-def length_of(raw: RawRequest | RawResponse) -> int | None:
-    """Octets of a body; None where nobody knows yet."""
-    return None if raw.length == CHUNKED else max(raw.length, 0) if raw.length != NO_LENGTH else 0
 
 
 # --- calling others ---------------------------------------------------------------------------------------

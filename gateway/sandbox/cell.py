@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from gateway import frames, script
 from gateway.filters import api
-from gateway.http1 import KIND, PLAIN, Field, Request, parse_target
+from gateway.http1 import KIND, PLAIN, Field, Request, Response, parse_target
 from gateway.sandbox import cage, protocol
 from gateway.sandbox.protocol import (
     Call,
@@ -39,7 +39,7 @@ from gateway.sandbox.protocol import (
     Want,
     Whole,
 )
-from gateway.script import Code, ScriptError, blame
+from gateway.script import Code, ScriptError, blame, wrong_result
 
 FAULTS: Final[dict[str, type[Exception]]] = {"PermissionError": PermissionError, "ValueError": ValueError}
 CONNECTIONS: Final = 10_000  # whose state is kept
@@ -168,7 +168,7 @@ class Cell:
                 response = known.response if call.moment == "response_body" else None
                 passed = await _settled(hook(api.Chunk(call.data, call.last, request, response)))
                 if passed is not None and not isinstance(passed, bytes):
-                    raise _wrong(hook, passed, "bytes or nothing")
+                    raise wrong_result(hook, passed, "bytes or nothing")
                 return Done(call.number, data=passed)
 
     def _meet(self, exchange: int, data: RequestData) -> Known:
@@ -266,12 +266,8 @@ async def _settled(result: Any) -> Any:
 
 def _answer(hook: Any, made: Any) -> api.Response:
     if not isinstance(made, api.Response):
-        raise _wrong(hook, made, "a Response or nothing")
+        raise wrong_result(hook, made, "a Response or nothing")
     return made
-
-
-def _wrong(hook: Any, found: Any, wanted: str) -> TypeError:
-    return TypeError(f"{hook.__name__} returned {type(found).__name__}; {wanted} was expected")
 
 
 def _fields(pairs: Pairs) -> list[Field]:
@@ -279,8 +275,6 @@ def _fields(pairs: Pairs) -> list[Field]:
 
 
 def _response(data: ResponseData, source: api.Source) -> api.Response:
-    from gateway.http1 import Response
-
     return api.Response.received(Response(data.status, b"", False, _fields(data.headers)), source)
 
 

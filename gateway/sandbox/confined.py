@@ -12,7 +12,7 @@ import itertools
 import logging
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Final
 
@@ -73,7 +73,7 @@ class Zygote:
                 async with self._turn:
                     if self._process is None or self._process.returncode is not None:
                         await self._start()
-                    socket.send_fds(self._line, [b"f"], [theirs.fileno()])
+                    socket.send_fds(self._line, [protocol.FORK], [theirs.fileno()])
                     said = await asyncio.get_running_loop().sock_recv(self._line, 16)
             if not said:
                 raise OSError("the process that starts filters has ended")
@@ -95,7 +95,7 @@ class Zygote:
     def kill(self, pid: int) -> None:
         """End a process at once."""
         if self._process is not None and self._process.returncode is None:
-            self._line.send(b"k%d" % pid)
+            self._line.send(protocol.KILL + b"%d" % pid)
 
     async def stop(self) -> None:
         """End all of them."""
@@ -324,22 +324,23 @@ class Confined:
                 if future is not None and not future.done():
                     future.set_result(message)
             case Want():
-                task = asyncio.create_task(self._tell(message))
-                self._bodies.add(task)
-                task.add_done_callback(self._bodies.discard)
+                self._spawn(self._tell(message))
             case Fetch():
                 if len(self._bodies) >= MOST:
                     self._send(Fetched(message.number, None, f"{MOST} calls are under way already"))
                     return
-                task = asyncio.create_task(self._fetch(message))
-                self._bodies.add(task)
-                task.add_done_callback(self._bodies.discard)
+                self._spawn(self._fetch(message))
             case Said():
                 self._say(message)
             case Pong():
                 self._pong.set()
             case Loaded() if not self._loaded.done():
                 self._loaded.set_result(message)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._bodies.add(task)
+        task.add_done_callback(self._bodies.discard)
 
     async def _tell(self, want: Want) -> None:
         request, response = self._views.get(want.exchange, (None, None))
@@ -354,7 +355,7 @@ class Confined:
         """Make a request for it, as far as its definition lets it."""
         call = fetch.call
         try:
-            call.headers = [(made.line[: len(made.name)], made.value) for made in map(_checked, call.headers)]
+            call.headers = [api.pair(_checked(pair)) for pair in call.headers]
             if not api.is_method(call.method):
                 raise ValueError(f"{call.method!r} cannot be asked")
             reply = await outcalls.send(call, self._reach, self.script.network)

@@ -15,6 +15,7 @@ from gateway import frames
 from gateway.filters.api import Call as Call_
 from gateway.filters.api import Reply
 
+FORK, KILL = b"f", b"k"  # what a worker says to the zygote, with a socket or a process's number
 LONGEST: Final = 32 << 20  # octets of a frame
 
 Pairs: TypeAlias = list[tuple[bytes, bytes]]

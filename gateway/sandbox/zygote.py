@@ -20,8 +20,7 @@ import sys
 import xml.etree.ElementTree  # noqa: F401  # only loaded
 
 from gateway.sandbox import cell
-
-FORK, KILL = b"f", b"k"
+from gateway.sandbox.protocol import FORK
 
 
 def main() -> None:
