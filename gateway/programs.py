@@ -113,6 +113,7 @@ class Program:
         try:
             return hook(*arguments)
         except TooLong as error:
+            watch.running = None
             raise self._stuck(error) from None
         finally:
             watch.running = None

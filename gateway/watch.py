@@ -48,12 +48,14 @@ class Watch:
             if running is None or running is not seen:
                 seen, since = running, time.monotonic()
             elif time.monotonic() - since > self.patience:
-                self._suspect = running
+                # Once, then not before as long again: who handles the first must not be struck by a second.
+                self._suspect, since = running, time.monotonic()
                 with contextlib.suppress(ProcessLookupError):
                     signal.pthread_kill(main, SIGNAL)
 
     def _interrupt(self, *_: object) -> None:
-        if self.running is not None and self.running is self._suspect:
+        suspect, self._suspect = self._suspect, None
+        if self.running is not None and self.running is suspect:
             raise TooLong
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,17 @@ async def test_an_inline_filter_that_does_not_come_back_is_interrupted_and_moved
     assert (await proxy.get("/good"))[0] == 200
     await until(lambda: isinstance(program.hooks, Confined))
     assert (await proxy.get("/bad"))[0] == 200
+
+
+async def test_what_handles_an_interruption_is_not_interrupted(
+    proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "patience", 0.1)
+    await beside(proxy, server, "def request(request):\n    while True: pass", execution="inline", is_tried=False)
+    program = proxy.runtime.program("bad")
+    program.overdue = lambda: time.sleep(0.3)
+    assert (await proxy.get("/bad"))[0] == 500
+    assert "StuckError" in program.last_failure
 
 
 async def test_an_inline_filter_that_is_slow_again_and_again_is_moved_out(proxy: Proxy, server: Server) -> None:
