@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, TypeAlias
 
+from gateway import sieve
+from gateway.filters import api
 from gateway.relay import Line
 
 IDLE: Final = 60.0  # seconds without a datagram either way
@@ -48,7 +50,10 @@ class Flow(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         self.seen = self._port.now
-        self._back.sendto(data, self._client)
+        if self._port.line is not None and self._port.line.programs:
+            self._port.sift(data, self._client, from_client=False)
+        else:
+            self._back.sendto(data, self._client)
 
     def error_received(self, exc: Exception) -> None:
         """The backend's host says that nobody listens: the next datagram begins a new flow."""
@@ -64,7 +69,8 @@ class Flow(asyncio.DatagramProtocol):
 class Datagrams(asyncio.DatagramProtocol):
     """One UDP port."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
+        self.number = number  # of the port
         self.line: Line | None = None
         self.now = asyncio.get_running_loop().time()
         self.refused = 0
@@ -79,6 +85,39 @@ class Datagrams(asyncio.DatagramProtocol):
         self._transport = transport  # type: ignore[assignment]
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
+        if self.line is not None and self.line.programs:
+            self.sift(data, addr, from_client=True)
+        else:
+            self._pass_on(data, addr)
+
+    def sift(self, data: bytes, client: Address, *, from_client: bool) -> None:
+        """Let filters see a datagram before it goes on."""
+        assert self.line is not None
+        taken = sieve.taking(self.line.programs, "datagram")
+        if any(program.hooks is None and not program.passes for program in self.line.programs):
+            self.refused += 1
+            return
+        if len(self._tasks) >= sieve.PENDING:
+            self.refused += 1
+            return
+        address = str(client[0]).removeprefix("::ffff:")
+        datagram = api.Datagram(data, address, self.number, from_client=from_client)
+        task = asyncio.get_running_loop().create_task(self._sifted(taken, datagram, client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _sifted(self, taken: list[sieve.Taking], datagram: api.Datagram, client: Address) -> None:
+        data = await sieve.pass_datagram(taken, datagram)
+        if datagram.answered is not None:
+            self._transport.sendto(datagram.answered, client)
+        elif data is None:
+            self.refused += 1
+        elif datagram.from_client:
+            self._pass_on(data, client)
+        else:
+            self._transport.sendto(data, client)
+
+    def _pass_on(self, data: bytes, addr: Address) -> None:
         flow = self._flows.get(addr)
         if flow is None:
             flow = self._begin(addr)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.prepared import Backend, Route
+from gateway.programs import Program
 from gateway.repeated import Templates
 from gateway.routing import Sites, Table
 from gateway.snapshot import DEFAULT_LIMITS, Limits
@@ -71,6 +72,7 @@ class Door:
         self.table: Table[Route] = Table({}, {})
         self.sites: Sites[Route] = Sites()
         self.draining = False
+        self.arrivals: tuple[Program, ...] = ()  # that look at requests before a rule is chosen
         self.connections: set[Connection] = set()
         self.limit(DEFAULT_LIMITS)
         self._addresses: Tally[bytes] = Tally()  # of connections, where an address may have only so many
@@ -142,6 +144,15 @@ class Door:
                 self._addresses[connection.address] -= 1
                 if self._addresses[connection.address] <= 0:
                     del self._addresses[connection.address]
+
+    def meet(self, arrivals: tuple[Program, ...]) -> None:
+        """Have filters look at every request first, which none can pass unread then; or have them no more."""
+        if arrivals == self.arrivals:
+            return
+        self.arrivals = arrivals
+        self.templates.forget()
+        for connection in self.connections:
+            connection.parse_always() if arrivals else connection.start_over()
 
     def drain(self) -> None:
         """From now on every answer closes its connection, and so is written in full."""

@@ -15,6 +15,7 @@ from gateway.answer import MISDIRECTED, NO_RULE, answer
 from gateway.door import Door
 from gateway.downstream_http2 import DownstreamHttp2
 from gateway.exchange import Exchange
+from gateway.greeting import arrive, connection_of, left
 from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Request, parse_request
 from gateway.peers import Peer
 from gateway.programmed import begin
@@ -93,6 +94,7 @@ class Downstream(Shortcut):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave(self)
+        left(self._transport)
         self._closing = True
         exchange = self._current()
         if exchange is not None:
@@ -185,7 +187,7 @@ class Downstream(Shortcut):
         templates, template, model = self._door.templates, self._template, self._model
         self._lessons += 1
         self._template = None
-        if self._door.draining or self._door.limits.requests_per_connection:
+        if self._door.draining or self._door.limits.requests_per_connection or self._door.arrivals:
             return
         if self._lessons > 1 and template is not None:
             self._template = templates.learn(template.model(), template.holes, request)
@@ -200,6 +202,12 @@ class Downstream(Shortcut):
         self.deadline = door.stalled_at
         if not request.keep_alive or self.closes_after_this:
             self._closing = True
+        if door.arrivals:
+            try:
+                request = arrive(door.arrivals, connection_of(self), request)
+            except ProtocolError as error:
+                self._refuse(error)
+                return
         site = door.table.site(request.host)
         if site.listener != self.listener:
             self.listener = door.table.owner(self._server_name)  # listeners may have changed since the handshake

@@ -19,6 +19,7 @@ from gateway.door import Door
 from gateway.exchange import Exchange
 from gateway.filters.headers import Edit
 from gateway.forwarding import failure, request_head
+from gateway.greeting import arrive, connection_of, left
 from gateway.http1 import CHUNKED, NO_LENGTH, Field, ProtocolError, Request
 from gateway.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
 from gateway.http2_connection import Http2Connection
@@ -391,6 +392,16 @@ class DownstreamHttp2(Http2Connection):
         self._version = 0
         self._draining = False
 
+    @property
+    def port(self) -> int:
+        """Of the listener."""
+        return self.door.port
+
+    @property
+    def scheme(self) -> bytes:
+        """Of what it is asked for."""
+        return self.door.scheme
+
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -427,6 +438,7 @@ class DownstreamHttp2(Http2Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.door.leave(self)
+        left(self._transport)
         self.mute()
         self.lose_everything("the connection is lost")
         self.door.ended()
@@ -442,7 +454,7 @@ class DownstreamHttp2(Http2Connection):
             raise Fault(http2.STREAM_CLOSED if stream <= self.highest else http2.PROTOCOL_ERROR, "HEADERS on a closed stream")
         self.highest = stream
         self.deadline = self.door.stalled_at
-        ask = self._asks.get(block) if end else None
+        ask = self._asks.get(block) if end and not self.door.arrivals else None
         if ask is None or self.decoder.version != self._version:
             pairs = self.decoded(block)
             if self.closing or len(self.streams) >= self.door.limits.streams:
@@ -467,6 +479,12 @@ class DownstreamHttp2(Http2Connection):
         except Malformed as error:
             self._refuse(number, error.status, error.reason, end, http2.PROTOCOL_ERROR)
             return None
+        if self.door.arrivals:
+            try:
+                return Ask(arrive(self.door.arrivals, connection_of(self), request))
+            except ProtocolError as error:
+                self._refuse(number, error.status, error.reason, end)
+                return None
         ask = Ask(request)
         version = self.decoder.version
         if version != self._version:

@@ -11,9 +11,9 @@ from typing import Any, Final, Protocol
 
 from gateway.exchange import Exchange
 from gateway.filters import api
+from gateway.greeting import connection_of
 from gateway.http1 import Field, Request
 from gateway.peers import Client
-from gateway.programmed import connection_of
 from gateway.repeated import Template
 from gateway.routing import Plan
 from gateway.snapshot import Limits

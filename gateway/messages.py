@@ -8,6 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from gateway import frames
+from gateway.filters.measuring import Labels
 from gateway.snapshot import Change, Part, Problem
 
 PIECE = 100  # parts in one message
@@ -83,6 +84,7 @@ class FilterStatistics(msgspec.Struct, frozen=True, array_like=True):
     slow: int
     last_failure: str = ""
     runs: str = ""
+    measures: tuple[tuple[str, str, Labels, tuple[float, ...]], ...] = ()  # kind, name, labels, values
 
 
 class Statistics(msgspec.Struct, frozen=True, tag=True):

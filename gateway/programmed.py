@@ -14,12 +14,12 @@ import time
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Final, TypeAlias
-from weakref import WeakKeyDictionary
 
 from gateway import grpcweb
 from gateway.answer import whole
 from gateway.exchange import Exchange, unexpecting
 from gateway.filters import api
+from gateway.greeting import connection_of
 from gateway.http1 import (
     CHUNKED,
     CHUNKED_FIELD,
@@ -44,7 +44,6 @@ from gateway.script import wrong_result
 DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again
 Taking: TypeAlias = tuple[Program, Hooks]
 
-_connections: WeakKeyDictionary[object, api.Connection] = WeakKeyDictionary()
 _logging: set[asyncio.Task[None]] = set()  # what filters do once an exchange is over
 
 
@@ -675,15 +674,6 @@ class Outgoing:
     def whole(self, limit: int) -> Awaitable[bytes]:
         """All of it."""
         return self._exchange.read_response(limit)
-
-
-def connection_of(client: Client) -> api.Connection:
-    """A client's connection, with what filters keep there; the streams of one share it."""
-    owner: object = getattr(client, "conversation", client)
-    found = _connections.get(owner)
-    if found is None:
-        found = _connections[owner] = api.Connection(client.address.decode(), client.port, client.scheme.decode())
-    return found
 
 
 def _open_ended(request: Request) -> Request:

@@ -7,6 +7,7 @@ when it begins and keeps it.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from gateway.filters import api
+from gateway.filters.measuring import Measures
 from gateway.script import Code, blame
 from gateway.watch import TooLong, Watched, watch
 
@@ -26,6 +28,12 @@ FORGIVEN: Final = 60.0  # seconds between two of them, after which they are not 
 class Hooks(Protocol):
     """The functions of a filter; None for a moment that it does not take part in. Each may answer at once or later."""
 
+    @property
+    def connect(self) -> Any: ...
+    @property
+    def data(self) -> Any: ...
+    @property
+    def datagram(self) -> Any: ...
     @property
     def request(self) -> Any: ...
     @property
@@ -66,6 +74,7 @@ class Program:
         "failures",
         "hooks",
         "last_failure",
+        "measures",
         "name",
         "overdue",
         "passes",
@@ -82,6 +91,7 @@ class Program:
         self.failures = 0
         self.slow = 0
         self.last_failure = ""
+        self.measures = Measures()
         self.overdue: Callable[[], None] = lambda: None  # called where it keeps everybody waiting
         self._streak = 0  # slow calls that are counted together
         self._last_slow = 0.0
@@ -138,6 +148,15 @@ class Program:
         if self._streak >= OFTEN:
             self._streak = 0
             self.overdue()
+
+    async def run(self, function: Callable[[], Any], hooks: Hooks) -> None:
+        """Call something that nobody waits for, such as a timer's function; failures are counted and said."""
+        try:
+            result = self.call(function)
+            if inspect.isawaitable(result):
+                await self.settle(result)
+        except Exception as error:
+            self.failed(error, hooks)
 
     async def settle(self, later: Awaitable[Any]) -> Any:
         """What a filter does later, watched as well, for as long as it may take. Raises TimeoutError, StuckError."""

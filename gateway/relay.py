@@ -12,9 +12,12 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
-from gateway import hello
+from gateway import hello, sieve
 from gateway.balance import Split
+from gateway.filters import api
+from gateway.greeting import greeted, left, may_connect
 from gateway.prepared import Backend
+from gateway.programs import Program
 from gateway.routing import patterns
 from gateway.snapshot import Relay
 from gateway.tls import Security
@@ -37,14 +40,17 @@ class Tally:
 class Line:
     """A prepared relay: backends in turn, None for a share that is refused."""
 
-    __slots__ = ("name", "tally", "turns")
+    __slots__ = ("name", "programs", "tally", "turns")
 
-    def __init__(self, relay: Relay, backends: Callable[[str], Backend], phase: float, tally: Tally) -> None:
+    def __init__(
+        self, relay: Relay, backends: Callable[[str], Backend], programs: Callable[[str], Program], phase: float, tally: Tally
+    ) -> None:
         self.name = relay.name
         given = [backends(target.backend) if target.backend and not target.fault else None for target in relay.targets]
         weights = [target.weight for target in relay.targets]
         self.turns: Iterator[Backend | None] = Split(given, weights, phase=phase).turns if any(weights) else repeat(None)
         self.tally = tally
+        self.programs = tuple(programs(spec.script) for spec in relay.filters)
 
 
 # What becomes of a connection: requests are read from it, or it is passed on with TLS taken off, or as it is.
@@ -60,7 +66,8 @@ class Splice(Protocol):
 class Switchboard:
     """What the connections of one port share."""
 
-    def __init__(self, splice: Splice, ended: Callable[[], None]) -> None:
+    def __init__(self, splice: Splice, ended: Callable[[], None], port: int = 0) -> None:
+        self.port = port
         self.lines: Mapping[str, Line] = {}  # by hostname
         self.modes: Mapping[str, Mode] = {}  # by the hostname of a listener
         self.splice = splice
@@ -132,12 +139,16 @@ class Early(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        left(self.transport)
 
     def pass_on(self, to: asyncio.Transport) -> None:
         """Once the two are joined: send on what has come."""
-        for data in self.data:
-            to.write(data)
         joined = self.transport.get_protocol()
+        for data in self.data:
+            if isinstance(joined, sieve.Sieve):
+                joined.data_received(data)
+            else:
+                to.write(data)
         if self.ended and isinstance(joined, asyncio.Protocol) and not joined.eof_received():
             self.transport.close()
 
@@ -162,6 +173,13 @@ class Incoming(Early):
     async def _connect(self) -> None:
         board = self._board
         line = board.line(self._name)
+        connection = None
+        if line is not None and line.programs:
+            connection = self._met()
+            if not await may_connect(line.programs, connection):
+                line.tally.refused += 1
+                self.transport.abort()
+                return
         other = await reach(line) if line is not None else None
         if other is None or other.lost or self.lost:
             if line is not None:
@@ -174,9 +192,22 @@ class Incoming(Early):
             return
         assert line is not None
         line.tally.accepted += 1
-        board.splice(self.transport, other.transport, board.began())
+        taken = sieve.taking(line.programs, "data")
+        if taken and connection is not None:
+            sieve.join(taken, connection, self.transport, other.transport, board.began())
+        else:
+            board.splice(self.transport, other.transport, board.began())
         self.pass_on(other.transport)
         other.pass_on(self.transport)
+
+    def _met(self) -> api.Connection:
+        """The connection as filters see it."""
+        found = greeted.get(self.transport)
+        if found is None:
+            peer = self.transport.get_extra_info("peername")
+            address = peer[0].removeprefix("::ffff:") if peer else "unknown"
+            found = greeted[self.transport] = api.Connection(address, self._board.port, "tcp")
+        return found
 
 
 async def reach(line: Line) -> Early | None:

@@ -13,7 +13,7 @@ import logging
 import socket
 import ssl
 from collections import Counter as Tally
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -21,11 +21,11 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from gateway import outcalls, policies, script, tls, tunnel
+from gateway import policies, script, tls, tunnel
 from gateway.datagram import Datagrams
 from gateway.door import Clock, Door
 from gateway.downstream import Arrival, Downstream
-from gateway.filters.api import HttpClient
+from gateway.greeting import Entrance, is_early
 from gateway.peers import Endpoint
 from gateway.pools import Address, Pools
 from gateway.prepared import Backend, Counter, Route
@@ -35,7 +35,22 @@ from gateway.relay import Tally as RelayTally
 from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.sandbox import confined
 from gateway.snapshot import Backend as BackendPart
-from gateway.snapshot import Certificate, Change, Key, Listener, Part, Parts, Problem, Relay, Rule, Script, key
+from gateway.snapshot import (
+    Certificate,
+    Change,
+    Key,
+    Listener,
+    Part,
+    Parts,
+    Problem,
+    Relay,
+    Rule,
+    Script,
+    Scripted,
+    key,
+)
+from gateway.supplies import Stock, supplier
+from gateway.timers import LAST, Timers
 from gateway.watch import watch
 
 log = logging.getLogger("fsm.filters")
@@ -59,6 +74,7 @@ class Open:
     door: Door  # HTTP requests go through it
     board: Switchboard  # connections that are passed on as bytes
     chooser: tls.Chooser
+    entrance: Entrance
     server: Closeable
 
 
@@ -103,10 +119,12 @@ class Pace:
 class Runtime:
     """One worker's state."""
 
-    def __init__(self, *, bind: str = "", port_offset: int = 0, phase: float = 0.0) -> None:
+    def __init__(
+        self, *, bind: str = "", port_offset: int = 0, index: int = 0, count: int = 1, memory: int | None = None
+    ) -> None:
         self._bind = bind
         self._offset = port_offset
-        self._phase = phase
+        self._phase = index / count  # where weighted turns begin, so that workers together are as exact as one
         self.clock = Clock(asyncio.get_running_loop().time())
         self.parts: Parts = {}
         self.counters: dict[tuple[str, str], Counter] = {}
@@ -123,7 +141,9 @@ class Runtime:
         self.tallies: dict[str, RelayTally] = {}  # by relay
         self.programs: dict[str, Program] = {}
         self.zygote = confined.Zygote()
-        self._moving: set[asyncio.Task[None]] = set()
+        self._stock = Stock(self._reach, memory, index, count)
+        self._timers: dict[str, Timers] = {}  # of programs that run here
+        self._working: set[asyncio.Task[None]] = set()
         self._keepers: dict[str, confined.Keeper] = {}  # of programs in processes of their own
         self._relays: dict[str, dict[str, None]] = {}  # by listener
         self._contexts: dict[str, tuple[object, list[tls.Shown]]] = {}  # by listener, with what they were made of
@@ -166,6 +186,8 @@ class Runtime:
             try:
                 if isinstance(part, Script):
                     await self._put_script(part)
+                    spec = Scripted(part.name)
+                    touched.ports.update(one.port for one in self._listeners.values() if spec in one.filters)
                 else:
                     self._put(part, old, touched)
             except ValueError as error:
@@ -289,8 +311,9 @@ class Runtime:
             touched.hosts.add((at.listener, at.hostname))
 
     def _put_relay(self, relay: Relay, old: Relay | None, touched: Touched) -> None:
-        if old is None or old.targets != relay.targets:
-            self._lines[relay.name] = Line(relay, self.backend, self._phase, self.tallies.setdefault(relay.name, RelayTally()))
+        if old is None or (old.targets, old.filters) != (relay.targets, relay.filters):
+            tally = self.tallies.setdefault(relay.name, RelayTally())
+            self._lines[relay.name] = Line(relay, self.backend, self.program, self._phase, tally)
         if old is not None:
             self._detach_relay(old, touched)
         for at in relay.at:
@@ -336,10 +359,23 @@ class Runtime:
             door.table = Table(owners, hosts, door.sites, secure=door.scheme == b"https")
             opened.board.lines = self._board(listeners)
             opened.board.modes = {listener.hostname: mode_of(listener) for listener in listeners}
+            self._post(opened, listeners)
             limits = listeners[0].limits
             opened.board.most = limits.connections
             if door.limits != limits:
                 door.limit(limits)
+
+    def _post(self, opened: Open, listeners: Sequence[Listener]) -> None:
+        """Have the listeners' filters at their port."""
+        opened.entrance.programs, arrivals = self._meeting(listeners)
+        opened.door.meet(arrivals)
+
+    def _meeting(self, listeners: Sequence[Listener]) -> tuple[tuple[Program, ...], tuple[Program, ...]]:
+        """Filters that meet connections (those that cannot be used, too: nobody may pass them), and that meet requests."""
+        names = dict.fromkeys(spec.script for listener in listeners for spec in listener.filters)
+        programs = [self.program(name) for name in names]
+        greeting = tuple(p for p in programs if p.hooks is None or p.hooks.connect is not None)
+        return greeting, tuple(p for p in programs if p.hooks is not None and is_early(p.hooks))
 
     def _board(self, listeners: Sequence[Listener]) -> Mapping[str, Line]:
         """Which relay carries the connections of which hostname."""
@@ -375,21 +411,24 @@ class Runtime:
     async def _put_script(self, part: Script) -> None:
         """Put a source into force. Raises ScriptError where it cannot be used; the one before stays then."""
         program = self.program(part.name)
+        supply = supplier(self._stock, program.measures)
         before = program.hooks
         source = policies.source(part.built_in) if part.built_in else part.source
         if part.execution == "inline":
             if part.is_tried and not part.built_in:
-                await confined.tried(self.zygote, part, self._reach)
+                await confined.tried(self.zygote, supply(part))
             watch.start()
-            client = HttpClient(partial(outcalls.send, reach=self._reach, allowed=part.network))
-            program.hooks = script.load(part.name, source, part.config, {"http": client})
+            code = program.hooks = script.load(part.name, source, part.config, supply(part).inline())
+            self._stop_timers(part.name)
+            if code.timers:
+                self._timers[part.name] = Timers(code.timers, partial(program.run, hooks=code))
             program.overdue = partial(self._move_out, part) if not part.built_in else lambda: None
             if part.name in self._keepers:
                 self._keepers.pop(part.name).drop()
         else:
             keeper = self._keepers.get(part.name)
             if keeper is None:
-                keeper = self._keepers[part.name] = confined.Keeper(self.zygote, program, self._reach)
+                keeper = self._keepers[part.name] = confined.Keeper(self.zygote, program, supply)
             try:
                 await keeper.put(part)
             except script.ScriptError as error:
@@ -398,6 +437,7 @@ class Runtime:
                     if not error.line:
                         keeper.keep_trying(part)
                 raise
+            self._stop_timers(part.name)
         program.passes, program.patience = part.passes, part.seconds
         if isinstance(before, script.Code):
             before.unload()
@@ -409,9 +449,17 @@ class Runtime:
         """A filter keeps this worker from its work: from now on it runs in a process of its own, until it is edited."""
         self.program(part.name).overdue = lambda: None
         log.error("filter %s keeps a worker from its work and is moved to a process of its own", part.name)
-        task = asyncio.get_running_loop().create_task(self._put_elsewhere(part))
-        self._moving.add(task)
-        task.add_done_callback(self._moving.discard)
+        self._spawn(self._put_elsewhere(part))
+
+    def _stop_timers(self, name: str) -> None:
+        timers = self._timers.pop(name, None)
+        if timers is not None:
+            self._spawn(timers.stop())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
 
     async def _put_elsewhere(self, part: Script) -> None:
         try:
@@ -421,15 +469,21 @@ class Runtime:
             log.error("filter %s stays where it is: %s", part.name, error)
 
     async def stop_filters(self) -> None:
-        """End the processes of filters."""
+        """Let timers run for the last time, and end the processes of filters."""
+        for name in list(self._timers):
+            self._stop_timers(name)
+        if self._working:
+            await asyncio.wait(self._working, timeout=LAST)
         for keeper in self._keepers.values():
             keeper.drop()
         await self.zygote.stop()
+        await self._stock.close()
 
     def _drop_script(self, name: str) -> None:
         keeper = self._keepers.pop(name, None)
         if keeper is not None:
             keeper.drop()
+        self._stop_timers(name)
         self.program(name).hooks = None
 
     # --- ports ---
@@ -446,7 +500,7 @@ class Runtime:
         elif port not in self.datagrams:
             try:
                 listening = self._bound(port, socket.SOCK_DGRAM)
-                made = Datagrams()
+                made = Datagrams(port)
                 await asyncio.get_running_loop().create_datagram_endpoint(lambda: made, sock=listening)
             except OSError as error:
                 return [Problem(listener.name, self._cannot_listen(port, error)) for listener in listeners]
@@ -467,11 +521,13 @@ class Runtime:
             scheme = b"https" if way in ("tls", "peek") else b"http"
             if opened is None or opened.door.scheme != scheme:
                 door = Door(port, self.clock, self.backend, scheme=scheme, splice=tunnel.splice, ended=self._quiet.set)
-                board, chooser = Switchboard(tunnel.splice, self._quiet.set), tls.Chooser(self.tickets, port)
+                board, chooser = Switchboard(tunnel.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
             else:
                 door, board, chooser = opened.door, opened.board, opened.chooser
+            entrance = opened.entrance if opened is not None else Entrance(port, scheme.decode())
+            entrance.programs = self._meeting(listeners)[0]
             try:
-                server = await self._listen(way, door, board, chooser)
+                server = await self._listen(way, door, board, chooser, entrance)
             except OSError as error:
                 return [Problem(listener.name, self._cannot_listen(port, error)) for listener in listeners]
             if opened is not None:  # another way from now on; connections that stand go on
@@ -480,7 +536,7 @@ class Runtime:
                     opened.door.drain()
             if self.draining:
                 door.drain()
-            opened = self.open[port] = Open(way, door, board, chooser, server)
+            opened = self.open[port] = Open(way, door, board, chooser, entrance, server)
         return self._certify(opened, listeners) if way in ("tls", "peek") else []
 
     def _bound(self, port: int, kind: socket.SocketKind) -> socket.socket:
@@ -500,20 +556,20 @@ class Runtime:
             raise
         return made
 
-    async def _listen(self, way: Way, door: Door, board: Switchboard, chooser: tls.Chooser) -> Closeable:
+    async def _listen(self, way: Way, door: Door, board: Switchboard, chooser: tls.Chooser, entrance: Entrance) -> Closeable:
         listening = self._bound(door.port, socket.SOCK_STREAM)
         loop = asyncio.get_running_loop()
         try:
             if way == "peek":
                 listening.listen(BACKLOG)
-                return Peeker(listening, partial(_decided, door, board, chooser))
+                return Peeker(listening, partial(_decided, door, board, chooser, entrance))
             made: Callable[[], asyncio.BaseProtocol] = partial(Downstream, door)
             if way == "bytes":
                 made = partial(Incoming, board)
             elif way == "tls":
                 made = partial(Arrival, door, board)
             context = chooser.front if way == "tls" else None
-            return await loop.create_server(made, sock=listening, backlog=BACKLOG, ssl=context)
+            return await loop.create_server(lambda: entrance.protocol(made), sock=listening, backlog=BACKLOG, ssl=context)
         except OSError:
             listening.close()
             raise
@@ -618,7 +674,9 @@ def mode_of(listener: Listener) -> Mode:
     return "passthrough" if listener.passthrough else "terminate"
 
 
-def _decided(door: Door, board: Switchboard, chooser: tls.Chooser, connection: socket.socket, name: str) -> None:
+def _decided(
+    door: Door, board: Switchboard, chooser: tls.Chooser, entrance: Entrance, connection: socket.socket, name: str
+) -> None:
     """A connection whose ClientHello asks for a name: pass it on as it is, or speak TLS with it."""
     loop = asyncio.get_running_loop()
     mode = board.mode(name)
@@ -626,14 +684,16 @@ def _decided(door: Door, board: Switchboard, chooser: tls.Chooser, connection: s
         board.refused += 1
         connection.close()
     elif mode == "passthrough":
-        board.spawn(lambda: loop.connect_accepted_socket(partial(Incoming, board, name), connection))
+        made = partial(entrance.protocol, partial(Incoming, board, name))
+        board.spawn(lambda: loop.connect_accepted_socket(made, connection))
     else:
-        board.spawn(partial(_greet, door, board, chooser, connection))
+        board.spawn(partial(_greet, door, board, chooser, entrance, connection))
 
 
-async def _greet(door: Door, board: Switchboard, chooser: tls.Chooser, connection: socket.socket) -> None:
+async def _greet(door: Door, board: Switchboard, chooser: tls.Chooser, entrance: Entrance, connection: socket.socket) -> None:
     try:
         loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(partial(Arrival, door, board), connection, ssl=chooser.front)
+        made = partial(entrance.protocol, partial(Arrival, door, board))
+        await loop.connect_accepted_socket(made, connection, ssl=chooser.front)
     except OSError:  # the handshake failed, or the client is gone
         connection.close()

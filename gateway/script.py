@@ -13,12 +13,15 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 import msgspec
 
 from gateway.filters import api
+from gateway.shared.local import local
+from gateway.shared.memory import Memory, create
 
 Hook = Callable[..., Any]
 # How many arguments each function takes, and what they are.
@@ -28,7 +31,11 @@ MOMENTS: Final = {
     "response": ("request", "response"),
     "response_body": ("chunk",),
     "log": ("exchange",),
+    "connect": ("connection",),
+    "data": ("data",),
+    "datagram": ("datagram",),
 }
+SOONEST: Final = 0.01  # seconds between two calls of a timer
 _numbers = itertools.count(1)
 
 
@@ -45,13 +52,17 @@ class Code:
     """A loaded source: `None` for a moment that it has no function for."""
 
     __slots__ = (
-        "file", "is_quick", "log", "module", "name", "request", "request_body", "response", "response_body", "tests",
+        "connect", "data", "datagram", "file", "is_quick", "log", "module", "name", "request", "request_body", "response",
+        "response_body", "tests", "timers",
     )  # fmt: skip
 
     def __init__(self, name: str, file: str, module: ModuleType) -> None:
         self.name = name
         self.file = file
         self.module = module
+        self.connect: Hook | None = None
+        self.data: Hook | None = None
+        self.datagram: Hook | None = None
         self.request: Hook | None = None
         self.request_body: Hook | None = None
         self.response: Hook | None = None
@@ -59,6 +70,7 @@ class Code:
         self.log: Hook | None = None
         self.is_quick = False  # all that it does is one plain function of the request
         self.tests: dict[str, Hook] = {}
+        self.timers: list[tuple[float, Hook]] = []  # seconds, and what is called each time
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -89,9 +101,17 @@ def load(name: str, source: str, config: str = "{}", services: Mapping[str, Any]
     module = ModuleType(f"fsm_filter_{number}")
     module.__file__ = file
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    services = {"http": api.HttpClient(nobody), **services}
-    given = {"config": _read_only(msgspec.json.decode(config)), "log": logging.getLogger(f"fsm.filter.{name}"), **services}
     code = Code(name, file, module)
+    given = {
+        "config": _read_only(msgspec.json.decode(config)),
+        "log": logging.getLogger(f"fsm.filter.{name}"),
+        "every": partial(_every, code),
+        "http": api.HttpClient(nobody),
+        "shared": api.Shared(local(_own_memory, name)),
+        "metrics": api.Metrics(lambda _: None),
+        "secrets": MappingProxyType({}),
+        **services,
+    }
     try:
         compiled = compile(source, file, "exec", dont_inherit=True)
         sys.modules[module.__name__] = module  # dataclasses and the like look their module up
@@ -110,6 +130,24 @@ def load(name: str, source: str, config: str = "{}", services: Mapping[str, Any]
         code.unload()
         raise
     return code
+
+
+def _every(code: Code, seconds: float) -> Callable[[Hook], Hook]:
+    """Have a function called again and again, once the filter is in force."""
+    if not seconds >= SOONEST:
+        raise ValueError(f"every {seconds} s is too often; every {SOONEST} s is not")
+
+    def take(function: Hook) -> Hook:
+        code.timers.append((seconds, function))
+        return function
+
+    return take
+
+
+@cache
+def _own_memory() -> Memory:
+    """What a filter shares while nobody else is there: its tests, and `fsm filter`."""
+    return Memory(create())
 
 
 async def nobody(call: api.Call) -> api.Reply:
@@ -136,7 +174,8 @@ def _find(code: Code) -> None:
                 line = value.__code__.co_firstlineno
                 raise ScriptError(code.name, line, f"{word} must take ({', '.join(wanted)})") from None
             setattr(code, word, value)
-    code.is_quick = code.moments == ("request",) and not inspect.iscoroutinefunction(code.request)
+    on_requests = [moment for moment in code.moments if moment not in ("connect", "data", "datagram")]
+    code.is_quick = on_requests == ["request"] and not inspect.iscoroutinefunction(code.request)
     if not code.moments:
         raise ScriptError(code.name, 0, f"there is no function of a known name; these are {', '.join(MOMENTS)}")
 

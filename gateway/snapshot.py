@@ -182,6 +182,7 @@ class Listener(Struct, frozen=True, tag="listener"):
     clients: Clients | None = None
     minimum: str = ""  # TLS version, such as "1.3"
     ciphers: str = ""  # of TLS 1.2, as OpenSSL writes them
+    filters: tuple[Scripted, ...] = ()  # that meet connections, and requests before a rule is chosen; of the whole port
 
 
 class Certificate(Struct, frozen=True, tag="certificate"):
@@ -194,6 +195,22 @@ class Certificate(Struct, frozen=True, tag="certificate"):
 
     def __repr__(self) -> str:
         return f"Certificate(name={self.name!r}, chain=…, key=…)"
+
+
+class Store(Struct, frozen=True):
+    """A Redis or Valkey in which filters keep what all replicas share. The password is a secret."""
+
+    host: str
+    port: int = 6379
+    database: int = 0
+    username: str = ""
+    password: str = ""
+    tls: bool = False
+    authorities: str = ""  # PEM; empty for those of the system
+    seconds: float = 0.2  # to answer
+
+    def __repr__(self) -> str:
+        return f"Store({self.host}:{self.port}/{self.database})"
 
 
 class Script(Struct, frozen=True, tag="script"):
@@ -209,6 +226,11 @@ class Script(Struct, frozen=True, tag="script"):
     built_in: str = ""  # in place of a source: a type that comes with the gateway
     network: tuple[str, ...] = ()  # HOST:PORT that it may call; "*" for all
     is_tried: bool = True  # inline: loaded and tested in a process of its own first
+    secrets: tuple[Pair, ...] = ()  # by the name by which the filter knows them
+    store: Store | None = None  # where it keeps what it shares; None for the memory of this data plane
+
+    def __repr__(self) -> str:
+        return f"Script(name={self.name!r}, built_in={self.built_in!r}, …)"
 
 
 class Endpoint(Struct, frozen=True):
@@ -324,6 +346,7 @@ class Relay(Struct, frozen=True, tag="relay"):
     order: Order
     at: tuple[Attachment, ...]
     targets: tuple[Target, ...] = ()
+    filters: tuple[Scripted, ...] = ()
 
 
 Part: TypeAlias = Listener | Certificate | Script | Backend | Rule | Relay
@@ -392,7 +415,14 @@ def redacted(part: Part) -> Part:
     match part:
         case Certificate():
             return msgspec.structs.replace(part, key="(private key withheld)")
-        case Script() if part.config != "{}" and not part.built_in:
-            return msgspec.structs.replace(part, config='"(withheld)"')
+        case Script():
+            return _without_secrets(part)
         case _:
             return part
+
+
+def _without_secrets(part: Script) -> Script:
+    secrets = tuple((name, "(withheld)") for name, _ in part.secrets)
+    store = msgspec.structs.replace(part.store, password="(withheld)") if part.store and part.store.password else part.store  # noqa: S106
+    config = '"(withheld)"' if part.config != "{}" and not part.built_in else part.config
+    return msgspec.structs.replace(part, config=config, secrets=secrets, store=store)

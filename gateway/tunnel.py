@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from gateway.greeting import left
+
 
 class End(asyncio.Protocol):
     """One side of a tunnel."""
@@ -43,6 +45,7 @@ class End(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._closed:
             self._closed = True
+            left(self.transport)
             if not self.other.transport.is_closing():
                 self.other.transport.close()
             self._done()

@@ -106,7 +106,13 @@ class Worker:
             relayed=self._runtime.relayed(),
             filters=tuple(
                 FilterStatistics(
-                    name, one.calls, one.failures, one.slow, one.last_failure, one.hooks.runs if one.hooks is not None else ""
+                    name,
+                    one.calls,
+                    one.failures,
+                    one.slow,
+                    one.last_failure,
+                    one.hooks.runs if one.hooks is not None else "",
+                    tuple((*key, tuple(values)) for key, values in one.measures.series.items()),
                 )
                 for name, one in self._runtime.programs.items()
             ),
@@ -120,8 +126,10 @@ async def _run(arguments: argparse.Namespace) -> None:
     pipe = socket.socket(fileno=arguments.fd)
     pipe.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=pipe, limit=1 << 26)
-    phase = arguments.index / arguments.count
-    runtime = Runtime(bind=arguments.bind, port_offset=arguments.port_offset, phase=phase)
+    memory = arguments.memory if arguments.memory >= 0 else None
+    runtime = Runtime(
+        bind=arguments.bind, port_offset=arguments.port_offset, index=arguments.index, count=arguments.count, memory=memory
+    )
     # What was made while starting lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -136,6 +144,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--bind", default="")
     parser.add_argument("--port-offset", type=int, default=0)
+    parser.add_argument("--memory", type=int, default=-1, help="a file descriptor of the memory that workers share")
     uvloop.run(_run(parser.parse_args()))
 
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from gateway import frames, messages
 from gateway.messages import Applied, AskStatistics, Drain, Ready, Statistics, Tickets
+from gateway.shared import memory
 from gateway.snapshot import Change, Parts, Problem, apply
 
 log = logging.getLogger("fsm.workers")
@@ -43,6 +44,7 @@ class Workers:
         self._turn = asyncio.Lock()  # changes and questions go one after another
         self._stopping = False
         self._tickets = secrets.token_bytes(32)
+        self._memory = memory.create()
         self.parts: Parts = {}
         self.version = ""
         self.problems: tuple[Problem, ...] = ()
@@ -96,6 +98,7 @@ class Workers:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+        os.close(self._memory)
 
     def pids(self) -> list[int]:
         """The workers' process ids."""
@@ -144,7 +147,8 @@ class Workers:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "gateway.worker", "--fd", str(theirs.fileno()), "--index", str(index),
                 "--count", str(self._count), "--bind", self._bind, "--port-offset", str(self._offset),
-                pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, env=_environment(),
+                "--memory", str(self._memory), pass_fds=(theirs.fileno(), self._memory), stdin=asyncio.subprocess.DEVNULL,
+                env=_environment(),
             )  # fmt: skip
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 26)
         frames.write(writer, Tickets(self._tickets))

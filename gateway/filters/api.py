@@ -24,6 +24,8 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from gateway.answer import REASON
+from gateway.filters.measuring import Metrics as Metrics
+from gateway.filters.sharing import Shared as Shared
 from gateway.http1 import CODING, KIND, LENGTH, PLAIN, Field, is_host, parse_target
 from gateway.http1 import Request as RawRequest
 from gateway.http1 import Response as RawResponse
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
     config: Mapping[str, Any]
     log: logging.Logger
     http: HttpClient
+    shared: Shared
+    metrics: Metrics
+    secrets: Mapping[str, str]
+
+    def every(seconds: float) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+        """Call a function that takes nothing each so many seconds, and once more at the end."""
+
 
 MOST: Final = 1 << 20  # octets of a body that is read whole, where a filter does not say
 _connections = itertools.count(1)
@@ -211,7 +220,7 @@ class Query(MutableMapping[str, str]):
 class Connection:
     """A client's connection. `state` lasts as long as it does."""
 
-    __slots__ = ("address", "number", "port", "scheme", "state")
+    __slots__ = ("_closing", "address", "closed", "number", "port", "scheme", "state")
 
     def __init__(self, address: str, port: int, scheme: str = "http", state: dict[str, Any] | None = None) -> None:
         self.address = address  # of the client
@@ -219,6 +228,17 @@ class Connection:
         self.scheme = scheme
         self.state: dict[str, Any] = {} if state is None else state
         self.number = next(_connections)  # of no other connection
+        self._closing: list[Callable[[], Any]] = []
+        self.closed: list[Callable[[], Any]] = []  # what is done at its end
+
+    def on_close(self, function: Callable[[], Any]) -> None:
+        """Have a function called when the connection is gone; to be said in `connect`."""
+        self._closing.append(function)
+
+    def take_closing(self) -> list[Callable[[], Any]]:
+        """What a filter wants to be called at the end."""
+        taken, self._closing = self._closing, []
+        return taken
 
 
 class Request:
@@ -554,6 +574,34 @@ class Chunk:
         self.response = response
 
 
+class Data:
+    """Bytes of a connection that is passed on as it is, one way or the other. Returning bytes sends those instead."""
+
+    __slots__ = ("connection", "data", "from_client")
+
+    def __init__(self, data: bytes, connection: Connection, *, from_client: bool) -> None:
+        self.data = data
+        self.connection = connection
+        self.from_client = from_client
+
+
+class Datagram:
+    """A datagram. Returning bytes sends those instead; `answer` sends something back to the client, and nothing on."""
+
+    __slots__ = ("address", "answered", "data", "from_client", "port")
+
+    def __init__(self, data: bytes, address: str, port: int, *, from_client: bool) -> None:
+        self.data = data
+        self.address = address  # of the client
+        self.port = port  # of the listener
+        self.from_client = from_client
+        self.answered: bytes | None = None
+
+    def answer(self, data: bytes) -> None:
+        """Answer it here."""
+        self.answered = data
+
+
 class Exchange:
     """A request and what came of it, once it is over."""
 
@@ -618,7 +666,7 @@ def _length(data: bytes) -> Field:
 # --- calling others ---------------------------------------------------------------------------------------
 
 
-class Call(msgspec.Struct, array_like=True):
+class Call(msgspec.Struct, array_like=True, tag=True):
     """A request that a filter makes."""
 
     method: str
@@ -628,7 +676,7 @@ class Call(msgspec.Struct, array_like=True):
     timeout: float
 
 
-class Reply(msgspec.Struct, array_like=True):
+class Reply(msgspec.Struct, array_like=True, tag=True):
     """Its answer."""
 
     status: int
@@ -681,6 +729,7 @@ class HttpClient:
 
 # --- what belongs to one filter -----------------------------------------------------------------------------
 
+SUPPLIES: Final = ("config", "log", "http", "shared", "metrics", "secrets", "every")
 _loading: list[Mapping[str, Any]] = []
 
 
@@ -700,6 +749,6 @@ class loading:  # noqa: N801  # reads as a statement: `with loading(services):`
 def __getattr__(name: str) -> Any:
     if _loading and name in _loading[-1]:
         return _loading[-1][name]
-    if name in ("config", "log", "http"):
+    if name in SUPPLIES:
         raise ImportError(f"{name} belongs to a filter and can be imported only by one")
     raise AttributeError(f"gateway.filters.api has no {name!r}")

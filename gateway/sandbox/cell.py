@@ -15,31 +15,38 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable
+from types import MappingProxyType
 from typing import Any, Final
 
 from gateway import frames, script
 from gateway.filters import api
+from gateway.filters.sharing import Operation
 from gateway.http1 import KIND, PLAIN, Field, Request, Response, parse_target
 from gateway.sandbox import cage, protocol
 from gateway.sandbox.protocol import (
+    Ask,
     Call,
     Cancel,
+    Closed,
+    ConnectionData,
     Done,
-    Fetch,
-    Fetched,
+    Finish,
     Forget,
     Load,
     Loaded,
+    Measure,
     Pairs,
     Ping,
     Pong,
     RequestData,
     ResponseData,
     Said,
+    Told,
     Want,
     Whole,
 )
 from gateway.script import Code, ScriptError, blame, wrong_result
+from gateway.timers import Timers
 
 FAULTS: Final[dict[str, type[Exception]]] = {"PermissionError": PermissionError, "ValueError": ValueError}
 CONNECTIONS: Final = 10_000  # whose state is kept
@@ -70,9 +77,10 @@ class Cell:
         self._writer = writer
         self._code: Code
         self._known: dict[int, Known] = {}
-        self._connections: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self._connections: OrderedDict[int, api.Connection] = OrderedDict()
+        self._closing: set[asyncio.Task[None]] = set()
         self._wanted: dict[int, asyncio.Future[bytes]] = {}
-        self._fetching: dict[int, asyncio.Future[api.Reply]] = {}
+        self._asking: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count()
         self._tasks: dict[int, asyncio.Task[None]] = {}  # by the numbers of calls
 
@@ -94,10 +102,16 @@ class Cell:
                         self._tasks[number].cancel()
                 case Whole():
                     self._told(message)
-                case Fetched():
-                    self._fetched(message)
+                case Told():
+                    self._answered(message)
+                case Closed(connection):
+                    task = asyncio.create_task(self._close(connection))
+                    self._closing.add(task)
+                    task.add_done_callback(self._closing.discard)
                 case Forget(exchange):
                     self._known.pop(exchange, None)
+                case Finish():
+                    self._finishing = asyncio.create_task(self._finish())
                 case Ping():
                     self._send(Pong())
 
@@ -110,7 +124,12 @@ class Cell:
         logging.getLogger("fsm.filter").addHandler(Line(self._send))
         logging.getLogger("fsm.filter").setLevel(logging.INFO)
         try:
-            services = {"http": api.HttpClient(self._fetch)}
+            services = {
+                "http": api.HttpClient(self._fetch),
+                "shared": api.Shared(self._ask),
+                "metrics": api.Metrics(lambda measured: self._send(Measure(measured))),
+                "secrets": MappingProxyType(dict(message.secrets)),
+            }
             self._code = script.load(message.name, message.source, message.config, services)
             tests = await script.run_tests(self._code)
         except ScriptError as error:
@@ -119,7 +138,8 @@ class Cell:
         except MemoryError:
             self._send(Loaded(fault=f"takes more than {message.memory >> 20} MiB of memory"))
             return
-        self._send(Loaded(self._code.moments, layers, tests))
+        self._send(Loaded(self._code.moments, layers, tests, len(self._code.timers)))
+        self._timers = Timers(self._code.timers, self._run)
 
     async def _call(self, call: Call) -> None:
         try:
@@ -132,6 +152,8 @@ class Cell:
         self._send(done)
 
     async def _called(self, call: Call) -> Done:
+        if call.connection is not None:
+            return await self._called_below(call, call.connection)
         known = self._known.get(call.exchange)
         if known is None:
             assert call.request is not None
@@ -167,19 +189,44 @@ class Cell:
             case _:
                 response = known.response if call.moment == "response_body" else None
                 passed = await _settled(hook(api.Chunk(call.data, call.last, request, response)))
-                if passed is not None and not isinstance(passed, bytes):
-                    raise wrong_result(hook, passed, "bytes or nothing")
-                return Done(call.number, data=passed)
+                return Done(call.number, data=_bytes(hook, passed))
+
+    async def _called_below(self, call: Call, data: ConnectionData) -> Done:
+        """What is no matter of requests: connections, bytes, datagrams."""
+        hook = getattr(self._code, call.moment)
+        if call.moment == "datagram":
+            datagram = api.Datagram(call.data, data.address, data.port, from_client=call.from_client)
+            passed = await _settled(hook(datagram))
+            return Done(call.number, data=_bytes(hook, passed), answer=datagram.answered)
+        connection = self._connection(data)
+        if call.moment == "data":
+            passed = await _settled(hook(api.Data(call.data, connection, from_client=call.from_client)))
+            return Done(call.number, data=_bytes(hook, passed))
+        verdict = await _settled(hook(connection))
+        if verdict not in (None, True, False):
+            raise wrong_result(hook, verdict, "True, False or nothing")
+        connection.closed += connection.take_closing()
+        return Done(call.number, admitted=verdict, watches=bool(connection.closed))
+
+    def _connection(self, data: ConnectionData) -> api.Connection:
+        found = self._connections.get(data.number)
+        if found is None:
+            found = self._connections[data.number] = api.Connection(data.address, data.port, data.scheme)
+        self._connections.move_to_end(data.number)
+        if len(self._connections) > CONNECTIONS:
+            self._connections.popitem(last=False)
+        return found
+
+    async def _close(self, number: int) -> None:
+        connection = self._connections.pop(number, None)
+        for function in connection.closed if connection is not None else ():
+            await self._run(function)
 
     def _meet(self, exchange: int, data: RequestData) -> Known:
         parsed = parse_target(data.target.encode())
         raw = Request(data.method.encode(), *(parsed or (b"*", None)), data.http10, _fields(data.headers))
         raw.host = data.host.encode()
-        state = self._connections.setdefault(data.connection, {})
-        self._connections.move_to_end(data.connection)
-        if len(self._connections) > CONNECTIONS:
-            self._connections.popitem(last=False)
-        connection = api.Connection(data.address, data.port, data.scheme, state)
+        connection = self._connection(ConnectionData(data.connection, data.address, data.port, data.scheme))
         known = Known(api.Request(raw, connection, Remote(self, exchange, "request"), None, data.route))
         known.choices = data.choices
         known.request.steer(known)
@@ -193,22 +240,38 @@ class Cell:
         self._send(Want(number, exchange, of, limit))
         return future
 
-    async def _fetch(self, call: api.Call) -> api.Reply:
-        """Let the worker make a request: there is no network here."""
+    def _ask(self, what: api.Call | Operation) -> asyncio.Future[Any]:
+        """Let the worker do it: there is no network here, and no memory but our own."""
         number = next(self._numbers)
-        future: asyncio.Future[api.Reply] = asyncio.get_running_loop().create_future()
-        self._fetching[number] = future
-        self._send(Fetch(number, call))
-        return await future
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asking[number] = future
+        self._send(Ask(number, what))
+        return future
 
-    def _fetched(self, message: Fetched) -> None:
-        future = self._fetching.pop(message.number, None)
+    async def _fetch(self, call: api.Call) -> api.Reply:
+        reply: api.Reply = await self._ask(call)
+        return reply
+
+    def _answered(self, message: Told) -> None:
+        future = self._asking.pop(message.number, None)
         if future is None or future.done():
             return
-        if message.reply is not None:
-            future.set_result(message.reply)
-        else:
+        if message.fault:
             future.set_exception(FAULTS.get(message.kind, OSError)(message.fault))
+        else:
+            future.set_result(message.result)
+
+    async def _finish(self) -> None:
+        await self._timers.stop()
+        self._writer.close()
+
+    async def _run(self, function: Any) -> None:
+        """A timer's function."""
+        try:
+            await _settled(function())
+        except (Exception, MemoryError) as error:
+            line, words = blame(error, self._code.file)
+            self._send(Said(logging.ERROR, f"line {line}: {words}" if line else words))
 
     def _told(self, message: Whole) -> None:
         future = self._wanted.pop(message.number, None)
@@ -268,6 +331,12 @@ def _answer(hook: Any, made: Any) -> api.Response:
     if not isinstance(made, api.Response):
         raise wrong_result(hook, made, "a Response or nothing")
     return made
+
+
+def _bytes(hook: Any, passed: Any) -> bytes | None:
+    if passed is not None and not isinstance(passed, bytes):
+        raise wrong_result(hook, passed, "bytes or nothing")
+    return passed
 
 
 def _fields(pairs: Pairs) -> list[Field]:

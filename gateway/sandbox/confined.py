@@ -16,31 +16,37 @@ from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Final
 
-from gateway import frames, outcalls
+from gateway import frames
 from gateway.filters import api
 from gateway.http1 import Field
 from gateway.programs import Program
 from gateway.sandbox import protocol
 from gateway.sandbox.protocol import (
+    Ask,
     Call,
     Cancel,
+    Closed,
+    ConnectionData,
     Done,
-    Fetch,
-    Fetched,
+    Finish,
     Forget,
     Load,
     Loaded,
+    Measure,
     Over,
     Ping,
     Pong,
     RequestData,
     ResponseData,
     Said,
+    Told,
     Want,
     Whole,
 )
 from gateway.script import ScriptError
 from gateway.snapshot import Script
+from gateway.supplies import Supplies, Supply
+from gateway.timers import LAST
 
 log = logging.getLogger("fsm.filters")
 LOADING: Final = 2.0  # seconds to load a source and run its tests
@@ -112,9 +118,12 @@ class Confined:
 
     is_quick = False
 
-    def __init__(self, zygote: Zygote, script: Script, reach: outcalls.Reach) -> None:
-        self._reach = reach
-        self.script = script
+    def __init__(self, zygote: Zygote, supplies: Supplies) -> None:
+        self._supplies = supplies
+        self.script = supplies.script
+        self.connect: Callable[[api.Connection], Awaitable[bool | None]] | None = None
+        self.data: Callable[[api.Data], Awaitable[bytes | None]] | None = None
+        self.datagram: Callable[[api.Datagram], Awaitable[bytes | None]] | None = None
         self.request: Callable[[api.Request], Awaitable[api.Response | None]] | None = None
         self.request_body: Callable[[api.Chunk], Awaitable[bytes | None]] | None = None
         self.response: Callable[[api.Request, api.Response], Awaitable[None]] | None = None
@@ -123,6 +132,7 @@ class Confined:
         self.layers: tuple[str, ...] = ()
         self.on_death: Callable[[Confined], None] = lambda _: None
         self._zygote = zygote
+        self._timers = 0
         self._pid = 0
         self._writer: asyncio.StreamWriter
         self._listening: asyncio.Task[None] | None = None
@@ -159,7 +169,7 @@ class Confined:
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         self._listening = asyncio.create_task(self._listen(reader))
         self._zygote.living.add(self)
-        frames.write(self._writer, Load(script.name, script.source, script.config, script.memory))
+        frames.write(self._writer, Load(script.name, script.source, script.config, script.memory, script.secrets))
         try:
             async with asyncio.timeout(LOADING):
                 loaded = await asyncio.shield(self._loaded)
@@ -170,6 +180,7 @@ class Confined:
             self.retire()
             raise ScriptError(script.name, loaded.line, loaded.fault)
         self.layers = loaded.layers
+        self._timers = loaded.timers
         for moment in loaded.moments:
             setattr(self, moment, getattr(self, f"_{moment}"))
 
@@ -177,16 +188,27 @@ class Confined:
         """Another has its place: end with the last exchange."""
         self._is_retired = True
         if not self._users and self._listening is not None:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._timers:
             self._writer.close()
+        elif not self.is_dead:
+            self._send(Finish())
+            asyncio.get_running_loop().call_later(LAST + 1, self.kill)
 
     def kill(self) -> None:
         """End it at once."""
-        self._zygote.kill(self._pid)
+        if not self.is_dead:
+            self._zygote.kill(self._pid)
 
     async def stop(self) -> None:
         """End it and wait until it is over."""
         self._is_retired = True
         if self._listening is not None:
+            if self._timers:
+                self._end()
+                await asyncio.wait([self._listening], timeout=LAST)
             self.kill()
             await self._listening
 
@@ -202,7 +224,7 @@ class Confined:
             self._views.pop(found[0], None)
             self._send(Forget(found[0]))
         if self._is_retired and not self._users:
-            self._writer.close()
+            self._end()
 
     def _send(self, message: object) -> None:
         if not self._writer.is_closing():
@@ -239,6 +261,25 @@ class Confined:
         )
         await self._ask("log", exchange.request, exchange.response, over=over)
 
+    async def _connect(self, connection: api.Connection) -> bool | None:
+        done = await self._call(Call(next(self._numbers), 0, "connect", connection=_connection_data(connection)))
+        if done.watches:
+            connection.on_close(lambda: self._send(Closed(connection.number)))
+        return done.admitted
+
+    async def _data(self, data: api.Data) -> bytes | None:
+        connection = _connection_data(data.connection)
+        call = Call(next(self._numbers), 0, "data", data=data.data, connection=connection, from_client=data.from_client)
+        return (await self._call(call)).data
+
+    async def _datagram(self, datagram: api.Datagram) -> bytes | None:
+        where = ConnectionData(0, datagram.address, datagram.port)
+        call = Call(next(self._numbers), 0, "datagram", data=datagram.data, connection=where, from_client=datagram.from_client)
+        done = await self._call(call)
+        if done.answer is not None:
+            datagram.answer(done.answer)
+        return done.data
+
     async def _ask(
         self,
         moment: str,
@@ -249,10 +290,6 @@ class Confined:
         last: bool = False,
         over: Over | None = None,
     ) -> Done:
-        if self.is_dead or self._writer.is_closing():
-            raise FailedError("its process ended")
-        if len(self._calls) >= MOST:
-            raise FailedError(f"{MOST} calls wait for it already")
         number = next(self._numbers)
         exchange, _ = self._exchanges.get(id(request), (0, None))
         call = Call(number, exchange, moment, data=data, last=last, over=over)
@@ -264,6 +301,14 @@ class Confined:
         if response is not None and self._views[exchange][1] is not response:
             call.response = ResponseData(response.status, response.headers.pairs())
             self._views[exchange] = request, response
+        return await self._call(call)
+
+    async def _call(self, call: Call) -> Done:
+        if self.is_dead or self._writer.is_closing():
+            raise FailedError("its process ended")
+        if len(self._calls) >= MOST:
+            raise FailedError(f"{MOST} calls wait for it already")
+        number = call.number
         future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         frames.write(self._writer, call)
@@ -325,11 +370,13 @@ class Confined:
                     future.set_result(message)
             case Want():
                 self._spawn(self._tell(message))
-            case Fetch():
+            case Ask():
                 if len(self._bodies) >= MOST:
-                    self._send(Fetched(message.number, None, f"{MOST} calls are under way already"))
+                    self._send(Told(message.number, None, f"{MOST} calls are under way already"))
                     return
-                self._spawn(self._fetch(message))
+                self._spawn(self._answer(message))
+            case Measure():
+                self._supplies.measured(message.what)
             case Said():
                 self._say(message)
             case Pong():
@@ -351,18 +398,24 @@ class Confined:
         except api.Refused as error:
             self._send(Whole(want.number, b"", error.status, error.reason))
 
-    async def _fetch(self, fetch: Fetch) -> None:
-        """Make a request for it, as far as its definition lets it."""
-        call = fetch.call
+    async def _answer(self, ask: Ask) -> None:
+        """Do something for it, as far as its definition lets it."""
+        result: api.Reply | bool | float | bytes | None
         try:
-            call.headers = [api.pair(_checked(pair)) for pair in call.headers]
-            if not api.is_method(call.method):
-                raise ValueError(f"{call.method!r} cannot be asked")
-            reply = await outcalls.send(call, self._reach, self.script.network)
+            if isinstance(ask.what, api.Call):
+                result = await self._fetch(ask.what)
+            else:
+                result = await self._supplies.share(ask.what)
         except (OSError, ValueError) as error:
-            self._send(Fetched(fetch.number, None, str(error), type(error).__name__))
+            self._send(Told(ask.number, None, str(error), type(error).__name__))
         else:
-            self._send(Fetched(fetch.number, reply))
+            self._send(Told(ask.number, result))
+
+    async def _fetch(self, call: api.Call) -> api.Reply:
+        call.headers = [api.pair(_checked(pair)) for pair in call.headers]
+        if not api.is_method(call.method):
+            raise ValueError(f"{call.method!r} cannot be asked")
+        return await self._supplies.fetch(call)
 
     def _say(self, said: Said) -> None:
         """Pass on its log, as far as that is a log and no flood."""
@@ -377,8 +430,8 @@ class Confined:
 class Keeper:
     """Keeps the process of a program alive."""
 
-    def __init__(self, zygote: Zygote, program: Program, reach: outcalls.Reach) -> None:
-        self._reach = reach
+    def __init__(self, zygote: Zygote, program: Program, supply: Supply) -> None:
+        self._supply = supply
         self._zygote = zygote
         self._program = program
         self._deaths: list[float] = []
@@ -386,7 +439,7 @@ class Keeper:
 
     async def put(self, script: Script) -> None:
         """Bring a source into force. Raises ScriptError; what was in force before stays then."""
-        made = Confined(self._zygote, script, self._reach)
+        made = Confined(self._zygote, self._supply(script))
         await made.start()
         made.on_death = self._died
         before, self._program.hooks = self._program.hooks, made
@@ -436,9 +489,9 @@ class Keeper:
             self._died(dead)
 
 
-async def tried(zygote: Zygote, script: Script, reach: outcalls.Reach) -> None:
+async def tried(zygote: Zygote, supplies: Supplies) -> None:
     """Load a source and run its tests where they can do no harm. Raises ScriptError."""
-    made = Confined(zygote, script, reach)
+    made = Confined(zygote, supplies)
     await made.start()
     made.retire()
 
@@ -449,6 +502,10 @@ def _request_data(request: api.Request) -> RequestData:
         request.method, request.target, request.host, request.headers.pairs(), None, raw.http10, connection.address,
         connection.port, connection.scheme, request.route, connection.number, request.choices,
     )  # fmt: skip
+
+
+def _connection_data(connection: api.Connection) -> ConnectionData:
+    return ConnectionData(connection.number, connection.address, connection.port, connection.scheme)
 
 
 def _checked(pair: tuple[bytes, bytes]) -> Field:

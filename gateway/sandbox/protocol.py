@@ -12,8 +12,10 @@ from typing import Final, TypeAlias
 import msgspec
 
 from gateway import frames
-from gateway.filters.api import Call as Call_
+from gateway.filters.api import Call as HttpCall
 from gateway.filters.api import Reply
+from gateway.filters.measuring import Measured
+from gateway.filters.sharing import Operation
 
 FORK, KILL = b"f", b"k"  # what a worker says to the zygote, with a socket or a process's number
 LONGEST: Final = 32 << 20  # octets of a frame
@@ -47,6 +49,15 @@ class ResponseData(msgspec.Struct, array_like=True):
     body: bytes | None = None
 
 
+class ConnectionData(msgspec.Struct, array_like=True):
+    """A client's connection, or where a datagram came from."""
+
+    number: int
+    address: str
+    port: int
+    scheme: str = ""
+
+
 class Over(msgspec.Struct, array_like=True):
     """An exchange that is over."""
 
@@ -65,6 +76,7 @@ class Load(msgspec.Struct, tag=True):
     source: str
     config: str
     memory: int
+    secrets: tuple[tuple[str, str], ...] = ()
 
 
 class Call(msgspec.Struct, tag=True):
@@ -78,6 +90,12 @@ class Call(msgspec.Struct, tag=True):
     data: bytes = b""
     last: bool = False
     over: Over | None = None
+    connection: ConnectionData | None = None
+    from_client: bool = True
+
+
+class Finish(msgspec.Struct, tag=True):
+    """Nobody will call any more: let timers run for the last time, and end."""
 
 
 class Whole(msgspec.Struct, tag=True):
@@ -93,6 +111,12 @@ class Cancel(msgspec.Struct, tag=True):
     """Nobody waits for a call any more."""
 
     number: int
+
+
+class Closed(msgspec.Struct, tag=True):
+    """A connection is gone."""
+
+    connection: int
 
 
 class Forget(msgspec.Struct, tag=True):
@@ -111,6 +135,7 @@ class Loaded(msgspec.Struct, tag=True):
     moments: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     tests: int = 0
+    timers: int = 0
     fault: str = ""
     line: int = 0
 
@@ -124,20 +149,26 @@ class Want(msgspec.Struct, tag=True):
     limit: int
 
 
-class Fetch(msgspec.Struct, tag=True):
-    """Make a request to somebody else."""
+class Ask(msgspec.Struct, tag=True):
+    """Make a request to somebody else, or do something with what is shared."""
 
     number: int
-    call: Call_
+    what: HttpCall | Operation
 
 
-class Fetched(msgspec.Struct, tag=True):
-    """Its answer, or why there is none, and whose fault that is."""
+class Told(msgspec.Struct, tag=True):
+    """What came of it; or why nothing did, and whose fault that is."""
 
     number: int
-    reply: Reply | None = None
+    result: Reply | bool | float | bytes | None = None
     fault: str = ""
     kind: str = ""
+
+
+class Measure(msgspec.Struct, tag=True):
+    """Count something."""
+
+    what: Measured
 
 
 class Said(msgspec.Struct, tag=True):
@@ -156,6 +187,9 @@ class Done(msgspec.Struct, tag=True):
     data: bytes | None = None
     choice: tuple[str, str | None] | None = None
     status: int = 0  # of a request that the filter refuses
+    admitted: bool | None = None  # whether a client may connect
+    watches: bool = False  # it wants to know of the connection's end
+    answer: bytes | None = None  # to a datagram
     failure: str = ""
 
 
@@ -163,8 +197,8 @@ class Pong(msgspec.Struct, tag=True):
     """Here I am."""
 
 
-ToCell: TypeAlias = Load | Call | Whole | Fetched | Cancel | Forget | Ping
-FromCell: TypeAlias = Loaded | Want | Fetch | Said | Done | Pong
+ToCell: TypeAlias = Load | Call | Closed | Finish | Whole | Told | Cancel | Forget | Ping
+FromCell: TypeAlias = Loaded | Want | Ask | Measure | Said | Done | Pong
 
 _to_cell: msgspec.msgpack.Decoder[ToCell] = msgspec.msgpack.Decoder(ToCell)
 _from_cell: msgspec.msgpack.Decoder[FromCell] = msgspec.msgpack.Decoder(FromCell)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.filters.measuring import Labels
 from gateway.messages import Statistics
 
 SLOTS = range(14)  # 0.5 ms … 4 s; the rest counts as +Inf
@@ -54,6 +55,7 @@ class Snapshot(Collector):
                 streams.add_metric([relay, result], count)
         yield streams
         yield from self._filters()
+        yield from self._measured()
         yield self._gauge("fsm_streams_open", "Connections and flows that are passed on as bytes now.", "relayed")
         yield self._gauge("fsm_client_connections", "Client connections that are open.", "connections")
         yield self._gauge("fsm_tunnels", "Upgraded connections (WebSocket) that are open.", "tunnels")
@@ -86,6 +88,19 @@ class Snapshot(Collector):
                 family.add_metric([filter_name], count)
             yield family
 
+    def _measured(self) -> Iterator[Metric]:
+        """What filters measured themselves, added up. A name is of the kind that it was first given."""
+        sums: dict[str, tuple[str, dict[tuple[str, Labels], list[float]]]] = {}
+        for worker in self._workers:
+            for one in worker.filters:
+                for kind, name, labels, values in one.measures:
+                    known, series = sums.setdefault(name.removesuffix("_total"), (kind, {}))
+                    if known == kind:
+                        before = series.get((one.name, labels))
+                        series[one.name, labels] = [a + b for a, b in zip(before, values, strict=True)] if before else [*values]
+        for name, (kind, series) in sums.items():
+            yield _family(name, kind, series)
+
     def _relays(self) -> dict[str, tuple[int, int]]:
         result: dict[str, tuple[int, int]] = {}
         for worker in self._workers:
@@ -99,6 +114,23 @@ class Snapshot(Collector):
 
     def _gauge(self, name: str, text: str, attribute: str) -> Metric:
         return GaugeMetricFamily(name, text, value=sum(getattr(worker, attribute) for worker in self._workers))
+
+
+def _family(name: str, kind: str, series: dict[tuple[str, Labels], list[float]]) -> Metric:
+    metric = Metric(name, "Measured by a filter.", kind)
+    for (filter_name, labels), values in series.items():
+        labelled = {"filter": filter_name, **dict(labels)}
+        if kind == "histogram":
+            running = 0.0
+            for slot in SLOTS:
+                running += values[slot]
+                metric.add_sample(f"{name}_bucket", {**labelled, "le": f"{2**slot * 0.0005:g}"}, running)
+            metric.add_sample(f"{name}_bucket", {**labelled, "le": "+Inf"}, sum(values[:-1]))
+            metric.add_sample(f"{name}_count", labelled, sum(values[:-1]))
+            metric.add_sample(f"{name}_sum", labelled, values[-1])
+        else:
+            metric.add_sample(f"{name}_total" if kind == "counter" else name, labelled, values[0])
+    return metric
 
 
 def exposition(workers: Iterable[Statistics]) -> bytes:

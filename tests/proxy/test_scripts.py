@@ -13,7 +13,7 @@ from proxying import OK, Proxy, Server, make_rule, parsed
 from speaking import Asked, Backend2, client, until
 
 from controller.demo.ports import free_ports
-from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target
+from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target, redacted
 
 HEADER = "from gateway.filters.api import Request, Response, Chunk, Exchange, Refused, config, log\n"
 
@@ -383,7 +383,10 @@ async def test_an_edit_takes_effect_and_a_bad_one_does_not(proxy: Proxy, server:
         ("def request(request)\n    pass", "s0, line 1: SyntaxError: expected ':'"),
         ("x = 1\n\n1 / 0", "s0, line 3: ZeroDivisionError: division by zero"),
         ("def request(a, b): pass", "s0, line 1: request must take (request)"),
-        ("x = 1", "s0: there is no function of a known name; these are request, request_body, response, response_body, log"),
+        (
+            "x = 1",
+            "s0: there is no function of a known name; these are request, request_body, response, response_body, log, connect, data, datagram",
+        ),
     ):
         (problem,) = await proxy.runtime.apply(Change(put=(Script("s0", source),)))
         assert problem.message == reason
@@ -550,3 +553,139 @@ async def test_a_filter_answers_over_http2(proxy: Proxy, server: Server) -> None
     await me.send(stream, b'{"a": 1}', end=True)
     answer = await me.answer(stream)
     assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b'{"a":1}', "application/json")
+
+
+# --- what a filter is given ---
+
+
+async def test_counts_turns_and_values_that_are_shared(proxy: Proxy, server: Server) -> None:
+    await programmed(
+        proxy,
+        server,
+        """
+        from gateway.filters.api import shared
+        async def request(request: Request) -> Response:
+            match request.path:
+                case "/add": found = await shared.add("k", 2)
+                case "/count": found = await shared.count("k")
+                case "/take": found = await shared.take("t", requests=1, interval=3600, burst=2)
+                case "/set": found = await shared.set("v", b"value", seconds=60)
+                case "/get": found = await shared.get("v")
+                case "/drop": found = await shared.drop("v")
+                case "/hold": found = await shared.hold("h", most=1)
+                case "/release": found = await shared.release("h")
+            return Response(200, str(found))
+    """,
+    )
+    found = [
+        (path, (await proxy.get("/" + path))[2].decode())
+        for path in [
+            "count",
+            "add",
+            "add",
+            "count",
+            "take",
+            "take",
+            "take",
+            "get",
+            "set",
+            "get",
+            "drop",
+            "get",
+            "hold",
+            "hold",
+            "release",
+            "hold",
+        ]
+    ]
+    assert found == [
+        ("count", "0.0"), ("add", "2.0"), ("add", "4.0"), ("count", "4.0"), ("take", "0.0"), ("take", "0.0"), ("take", "None"),
+        ("get", "None"), ("set", "None"), ("get", "b'value'"), ("drop", "None"), ("get", "None"), ("hold", "True"),
+        ("hold", "False"), ("release", "None"), ("hold", "True"),
+    ]  # fmt: skip
+
+
+async def test_what_is_shared_belongs_to_one_filter_and_outlives_its_edits(proxy: Proxy, server: Server) -> None:
+    source = """
+        from gateway.filters.api import shared
+        async def request(request: Request) -> None:
+            request.headers.add("x-count", str(await shared.add("k")))
+    """
+    await programmed(proxy, server, source, source)
+    await proxy.get()
+    assert server.seen[-1].count(b"x-count: 1.0") == 2
+    await programmed(proxy, server, source + "    # edited", source)
+    await proxy.get()
+    assert server.seen[-1].count(b"x-count: 2.0") == 2
+
+
+async def test_metrics_of_a_filter(proxy: Proxy, server: Server) -> None:
+    await programmed(
+        proxy,
+        server,
+        """
+        from gateway.filters.api import metrics
+        def request(request: Request) -> None:
+            metrics.add("logins_total", 2, kind="guest")
+            metrics.set("depth", 7)
+            metrics.observe("lookup_seconds", 0.003)
+            try:
+                metrics.add("fsm_requests")
+            except ValueError as error:
+                log.info(error)
+    """,
+    )
+    await proxy.get()
+    await proxy.get()
+    series = proxy.runtime.program("s0").measures.series
+    await until(lambda: ("histogram", "lookup_seconds", ()) in series)
+    assert series["counter", "logins_total", (("kind", "guest"),)] == [4]
+    assert series["gauge", "depth", ()] == [7]
+    assert sum(series["histogram", "lookup_seconds", ()][:-1]) == 2
+
+
+async def test_secrets_come_by_reference(proxy: Proxy, server: Server) -> None:
+    await programmed(proxy, server, """
+        from gateway.filters.api import secrets
+        key = secrets["key"]
+        def request(request: Request) -> Response:
+            return Response(200, key)
+    """, secrets=(("key", "hidden"),))  # fmt: skip
+    assert (await proxy.get())[2] == b"hidden"
+    script = proxy.runtime.parts["script", "s0"]
+    assert "hidden" not in repr(script)
+    assert "hidden" not in str(redacted(script))
+
+
+async def test_timers_run_until_an_edit_and_once_more(proxy: Proxy, server: Server, other: Server) -> None:
+    await programmed(proxy, server, f"""
+        from gateway.filters.api import every, http, shared
+        def request(request: Request) -> None: pass
+        @every(0.02)
+        async def tell() -> None:
+            await http.post("http://127.0.0.1:{other.port}/", "tick")
+    """, network=("*",))  # fmt: skip
+    await until(lambda: len(other.seen) >= 3)
+    await programmed(
+        proxy,
+        server,
+        """
+        def request(request: Request) -> None: pass
+    """,
+    )
+    await programmed(proxy, server, f"""
+        from gateway.filters.api import every, http
+        def request(request: Request) -> None: pass
+        @every(3600)
+        async def tell() -> None:
+            await http.post("http://127.0.0.1:{other.port}/", "last")
+    """, network=("*",))  # fmt: skip
+    await programmed(
+        proxy,
+        server,
+        """
+        def request(request: Request) -> None: pass
+    """,
+    )
+    await until(lambda: other.seen[-1].endswith(b"last"))
+    assert sum(one.endswith(b"last") for one in other.seen) == 1

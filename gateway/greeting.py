@@ -1,0 +1,182 @@
+"""Filters of a listener: they meet a connection before anybody speaks on it (`connect`), a request before a rule is chosen
+for it (`request`, where it is a plain function that runs here).
+
+A port without such filters does not know of this: its connections begin with who speaks HTTP, or passes bytes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
+
+from gateway.filters import api
+from gateway.http1 import ProtocolError, Request
+from gateway.programs import Program
+from gateway.script import wrong_result
+
+# Connections that filters have met, by their transports, until they are gone.
+greeted: Final[dict[asyncio.BaseTransport, api.Connection]] = {}
+_connections: WeakKeyDictionary[object, api.Connection] = WeakKeyDictionary()  # by who speaks HTTP on them
+_leaving: Final[set[asyncio.Task[None]]] = set()
+
+
+class Speaker(Protocol):
+    """Who speaks with a client."""
+
+    @property
+    def address(self) -> bytes: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def scheme(self) -> bytes: ...
+
+
+def connection_of(client: Speaker) -> api.Connection:
+    """A client's connection, with what filters keep there; the streams of one share it."""
+    owner: Speaker = getattr(client, "conversation", client)
+    found = _connections.get(owner)
+    if found is None:
+        found = greeted.get(getattr(owner, "_transport", None)) if greeted else None  # type: ignore[arg-type]
+        if found is None:
+            found = api.Connection(client.address.decode(), client.port, client.scheme.decode())
+        _connections[owner] = found
+    return found
+
+
+class Entrance:
+    """The filters of one port, and what becomes of a connection that they let in."""
+
+    __slots__ = ("port", "programs", "scheme", "turned_away")
+
+    def __init__(self, port: int, scheme: str) -> None:
+        self.port = port
+        self.scheme = scheme
+        self.programs: tuple[Program, ...] = ()
+        self.turned_away = 0
+
+    def protocol(self, following: Callable[[], asyncio.BaseProtocol]) -> asyncio.BaseProtocol:
+        """Who meets a new connection."""
+        return Greeter(self, following) if self.programs else following()
+
+
+class Greeter(asyncio.Protocol):
+    """Meets a connection, and hands it on or closes it. Nothing is read meanwhile."""
+
+    def __init__(self, entrance: Entrance, following: Callable[[], asyncio.BaseProtocol]) -> None:
+        self._entrance = entrance
+        self._following = following
+        self._transport: asyncio.Transport
+        self._early: list[bytes] = []  # uvloop may read once after `connection_made`, whatever that said
+        self._task: asyncio.Task[None] | None = None
+        self._ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
+        peer = transport.get_extra_info("peername")
+        address = peer[0].removeprefix("::ffff:") if peer else "unknown"
+        connection = api.Connection(address, self._entrance.port, self._entrance.scheme)
+        greeted[transport] = connection
+        self._transport.pause_reading()
+        self._task = asyncio.get_running_loop().create_task(self._greet(connection))
+
+    async def _greet(self, connection: api.Connection) -> None:
+        admitted = await may_connect(self._entrance.programs, connection)
+        if not admitted:
+            self._entrance.turned_away += 1
+            self._transport.abort()
+        elif not self._transport.is_closing():
+            following = self._following()
+            self._transport.set_protocol(following)
+            following.connection_made(self._transport)
+            if self._transport.is_closing():
+                return
+            self._transport.resume_reading()
+            for data in self._early:
+                self._transport.get_protocol().data_received(data)  # type: ignore[attr-defined]
+            if self._ended and not self._transport.get_protocol().eof_received():  # type: ignore[attr-defined]
+                self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._early.append(data)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        left(self._transport)
+
+
+async def may_connect(programs: Iterable[Program], connection: api.Connection) -> bool:
+    """Whether every filter lets a connection in: all but those that say False do. One that fails does, if it is to be open."""
+    for program in programs:
+        hooks = program.hooks
+        if hooks is None:
+            if program.passes:
+                continue
+            return False
+        if hooks.connect is None:
+            continue
+        try:
+            verdict = program.call(hooks.connect, connection)
+            if inspect.isawaitable(verdict):
+                verdict = await program.settle(verdict)
+            if verdict not in (None, True, False):
+                raise wrong_result(hooks.connect, verdict, "True, False or nothing")
+        except Exception as error:
+            program.failed(error, hooks)
+            verdict = program.passes
+        else:
+            for function in connection.take_closing():
+                connection.closed.append(lambda p=program, h=hooks, f=function: p.run(f, h))  # type: ignore[misc]
+        if verdict is False:
+            return False
+    return True
+
+
+def left(transport: asyncio.BaseTransport) -> None:
+    """A connection is gone: filters that wanted to know are told."""
+    if greeted and (connection := greeted.pop(transport, None)) is not None:
+        told(connection)
+
+
+def told(connection: api.Connection) -> None:
+    """Tell those that wanted to know of its end."""
+    for tell in connection.closed:
+        task = asyncio.get_running_loop().create_task(tell())
+        _leaving.add(task)
+        task.add_done_callback(_leaving.discard)
+    connection.closed.clear()
+
+
+def arrive(programs: Iterable[Program], connection: api.Connection, request: Request) -> Request:
+    """A request as filters of the listener leave it, before a rule is chosen. Raises ProtocolError where one fails."""
+    view: api.Request | None = None
+    for program in programs:
+        hooks = program.hooks
+        if hooks is None or not is_early(hooks):
+            continue
+        if view is None:
+            view = api.Request(request, connection, None, None, "")
+        try:
+            made = program.call(hooks.request, view)
+            if made is not None:
+                raise wrong_result(hooks.request, made, "nothing, as there is no rule yet whose filter could answer,")
+        except Exception as error:
+            program.failed(error, hooks)
+            if not program.passes:
+                raise ProtocolError(500, f"the filter {program.name} failed") from None
+    return view.raw() if view is not None and view.is_changed else request
+
+
+def is_early(hooks: Any) -> bool:
+    """Whether its function of the request can be called before a rule is chosen: of those that do not meet connections."""
+    return (
+        hooks.connect is None
+        and hooks.request is not None
+        and hooks.runs == "inline"
+        and not inspect.iscoroutinefunction(hooks.request)
+    )

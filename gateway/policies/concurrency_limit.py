@@ -1,0 +1,28 @@
+"""ConcurrencyLimit: so many connections at a time, over all workers. One too many is closed; on a rule, a request is
+answered with 503."""
+
+from gateway.filters.api import Connection, Exchange, Request, Response, config, shared
+
+most = config.get("maxConnections", 100)
+
+
+async def connect(connection: Connection) -> bool:
+    """Whether there is room."""
+    if not await shared.hold(most=most):
+        return False
+    connection.on_close(shared.release)
+    return True
+
+
+async def request(request: Request) -> Response | None:
+    """The same, of requests."""
+    if not await shared.hold("requests", most=most):
+        return Response(503, "too many requests at a time")
+    request.state["holds"] = True
+    return None
+
+
+async def log(exchange: Exchange) -> None:
+    """A request is over."""
+    if exchange.request.state.pop("holds", False):
+        await shared.release("requests")

@@ -1,0 +1,39 @@
+"""Shared by the workers of one data plane: done at once, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.filters.sharing import Answer, Known, Operation
+from gateway.shared.memory import Memory
+
+
+def local(memory: Callable[[], Memory], name: str) -> Callable[[Operation], Answer]:
+    """Operations of the filter of this name."""
+
+    def do(operation: Operation) -> Answer:
+        return Known(perform(memory(), f"{name}\0{operation.key}".encode(), operation))
+
+    return do
+
+
+def perform(memory: Memory, key: bytes, operation: Operation) -> Any:
+    """Do it."""
+    match operation.kind:
+        case "take":
+            return memory.take(key, operation.amount, operation.burst, operation.backlog)
+        case "add":
+            return memory.add(key, operation.amount, operation.seconds)
+        case "hold":
+            return memory.hold(key, int(operation.amount))
+        case "release":
+            return memory.release(key)
+        case "count":
+            return memory.read(key) or 0.0
+        case "get":
+            return memory.get(key)
+        case "set":
+            return memory.set(key, operation.value, operation.seconds)
+        case "drop":
+            return memory.drop(key)

@@ -1,0 +1,166 @@
+"""Connections and datagrams that are passed on, through filters: `data` for each piece either way, and `datagram`.
+
+Pieces keep their order, whether a filter answers at once or later; who sends them waits while too many do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from gateway.filters import api
+from gateway.passage import Passage
+from gateway.programs import Hooks, Program
+from gateway.script import wrong_result
+from gateway.tunnel import End
+
+Taking: TypeAlias = tuple[Program, Hooks]
+MOST: Final = 65536  # bytes that wait for filters
+PENDING: Final = 1024  # datagrams that wait for filters, at one port
+
+_waiting: Final[set[asyncio.Task[Any]]] = set()
+
+
+def taking(programs: Sequence[Program], moment: str) -> list[Taking]:
+    """Those that take part in a moment, with the code that is in force."""
+    return [
+        (program, program.hooks)
+        for program in programs
+        if program.hooks is not None and getattr(program.hooks, moment) is not None
+    ]
+
+
+class Sieve(End):
+    """One side of a connection whose bytes filters see."""
+
+    __slots__ = ("_connection", "_from_client", "_passage", "_taking")
+
+    def __init__(
+        self, transport: asyncio.Transport, done: Callable[[], None], taken: list[Taking], connection: api.Connection,
+        *, from_client: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(transport, done)
+        self._taking = taken
+        self._connection = connection
+        self._from_client = from_client
+        self._passage = Passage(self._through, self._deliver, self._later)
+        self.data_received = self._receive
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            self._passage.feed(data, False)
+        except _Broken:
+            self._cut()
+            return
+        if self._passage.owed > MOST and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._passage.feed(b"", True)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._passage.stop()
+        super().connection_lost(exc)
+
+    def _through(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
+        if not data:
+            return data
+        for at, (program, hooks) in enumerate(self._taking):
+            try:
+                result = program.call(hooks.data, api.Data(data, self._connection, from_client=self._from_client))
+            except Exception as error:
+                program.failed(error, hooks)
+                if not program.passes:
+                    raise _Broken from error
+                continue
+            if inspect.isawaitable(result):
+                return self._through_later(data, result, at)
+            data = _passed(hooks.data, data, result)
+        return data
+
+    async def _through_later(self, data: bytes, result: Awaitable[Any], at: int) -> bytes:
+        while True:
+            program, hooks = self._taking[at]
+            try:
+                passed = await program.settle(result) if inspect.isawaitable(result) else result
+                data = _passed(hooks.data, data, passed)
+            except Exception as error:
+                program.failed(error, hooks)
+                if not program.passes:
+                    raise _Broken from error
+            at += 1
+            if at == len(self._taking):
+                return data
+            program, hooks = self._taking[at]
+            result = program.call(hooks.data, api.Data(data, self._connection, from_client=self._from_client))
+
+    def _later(self, result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
+        async def wait() -> None:
+            try:
+                data = await result
+            except Exception:
+                self._cut()
+                return
+            then(data)
+            if self._passage.owed <= MOST and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+        task = asyncio.get_running_loop().create_task(wait())
+        _waiting.add(task)
+        task.add_done_callback(_waiting.discard)
+
+    def _deliver(self, data: bytes, last: bool) -> None:
+        other = self.other
+        if data and not other.transport.is_closing():
+            other.transport.write(data)
+        if last and not super().eof_received():
+            self.transport.close()
+
+    def _cut(self) -> None:
+        self.transport.abort()
+        self.other.transport.abort()
+
+
+class _Broken(Exception):
+    """A filter failed, and what it was to see may not pass."""
+
+
+def join(
+    taken: list[Taking], connection: api.Connection, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]
+) -> None:
+    """Join a client's connection and a backend's through filters."""
+    left = Sieve(one, done, taken, connection, from_client=True)
+    right = Sieve(other, done, taken[::-1], connection, from_client=False)
+    left.other, right.other = right, left
+    one.set_protocol(left)
+    other.set_protocol(right)
+    one.resume_reading()
+    other.resume_reading()
+
+
+def _passed(hook: Any, data: bytes, result: Any) -> bytes:
+    if result is None:
+        return data
+    if not isinstance(result, bytes):
+        raise wrong_result(hook, result, "bytes or nothing")
+    return result
+
+
+async def pass_datagram(taken: list[Taking], datagram: api.Datagram) -> bytes | None:
+    """What goes on of a datagram; None where it is answered or dropped (see `Datagram.answered`)."""
+    for program, hooks in taken:
+        try:
+            result = program.call(hooks.datagram, datagram)
+            if inspect.isawaitable(result):
+                result = await program.settle(result)
+            datagram.data = _passed(hooks.datagram, datagram.data, result)
+        except Exception as error:
+            program.failed(error, hooks)
+            if not program.passes:
+                return None
+        if datagram.answered is not None:
+            return None
+    return datagram.data or None
