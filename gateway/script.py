@@ -11,7 +11,6 @@ import itertools
 import linecache
 import logging
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from types import MappingProxyType, ModuleType
@@ -196,9 +195,11 @@ async def run_tests(code: Code) -> int:
 def blame(error: BaseException, file: str) -> tuple[int, str]:
     """The last line of a source that an exception passed, and the exception in words."""
     line = 0
-    for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename == file and frame.lineno:
-            line = frame.lineno
+    step = error.__traceback__  # walked by hand: a recursion without end has a million steps
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == file:
+            line = step.tb_lineno
+        step = step.tb_next
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, AssertionError) and not str(error):
         words = f"AssertionError: {linecache.getline(file, line).strip()}"
