@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from controller.manifests import CONFINED, FEED_PORT, Json, default_image, gateway_class, probes
-from controller.objects import EXTENSION_GROUP, GATEWAY_GROUP, KINDS, ROUTES
+from controller.objects import EXTENSION_GROUP, GATEWAY_GROUP, KINDS, POLICY_GROUP, ROUTES
 from gateway import __version__
 
 NAME: Final = "fsm-controller"
@@ -15,6 +15,7 @@ HEALTH_PORT: Final = 9090
 PLURALS: Final = [KINDS[kind].plural for kind in ROUTES]
 WRITTEN: Final = ("gatewayclasses", "gateways", "listenersets", "backendtlspolicies", *PLURALS)  # of which we say statuses
 EXTENSIONS: Final = [kind.plural for kind in KINDS.values() if kind.group == EXTENSION_GROUP]
+POLICIES: Final = [kind.plural for kind in KINDS.values() if kind.group == POLICY_GROUP]
 X_GROUP: Final = "gateway.networking.x-k8s.io"
 
 
@@ -88,7 +89,9 @@ def _cluster_role(values: Values) -> list[Json]:
         _rule([GATEWAY_GROUP], ["gateways/finalizers"], "update"),
         _rule([X_GROUP], ["xbackends"], "get list watch"),
         _rule([EXTENSION_GROUP], EXTENSIONS, "get list watch"),
-        _rule([EXTENSION_GROUP], ["filters/status"], "get patch update"),
+        _rule([EXTENSION_GROUP], ["filters/status", "listenerfilters/status"], "get patch update"),
+        _rule([POLICY_GROUP], POLICIES, "get list watch"),
+        _rule([POLICY_GROUP], [f"{plural}/status" for plural in POLICIES], "get patch update"),
         # ConfigMaps hold certificate authorities and the parameters of Gateways.
         _rule([""], ["namespaces", "configmaps"], "get list watch"),
         _rule(["certificates.k8s.io"], ["clustertrustbundles"], "get list watch"),

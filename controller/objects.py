@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 GATEWAY_GROUP: Final = "gateway.networking.k8s.io"
+POLICY_GROUP: Final = "gateway.flomesh.io"
 EXTENSION_GROUP: Final = "extension.gateway.flomesh.io"
 CONTROLLER: Final = "flomesh.io/gateway-controller"
 OPTION: Final = "gateway.flomesh.io/"  # the prefix of options and annotations that we know
@@ -708,18 +709,100 @@ class ExtensionRef(Struct, frozen=True):
     kind: str = ""
 
 
+class SecretKey(Struct, frozen=True):
+    """A key of a Secret in the same namespace."""
+
+    name: str
+    key: str
+
+
+class SecretUse(Struct, frozen=True):
+    """A secret, and the name by which a filter knows it."""
+
+    name: str
+    secret_ref: SecretKey
+
+
+class StoreSpec(Struct, frozen=True):
+    """A Redis or Valkey that all replicas share."""
+
+    host: str
+    port: int = 6379
+    database: int = 0
+    username: str = ""
+    password_ref: SecretKey | None = None
+    tls: bool = False
+    timeout: str = "200ms"
+
+
 class FilterSpec(Struct, frozen=True):
     """What a filter is, and what it is given."""
 
     type: str = ""
     definition_ref: ExtensionRef | None = None
     config_ref: ExtensionRef | None = None
+    secrets: tuple[SecretUse, ...] = ()
+    store: StoreSpec | None = None
 
 
 class Filter(Object, frozen=True):
     """extension.gateway.flomesh.io Filter: what an ExtensionRef of a route names."""
 
     spec: FilterSpec = FilterSpec()
+
+
+class ListenerTarget(Struct, frozen=True):
+    """A Gateway's port; all of its ports where none is given."""
+
+    name: str
+    group: str = GATEWAY_GROUP
+    kind: str = "Gateway"
+    port: int | None = None
+
+
+class ListenerFilterSpec(FilterSpec, frozen=True):
+    """A filter for whole listeners."""
+
+    priority: int = 100
+    aspect: str = "Listener"
+    target_refs: tuple[ListenerTarget, ...] = ()
+
+
+class ListenerFilter(Object, frozen=True):
+    """extension.gateway.flomesh.io ListenerFilter: for the connections of a Gateway, or all of its requests."""
+
+    spec: ListenerFilterSpec = ListenerFilterSpec()
+
+
+class RuleTarget(Struct, frozen=True):
+    """A rule of a TCPRoute or UDPRoute, by its name; all of its rules where none is given."""
+
+    kind: str
+    name: str
+    group: str = GATEWAY_GROUP
+    rule: str = ""
+
+
+class RuleFilterRef(Struct, frozen=True):
+    """A Filter; those of low priority come first."""
+
+    name: str
+    group: str = EXTENSION_GROUP
+    kind: str = "Filter"
+    priority: int = 100
+
+
+class RouteRuleFilterPolicySpec(Struct, frozen=True):
+    """Filters for rules that have no place for them."""
+
+    target_refs: tuple[RuleTarget, ...] = ()
+    filter_refs: tuple[RuleFilterRef, ...] = ()
+
+
+class RouteRuleFilterPolicy(Object, frozen=True):
+    """gateway.flomesh.io RouteRuleFilterPolicy."""
+
+    spec: RouteRuleFilterPolicySpec = RouteRuleFilterPolicySpec()
 
 
 class SourceRef(Struct, frozen=True):
@@ -780,6 +863,46 @@ class RequestTermination(Settings, frozen=True):
 
 class FaultInjection(Settings, frozen=True):
     """extension.gateway.flomesh.io FaultInjection."""
+
+
+class RateLimit(Settings, frozen=True):
+    """extension.gateway.flomesh.io RateLimit."""
+
+
+class ExternalRateLimit(Settings, frozen=True):
+    """extension.gateway.flomesh.io ExternalRateLimit."""
+
+
+class CircuitBreaker(Settings, frozen=True):
+    """extension.gateway.flomesh.io CircuitBreaker."""
+
+
+class IPRestriction(Settings, frozen=True):
+    """extension.gateway.flomesh.io IPRestriction."""
+
+
+class ConcurrencyLimit(Settings, frozen=True):
+    """extension.gateway.flomesh.io ConcurrencyLimit."""
+
+
+class HTTPLog(Settings, frozen=True):
+    """extension.gateway.flomesh.io HTTPLog."""
+
+
+class Metrics(Settings, frozen=True):
+    """extension.gateway.flomesh.io Metrics."""
+
+
+class Zipkin(Settings, frozen=True):
+    """extension.gateway.flomesh.io Zipkin."""
+
+
+class ProxyTag(Settings, frozen=True):
+    """extension.gateway.flomesh.io ProxyTag."""
+
+
+class DNSModifier(Settings, frozen=True):
+    """extension.gateway.flomesh.io DNSModifier."""
 
 
 # --- core -------------------------------------------------------------------------------------------------
@@ -911,7 +1034,7 @@ class ClusterTrustBundle(Object, frozen=True):
 AnyObject: TypeAlias = (
     GatewayClass | Gateway | ListenerSet | AnyRoute | ReferenceGrant | BackendTLSPolicy | XBackend | Service | EndpointSlice
     | Secret | ConfigMap | Namespace | ClusterTrustBundle | Filter | FilterDefinition | NamespacedFilterDefinition
-    | FilterConfig | RequestTermination | FaultInjection
+    | FilterConfig | ListenerFilter | RouteRuleFilterPolicy | Settings
 )  # fmt: skip
 
 
@@ -950,6 +1073,18 @@ KINDS: Final = {
         Kind(FilterConfig, EXTENSION_GROUP, ("v1alpha1",), "filterconfigs"),
         Kind(RequestTermination, EXTENSION_GROUP, ("v1alpha1",), "requestterminations"),
         Kind(FaultInjection, EXTENSION_GROUP, ("v1alpha1",), "faultinjections"),
+        Kind(RateLimit, EXTENSION_GROUP, ("v1alpha1",), "ratelimits"),
+        Kind(ExternalRateLimit, EXTENSION_GROUP, ("v1alpha1",), "externalratelimits"),
+        Kind(CircuitBreaker, EXTENSION_GROUP, ("v1alpha1",), "circuitbreakers"),
+        Kind(IPRestriction, EXTENSION_GROUP, ("v1alpha1",), "iprestrictions"),
+        Kind(ConcurrencyLimit, EXTENSION_GROUP, ("v1alpha1",), "concurrencylimits"),
+        Kind(HTTPLog, EXTENSION_GROUP, ("v1alpha1",), "httplogs"),
+        Kind(Metrics, EXTENSION_GROUP, ("v1alpha1",), "metrics"),
+        Kind(Zipkin, EXTENSION_GROUP, ("v1alpha1",), "zipkins"),
+        Kind(ProxyTag, EXTENSION_GROUP, ("v1alpha1",), "proxytags"),
+        Kind(DNSModifier, EXTENSION_GROUP, ("v1alpha1",), "dnsmodifiers"),
+        Kind(ListenerFilter, EXTENSION_GROUP, ("v1alpha1",), "listenerfilters"),
+        Kind(RouteRuleFilterPolicy, POLICY_GROUP, ("v1alpha2",), "routerulefilterpolicies"),
         Kind(Service, "", ("v1",), "services"),
         Kind(EndpointSlice, "discovery.k8s.io", ("v1",), "endpointslices"),
         Kind(Secret, "", ("v1",), "secrets"),

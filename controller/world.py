@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from controller.objects import (
+    GATEWAY_GROUP,
     AnyObject,
     BackendTLSPolicy,
     EndpointSlice,
     Gateway,
     GatewayClass,
+    ListenerFilter,
     ListenerSet,
     Ref,
     ReferenceGrant,
+    RouteRuleFilterPolicy,
     Service,
 )
 
@@ -55,6 +58,13 @@ def indices(obj: AnyObject) -> Iterator[Key]:
         case BackendTLSPolicy():
             for target in obj.spec.target_refs:
                 yield "TLS policies of", obj.metadata.namespace, target.kind, target.name
+        case ListenerFilter():
+            for one in obj.spec.target_refs:
+                if (one.group, one.kind) == (GATEWAY_GROUP, "Gateway"):
+                    yield "listener filters of", obj.metadata.namespace, one.name
+        case RouteRuleFilterPolicy():
+            for rule in obj.spec.target_refs:
+                yield "rule filters of", rule.kind, obj.metadata.namespace, rule.name
         case Service() if GATEWAY_NAME in obj.metadata.labels:
             yield "services of gateway", obj.metadata.namespace, obj.metadata.labels[GATEWAY_NAME]
         case _:

@@ -22,10 +22,10 @@ from controller.manifests import Settings
 from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyObject, Gateway, Kind, Meta, Object, Ref
 from controller.reconcile import Reconciler
 from controller.translate import GatewayName
+from controller.translate.extensions import SETTINGS
 from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import GATEWAY_NAME, Report, World
-from gateway.policies import BUILT_IN
 from gateway.snapshot import Change
 
 log = logging.getLogger("fsm")
@@ -49,9 +49,20 @@ FOLLOWED: dict[str, dict[str, str]] = {
     "FilterDefinition": {},
     "NamespacedFilterDefinition": {},
     "FilterConfig": {},
-    **{kind: {} for kind in BUILT_IN},
+    "ListenerFilter": {},
+    "RouteRuleFilterPolicy": {},
+    **{kind: {} for kind in SETTINGS},
 }
-WITH_STATUS = ("Filter", "GatewayClass", "Gateway", "ListenerSet", "BackendTLSPolicy", *ROUTES)
+WITH_STATUS = (
+    "Filter",
+    "ListenerFilter",
+    "RouteRuleFilterPolicy",
+    "GatewayClass",
+    "Gateway",
+    "ListenerSet",
+    "BackendTLSPolicy",
+    *ROUTES,
+)
 
 
 class Deployment(Object, frozen=True):

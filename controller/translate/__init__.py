@@ -95,6 +95,10 @@ class Translator:
                     found.add((gateways.listener_set_status, *where))
                 case "Filter":
                     found.add((extensions.status, *where))
+                case "ListenerFilter":
+                    found.add((extensions.listener_status, *where))
+                case "RouteRuleFilterPolicy":
+                    found.add((extensions.rule_policy_status, *where))
                 case "BackendTLSPolicy":
                     found.add((policies.status, *where))
                 case _:
@@ -220,7 +224,7 @@ class Translator:
         """Who sends requests to a Service, or has a Filter look at them."""
         if isinstance(name, BackendName) and name.kind != "Service":
             return
-        kind = "service" if isinstance(name, BackendName) else "filter"
+        kind = "service" if isinstance(name, BackendName) else name.kind
         users = self._of.setdefault((kind, name.namespace, name.name), Counter())
         users[where] += by
         self.world.note((f"gateways of {kind}", name.namespace, name.name), frozenset(+users))
@@ -260,6 +264,12 @@ class Translator:
             self._status(Ref("BackendTLSPolicy", namespace, name), self.view.call(policies.status, namespace, name))
         for _, namespace, name in _calls(todo, extensions.status):
             self._status(Ref("Filter", namespace, name), self.view.call(extensions.status, namespace, name))
+        for _, namespace, name in _calls(todo, extensions.listener_status):
+            status_of_filter = self.view.call(extensions.listener_status, namespace, name)
+            self._status(Ref("ListenerFilter", namespace, name), status_of_filter)
+        for _, namespace, name in _calls(todo, extensions.rule_policy_status):
+            status_of_policy = self.view.call(extensions.rule_policy_status, namespace, name)
+            self._status(Ref("RouteRuleFilterPolicy", namespace, name), status_of_policy)
 
     def _status(self, ref: Ref, status: Status | None) -> None:
         if self.statuses.get(ref) == status:

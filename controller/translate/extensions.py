@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import Any, Final, NamedTuple
+from base64 import b64decode
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import jsonschema_rs
 import msgspec
@@ -17,16 +18,34 @@ import yaml
 from controller.memo import View
 from controller.objects import (
     EXTENSION_GROUP,
+    CircuitBreaker,
+    ConcurrencyLimit,
     ConfigMap,
+    DNSModifier,
+    ExternalRateLimit,
     FaultInjection,
     Filter,
     FilterConfig,
     FilterDefinition,
     FilterDefinitionSpec,
+    Gateway,
+    HTTPLog,
+    IPRestriction,
+    ListenerFilter,
+    Metrics,
     NamespacedFilterDefinition,
     ParametersRef,
+    ProxyTag,
+    RateLimit,
+    Ref,
     RequestTermination,
+    RouteRuleFilterPolicy,
+    Secret,
+    SecretKey,
     Settings,
+    TCPRoute,
+    UDPRoute,
+    Zipkin,
 )
 from controller.translate import conditions
 from controller.translate.conditions import Condition
@@ -35,19 +54,27 @@ from gateway import snapshot
 from gateway.durations import seconds
 from gateway.policies import BUILT_IN
 
-SETTINGS: Final[dict[str, type[Settings]]] = {kind.__name__: kind for kind in (RequestTermination, FaultInjection)}
+SETTINGS: Final[dict[str, type[Settings]]] = {
+    kind.__name__: kind
+    for kind in (
+        RequestTermination, FaultInjection, RateLimit, ExternalRateLimit, CircuitBreaker, IPRestriction, ConcurrencyLimit,
+        HTTPLog, Metrics, Zipkin, ProxyTag, DNSModifier,
+    )
+}  # fmt: skip
+Configured: TypeAlias = Filter | ListenerFilter
 LONGEST: Final = 3600.0  # seconds that what comes with the gateway may take: as long as its own spec says
 _UNITS: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
 class FilterName(NamedTuple):
-    """Names a Filter."""
+    """Names a Filter, or a ListenerFilter."""
 
     namespace: str
     name: str
+    kind: str = "Filter"
 
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+        return f"{'' if self.kind == 'Filter' else self.kind + '/'}{self.namespace}/{self.name}"
 
 
 def resolve(view: View, namespace: str, ref: ParametersRef) -> FilterName | Condition:
@@ -58,19 +85,54 @@ def resolve(view: View, namespace: str, ref: ParametersRef) -> FilterName | Cond
         )
     if view.get(Filter, namespace, ref.name) is None:
         return conditions.unresolved("FilterNotFound", f'Filter "{namespace}/{ref.name}" does not exist.')
-    made = view.call(script, namespace, ref.name)
+    made = view.call(script, namespace, ref.name, "Filter")
     if isinstance(made, str):
         return conditions.unresolved("FilterNotValid", f'Filter "{namespace}/{ref.name}": {made}')
     return FilterName(namespace, ref.name)
 
 
-def script(view: View, namespace: str, name: str) -> snapshot.Script | str:
+def listener_filters(view: View, namespace: str, gateway: str, port: int, aspect: str) -> tuple[FilterName, ...]:
+    """The ListenerFilters of a Gateway's port, in order; also those that cannot be used: what they guard stays shut."""
+    found = []
+    for ref in view.index("listener filters of", namespace, gateway):
+        one = view.get(ListenerFilter, ref.namespace, ref.name)
+        if one is not None and one.spec.aspect == aspect:
+            if any(target.name == gateway and target.port in (None, port) for target in one.spec.target_refs):
+                found.append((one.spec.priority, one.metadata.creation_timestamp, ref.name))
+    return tuple(FilterName(namespace, name, "ListenerFilter") for *_, name in sorted(found))
+
+
+def rule_filters(view: View, route: Ref, rule: str) -> tuple[FilterName, ...]:
+    """The Filters that RouteRuleFilterPolicies give to a rule, in order; also those that cannot be used."""
+    found: dict[FilterName, tuple[int, str, str, int]] = {}
+    for ref in view.index("rule filters of", route.kind, route.namespace, route.name):
+        policy = view.get(RouteRuleFilterPolicy, ref.namespace, ref.name)
+        if policy is None or not any(
+            (target.kind, target.name) == (route.kind, route.name) and target.rule in ("", rule)
+            for target in policy.spec.target_refs
+        ):
+            continue
+        for index, one in enumerate(policy.spec.filter_refs):
+            order = (one.priority, policy.metadata.creation_timestamp, policy.metadata.name, index)
+            name = FilterName(route.namespace, one.name)
+            found[name] = min(order, found.get(name, order))
+    return tuple(sorted(found, key=lambda name: found[name]))
+
+
+def script(view: View, namespace: str, name: str, kind: str = "Filter") -> snapshot.Script | str:
     """The part that data planes get, or what is wrong."""
-    found = view.get(Filter, namespace, name)
+    found: Configured | None = (
+        view.get(Filter, namespace, name) if kind == "Filter" else view.get(ListenerFilter, namespace, name)
+    )
     if found is None:
         return "it does not exist."
+    supplies = _supplies(view, found)
+    if isinstance(supplies, str):
+        return supplies
+    secrets, store = supplies
     if found.spec.definition_ref is None and found.spec.type in BUILT_IN:
-        return _built_in(view, found)
+        made = _built_in(view, found)
+        return made if isinstance(made, str) else msgspec.structs.replace(made, secrets=secrets, store=store)
     definition = _definition(view, found)
     if isinstance(definition, str):
         return definition
@@ -88,8 +150,10 @@ def script(view: View, namespace: str, name: str) -> snapshot.Script | str:
     if execution == "inline" and not allowed:
         return "spec.execution: inline is not allowed here (the controller's --allow-inline-filters would); process is."
     return snapshot.Script(
-        name=str(FilterName(namespace, name)),
+        name=str(FilterName(namespace, name, kind)),
         source=source,
+        secrets=secrets,
+        store=store,
         config=msgspec.json.encode(config).decode(),
         execution="inline" if execution == "inline" else "process",
         passes=definition.failure_policy == "Open",
@@ -99,28 +163,67 @@ def script(view: View, namespace: str, name: str) -> snapshot.Script | str:
     )
 
 
-def _built_in(view: View, found: Filter) -> snapshot.Script | str:
+def _supplies(view: View, found: Configured) -> tuple[tuple[snapshot.Pair, ...], snapshot.Store | None] | str:
+    """Its secrets and its store; or what is wrong with one."""
+    secrets: list[snapshot.Pair] = []
+    for index, one in enumerate(found.spec.secrets):
+        value = _secret(view, found.metadata.namespace, one.secret_ref)
+        if value is None:
+            return _no_secret(f"spec.secrets[{index}].secretRef", found.metadata.namespace, one.secret_ref)
+        secrets.append((one.name, value))
+    asked, password = found.spec.store, ""
+    if asked is None:
+        return tuple(secrets), None
+    if asked.password_ref is not None:
+        value = _secret(view, found.metadata.namespace, asked.password_ref)
+        if value is None:
+            return _no_secret("spec.store.passwordRef", found.metadata.namespace, asked.password_ref)
+        password = value
+    store = snapshot.Store(
+        asked.host, asked.port, asked.database, asked.username, password, asked.tls, seconds=seconds(asked.timeout)
+    )
+    return tuple(secrets), store
+
+
+def _secret(view: View, namespace: str, ref: SecretKey) -> str | None:
+    found = view.get(Secret, namespace, ref.name)
+    try:
+        if found is not None and ref.key in (found.string_data or {}):
+            return (found.string_data or {})[ref.key]
+        return b64decode((found.data or {})[ref.key]).decode() if found is not None else None
+    except (KeyError, ValueError):
+        return None
+
+
+def _no_secret(field: str, namespace: str, ref: SecretKey) -> str:
+    return f'{field}: Secret "{namespace}/{ref.name}" with the key "{ref.key}", as text, is not there.'
+
+
+def _built_in(view: View, found: Configured) -> snapshot.Script | str:
     """A type that comes with the gateway, configured by an object of the kind of its name."""
-    kind, ref = found.spec.type, found.spec.config_ref
+    known, ref = BUILT_IN[found.spec.type], found.spec.config_ref
+    kind = known.kind
     if ref is None or ref.kind != kind:
-        return f"spec.configRef: a filter of type {kind} needs one of kind {kind}."
+        return f"spec.configRef: a filter of type {found.spec.type} needs one of kind {kind}."
     settings = view.get(SETTINGS[kind], found.metadata.namespace, ref.name)
     if settings is None:
         return f'spec.configRef: {kind} "{found.metadata.namespace}/{ref.name}" does not exist.'
     return snapshot.Script(
-        name=str(FilterName(found.metadata.namespace, found.metadata.name)),
+        name=str(FilterName(found.metadata.namespace, found.metadata.name, found.ref.kind)),
         source="",
-        built_in=kind,
+        built_in=found.spec.type,
         config=msgspec.json.encode(settings.spec).decode(),
         execution="inline",
         seconds=LONGEST,
+        passes=known.passes,
+        network=("*",),  # whom it calls is in its spec
     )
 
 
-def _definition(view: View, found: Filter) -> FilterDefinitionSpec | str:
+def _definition(view: View, found: Configured) -> FilterDefinitionSpec | str:
     ref = found.spec.definition_ref
     if ref is None:
-        known = ", ".join(BUILT_IN)
+        known = ", ".join(name for name in BUILT_IN if name != "CircuitBreak")
         return f'spec.definitionRef is missing, and "{found.spec.type}" is no type that comes with the gateway ({known}).'
     definition: FilterDefinition | NamespacedFilterDefinition | None
     if ref.kind == "NamespacedFilterDefinition":
@@ -151,7 +254,7 @@ def _source(view: View, namespace: str, definition: FilterDefinitionSpec) -> str
     return data[ref.key]
 
 
-def _config(view: View, found: Filter) -> dict[str, Any] | str:
+def _config(view: View, found: Configured) -> dict[str, Any] | str:
     ref = found.spec.config_ref
     if ref is None:
         return {}
@@ -186,17 +289,68 @@ def status(view: View, namespace: str, name: str) -> ExtensionStatus | None:
     found = view.get(Filter, namespace, name)
     if found is None:
         return None
-    made = view.call(script, namespace, name)
-    return ExtensionStatus(found.metadata.generation, (_accepted(view, namespace, name, made),))
+    made = view.call(script, namespace, name, "Filter")
+    return ExtensionStatus(found.metadata.generation, (_accepted(view, FilterName(namespace, name), made),))
 
 
-def _accepted(view: View, namespace: str, name: str, made: snapshot.Script | str) -> Condition:
+def listener_status(view: View, namespace: str, name: str) -> ExtensionStatus | None:
+    """What to say of a ListenerFilter."""
+    found = view.get(ListenerFilter, namespace, name)
+    if found is None:
+        return None
+    missing = _missing_gateway(view, found)
+    made = view.call(script, namespace, name, "ListenerFilter")
+    accepted = missing or _accepted(view, FilterName(namespace, name, "ListenerFilter"), made)
+    return ExtensionStatus(found.metadata.generation, (accepted,))
+
+
+def _missing_gateway(view: View, found: ListenerFilter) -> Condition | None:
+    for index, target in enumerate(found.spec.target_refs):
+        gateway = view.get(Gateway, found.metadata.namespace, target.name)
+        if gateway is None:
+            where = f'Gateway "{found.metadata.namespace}/{target.name}"'
+            return conditions.filter_not_valid("TargetNotFound", f"spec.targetRefs[{index}]: {where} does not exist.")
+        if target.port is not None and all(one.port != target.port for one in gateway.spec.listeners):
+            ports = ", ".join(sorted({str(one.port) for one in gateway.spec.listeners}))
+            text = f'spec.targetRefs[{index}].port: Gateway "{target.name}" has no listener at {target.port}; it has {ports}.'
+            return conditions.filter_not_valid("TargetNotFound", text)
+    return None
+
+
+def rule_policy_status(view: View, namespace: str, name: str) -> ExtensionStatus | None:
+    """What to say of a RouteRuleFilterPolicy: whether its rules and its Filters are there."""
+    found = view.get(RouteRuleFilterPolicy, namespace, name)
+    if found is None:
+        return None
+    return ExtensionStatus(found.metadata.generation, (_rule_policy_accepted(view, found),))
+
+
+def _rule_policy_accepted(view: View, found: RouteRuleFilterPolicy) -> Condition:
+    namespace = found.metadata.namespace
+    for index, target in enumerate(found.spec.target_refs):
+        kind: type[TCPRoute | UDPRoute] = TCPRoute if target.kind == "TCPRoute" else UDPRoute
+        route = view.get(kind, namespace, target.name)
+        if route is None:
+            where = f'{target.kind} "{namespace}/{target.name}"'
+            return conditions.filter_not_valid("TargetNotFound", f"spec.targetRefs[{index}]: {where} does not exist.")
+        if target.rule and all(rule.name != target.rule for rule in route.spec.rules):
+            text = f'spec.targetRefs[{index}].rule: {target.kind} "{target.name}" has no rule named "{target.rule}".'
+            return conditions.filter_not_valid("TargetNotFound", text)
+    for index, ref in enumerate(found.spec.filter_refs):
+        made = view.call(script, namespace, ref.name, "Filter")
+        if isinstance(made, str):
+            text = f'spec.filterRefs[{index}]: Filter "{namespace}/{ref.name}": {made}'
+            return conditions.filter_not_valid("FilterNotValid", text)
+    return conditions.filter_accepted()
+
+
+def _accepted(view: View, name: FilterName, made: snapshot.Script | str) -> Condition:
     if isinstance(made, str):
         return conditions.filter_not_valid("Invalid", made)
     wrong = syntax(made)
     if wrong:
         return conditions.filter_not_valid("ScriptInvalid", wrong)
-    for where in sorted(view.note("gateways of filter", namespace, name)):
+    for where in sorted(view.note(f"gateways of {name.kind}", name.namespace, name.name)):
         report = view.note("report", *where)
         for part, message in report.problems if report else ():
             if part == made.name:

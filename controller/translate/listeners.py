@@ -22,6 +22,7 @@ from controller.translate import certificates, conditions, extensions, filters, 
 from controller.translate.backends import Needed, resolve
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
+from controller.translate.extensions import FilterName
 from gateway import snapshot
 
 # The kinds of routes that a protocol can carry.
@@ -119,6 +120,9 @@ def _listener(
         elif unfiltered.type == "ResolvedRefs":
             resolved = resolved or unfiltered
     said.append(resolved or conditions.listener_resolved())
+    met, guarding = _own_filters(view, gateway, one)
+    needed += (*met, *guarding)
+    specs = (*(snapshot.Scripted(str(name)) for name in guarding), *specs)
     part = None
     # A listener that allows an unknown kind beside a known one serves the known one; one of several CAs may be missing.
     has_certificate = bool(found) or one.protocol not in ("HTTPS", "TLS") or _is_passthrough(one)
@@ -134,11 +138,19 @@ def _listener(
             clients=clients,
             minimum=_option(one, "minimum-tls-version"),
             ciphers=_option(one, "cipher-suites"),
+            filters=tuple(snapshot.Scripted(str(name)) for name in met),
         )
     return ListenerInfo(
         owner, one.name, key, one.port, one.protocol, one.hostname.lower(), one.allowed_routes.namespaces, kinds, tuple(said),
         part, found, specs, needed,
     )  # fmt: skip
+
+
+def _own_filters(view: View, gateway: Gateway, one: GatewayListener) -> tuple[tuple[FilterName, ...], tuple[FilterName, ...]]:
+    """ListenerFilters that meet its connections, and those that come before every route's filters."""
+    where = gateway.metadata.namespace, gateway.metadata.name, one.port
+    met = extensions.listener_filters(view, *where, "Listener")
+    return met, extensions.listener_filters(view, *where, "Route") if one.protocol in ("HTTP", "HTTPS") else ()
 
 
 def _filters(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controller.memo import View
 from controller.objects import TCPRoute, TLSRoute, UDPRoute
+from controller.translate import extensions
 from controller.translate.backends import Needed
 from controller.translate.conditions import Condition
 from controller.translate.rules import Rules, forwarding, order, resolution
@@ -22,5 +23,8 @@ def relays(view: View, found: TLSRoute | TCPRoute | UDPRoute) -> Rules:
         backends.update(dict.fromkeys(needed))
         faults += [one.fault for one in resolved if one.fault is not None]
         name = f"{kind}/{meta.namespace}/{meta.name}/{index}"
-        made.append(snapshot.Relay(name, order(found, index), (), targets))
+        given = extensions.rule_filters(view, found.ref, rule.name)
+        backends.update(dict.fromkeys(given))
+        scripted = tuple(snapshot.Scripted(str(one)) for one in given)
+        made.append(snapshot.Relay(name, order(found, index), (), targets, scripted))
     return Rules(tuple(made), tuple(backends), resolution(faults), None, None)

@@ -29,6 +29,11 @@ class Operation(msgspec.Struct, array_like=True, tag=True):
     backlog: int = 0
     value: bytes = b""
 
+    @property
+    def pace(self) -> bytes:
+        """Part of the key of turns: a limit that was edited begins anew, rather than owe what another one granted."""
+        return b"\0%b/%d" % (f"{self.amount:g}".encode(), self.burst)
+
 
 class Answer(Protocol):
     """What comes of it, now (`done()`) or later; await it either way."""

@@ -13,6 +13,8 @@ from time import monotonic
 from typing import Any, Final
 
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.filters.sharing import Answer, Operation
@@ -61,6 +63,7 @@ class Remote:
             socket_timeout=store.seconds,
             socket_connect_timeout=store.seconds,
             max_connections=CONNECTIONS,
+            retry=Retry(NoBackoff(), 0),  # who asks wants to know now
             client_name="fsm-gateway",
         )
         self._take = self._client.register_script(TAKE)
@@ -103,7 +106,7 @@ class Remote:
         match operation.kind:
             case "take":
                 arguments = [operation.amount * 1e6, operation.burst, operation.backlog]
-                wait = int(await self._take(keys=[key], args=arguments))
+                wait = int(await self._take(keys=[key + operation.pace.decode()], args=arguments))
                 return wait / 1e6 if wait >= 0 else None
             case "add":
                 return float(await self._add(keys=[key], args=[operation.amount, int(operation.seconds * 1000)]))

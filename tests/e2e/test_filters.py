@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import aiohttp
 import yaml
 from clusters import eventually, gateway_address, get, kubectl
@@ -108,3 +110,52 @@ async def test_a_filter_from_installation_to_refusal(installed: None) -> None:
     finally:
         kubectl("delete", "namespace", NAMESPACE, "--wait=false")
         kubectl("delete", "filterdefinition", "greeting", "--ignore-not-found")
+
+
+EXTENSIONS = Path(__file__).parent.parent.parent / "examples" / "extensions" / "gateway.yaml"
+
+
+async def test_one_of_each_kind(installed: None) -> None:
+    namespace = "extensions"
+    kubectl("create", "namespace", namespace)
+    try:
+        objects = list(yaml.safe_load_all(EXTENSIONS.read_text()))
+        for one in objects:
+            one["metadata"]["namespace"] = namespace
+        apply(*objects)
+        ours = [one for one in objects if "flomesh.io" in one["apiVersion"]]
+        kinds = {one["kind"] for one in ours}
+        assert len(kinds) == 15, kinds  # every kind but FilterDefinition and FilterConfig, which the test above attaches
+
+        def unaccepted() -> list[tuple[str, object]]:
+            found = []
+            for plural in ("filters", "listenerfilters"):
+                found += get(f"{plural}.extension.gateway.flomesh.io", "-n", namespace)["items"]
+            found += get("routerulefilterpolicies.gateway.flomesh.io", "-n", namespace)["items"]
+            assert len(found) == sum(one["kind"] in ("Filter", "ListenerFilter", "RouteRuleFilterPolicy") for one in ours)
+            said = [(one["metadata"]["name"], one.get("status", {}).get("conditions")) for one in found]
+            return [(name, words) for name, words in said if not words or words[0]["status"] != "True"]
+
+        await eventually(lambda: not unaccepted())
+        address = await gateway_address(namespace)
+        async with aiohttp.ClientSession() as session:
+
+            async def status(path: str, **headers: str) -> int:
+                async with session.get(f"http://{address}{path}", headers=headers) as answer:
+                    await answer.read()
+                    return answer.status
+
+            async def serves() -> bool:
+                return await status("/guarded") == 200
+
+            await eventually(serves)
+            # However many workers: three in a minute.
+            assert [await status("/limited") for _ in range(5)] == [200, 200, 200, 429, 429]
+            assert [await status(path) for path in ("/asked", "/logged", "/nowhere")] == [200, 200, 404]
+            assert {await status("/faulty") for _ in range(40)} == {200, 503}
+            assert await status("/nowhere", **{"Proxy-Tag": "tagged.example"}) == 200
+            pod = kubectl("get", "pods", "-n", namespace, "-l", "app=fsm-gateway", "-o", "jsonpath={.items[0].status.podIP}")
+            async with session.get(f"http://{pod}:9091/metrics") as answer:
+                assert "fgw_http_request_total{" in await answer.text()
+    finally:
+        kubectl("delete", "namespace", namespace, "--wait=false")

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import dns.message
 import jwt
 import pytest
 from aiohttp import web
@@ -188,6 +189,41 @@ async def test_path_rewriting(served: Served) -> None:
 async def test_access_lists(served: Served) -> None:
     for host, status in (("internal.example.com", 200), ("www.example.com", 403), ("other.example.com", 200)):
         assert (await served.ask(host=host)).status == status
+
+
+@example("throttling")
+async def test_throttling(served: Served) -> None:
+    began = time.monotonic()
+    answers = await asyncio.gather(*(served.ask() for _ in range(80)))
+    took = time.monotonic() - began
+    assert sorted(answer.status for answer in answers)[0] == 200
+    assert sum(answer.status == 200 for answer in answers) <= 51 + 100 * took
+    assert sum(answer.status == 429 for answer in answers) > 0
+    assert 0.45 < took < 5
+
+
+@example("extensions")
+async def test_extensions(served: Served) -> None:
+    assert [(await served.ask("/limited")).status for _ in range(4)] == [200, 200, 200, 429]
+    assert [(await served.ask(f"/{path}")).status for path in ("asked", "guarded", "logged", "private")] == [200, 200, 200, 403]
+    assert {(await served.ask("/faulty")).status for _ in range(40)} == {200, 503}
+    assert (await served.ask("/x")).status == 404
+    assert (await served.ask("/x", headers={"Proxy-Tag": "tagged.example"})).body == "hello\n"
+    series = served.runtime.program("ListenerFilter/default/measured").measures.series
+    assert any(name == "fgw_http_request_total" for _, name, _ in series)
+    loop = asyncio.get_running_loop()
+    answers: asyncio.Queue[bytes] = asyncio.Queue()
+
+    class Asking(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            answers.put_nowait(data)
+
+    transport, _ = await loop.create_datagram_endpoint(Asking, remote_addr=("127.0.0.1", 5353 + served.offset))
+    transport.sendto(dns.message.make_query("app.example.", "A").to_wire())
+    async with asyncio.timeout(5):
+        (answer,) = dns.message.from_wire(await answers.get()).answer
+    assert [str(item) for item in answer] == ["10.0.0.1"]
+    transport.close()
 
 
 @example("cache")
