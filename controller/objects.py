@@ -805,6 +805,30 @@ class RouteRuleFilterPolicy(Object, frozen=True):
     spec: RouteRuleFilterPolicySpec = RouteRuleFilterPolicySpec()
 
 
+class Policy(Object, frozen=True):
+    """A policy of gateway.flomesh.io/v1alpha1: a target, and what is said of it, of its parts, by name."""
+
+    spec: dict[str, Any] = {}
+
+    @property
+    def target(self) -> Ref:
+        """What it is for."""
+        found = self.spec.get("targetRef", {})
+        return Ref(found.get("kind", ""), found.get("namespace") or self.metadata.namespace, found.get("name", ""))
+
+
+class RateLimitPolicy(Policy, frozen=True):
+    """gateway.flomesh.io RateLimitPolicy."""
+
+
+class AccessControlPolicy(Policy, frozen=True):
+    """gateway.flomesh.io AccessControlPolicy."""
+
+
+class FaultInjectionPolicy(Policy, frozen=True):
+    """gateway.flomesh.io FaultInjectionPolicy."""
+
+
 class SourceRef(Struct, frozen=True):
     """A key of a ConfigMap that holds a source."""
 
@@ -1034,7 +1058,7 @@ class ClusterTrustBundle(Object, frozen=True):
 AnyObject: TypeAlias = (
     GatewayClass | Gateway | ListenerSet | AnyRoute | ReferenceGrant | BackendTLSPolicy | XBackend | Service | EndpointSlice
     | Secret | ConfigMap | Namespace | ClusterTrustBundle | Filter | FilterDefinition | NamespacedFilterDefinition
-    | FilterConfig | ListenerFilter | RouteRuleFilterPolicy | Settings
+    | FilterConfig | ListenerFilter | RouteRuleFilterPolicy | Policy | Settings
 )  # fmt: skip
 
 
@@ -1084,6 +1108,9 @@ KINDS: Final = {
         Kind(ProxyTag, EXTENSION_GROUP, ("v1alpha1",), "proxytags"),
         Kind(DNSModifier, EXTENSION_GROUP, ("v1alpha1",), "dnsmodifiers"),
         Kind(ListenerFilter, EXTENSION_GROUP, ("v1alpha1",), "listenerfilters"),
+        Kind(RateLimitPolicy, POLICY_GROUP, ("v1alpha1",), "ratelimitpolicies"),
+        Kind(AccessControlPolicy, POLICY_GROUP, ("v1alpha1",), "accesscontrolpolicies"),
+        Kind(FaultInjectionPolicy, POLICY_GROUP, ("v1alpha1",), "faultinjectionpolicies"),
         Kind(RouteRuleFilterPolicy, POLICY_GROUP, ("v1alpha2",), "routerulefilterpolicies"),
         Kind(Service, "", ("v1",), "services"),
         Kind(EndpointSlice, "discovery.k8s.io", ("v1",), "endpointslices"),

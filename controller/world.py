@@ -20,6 +20,7 @@ from controller.objects import (
     GatewayClass,
     ListenerFilter,
     ListenerSet,
+    Policy,
     Ref,
     ReferenceGrant,
     RouteRuleFilterPolicy,
@@ -62,6 +63,8 @@ def indices(obj: AnyObject) -> Iterator[Key]:
             for one in obj.spec.target_refs:
                 if (one.group, one.kind) == (GATEWAY_GROUP, "Gateway"):
                     yield "listener filters of", obj.metadata.namespace, one.name
+        case Policy():
+            yield "policies of", obj.ref.kind, *obj.target
         case RouteRuleFilterPolicy():
             for rule in obj.spec.target_refs:
                 yield "rule filters of", rule.kind, obj.metadata.namespace, rule.name

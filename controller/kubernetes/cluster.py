@@ -22,6 +22,7 @@ from controller.manifests import Settings
 from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyObject, Gateway, Kind, Meta, Object, Ref
 from controller.reconcile import Reconciler
 from controller.translate import GatewayName
+from controller.translate.attached import POLICIES
 from controller.translate.extensions import SETTINGS
 from controller.translate.gateways import Running
 from controller.translate.status import Status
@@ -51,9 +52,11 @@ FOLLOWED: dict[str, dict[str, str]] = {
     "FilterConfig": {},
     "ListenerFilter": {},
     "RouteRuleFilterPolicy": {},
+    **{kind: {} for kind in POLICIES},
     **{kind: {} for kind in SETTINGS},
 }
 WITH_STATUS = (
+    *POLICIES,
     "Filter",
     "ListenerFilter",
     "RouteRuleFilterPolicy",

@@ -14,7 +14,7 @@ import msgspec
 
 from controller.memo import View
 from controller.objects import CONTROLLER, ROUTES, Ref
-from controller.translate import backends, extensions, gateways, policies, routes
+from controller.translate import attached, backends, extensions, gateways, policies, routes
 from controller.translate.backends import BackendName, Needed
 from controller.translate.extensions import FilterName
 from controller.translate.gateways import Running
@@ -97,6 +97,8 @@ class Translator:
                     found.add((extensions.status, *where))
                 case "ListenerFilter":
                     found.add((extensions.listener_status, *where))
+                case kind if kind in attached.POLICIES:
+                    found.add((attached.status, kind, *where))
                 case "RouteRuleFilterPolicy":
                     found.add((extensions.rule_policy_status, *where))
                 case "BackendTLSPolicy":
@@ -245,7 +247,7 @@ class Translator:
 
     def _translate_needed(self, todo: set[Key]) -> None:
         found: list[Needed] = [BackendName(*key[1:]) for key in _calls(todo, backends.backend)]
-        found += [FilterName(*key[1:]) for key in _calls(todo, extensions.script)]
+        found += [FilterName(*key[1:]) for key in (*_calls(todo, extensions.script), *_calls(todo, attached.script))]
         for name in found:
             for where in self._users.get(name, ()):
                 self._put_needed(where, name)
@@ -267,6 +269,8 @@ class Translator:
         for _, namespace, name in _calls(todo, extensions.listener_status):
             status_of_filter = self.view.call(extensions.listener_status, namespace, name)
             self._status(Ref("ListenerFilter", namespace, name), status_of_filter)
+        for _, kind, namespace, name in _calls(todo, attached.status):
+            self._status(Ref(kind, namespace, name), self.view.call(attached.status, kind, namespace, name))
         for _, namespace, name in _calls(todo, extensions.rule_policy_status):
             status_of_policy = self.view.call(extensions.rule_policy_status, namespace, name)
             self._status(Ref("RouteRuleFilterPolicy", namespace, name), status_of_policy)
@@ -288,7 +292,9 @@ class Translator:
 
 def _maker(name: Needed) -> Key:
     """The call that makes a part."""
-    return (backends.backend if isinstance(name, BackendName) else extensions.script, *name)
+    if isinstance(name, BackendName):
+        return (backends.backend, *name)
+    return (attached.script if name.kind in attached.POLICIES else extensions.script, *name)
 
 
 def _key(name: Needed) -> snapshot.Key:

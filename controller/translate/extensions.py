@@ -43,6 +43,7 @@ from controller.objects import (
     Secret,
     SecretKey,
     Settings,
+    StoreSpec,
     TCPRoute,
     UDPRoute,
     Zipkin,
@@ -171,18 +172,27 @@ def _supplies(view: View, found: Configured) -> tuple[tuple[snapshot.Pair, ...],
         if value is None:
             return _no_secret(f"spec.secrets[{index}].secretRef", found.metadata.namespace, one.secret_ref)
         secrets.append((one.name, value))
-    asked, password = found.spec.store, ""
-    if asked is None:
+    if found.spec.store is None:
         return tuple(secrets), None
+    made = _store(view, found.metadata.namespace, found.spec.store, "spec.store")
+    return made if isinstance(made, str) else (tuple(secrets), made)
+
+
+def store(view: View, namespace: str, spec: dict[str, Any]) -> snapshot.Store | str:
+    """A store that a policy names; or what is wrong with it."""
+    return _store(view, namespace, msgspec.convert(spec, StoreSpec), "config.store")
+
+
+def _store(view: View, namespace: str, asked: StoreSpec, field: str) -> snapshot.Store | str:
+    password = ""
     if asked.password_ref is not None:
-        value = _secret(view, found.metadata.namespace, asked.password_ref)
-        if value is None:
-            return _no_secret("spec.store.passwordRef", found.metadata.namespace, asked.password_ref)
-        password = value
-    store = snapshot.Store(
+        found = _secret(view, namespace, asked.password_ref)
+        if found is None:
+            return _no_secret(f"{field}.passwordRef", namespace, asked.password_ref)
+        password = found
+    return snapshot.Store(
         asked.host, asked.port, asked.database, asked.username, password, asked.tls, seconds=seconds(asked.timeout)
     )
-    return tuple(secrets), store
 
 
 def _secret(view: View, namespace: str, ref: SecretKey) -> str | None:
@@ -341,7 +351,7 @@ def _rule_policy_accepted(view: View, found: RouteRuleFilterPolicy) -> Condition
         if isinstance(made, str):
             text = f'spec.filterRefs[{index}]: Filter "{namespace}/{ref.name}": {made}'
             return conditions.filter_not_valid("FilterNotValid", text)
-    return conditions.filter_accepted()
+    return conditions.policy_accepted()
 
 
 def _accepted(view: View, name: FilterName, made: snapshot.Script | str) -> Condition:

@@ -30,7 +30,7 @@ def rules(view: View, found: GRPCRoute) -> Rules:
                 name=f"GRPCRoute/{found.metadata.namespace}/{found.metadata.name}/{index}",
                 order=order(found, index),
                 at=(),
-                matches=tuple(_match(match) for match in rule.matches or (GRPCMatch(),)),
+                matches=tuple(translated(match) for match in rule.matches or (GRPCMatch(),)),
                 filters=specs,
                 targets=targets,
                 persistence=persistence(found, index, rule.session_persistence),
@@ -42,7 +42,8 @@ def rules(view: View, found: GRPCRoute) -> Rules:
     return Rules(tuple(made), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(found.spec.rules)))
 
 
-def _match(match: GRPCMatch) -> snapshot.Match:
+def translated(match: GRPCMatch) -> snapshot.Match:
+    """One match of a GRPCRoute's rule."""
     return snapshot.Match(path=_path(match), headers=tuple(matches.value(header) for header in match.headers))
 
 

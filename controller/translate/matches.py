@@ -11,10 +11,11 @@ from gateway.expressions import full_match
 
 def matches(rule: HTTPRule) -> tuple[snapshot.Match, ...]:
     """The matches of a rule; a rule without any matches everything."""
-    return tuple(_match(match) for match in rule.matches or (HTTPMatch(),))
+    return tuple(translated(match) for match in rule.matches or (HTTPMatch(),))
 
 
-def _match(match: HTTPMatch) -> snapshot.Match:
+def translated(match: HTTPMatch) -> snapshot.Match:
+    """One match of an HTTPRoute's rule."""
     return snapshot.Match(
         path=snapshot.PathMatch(match.path.type, match.path.value),  # type: ignore[arg-type]  # checked by `faults`
         method=match.method,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -20,7 +20,8 @@ from controller.objects import (
     TLSRoute,
     UDPRoute,
 )
-from controller.translate import conditions, grpc, relays, rules
+from controller.translate import attached, conditions, grpc, relays, rules
+from controller.translate.attached import Place
 from controller.translate.backends import Needed
 from controller.translate.conditions import Condition
 from controller.translate.gateways import GatewayInfo, gateway, is_allowed
@@ -69,7 +70,7 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
     said: list[ParentStatus] = []
     attachments: dict[tuple[str, str], dict[snapshot.Attachment, None]] = {}
     listeners: dict[tuple[str, str], dict[str, None]] = {}
-    guards: dict[str, tuple[snapshot.Filter, ...]] = {}
+    guards: dict[str, ListenerInfo] = {}
     for parent in parents:
         info = parent.info
         refusal, taken = _attach(view, found, parent)
@@ -82,19 +83,25 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
                 if listener.is_valid and info.refused is None:
                     where = attachments.setdefault((info.namespace, info.name), {})
                     where[snapshot.Attachment(listener.key, hostname)] = None
-                    guards[listener.key] = listener.filters
-    served = tuple(
-        Served(
-            *where,
-            tuple(placed for rule in made.rules for placed in _placed(rule, attachments[where], guards))
-            if where in attachments
-            else (),
-            made.backends if where in attachments else (),
-            tuple(attached),
-        )
-        for where, attached in listeners.items()
-    )
-    return RouteInfo(RouteStatus(found.metadata.generation, tuple(said)), served)
+                    guards[listener.key] = listener
+    served = []
+    for gateway_name, names in listeners.items():
+        at = attachments.get(gateway_name, {})
+        needed: dict[Needed, None] = dict.fromkeys(made.backends if at else ())
+
+        def policies(
+            rule: snapshot.Rule,
+            one: snapshot.Attachment,
+            gateway_name: tuple[str, str] = gateway_name,
+            needed: dict[Needed, None] = needed,
+        ) -> tuple[snapshot.Filter, ...]:
+            given = attached.filters(view, found.ref, rule, Place(gateway_name, guards[one.listener].port, one.hostname))
+            needed.update(dict.fromkeys(given))
+            return tuple(snapshot.Scripted(str(name)) for name in given)
+
+        placed = tuple(one for rule in made.rules for one in _placed(rule, at, guards, policies))
+        served.append(Served(*gateway_name, placed, tuple(needed), tuple(names)))
+    return RouteInfo(RouteStatus(found.metadata.generation, tuple(said)), tuple(served))
 
 
 def _translated(view: View, found: AnyRoute) -> Rules:
@@ -136,16 +143,28 @@ def _verbatim(parent: ParentRef) -> ParentRef:
 
 
 def _placed(
-    rule: snapshot.Rule | snapshot.Relay, at: Iterable[snapshot.Attachment], guards: Mapping[str, tuple[snapshot.Filter, ...]]
+    rule: snapshot.Rule | snapshot.Relay,
+    at: Iterable[snapshot.Attachment],
+    guards: Mapping[str, ListenerInfo],
+    policies: Callable[[snapshot.Rule, snapshot.Attachment], tuple[snapshot.Filter, ...]],
 ) -> Iterator[snapshot.Rule | snapshot.Relay]:
-    """A rule where it applies: once for listeners without filters of their own, and once for each that has some."""
-    plain = tuple(one for one in at if not guards.get(one.listener))
-    if plain:
-        yield msgspec.structs.replace(rule, at=plain)
-    for listener, filters in guards.items():
-        here = tuple(one for one in at if one.listener == listener)
-        if filters and here and isinstance(rule, snapshot.Rule):
-            yield msgspec.structs.replace(rule, name=f"{rule.name}@{listener}", at=here, filters=filters + rule.filters)
+    """A rule where it applies: once for each listener with filters of its own, and for each set of policies."""
+    if not isinstance(rule, snapshot.Rule):
+        plain = tuple(one for one in at if not guards[one.listener].filters)
+        if plain:
+            yield msgspec.structs.replace(rule, at=plain)
+        return
+    groups: dict[tuple[str, tuple[snapshot.Filter, ...]], list[snapshot.Attachment]] = {}
+    for one in at:
+        own = guards[one.listener].filters
+        groups.setdefault((one.listener if own else "", own + policies(rule, one)), []).append(one)
+    names: set[str] = set()
+    for (listener, filters), here in groups.items():
+        name = f"{rule.name}@{listener}" if listener else rule.name
+        if name in names:
+            name = f"{name}@{here[0].listener}/{here[0].hostname or '*'}"
+        names.add(name)
+        yield msgspec.structs.replace(rule, name=name, at=tuple(here), filters=filters + rule.filters)
 
 
 # --- attaching --------------------------------------------------------------------------------------------

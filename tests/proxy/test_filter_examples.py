@@ -226,6 +226,19 @@ async def test_extensions(served: Served) -> None:
     transport.close()
 
 
+@example("policies")
+async def test_policies(served: Served) -> None:
+    pay = [await served.ask("/pay", host="shop.example") for _ in range(4)]
+    assert [answer.status for answer in pay] == [200, 200, 200, 503]
+    assert pay[3].headers["x-why"] == "busy"
+    assert [(await served.ask(host="shop.example")).status for _ in range(6)] == [200] * 5 + [429]
+    denied = await served.ask("/x", host="admin.example")
+    assert (denied.status, denied.body) == (403, "staff only\n")
+    began = time.monotonic()
+    assert (await served.ask(host="other.example")).status == 502
+    assert 0.05 <= time.monotonic() - began < 2
+
+
 @example("cache")
 async def test_cache(served: Served) -> None:
     first, second = await served.ask("/a.css"), await served.ask("/a.css")

@@ -1,0 +1,239 @@
+"""Policies of gateway.flomesh.io/v1alpha1 that are attached to Gateways and routes: which one is in force where, as filters.
+
+Of several that fit, the most specific is: a rule's match before a hostname, before a whole route, before a Gateway's port,
+before a whole Gateway; and of those that are equally specific the oldest. Each of its scopes is one program of a data plane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from controller.memo import View
+from controller.objects import (
+    AccessControlPolicy,
+    FaultInjectionPolicy,
+    Gateway,
+    GRPCMatch,
+    GRPCRoute,
+    HTTPMatch,
+    HTTPRoute,
+    Policy,
+    RateLimitPolicy,
+    Ref,
+)
+from controller.translate import conditions, extensions, grpc, matches
+from controller.translate.conditions import Condition
+from controller.translate.extensions import FilterName
+from controller.translate.listeners import covers
+from controller.translate.status import ExtensionStatus
+from gateway import snapshot
+
+Config: TypeAlias = dict[str, Any]
+Scope: TypeAlias = tuple[str, int, Config]  # which list ("" for the whole), which of it, the entry
+Fits: TypeAlias = Callable[[Scope], bool]
+TARGETS: Final[dict[str, Any]] = {"Gateway": Gateway, "HTTPRoute": HTTPRoute, "GRPCRoute": GRPCRoute}
+
+
+class Place(NamedTuple):
+    """Where a rule is served."""
+
+    gateway: tuple[str, str]
+    port: int
+    hostname: str
+
+
+# --- what each kind comes to ---
+
+
+def _rate_limit(config: Config) -> Config:
+    headers = {one["name"]: one["value"] for one in config.get("responseHeadersToAdd", ())}
+    return {
+        "requests": config["requests"],
+        "burst": config.get("burst", config["requests"]),
+        "interval": f"{config['statTimeWindow']}s",
+        "backlog": config.get("backlog", 10),
+        "response": {"status": config.get("responseStatusCode", 429), "headers": headers},
+    }
+
+
+def _access_control(config: Config) -> Config:
+    lists = {"allowed": config["whitelist"]} if config.get("whitelist") else {"forbidden": config.get("blacklist", [])}
+    response = {"status": config.get("statusCode", 403), "body": config.get("message", "")}
+    return {**lists, "enableXFF": config.get("enableXFF", False), "response": response}
+
+
+def _fault_injection(config: Config) -> Config:
+    made: Config = {}
+    if "delay" in config:
+        delay = config["delay"]
+        least, most = delay.get("fixed"), delay.get("fixed")
+        if "range" in delay:
+            least, most = delay["range"]["min"], delay["range"]["max"]
+        unit, times = delay.get("unit", "s"), 1
+        if unit == "d":
+            unit, times = "h", 24
+        made["delay"] = {
+            "percentage": delay["percent"], "min": f"{(least or 0) * times}{unit}", "max": f"{(most or 0) * times}{unit}",
+        }  # fmt: skip
+    if "abort" in config:
+        abort = config["abort"]
+        response = {"status": abort.get("statusCode", 503), "body": abort.get("message", "")}
+        made["abort"] = {"percentage": abort["percent"], "response": response}
+    return made
+
+
+class Meaning(NamedTuple):
+    """The filter that a kind of policy comes to."""
+
+    type: type[Policy]
+    built_in: str
+    config: Callable[[Config], Config]
+
+
+# In the order in which they look at a request.
+POLICIES: Final = {
+    "AccessControlPolicy": Meaning(AccessControlPolicy, "IPRestriction", _access_control),
+    "RateLimitPolicy": Meaning(RateLimitPolicy, "RateLimit", _rate_limit),
+    "FaultInjectionPolicy": Meaning(FaultInjectionPolicy, "FaultInjection", _fault_injection),
+}
+
+
+# --- which is in force ---
+
+
+def filters(view: View, route: Ref, rule: snapshot.Rule, place: Place) -> tuple[FilterName, ...]:
+    """The programs of policies for a rule at one of its places."""
+    found = (_in_force(view, kind, route, rule, place) for kind in POLICIES)
+    return tuple(name for name in found if name is not None)
+
+
+def _in_force(view: View, kind: str, route: Ref, rule: snapshot.Rule, place: Place) -> FilterName | None:
+    gateway = Ref("Gateway", *place.gateway)
+    of_route, of_gateway = _of(view, kind, route), _of(view, kind, gateway)
+    fits: Fits = lambda scope: scope[0] in ("http", "grpc") and _is_match(scope, rule)  # noqa: E731
+    named: Fits = lambda scope: scope[0] == "hostnames" and _means(scope[2]["hostname"], place.hostname)  # noqa: E731
+    at_port: Fits = lambda scope: scope[0] == "ports" and scope[2]["port"] == place.port  # noqa: E731
+    whole: Fits = lambda scope: not scope[0]  # noqa: E731
+    for policies, is_meant in (
+        (of_route, fits), (of_route, named), (of_route, whole), (of_gateway, named), (of_gateway, at_port), (of_gateway, whole),
+    ):  # fmt: skip
+        for policy in policies:
+            for scope in scopes(policy):
+                name = FilterName(policy.metadata.namespace, f"{policy.metadata.name}#{scope[0]}{scope[1]}", kind)
+                if is_meant(scope) and not isinstance(view.call(script, *name), str):
+                    return name
+    return None
+
+
+def _of(view: View, kind: str, target: Ref) -> list[Policy]:
+    """The policies of a kind for a target, the oldest first."""
+    refs = view.index("policies of", kind, target.kind, target.namespace, target.name)
+    found = [one for ref in refs if (one := view.get(POLICIES[kind].type, ref.namespace, ref.name)) is not None]
+    return sorted(found, key=_age)
+
+
+def _age(policy: Policy) -> tuple[str, str, str]:
+    return policy.metadata.creation_timestamp, policy.metadata.namespace, policy.metadata.name
+
+
+def scopes(policy: Policy) -> Iterator[Scope]:
+    """Every part of a policy that says something."""
+    for word in ("http", "grpc", "hostnames", "ports"):
+        for index, entry in enumerate(policy.spec.get(word, ())):
+            if "config" in entry or "config" in policy.spec:
+                yield word, index, entry
+    if "config" in policy.spec:
+        yield "", 0, policy.spec
+
+
+def _is_match(scope: Scope, rule: snapshot.Rule) -> bool:
+    """Whether a rule has the match that an entry names."""
+    word, _, entry = scope
+    if word == "grpc":
+        if not rule.grpc:
+            return False
+        return grpc.translated(msgspec.convert(entry["match"], GRPCMatch)) in rule.matches
+    return matches.translated(msgspec.convert(entry["match"], HTTPMatch)) in rule.matches
+
+
+def _means(pattern: str, hostname: str) -> bool:
+    """Whether a hostname, or all that a wildcard stands for, is meant by a pattern."""
+    return pattern.lower() == hostname or covers(pattern.lower(), hostname)
+
+
+# --- programs ---
+
+
+def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script | str:
+    """The part that data planes get for one scope of a policy, or what is wrong."""
+    name, _, scope = name.partition("#")
+    meaning = POLICIES[kind]
+    policy = view.get(meaning.type, namespace, name)
+    if policy is None:
+        return "it does not exist."
+    entry = next((one for word, index, one in scopes(policy) if f"{word}{index}" == scope), None)
+    if entry is None:
+        return "it has no such scope."
+    config: Config = entry.get("config", policy.spec.get("config", {}))
+    if config.get("mode") == "Global" and "store" not in config:
+        return 'config.mode: "Global" needs config.store, a Redis or Valkey in which all replicas count.'
+    store = extensions.store(view, namespace, config["store"]) if "store" in config else None
+    if isinstance(store, str):
+        return store
+    return snapshot.Script(
+        name=str(FilterName(namespace, f"{name}#{scope}", kind)),
+        source="",
+        built_in=meaning.built_in,
+        config=msgspec.json.encode(meaning.config(config)).decode(),
+        execution="inline",
+        seconds=extensions.LONGEST,
+        store=store,
+    )
+
+
+# --- statuses ---
+
+
+def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus | None:
+    """What to say of a policy."""
+    policy = view.get(POLICIES[kind].type, namespace, name)
+    if policy is None:
+        return None
+    return ExtensionStatus(policy.metadata.generation, (_accepted(view, kind, policy),))
+
+
+def _accepted(view: View, kind: str, policy: Policy) -> Condition:
+    target, namespace = policy.target, policy.metadata.namespace
+    if target.kind not in TARGETS:
+        text = f'spec.targetRef.kind: "{target.kind}" cannot have a {kind}; {", ".join(TARGETS)} can.'
+        return conditions.filter_not_valid("Invalid", text)
+    if target.namespace != namespace:
+        text = f'spec.targetRef.namespace: found "{target.namespace}"; a policy is for its own namespace, "{namespace}".'
+        return conditions.filter_not_valid("Invalid", text)
+    if view.get(TARGETS[target.kind], namespace, target.name) is None:
+        text = f'spec.targetRef: {target.kind} "{namespace}/{target.name}" does not exist.'
+        return conditions.filter_not_valid("TargetNotFound", text)
+    said = list(scopes(policy))
+    if not said:
+        text = "spec: it says nothing; config, or a config in ports, hostnames, http or grpc is needed."
+        return conditions.filter_not_valid("Invalid", text)
+    for word, index, _ in said:
+        made = view.call(script, namespace, f"{policy.metadata.name}#{word}{index}", kind)
+        if isinstance(made, str):
+            return conditions.filter_not_valid("Invalid", f"spec.{f'{word}[{index}].' if word else ''}{made}")
+    for other in _of(view, kind, target):
+        if _age(other) >= _age(policy):
+            break
+        if {_names(one) for one in said} <= {_names(one) for one in scopes(other)}:
+            text = f'{kind} "{other.metadata.name}" is older and says something of all that this one does.'
+            return conditions.filter_not_valid("Conflicted", text)
+    return conditions.policy_accepted()
+
+
+def _names(scope: Scope) -> tuple[str, str]:
+    word, _, entry = scope
+    what = entry.get("match") or entry.get("hostname") or entry.get("port") if word else ""
+    return word, str(what)
