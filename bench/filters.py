@@ -1,6 +1,6 @@
 """The questions about filters in Python: what an edit costs others, and what a hostile one does to its neighbours.
 
-python -m bench.filters [edits|hostile …] [--quick] [--json FILE]
+python -m bench.filters [edits|hostile|kinds …] [--quick] [--json FILE]
 
 `fsm run` on a directory, as in `bench.changes`; a steady load on one route, every answer looked at.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,8 @@ from bench import rig
 from bench.__main__ import as_json, table
 from bench.changes import Client, Running, Tally, quantiles, route, running
 from bench.rig import Row
+from controller.filter_cost import inline_cost
+from gateway.snapshot import Script
 
 RATE, CONNECTIONS = 1000, 16
 FILTERED = """
@@ -187,7 +190,33 @@ async def hostile(quick: bool) -> list[Row]:
     return [await beside(deed, source, 3 if quick else 15) for deed, source in DEEDS.items()]
 
 
-QUESTIONS: dict[str, Callable[[bool], Awaitable[list[Row]]]] = {function.__name__: function for function in (edits, hostile)}
+# What each kind is configured with, so that it lets every request pass.
+PASSING: dict[str, dict[str, object]] = {
+    "FaultInjection": {"abort": {"percentage": 0}},
+    "RateLimit": {"requests": 1_000_000, "interval": "1s", "burst": 1_000_000},
+    "CircuitBreaker": {},
+    "IPRestriction": {"forbidden": ["203.0.113.0/24"]},
+    "ConcurrencyLimit": {"maxConnections": 1_000_000},
+    "HTTPLog": {"target": "http://127.0.0.1:1/", "batch": {"interval": "1h"}, "bufferLimit": 1 << 30},
+    "Metrics": {},
+    "Zipkin": {},
+    "ProxyTag": {},
+}
+
+
+async def kinds(quick: bool) -> list[Row]:
+    """What each kind of filter that comes with the gateway adds to a request that it lets pass."""
+    rows = []
+    for kind, spec in PASSING.items():
+        script = Script(kind, "", json.dumps(spec), "inline", built_in=kind, seconds=60.0, passes=True)
+        found = await inline_cost(script)
+        rows.append(Row(f"{kind}: CPU of a request that it lets pass", "—", f"+{found:.1f} µs", True, {"us": found}))
+    return rows
+
+
+QUESTIONS: dict[str, Callable[[bool], Awaitable[list[Row]]]] = {
+    function.__name__: function for function in (edits, hostile, kinds)
+}
 
 
 def main() -> None:

@@ -90,6 +90,12 @@ async def cost(part: Script) -> Cost:
     return Cost(without, inline, *await _turns(msgspec.structs.replace(part, execution="process")))
 
 
+async def inline_cost(part: Script) -> float:
+    """Microseconds of CPU that a filter in the worker adds to a request."""
+    without, inline = await _inline(msgspec.structs.replace(part, execution="inline"))
+    return inline - without
+
+
 async def _inline(part: Script) -> tuple[float, float]:
     (port,) = free_ports(1)
     runtime = Runtime(bind="127.0.0.1", port_offset=port - 80)

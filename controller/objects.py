@@ -825,6 +825,18 @@ class AccessControlPolicy(Policy, frozen=True):
     """gateway.flomesh.io AccessControlPolicy."""
 
 
+class CircuitBreakingPolicy(Policy, frozen=True):
+    """gateway.flomesh.io CircuitBreakingPolicy."""
+
+
+class RetryPolicy(Policy, frozen=True):
+    """gateway.flomesh.io RetryPolicy."""
+
+
+class SessionStickyPolicy(Policy, frozen=True):
+    """gateway.flomesh.io SessionStickyPolicy."""
+
+
 class FaultInjectionPolicy(Policy, frozen=True):
     """gateway.flomesh.io FaultInjectionPolicy."""
 
@@ -1111,6 +1123,9 @@ KINDS: Final = {
         Kind(RateLimitPolicy, POLICY_GROUP, ("v1alpha1",), "ratelimitpolicies"),
         Kind(AccessControlPolicy, POLICY_GROUP, ("v1alpha1",), "accesscontrolpolicies"),
         Kind(FaultInjectionPolicy, POLICY_GROUP, ("v1alpha1",), "faultinjectionpolicies"),
+        Kind(CircuitBreakingPolicy, POLICY_GROUP, ("v1alpha1",), "circuitbreakingpolicies"),
+        Kind(RetryPolicy, POLICY_GROUP, ("v1alpha1",), "retrypolicies"),
+        Kind(SessionStickyPolicy, POLICY_GROUP, ("v1alpha1",), "sessionstickypolicies"),
         Kind(RouteRuleFilterPolicy, POLICY_GROUP, ("v1alpha2",), "routerulefilterpolicies"),
         Kind(Service, "", ("v1",), "services"),
         Kind(EndpointSlice, "discovery.k8s.io", ("v1",), "endpointslices"),

@@ -1,12 +1,13 @@
-"""Policies of gateway.flomesh.io/v1alpha1 that are attached to Gateways and routes: which one is in force where, as filters.
+"""Policies of gateway.flomesh.io/v1alpha1, attached to Gateways, routes and Services: which one is in force where.
 
 Of several that fit, the most specific is: a rule's match before a hostname, before a whole route, before a Gateway's port,
-before a whole Gateway; and of those that are equally specific the oldest. Each of its scopes is one program of a data plane.
+before a whole Gateway; a Service's port before the Service. Of those that are equally specific the oldest is. Each of its
+scopes is one program of a data plane.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from controller.memo import View
 from controller.objects import (
     AccessControlPolicy,
+    CircuitBreakingPolicy,
     FaultInjectionPolicy,
     Gateway,
     GRPCMatch,
@@ -23,18 +25,23 @@ from controller.objects import (
     Policy,
     RateLimitPolicy,
     Ref,
+    RetryPolicy,
+    Service,
+    SessionStickyPolicy,
 )
 from controller.translate import conditions, extensions, grpc, matches
+from controller.translate.backends import BackendName
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
 from controller.translate.listeners import covers
 from controller.translate.status import ExtensionStatus
 from gateway import snapshot
+from gateway.policies import BUILT_IN
 
 Config: TypeAlias = dict[str, Any]
 Scope: TypeAlias = tuple[str, int, Config]  # which list ("" for the whole), which of it, the entry
 Fits: TypeAlias = Callable[[Scope], bool]
-TARGETS: Final[dict[str, Any]] = {"Gateway": Gateway, "HTTPRoute": HTTPRoute, "GRPCRoute": GRPCRoute}
+TARGETS: Final[dict[str, Any]] = {"Gateway": Gateway, "HTTPRoute": HTTPRoute, "GRPCRoute": GRPCRoute, "Service": Service}
 
 
 class Place(NamedTuple):
@@ -85,19 +92,39 @@ def _fault_injection(config: Config) -> Config:
     return made
 
 
+def _circuit_breaking(config: Config) -> Config:
+    def either(word: str) -> list[float]:
+        return [config.get(f"{word}AmountThreshold", 0), float(config.get(f"{word}RatioThreshold", 0))]
+
+    response = {"status": config.get("degradedStatusCode", 503), "body": config.get("degradedResponseContent", "")}
+    return {
+        "latencyThreshold": f"{round(float(config.get('slowTimeThreshold', 0)) * 1000)}ms",
+        "minRequests": config["minRequestAmount"],
+        "anyOf": {"errors": either("error"), "slow": either("slow")},
+        "checkInterval": f"{config['statTimeWindow']}s",
+        "breakInterval": f"{config['degradedTimeWindow']}s",
+        "response": response,
+    }
+
+
 class Meaning(NamedTuple):
-    """The filter that a kind of policy comes to."""
+    """What a kind of policy may be attached to, and the filter that it comes to (none for what is a rule's own)."""
 
     type: type[Policy]
-    built_in: str
-    config: Callable[[Config], Config]
+    targets: tuple[str, ...]
+    built_in: str = ""
+    config: Callable[[Config], Config] = dict
 
 
-# In the order in which they look at a request.
+ON_ROUTES: Final = ("Gateway", "HTTPRoute", "GRPCRoute")
+# Those of routes in the order in which they look at a request.
 POLICIES: Final = {
-    "AccessControlPolicy": Meaning(AccessControlPolicy, "IPRestriction", _access_control),
-    "RateLimitPolicy": Meaning(RateLimitPolicy, "RateLimit", _rate_limit),
-    "FaultInjectionPolicy": Meaning(FaultInjectionPolicy, "FaultInjection", _fault_injection),
+    "AccessControlPolicy": Meaning(AccessControlPolicy, ON_ROUTES, "IPRestriction", _access_control),
+    "RateLimitPolicy": Meaning(RateLimitPolicy, ON_ROUTES, "RateLimit", _rate_limit),
+    "FaultInjectionPolicy": Meaning(FaultInjectionPolicy, ON_ROUTES[1:], "FaultInjection", _fault_injection),
+    "CircuitBreakingPolicy": Meaning(CircuitBreakingPolicy, ("Service",), "CircuitBreaker", _circuit_breaking),
+    "RetryPolicy": Meaning(RetryPolicy, ("Service",)),
+    "SessionStickyPolicy": Meaning(SessionStickyPolicy, ("Service",)),
 }
 
 
@@ -106,7 +133,7 @@ POLICIES: Final = {
 
 def filters(view: View, route: Ref, rule: snapshot.Rule, place: Place) -> tuple[FilterName, ...]:
     """The programs of policies for a rule at one of its places."""
-    found = (_in_force(view, kind, route, rule, place) for kind in POLICIES)
+    found = (_in_force(view, kind, route, rule, place) for kind, one in POLICIES.items() if one.targets != ("Service",))
     return tuple(name for name in found if name is not None)
 
 
@@ -125,6 +152,51 @@ def _in_force(view: View, kind: str, route: Ref, rule: snapshot.Rule, place: Pla
                 name = FilterName(policy.metadata.namespace, f"{policy.metadata.name}#{scope[0]}{scope[1]}", kind)
                 if is_meant(scope) and not isinstance(view.call(script, *name), str):
                     return name
+    return None
+
+
+def of_service(view: View, kind: str, namespace: str, name: str, port: int) -> tuple[FilterName, Config] | None:
+    """The policy of a kind that is in force at a Service's port: its name, and what it says."""
+    policies = _of(view, kind, Ref("Service", namespace, name))
+    for word in ("ports", ""):
+        for policy in policies:
+            for scope in scopes(policy):
+                if scope[0] == word and (not word or scope[2]["port"] == port):
+                    name_of_it = FilterName(namespace, f"{policy.metadata.name}#{scope[0]}{scope[1]}", kind)
+                    return name_of_it, scope[2].get("config", policy.spec.get("config", {}))
+    return None
+
+
+def breaker(view: View, backend: BackendName) -> FilterName | None:
+    """The circuit breaker of a backend."""
+    if backend.kind != "Service":
+        return None
+    found = of_service(view, "CircuitBreakingPolicy", backend.namespace, backend.name, backend.port)
+    return found[0] if found is not None else None
+
+
+def retry(view: View, backends: Iterable[BackendName]) -> snapshot.Retry | None:
+    """What RetryPolicies say of a rule's backends: the first that has one decides."""
+    for backend in backends:
+        found = of_service(view, "RetryPolicy", backend.namespace, backend.name, backend.port)
+        if found is not None:
+            codes = tuple(sorted({code for word in found[1]["retryOn"] for code in _codes(word)}))
+            return snapshot.Retry(codes, found[1].get("numRetries", 3), float(found[1].get("backoffBaseInterval", 1)))
+    return None
+
+
+def _codes(word: str) -> Iterable[int]:
+    """ "503", or all of "5xx"."""
+    return range(int(word[0]) * 100, int(word[0]) * 100 + 100) if word.endswith("xx") else (int(word),)
+
+
+def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence | None:
+    """What SessionStickyPolicies say of a rule's backends: the first that has one decides."""
+    for backend in backends:
+        found = of_service(view, "SessionStickyPolicy", backend.namespace, backend.name, backend.port)
+        if found is not None:
+            lasting = float(found[1].get("expires", 3600))
+            return snapshot.Persistence("", found[1].get("cookieName", "_srv_id"), "/", lasting, lasting > 0)
     return None
 
 
@@ -190,6 +262,7 @@ def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script 
         config=msgspec.json.encode(meaning.config(config)).decode(),
         execution="inline",
         seconds=extensions.LONGEST,
+        passes=BUILT_IN[meaning.built_in].passes,
         store=store,
     )
 
@@ -207,8 +280,8 @@ def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus 
 
 def _accepted(view: View, kind: str, policy: Policy) -> Condition:
     target, namespace = policy.target, policy.metadata.namespace
-    if target.kind not in TARGETS:
-        text = f'spec.targetRef.kind: "{target.kind}" cannot have a {kind}; {", ".join(TARGETS)} can.'
+    if target.kind not in POLICIES[kind].targets:
+        text = f'spec.targetRef.kind: "{target.kind}" cannot have a {kind}; {", ".join(POLICIES[kind].targets)} can.'
         return conditions.filter_not_valid("Invalid", text)
     if target.namespace != namespace:
         text = f'spec.targetRef.namespace: found "{target.namespace}"; a policy is for its own namespace, "{namespace}".'
@@ -220,7 +293,7 @@ def _accepted(view: View, kind: str, policy: Policy) -> Condition:
     if not said:
         text = "spec: it says nothing; config, or a config in ports, hostnames, http or grpc is needed."
         return conditions.filter_not_valid("Invalid", text)
-    for word, index, _ in said:
+    for word, index, _ in said if POLICIES[kind].built_in else ():
         made = view.call(script, namespace, f"{policy.metadata.name}#{word}{index}", kind)
         if isinstance(made, str):
             return conditions.filter_not_valid("Invalid", f"spec.{f'{word}[{index}].' if word else ''}{made}")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from controller.memo import View
 from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, ParametersRef, Ref, SessionPersistence
-from controller.translate import conditions, extensions, filters, matches
+from controller.translate import attached, conditions, extensions, filters, matches
 from controller.translate.backends import Needed, Resolved, resolve
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
@@ -71,6 +71,7 @@ def resolution(faults: list[Condition]) -> Condition:
 
 def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[Needed], list[Resolved]]:
     specs, targets, needed, resolved = forwarding(view, found.ref, rule.filters, rule.backend_refs)
+    services = [one.backend for one in resolved if one.backend is not None and one.backend.kind == "Service"]
     made = snapshot.Rule(
         name=f"{found.metadata.namespace}/{found.metadata.name}/{index}",
         order=order(found, index),
@@ -79,8 +80,8 @@ def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[sna
         filters=specs,
         targets=targets,
         timeouts=_timeouts(rule),
-        retry=_retry(rule),
-        persistence=persistence(found, index, rule.session_persistence),
+        retry=_retry(rule) or attached.retry(view, services),
+        persistence=persistence(found, index, rule.session_persistence) or attached.session(view, services),
     )
     return made, needed, resolved
 
@@ -111,6 +112,10 @@ def forwarding(
         needed += own_needed
         if one.backend is not None:
             needed.append(one.backend)
+            breaker = attached.breaker(view, one.backend) if route.kind in ("HTTPRoute", "GRPCRoute") else None
+            if breaker is not None:
+                needed.append(breaker)
+                own += (snapshot.Scripted(str(breaker)),)
             targets.append(snapshot.Target(ref.weight, str(one.backend), own))
         else:
             reason = one.fault.message if one.fault else ""

@@ -1,7 +1,8 @@
 """CircuitBreaker: where too many requests fail or are slow, the backend is left alone for a while.
 
 An error is an answer of 5xx, none at all, or one that took `latencyThreshold` or longer. They are counted over all workers,
-from the first request on for `checkInterval` at a time.
+from the first request on for `checkInterval` at a time. With `anyOf` (as CircuitBreakingPolicies have it), errors and slow
+answers are counted apart, and either number or share of either is enough.
 """
 
 from gateway.durations import seconds
@@ -12,6 +13,7 @@ slow = seconds(config.get("latencyThreshold", "1s"))
 errors_allowed, ratio = config.get("errorCountThreshold", 10), float(config.get("errorRatioThreshold", 0.5))
 at_a_time = config.get("concurrencyThreshold", 0)
 window, pause = seconds(config.get("checkInterval", "5s")), seconds(config.get("breakInterval", "30s"))
+minimum, any_of = config.get("minRequests", 0), config.get("anyOf", {})
 answer = config.get("response", {})
 status, headers = answer.get("status", 429), answer.get("headers", {})
 body = answer.get("body", "Circuit breaker triggered")
@@ -34,9 +36,22 @@ async def log(exchange: Exchange) -> None:
     if at_a_time:
         await shared.release("under way")
     total = await shared.add("total", seconds=window)
-    if exchange.status and exchange.status < 500 and exchange.seconds < slow:
+    failed, late = not exchange.status or exchange.status >= 500, 0 < slow <= exchange.seconds
+    if not failed and not late:
         return
-    errors = await shared.add("errors", seconds=window)
-    if errors >= errors_allowed and errors >= ratio * total and await shared.add("open", seconds=pause) == 1:
+    if any_of:
+        is_enough = await enough("errors", total) if failed else False
+        is_enough = (await enough("slow", total) if late else False) or is_enough
+    else:
+        errors = await shared.add("errors", seconds=window)
+        is_enough = errors >= errors_allowed and errors >= ratio * total
+    if is_enough and await shared.add("open", seconds=pause) == 1:
         metrics.add("circuit_breaks_total")
-        logger.warning("%d of %d requests failed or took %g s: open for %g s", errors, total, slow, pause)
+        logger.warning("too many of %d requests failed or took too long: open for %g s", total, pause)
+
+
+async def enough(what: str, total: float) -> bool:
+    """One more of these: whether that is too many."""
+    found = await shared.add(what, seconds=window)
+    amount, share = any_of.get(what, (0, 0))
+    return total >= minimum and bool((amount and found >= amount) or (share and found >= share * total))

@@ -113,6 +113,7 @@ async def test_a_filter_from_installation_to_refusal(installed: None) -> None:
 
 
 EXTENSIONS = Path(__file__).parent.parent.parent / "examples" / "extensions" / "gateway.yaml"
+POLICIES = EXTENSIONS.parent.parent / "policies" / "gateway.yaml"
 
 
 async def test_one_of_each_kind(installed: None) -> None:
@@ -154,6 +155,25 @@ async def test_one_of_each_kind(installed: None) -> None:
             assert [await status(path) for path in ("/asked", "/logged", "/nowhere")] == [200, 200, 404]
             assert {await status("/faulty") for _ in range(40)} == {200, 503}
             assert await status("/nowhere", **{"Proxy-Tag": "tagged.example"}) == 200
+
+            # FSM's policies beside them.
+            policies = list(yaml.safe_load_all(POLICIES.read_text()))
+            for one in policies:
+                one["metadata"]["namespace"] = namespace
+                if "targetRef" in one.get("spec", {}):
+                    one["spec"]["targetRef"].pop("namespace", None)
+            apply(*(one for one in policies if one["metadata"]["name"] != "hello"))
+
+            def refused() -> list[object]:
+                found = []
+                for one in policies:
+                    if one["apiVersion"].startswith("gateway.flomesh.io"):
+                        said = get(f"{one['kind'].lower()}.gateway.flomesh.io", one["metadata"]["name"], "-n", namespace)
+                        words = said.get("status", {}).get("conditions")
+                        found += [(one["kind"], words)] if not words or words[0]["status"] != "True" else []
+                return found
+
+            await eventually(lambda: not refused())
             pod = kubectl("get", "pods", "-n", namespace, "-l", "app=fsm-gateway", "-o", "jsonpath={.items[0].status.podIP}")
             async with session.get(f"http://{pod}:9091/metrics") as answer:
                 assert "fgw_http_request_total{" in await answer.text()

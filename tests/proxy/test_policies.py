@@ -170,6 +170,15 @@ async def test_circuit_breaker_counts_slow_answers_in_the_units_that_it_says(pro
     assert await statuses(proxy, 3) == [200, 200, 429]
 
 
+async def test_circuit_breaker_with_either_of_several_limits(proxy: Proxy, server: Server) -> None:
+    either = {"errors": [0, 0.5], "slow": [2, 0]}
+    await policy(proxy, server, "CircuitBreaker", minRequests=4, anyOf=either, latencyThreshold="0ms")
+    server.replies = [b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"] * 3
+    assert await statuses(proxy, 4) == [500, 500, 500, 200]  # enough errors, but not enough requests
+    server.replies = [b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"]
+    assert await statuses(proxy, 2) == [500, 429]
+
+
 async def test_circuit_breaker_limits_what_is_under_way(proxy: Proxy, server: Server) -> None:
     go = asyncio.Event()
 
