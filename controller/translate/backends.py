@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Literal, NamedTuple, TypeAlias
 
 from controller.memo import View
 from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
 from controller.translate import conditions, grants, policies
+from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
 from gateway import snapshot
@@ -75,7 +75,7 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
     spoken = SPOKEN[kind]
     port = _port(service, ref.port, spoken)
     if service.spec.type == "ExternalName":
-        if _is_loopback(service.spec.external_name) and not view.note("setting", "loopback backends"):
+        if leads_home(view, service.spec.external_name):
             return _fault("BackendNotFound", f'Service "{to}/{ref.name}" points to the data plane itself.')
     elif port is None:
         return _fault("BackendNotFound", conditions.port_not_found(service, ref))
@@ -110,13 +110,6 @@ def _fault(reason: str, message: str) -> Resolved:
 def _port(service: Service, number: int, spoken: str) -> ServicePort | None:
     transport = "UDP" if spoken == "udp" else "TCP"
     return next((p for p in service.spec.ports if p.port == number and (p.protocol or "TCP") == transport), None)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.rstrip(".").lower().endswith("localhost")
 
 
 def backend(

@@ -10,6 +10,7 @@ import ast
 import re
 from base64 import b64decode
 from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 import jsonschema_rs
 import msgspec
@@ -49,6 +50,7 @@ from controller.objects import (
     Zipkin,
 )
 from controller.translate import conditions
+from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
 from controller.translate.status import ExtensionStatus
 from gateway import snapshot
@@ -184,6 +186,8 @@ def store(view: View, namespace: str, spec: dict[str, Any]) -> snapshot.Store | 
 
 
 def _store(view: View, namespace: str, asked: StoreSpec, field: str) -> snapshot.Store | str:
+    if leads_home(view, asked.host):
+        return f'{field}.host: "{asked.host}" is the data plane itself.'
     password = ""
     if asked.password_ref is not None:
         found = _secret(view, namespace, asked.password_ref)
@@ -218,6 +222,10 @@ def _built_in(view: View, found: Configured) -> snapshot.Script | str:
     settings = view.get(SETTINGS[kind], found.metadata.namespace, ref.name)
     if settings is None:
         return f'spec.configRef: {kind} "{found.metadata.namespace}/{ref.name}" does not exist.'
+    for field in ("target", "throttleHost"):
+        asked = settings.spec.get(field, "")
+        if leads_home(view, urlsplit(asked if "://" in asked else f"//{asked}").hostname or ""):
+            return f'{kind} "{ref.name}", spec.{field}: "{asked}" is the data plane itself.'
     return snapshot.Script(
         name=str(FilterName(found.metadata.namespace, found.metadata.name, found.ref.kind)),
         source="",

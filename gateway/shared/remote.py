@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, Final
 
 import redis.asyncio
+from redis.asyncio.connection import BlockingConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -52,20 +53,25 @@ class Remote:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._client = redis.asyncio.Redis(
+        secure: dict[str, Any] = (
+            {"connection_class": SSLConnection, "ssl_ca_data": store.authorities or None} if store.tls else {}
+        )
+        # Who finds all connections in use waits for one, rather than take the store for one that is gone.
+        pool = BlockingConnectionPool(
             host=store.host,
             port=store.port,
             db=store.database,
             username=store.username or None,
             password=store.password or None,
-            ssl=store.tls,
-            ssl_ca_data=store.authorities or None,
             socket_timeout=store.seconds,
             socket_connect_timeout=store.seconds,
             max_connections=CONNECTIONS,
-            retry=Retry(NoBackoff(), 0),  # who asks wants to know now
+            timeout=store.seconds,
+            retry=Retry(NoBackoff(), 1),  # a connection that the store has closed is made again, at once
             client_name="fsm-gateway",
+            **secure,
         )
+        self._client = redis.asyncio.Redis.from_pool(pool)
         self._take = self._client.register_script(TAKE)
         self._add = self._client.register_script(ADD)
         self._rests_until = 0.0

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "standalone"))
 from test_rate_limits import hammer, parts
@@ -97,6 +98,13 @@ async def test_a_limit_is_one_for_three_replicas(server: Server, replicas: Repli
     admitted, took = await hammer(replicas.ports, 3.0)
     print(f"3 replicas: {admitted} of {400 * took:.0f} in {took:.2f} s")
     assert admitted == pytest.approx(400 * took, rel=0.01)
+
+
+async def test_more_at_a_time_than_there_are_connections(server: Server, replicas: Replicas) -> None:
+    store = replace(server.store, seconds=2.0)
+    await replicas.apply(store, requests=1, interval="1h", burst=500, backlog=0, failurePolicy="Open")
+    answers = await asyncio.gather(*(one(replicas.ports[0]) for _ in range(700)))
+    assert sum(status == b"200" for status, _ in answers) == 500
 
 
 async def one(port: int) -> tuple[bytes, float]:

@@ -51,12 +51,33 @@ def some(kind: int, which: str, choice: int) -> AnyObject:
                 "to": [{"group": "", "kind": "Service"}],
             }
             return obj("ReferenceGrant", which, "other", spec)
+        case 6 if choice % 3 == 0:
+            return obj("RateLimit", which, spec={"requests": choice + 1})
+        case 6:
+            ref = {"kind": "RateLimit", "name": other}
+            targets = [{"name": NAMES[choice % 2], "port": 80}] if choice % 4 else [{"name": "b"}]
+            aspect = ["Listener", "Route"][choice % 2]
+            spec = {"type": "RateLimit", "configRef": ref, "targetRefs": targets, "aspect": aspect, "priority": choice % 2}
+            return obj("ListenerFilter", which, spec=spec)
+        case 7:
+            kind_of_target = ["Gateway", "HTTPRoute"][choice % 2]
+            config = {"requests": choice + 1, "statTimeWindow": 1, **({"mode": "Global"} if choice % 5 == 0 else {})}
+            spec = {"targetRef": {"kind": kind_of_target, "name": other}, "config": config}
+            if choice % 3 == 1:
+                spec["hostnames"] = [{"hostname": "a.example"}]
+            return obj("RateLimitPolicy", which, spec=spec)
+        case 8:
+            config = (
+                {"retryOn": ["503"]} if choice % 2 else {"minRequestAmount": 1, "statTimeWindow": 1, "degradedTimeWindow": 1}
+            )
+            name = "RetryPolicy" if choice % 2 else "CircuitBreakingPolicy"
+            return obj(name, which, spec={"targetRef": {"kind": "Service", "name": other}, "config": config})
         case _:
             return gateway_class(controller=["flomesh.io/gateway-controller", "example.com/other"][choice % 2])
 
 
 steps = st.lists(
-    st.tuples(st.integers(0, 5), st.sampled_from(NAMES), st.integers(0, 11), st.booleans()), min_size=1, max_size=25
+    st.tuples(st.integers(0, 8), st.sampled_from(NAMES), st.integers(0, 11), st.booleans()), min_size=1, max_size=25
 )
 
 
@@ -86,6 +107,29 @@ def test_remembering_changes_nothing(changes: list[tuple[int, str, int, bool]], 
     assert translator.statuses == expected.statuses
     added_up = {where: {k: p for k, p in parts.items() if p is not None} for where, parts in told.items()}
     assert {where: parts for where, parts in added_up.items() if parts} == expected.parts
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "store", "said"),
+    [
+        (
+            "ExternalRateLimit",
+            {"throttleHost": "127.0.0.1:9091"},
+            None,
+            'spec.throttleHost: "127.0.0.1:9091" is the data plane',
+        ),
+        ("ExternalRateLimit", {"throttleHost": "[::1]:9091"}, None, "is the data plane itself"),
+        ("HTTPLog", {"target": "http://localhost:9091/"}, None, "is the data plane itself"),
+        ("HTTPLog", {"target": "http://169.254.169.254/"}, None, "is the data plane itself"),
+        ("RateLimit", {}, {"host": "127.0.0.1"}, 'spec.store.host: "127.0.0.1" is the data plane itself'),
+        ("HTTPLog", {"target": "http://logs.default/"}, None, ""),
+    ],
+)
+def test_filters_do_not_lead_to_the_data_plane_itself(kind: str, spec: dict, store: dict | None, said: str) -> None:
+    given = {"type": kind, "configRef": {"kind": kind, "name": "f"}, **({"store": store} if store else {})}
+    made = world(obj(kind, "f", spec=spec), obj("Filter", "f", spec=given))
+    (condition,) = translate(made).statuses[Ref("Filter", "default", "f")].conditions
+    assert (said in condition.message, condition.is_true) == (True, not said)
 
 
 @pytest.mark.parametrize("routes", [5, 2000])

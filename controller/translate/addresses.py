@@ -1,0 +1,21 @@
+"""Where data planes may be sent to by what people write: not to themselves."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from controller.memo import View
+
+
+def leads_home(view: View, host: str) -> bool:
+    """Whether a host is the data plane itself, which only files on one's own machine may name."""
+    return is_loopback(host) and not view.note("setting", "loopback backends")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is of the machine that asks."""
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return host.rstrip(".").lower().endswith("localhost")
+    return address.is_loopback or address.is_unspecified or address.is_link_local
