@@ -811,10 +811,11 @@ class Policy(Object, frozen=True):
     spec: dict[str, Any] = {}
 
     @property
-    def target(self) -> Ref:
+    def targets(self) -> tuple[Ref, ...]:
         """What it is for."""
-        found = self.spec.get("targetRef", {})
-        return Ref(found.get("kind", ""), found.get("namespace") or self.metadata.namespace, found.get("name", ""))
+        given = self.spec.get("targetRefs") or [self.spec.get("targetRef", {})]
+        own = self.metadata.namespace
+        return tuple(Ref(one.get("kind", ""), one.get("namespace") or own, one.get("name", "")) for one in given)
 
 
 class RateLimitPolicy(Policy, frozen=True):
@@ -835,6 +836,26 @@ class RetryPolicy(Policy, frozen=True):
 
 class SessionStickyPolicy(Policy, frozen=True):
     """gateway.flomesh.io SessionStickyPolicy."""
+
+
+class LoadBalancerPolicy(Policy, frozen=True):
+    """gateway.flomesh.io LoadBalancerPolicy."""
+
+
+class BackendLBPolicy(Policy, frozen=True):
+    """gateway.flomesh.io BackendLBPolicy."""
+
+
+class HealthCheckPolicy(Policy, frozen=True):
+    """gateway.flomesh.io HealthCheckPolicy, as both versions spell it."""
+
+
+class GatewayTLSPolicy(Policy, frozen=True):
+    """gateway.flomesh.io GatewayTLSPolicy."""
+
+
+class UpstreamTLSPolicy(Policy, frozen=True):
+    """gateway.flomesh.io UpstreamTLSPolicy."""
 
 
 class FaultInjectionPolicy(Policy, frozen=True):
@@ -1126,6 +1147,11 @@ KINDS: Final = {
         Kind(CircuitBreakingPolicy, POLICY_GROUP, ("v1alpha1",), "circuitbreakingpolicies"),
         Kind(RetryPolicy, POLICY_GROUP, ("v1alpha1",), "retrypolicies"),
         Kind(SessionStickyPolicy, POLICY_GROUP, ("v1alpha1",), "sessionstickypolicies"),
+        Kind(LoadBalancerPolicy, POLICY_GROUP, ("v1alpha1",), "loadbalancerpolicies"),
+        Kind(BackendLBPolicy, POLICY_GROUP, ("v1alpha2",), "backendlbpolicies"),
+        Kind(HealthCheckPolicy, POLICY_GROUP, ("v1alpha2", "v1alpha1"), "healthcheckpolicies"),
+        Kind(GatewayTLSPolicy, POLICY_GROUP, ("v1alpha1",), "gatewaytlspolicies"),
+        Kind(UpstreamTLSPolicy, POLICY_GROUP, ("v1alpha1",), "upstreamtlspolicies"),
         Kind(RouteRuleFilterPolicy, POLICY_GROUP, ("v1alpha2",), "routerulefilterpolicies"),
         Kind(Service, "", ("v1",), "services"),
         Kind(EndpointSlice, "discovery.k8s.io", ("v1",), "endpointslices"),

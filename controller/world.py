@@ -64,7 +64,8 @@ def indices(obj: AnyObject) -> Iterator[Key]:
                 if (one.group, one.kind) == (GATEWAY_GROUP, "Gateway"):
                     yield "listener filters of", obj.metadata.namespace, one.name
         case Policy():
-            yield "policies of", obj.ref.kind, *obj.target
+            for where in obj.targets:
+                yield "policies of", obj.ref.kind, *where
         case RouteRuleFilterPolicy():
             for rule in obj.spec.target_refs:
                 yield "rule filters of", rule.kind, obj.metadata.namespace, rule.name

@@ -6,7 +6,8 @@ average: 30 of 100 is 30. A weight of 0 is never chosen. Endpoints take turns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, repeat
 from math import gcd
 from typing import Final, Generic, TypeVar
@@ -62,12 +63,22 @@ def _from(items: Sequence[T], start: int) -> Iterator[T]:
     return repeat(items[0]) if len(items) == 1 else cycle([*items[start:], *items[:start]])
 
 
+def _least(items: Sequence[T], load: Callable[[T], int]) -> Iterator[T]:
+    """The item with the least to do each time; of several, the one that comes next in turn."""
+    at = 0
+    while items:
+        best = min(range(len(items)), key=lambda index: (load(items[index]), (index - at) % len(items)))
+        at = best + 1
+        yield items[best]
+
+
 class Ring(Generic[T]):
     """Members that take turns, without end: `next(turns, None)`. Members that fail can stand aside, unless all do."""
 
-    __slots__ = ("_aside", "_members", "turns")
+    __slots__ = ("_aside", "_load", "_members", "turns")
 
     def __init__(self, members: Sequence[T] = ()) -> None:
+        self._load: Callable[[T], int] | None = None
         self._members = tuple(members)
         self._aside: set[T] = set()
         self.turns: Iterator[T] = cycle(self._members)
@@ -84,9 +95,25 @@ class Ring(Generic[T]):
         self._aside &= set(members)
         self._settle()
 
+    def of(self, key: bytes, name: Callable[[T], str]) -> T | None:
+        """The member that a key belongs to: the highest of the members' draws for it wins, so that when one goes, or stands
+        aside, only its own keys move (Thaler and Ravishankar, A Name-Based Mapping Scheme for Rendezvous, 1996)."""
+        willing = [member for member in self._members if member not in self._aside] or self._members
+
+        def draw(member: T) -> bytes:
+            return hashlib.blake2b(name(member).encode(), key=key[:64], digest_size=8).digest()
+
+        return max(willing, key=draw, default=None)
+
     def next(self) -> T | None:
         """Whose turn it is, or None where there is nobody."""
         return next(self.turns, None)
+
+    def prefer(self, load: Callable[[T], int] | None) -> None:
+        """Take the member with the least to do, instead of turns; None for turns."""
+        if load is not self._load:
+            self._load = load
+            self._settle()
 
     def aside(self, member: T) -> None:
         """Pass over a member until `back`."""
@@ -100,6 +127,9 @@ class Ring(Generic[T]):
         self._settle()
 
     def _settle(self) -> None:
+        if self._load is not None:
+            self.turns = _least(tuple(m for m in self._members if m not in self._aside) or self._members, self._load)
+            return
         following = next(self.turns, None)
         willing = tuple(m for m in self._members if m not in self._aside) or self._members
         self.turns = _from(willing, willing.index(following) if following in willing else 0)

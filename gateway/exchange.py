@@ -32,6 +32,11 @@ BACKOFF: Final = 0.01  # seconds before the first of further attempts, where a r
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
+def name_of(endpoint: Endpoint) -> str:
+    """By which an endpoint is told from others."""
+    return endpoint.name
+
+
 class Exchange:
     """See the module. Methods are grouped by who calls them: the client, the backend, time."""
 
@@ -165,6 +170,8 @@ class Exchange:
 
     def _next(self, target: Target) -> Endpoint | None:
         """Whose turn it is."""
+        if target.hashed:
+            return target.ring.of(self.client.address, name_of)
         return next(target.ring.turns, None)
 
     def _translate(self) -> None:

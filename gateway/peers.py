@@ -101,6 +101,9 @@ class Endpoint(Protocol):
     @property
     def security(self) -> Security | None: ...
 
+    @property
+    def load(self) -> int: ...
+
     idle: Any  # a list of connections that wait for a request; whoever takes one becomes its user
 
     def take(self, user: User) -> Peer | None:

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from gateway.balance import Ring, Split
 from gateway.filters import cors, headers, mirror, redirect, rewrite
 from gateway.forwarding import response_head
+from gateway.health import Checks
 from gateway.http1 import Field, parse_response
 from gateway.peers import Endpoint
 from gateway.programs import Program
@@ -43,15 +44,18 @@ Programs: TypeAlias = Callable[[str], Program]  # by name
 class Backend:
     """A named set of endpoints that changes in place: endpoints come and go without touching a route."""
 
-    __slots__ = ("name", "ring")
+    __slots__ = ("checks", "name", "ring")
     ASIDE: Final = 1.0  # seconds that an endpoint stands aside after it refused a connection
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.ring: Ring[Endpoint] = Ring()
+        self.checks: Checks | None = None
 
     def failed(self, endpoint: Endpoint) -> None:
         """Pass over an endpoint for a moment; others of the backend are asked first."""
+        if self.checks is not None and self.checks.failed(endpoint):
+            return
         self.ring.aside(endpoint)
         asyncio.get_running_loop().call_later(self.ASIDE, self.ring.back, endpoint)
 
@@ -124,7 +128,8 @@ class Target:
     """A prepared target: everything that the request path needs, looked up once."""
 
     __slots__ = (
-        "answers", "auth", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "is_direct", "is_filtered",
+        "answers", "auth", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "hashed", "is_direct",
+        "is_filtered",
         "is_plain", "location", "mirrors", "programs", "reason", "redirect_status", "rewrite", "ring",
     )  # fmt: skip
 
@@ -139,6 +144,7 @@ class Target:
         self.backend = backend
         self.ring = backend.ring if backend is not None else NOBODY
         self.counter = counter
+        self.hashed = False  # a client's requests go to the same endpoint
         self.fault = 0
         self.reason = ""
         self.location: redirect.Location | None = None
@@ -235,6 +241,7 @@ class Route:
         for spec in rule.targets:
             backend = backends(spec.backend) if spec.backend else None
             target = Target(rule.filters + spec.filters, backend, counters(rule.name, spec.backend), programs, rule.retry)
+            target.hashed = spec.hashed
             if spec.fault:
                 target.fault, target.reason = spec.fault, spec.reason
             targets.append(target)
@@ -254,7 +261,7 @@ class Route:
             ]
             self.sessions = Sessions(rule.name, rule.persistence, holding)
         for target in targets:
-            target.settle(timed=self.timeouts is not None, looked_at=self.sessions is not None)
+            target.settle(timed=self.timeouts is not None, looked_at=self.sessions is not None or target.hashed)
         self.turns = Split(targets, weights, phase=phase).turns
         # What filters in Python need.
         self.is_programmed = any(target.programs for target in targets)

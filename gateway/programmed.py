@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from time import monotonic
@@ -17,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from gateway import grpcweb
 from gateway.answer import whole
-from gateway.exchange import Exchange, unexpecting
+from gateway.exchange import Exchange, name_of, unexpecting
 from gateway.filters import api
 from gateway.greeting import connection_of
 from gateway.http1 import (
@@ -231,13 +230,7 @@ class Programmed(Exchange):
     def _next(self, target: Target) -> Endpoint | None:
         if self._key is None:
             return super()._next(target)
-        # The highest of the endpoints' draws for this key wins: when one goes, only its own keys move.
-        key = self._key.encode()[:64]
-
-        def draw(endpoint: Endpoint) -> bytes:
-            return hashlib.blake2b(endpoint.name.encode(), key=key, digest_size=8).digest()
-
-        return max(target.ring, key=draw, default=None)
+        return target.ring.of(self._key.encode(), name_of)
 
     # --- the request's body ---
 

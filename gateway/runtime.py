@@ -26,6 +26,7 @@ from gateway.datagram import Datagrams
 from gateway.door import Clock, Door
 from gateway.downstream import Arrival, Downstream
 from gateway.greeting import Entrance, is_early
+from gateway.health import Checks
 from gateway.peers import Endpoint
 from gateway.pools import Address, Pools
 from gateway.prepared import Backend, Counter, Route
@@ -254,6 +255,8 @@ class Runtime:
         new = tuple(Address(e.address, e.port, is_http2, security) for e in part.endpoints)
         self._addresses.update(new)
         backend.ring.set([self._pools.get(address) for address in new])
+        backend.ring.prefer(_load if part.balance == "LeastLoad" else None)
+        self._check(backend, part)
         before, self._reached[part.name] = self._reached.get(part.name, ()), new
         # An address that no backend has any more takes its connections along.
         for address in before:
@@ -261,6 +264,16 @@ class Runtime:
             if not self._addresses[address]:
                 del self._addresses[address]
                 self._pools.retire(address)
+
+    def _check(self, backend: Backend, part: BackendPart) -> None:
+        """Have the health of its endpoints looked at, as it says."""
+        if backend.checks is not None and backend.checks.health != part.health:
+            backend.checks.stop()
+            backend.checks = None
+        if part.health is not None:
+            if backend.checks is None:
+                backend.checks = Checks(part.health, backend.ring)
+            backend.checks.follow(backend.ring)
 
     def _secure(self, part: BackendPart) -> tls.Security | None:
         """How to speak TLS to a backend; the same as before where nothing of that has changed, so that pools stay."""
@@ -654,12 +667,19 @@ class Runtime:
 
     def close(self) -> None:
         """Accept nothing more, and let idle connections go."""
+        for backend in self._backends.values():
+            if backend.checks is not None:
+                backend.checks.stop()
         for opened in self.open.values():
             opened.server.close()
             for connection in list(opened.door.connections):
                 connection.close_if_idle()
         for port in self.datagrams.values():
             port.close()
+
+
+def _load(endpoint: Endpoint) -> int:
+    return endpoint.load
 
 
 def _leads(rule: Rule) -> tuple[object, ...]:

@@ -258,6 +258,24 @@ class BackendTLS(Struct, frozen=True):
     minimum: str = ""  # TLS version, such as "1.3"
 
 
+class HealthMatch(Struct, frozen=True):
+    """What a healthy endpoint answers: all of what is said."""
+
+    statuses: tuple[int, ...] = ()
+    body: str = ""  # somewhere in it
+    headers: tuple[Pair, ...] = ()
+
+
+class Health(Struct, frozen=True):
+    """How to tell that an endpoint is well: by asking (`interval`), or by requests that find nobody."""
+
+    interval: float = 0.0  # seconds; 0: nobody asks
+    max_fails: int = 1
+    fail_timeout: float = 5.0  # seconds that it stands aside where nobody asks
+    path: str = ""  # empty: it takes connections
+    matches: tuple[HealthMatch, ...] = ()
+
+
 class Backend(Struct, frozen=True, tag="backend"):
     """A named set of endpoints. Empty means that nothing is ready: 503."""
 
@@ -265,6 +283,8 @@ class Backend(Struct, frozen=True, tag="backend"):
     endpoints: tuple[Endpoint, ...] = ()
     protocol: Literal["http", "h2c", "tcp", "udp"] = "http"
     tls: BackendTLS | None = None
+    health: Health | None = None
+    balance: Literal["RoundRobin", "LeastLoad"] = "RoundRobin"
 
 
 class Target(Struct, frozen=True):
@@ -275,6 +295,7 @@ class Target(Struct, frozen=True):
     filters: tuple[Filter, ...] = ()
     fault: int = 0
     reason: str = ""
+    hashed: bool = False  # a client's requests go to the same endpoint, by its address
 
 
 class Timeouts(Struct, frozen=True):

@@ -41,7 +41,8 @@ class Pool:
     """Connections to one address."""
 
     __slots__ = (
-        "_connecting", "_lessons", "_model", "clock", "head_size", "idle", "name", "security", "shape", "varying", "where",
+        "_connecting", "_lessons", "_model", "clock", "head_size", "idle", "name", "open", "security", "shape", "varying",
+        "where",
     )  # fmt: skip
 
     def __init__(self, address: str, port: int, clock: Clock, security: Security | None = None) -> None:
@@ -49,6 +50,7 @@ class Pool:
         self.security = security
         self.clock = clock
         self.idle: list[Upstream] = []
+        self.open = 0  # connections
         self._connecting: set[asyncio.Task[None]] = set()
         self.name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         # What the responses' heads have in common.
@@ -60,6 +62,11 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<Pool {self.name} idle={len(self.idle)}>"
+
+    @property
+    def load(self) -> int:
+        """Requests under way."""
+        return self.open - len(self.idle) + len(self._connecting)
 
     def take(self, user: User) -> Upstream | None:
         """An idle connection, now the user's."""
@@ -172,6 +179,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
         self.write = self._transport.write
+        self.endpoint.open += 1
 
     def data_received(self, data: bytes) -> None:
         sender = self.user
@@ -267,6 +275,7 @@ class Upstream(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.endpoint.open -= 1
         user = self.user
         if user is None:
             self.endpoint.forget(self)
@@ -326,6 +335,7 @@ class Upstream(asyncio.Protocol):
 
     def give_away(self) -> tuple[asyncio.Transport, bytes]:
         """The connection, and what came behind a 101: from now on its bytes are somebody else's."""
+        self.endpoint.open -= 1
         self.user = None
         early, self._buffer = self._buffer, b""
         return self._transport, early

@@ -44,6 +44,11 @@ class Trunk:
     def __repr__(self) -> str:
         return f"<Trunk {self.name} links={len(self._links)}>"
 
+    @property
+    def load(self) -> int:
+        """Requests under way."""
+        return sum(len(link.streams) for link in self._links) + len(self._waiting)
+
     def take(self, user: User) -> Call | None:
         """Room for a request on a connection that stands."""
         for link in self._links:

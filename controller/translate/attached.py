@@ -8,35 +8,44 @@ scopes is one program of a data plane.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from controller.memo import View
 from controller.objects import (
     AccessControlPolicy,
+    BackendLBPolicy,
     CircuitBreakingPolicy,
     FaultInjectionPolicy,
     Gateway,
+    GatewayTLSPolicy,
     GRPCMatch,
     GRPCRoute,
+    HealthCheckPolicy,
     HTTPMatch,
     HTTPRoute,
+    LoadBalancerPolicy,
     Policy,
     RateLimitPolicy,
     Ref,
     RetryPolicy,
+    SecretKey,
     Service,
     SessionStickyPolicy,
+    UpstreamTLSPolicy,
 )
 from controller.translate import conditions, extensions, grpc, matches
-from controller.translate.backends import BackendName
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
 from controller.translate.listeners import covers
 from controller.translate.status import ExtensionStatus
 from gateway import snapshot
+from gateway.durations import seconds
 from gateway.policies import BUILT_IN
+
+if TYPE_CHECKING:
+    from controller.translate.backends import BackendName
 
 Config: TypeAlias = dict[str, Any]
 Scope: TypeAlias = tuple[str, int, Config]  # which list ("" for the whole), which of it, the entry
@@ -125,15 +134,22 @@ POLICIES: Final = {
     "CircuitBreakingPolicy": Meaning(CircuitBreakingPolicy, ("Service",), "CircuitBreaker", _circuit_breaking),
     "RetryPolicy": Meaning(RetryPolicy, ("Service",)),
     "SessionStickyPolicy": Meaning(SessionStickyPolicy, ("Service",)),
+    "LoadBalancerPolicy": Meaning(LoadBalancerPolicy, ("Service",)),
+    "BackendLBPolicy": Meaning(BackendLBPolicy, ("Service",)),
+    "HealthCheckPolicy": Meaning(HealthCheckPolicy, ("Service",)),
+    "UpstreamTLSPolicy": Meaning(UpstreamTLSPolicy, ("Service",)),
+    "GatewayTLSPolicy": Meaning(GatewayTLSPolicy, ("Gateway",)),
 }
 
+
+LOOKING: Final = [kind for kind, one in POLICIES.items() if one.built_in and one.targets != ("Service",)]  # at requests
 
 # --- which is in force ---
 
 
 def filters(view: View, route: Ref, rule: snapshot.Rule, place: Place) -> tuple[FilterName, ...]:
     """The programs of policies for a rule at one of its places."""
-    found = (_in_force(view, kind, route, rule, place) for kind, one in POLICIES.items() if one.targets != ("Service",))
+    found = (_in_force(view, kind, route, rule, place) for kind in LOOKING)
     return tuple(name for name in found if name is not None)
 
 
@@ -163,7 +179,7 @@ def of_service(view: View, kind: str, namespace: str, name: str, port: int) -> t
             for scope in scopes(policy):
                 if scope[0] == word and (not word or scope[2]["port"] == port):
                     name_of_it = FilterName(namespace, f"{policy.metadata.name}#{scope[0]}{scope[1]}", kind)
-                    return name_of_it, scope[2].get("config", policy.spec.get("config", {}))
+                    return name_of_it, config_of(policy, scope[2]) or {}
     return None
 
 
@@ -183,6 +199,74 @@ def retry(view: View, backends: Iterable[BackendName]) -> snapshot.Retry | None:
             codes = tuple(sorted({code for word in found[1]["retryOn"] for code in _codes(word)}))
             return snapshot.Retry(codes, found[1].get("numRetries", 3), float(found[1].get("backoffBaseInterval", 1)))
     return None
+
+
+ALGORITHMS: Final = {
+    "RoundRobinLoadBalancer": "RoundRobin", "LeastConnectionLoadBalancer": "LeastLoad", "HashingLoadBalancer": "Hashing",
+    "RoundRobin": "RoundRobin", "LeastLoad": "LeastLoad",
+}  # fmt: skip
+
+
+def algorithm(view: View, namespace: str, name: str, port: int) -> str:
+    """How a Service's endpoints are chosen."""
+    for kind in ("BackendLBPolicy", "LoadBalancerPolicy"):
+        found = of_service(view, kind, namespace, name, port)
+        if found is not None:
+            return ALGORITHMS[found[1]["algorithm"]]
+    return "RoundRobin"
+
+
+def is_hashed(view: View, backend: BackendName) -> bool:
+    """Whether a client's requests all go to the same endpoint."""
+    return backend.kind == "Service" and algorithm(view, backend.namespace, backend.name, backend.port) == "Hashing"
+
+
+def health(view: View, namespace: str, name: str, port: int) -> snapshot.Health | None:
+    """How the health of a Service's endpoints is known."""
+    found = of_service(view, "HealthCheckPolicy", namespace, name, port)
+    if found is None:
+        return None
+    config = found[1]
+    matches_ = tuple(
+        snapshot.HealthMatch(
+            tuple(one.get("statusCodes", ())), one.get("body", ""),
+            tuple((field["name"], field["value"]) for field in one.get("headers", ())),
+        )
+        for one in config.get("matches", ())
+    )  # fmt: skip
+    interval, timeout = _lasting(config.get("interval", 0)), _lasting(config.get("failTimeout", 5))
+    return snapshot.Health(interval, config.get("maxFails", 1), timeout, config.get("path", ""), matches_)
+
+
+def upstream_tls(view: View, namespace: str, name: str, port: int) -> snapshot.BackendTLS | str | None:
+    """How a Service is spoken to over TLS by an UpstreamTLSPolicy; in words, why it cannot be."""
+    found = of_service(view, "UpstreamTLSPolicy", namespace, name, port)
+    return _authority(view, namespace, name, found[1]) if found is not None else None
+
+
+def _authority(view: View, namespace: str, service: str, config: Config) -> snapshot.BackendTLS | str:
+    ref = config["certificateRef"]
+    if config.get("mTLS"):
+        return "config.mTLS: is not supported here; the Gateway's spec.tls.backend.clientCertificateRef is."
+    pem = extensions.secret(view, namespace, SecretKey(ref["name"], "ca.crt"))
+    if not pem:
+        return f'config.certificateRef: Secret "{namespace}/{ref["name"]}" with the key "ca.crt" is not there.'
+    return snapshot.BackendTLS(f"{service}.{namespace}.svc", pem)
+
+
+def _lasting(given: str | float) -> float:
+    """Seconds, of a Duration or of a number of them."""
+    return seconds(given) if isinstance(given, str) else float(given)
+
+
+def asks_for_certificates(view: View, gateway: Ref, port: int) -> bool:
+    """Whether clients of a Gateway's port must prove who they are, by a GatewayTLSPolicy."""
+    for word in ("ports", ""):
+        for policy in _of(view, "GatewayTLSPolicy", gateway):
+            for scope in scopes(policy):
+                if scope[0] == word and (not word or scope[2]["port"] == port):
+                    return bool((config_of(policy, scope[2]) or {}).get("mTLS", False))
+    return False
 
 
 def _codes(word: str) -> Iterable[int]:
@@ -215,10 +299,21 @@ def scopes(policy: Policy) -> Iterator[Scope]:
     """Every part of a policy that says something."""
     for word in ("http", "grpc", "hostnames", "ports"):
         for index, entry in enumerate(policy.spec.get(word, ())):
-            if "config" in entry or "config" in policy.spec:
+            if config_of(policy, entry) is not None:
                 yield word, index, entry
-    if "config" in policy.spec:
+    if config_of(policy, policy.spec) is not None:
         yield "", 0, policy.spec
+
+
+def config_of(policy: Policy, entry: Config) -> Config | None:
+    """What an entry of a policy says; the policy's own where it says nothing; None where neither does."""
+    for one in (entry, policy.spec):
+        if "config" in one or "healthCheck" in one:
+            said: Config = one["config"] if "config" in one else one["healthCheck"]
+            return said
+        if "type" in one or "algorithm" in one:
+            return {"algorithm": one.get("type", one.get("algorithm"))}
+    return None
 
 
 def _is_match(scope: Scope, rule: snapshot.Rule) -> bool:
@@ -249,7 +344,7 @@ def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script 
     entry = next((one for word, index, one in scopes(policy) if f"{word}{index}" == scope), None)
     if entry is None:
         return "it has no such scope."
-    config: Config = entry.get("config", policy.spec.get("config", {}))
+    config: Config = config_of(policy, entry) or {}
     if config.get("mode") == "Global" and "store" not in config:
         return 'config.mode: "Global" needs config.store, a Redis or Valkey in which all replicas count.'
     store = extensions.store(view, namespace, config["store"]) if "store" in config else None
@@ -279,16 +374,17 @@ def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus 
 
 
 def _accepted(view: View, kind: str, policy: Policy) -> Condition:
-    target, namespace = policy.target, policy.metadata.namespace
-    if target.kind not in POLICIES[kind].targets:
-        text = f'spec.targetRef.kind: "{target.kind}" cannot have a {kind}; {", ".join(POLICIES[kind].targets)} can.'
-        return conditions.filter_not_valid("Invalid", text)
-    if target.namespace != namespace:
-        text = f'spec.targetRef.namespace: found "{target.namespace}"; a policy is for its own namespace, "{namespace}".'
-        return conditions.filter_not_valid("Invalid", text)
-    if view.get(TARGETS[target.kind], namespace, target.name) is None:
-        text = f'spec.targetRef: {target.kind} "{namespace}/{target.name}" does not exist.'
-        return conditions.filter_not_valid("TargetNotFound", text)
+    namespace = policy.metadata.namespace
+    for target in policy.targets:
+        if target.kind not in POLICIES[kind].targets:
+            text = f'spec.targetRef.kind: "{target.kind}" cannot have a {kind}; {", ".join(POLICIES[kind].targets)} can.'
+            return conditions.filter_not_valid("Invalid", text)
+        if target.namespace != namespace:
+            text = f'spec.targetRef.namespace: found "{target.namespace}"; a policy is for its own namespace, "{namespace}".'
+            return conditions.filter_not_valid("Invalid", text)
+        if view.get(TARGETS[target.kind], namespace, target.name) is None:
+            text = f'spec.targetRef: {target.kind} "{namespace}/{target.name}" does not exist.'
+            return conditions.filter_not_valid("TargetNotFound", text)
     said = list(scopes(policy))
     if not said:
         text = "spec: it says nothing; config, or a config in ports, hostnames, http or grpc is needed."
@@ -297,7 +393,12 @@ def _accepted(view: View, kind: str, policy: Policy) -> Condition:
         made = view.call(script, namespace, f"{policy.metadata.name}#{word}{index}", kind)
         if isinstance(made, str):
             return conditions.filter_not_valid("Invalid", f"spec.{f'{word}[{index}].' if word else ''}{made}")
-    for other in _of(view, kind, target):
+    if kind == "UpstreamTLSPolicy":
+        for word, index, entry in said:
+            wrong = _authority(view, namespace, policy.targets[0].name, config_of(policy, entry) or {})
+            if isinstance(wrong, str):
+                return conditions.filter_not_valid("Invalid", f"spec.{f'{word}[{index}].' if word else ''}{wrong}")
+    for other in _of(view, kind, policy.targets[0]):
         if _age(other) >= _age(policy):
             break
         if {_names(one) for one in said} <= {_names(one) for one in scopes(other)}:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from controller.memo import View
 from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
-from controller.translate import conditions, grants, policies
+from controller.translate import attached, conditions, grants, policies
 from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
@@ -129,6 +129,11 @@ def backend(
     port = _port(service, number, spoken)
     protocol = spoken or APP_PROTOCOLS.get(port.app_protocol.lower() if port else "", "http")
     tls = policies.tls(view, namespace, name, port.name if port else "") if protocol != "udp" else None
+    if tls is None and protocol != "udp":
+        by_policy = attached.upstream_tls(view, namespace, name, number)
+        if isinstance(by_policy, str):
+            return snapshot.Backend(named, (), protocol)  # not in the clear, where TLS was asked for
+        tls = by_policy
     if isinstance(tls, Condition):
         return snapshot.Backend(named, (), protocol)  # nobody can prove to be it: nothing may be sent there
     if service.spec.type == "ExternalName":
@@ -142,7 +147,14 @@ def backend(
         if found_slice is not None:
             _sort_endpoints(found_slice, port.name, ready, leaving)
     chosen = ready or leaving
-    return snapshot.Backend(named, tuple(sorted(chosen, key=lambda e: (e.address, e.port))), protocol, tls)
+    return snapshot.Backend(
+        named,
+        tuple(sorted(chosen, key=lambda e: (e.address, e.port))),
+        protocol,
+        tls,
+        health=attached.health(view, namespace, name, number) if protocol != "udp" else None,
+        balance="LeastLoad" if attached.algorithm(view, namespace, name, number) == "LeastLoad" else "RoundRobin",
+    )
 
 
 def _sort_endpoints(

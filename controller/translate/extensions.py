@@ -170,7 +170,7 @@ def _supplies(view: View, found: Configured) -> tuple[tuple[snapshot.Pair, ...],
     """Its secrets and its store; or what is wrong with one."""
     secrets: list[snapshot.Pair] = []
     for index, one in enumerate(found.spec.secrets):
-        value = _secret(view, found.metadata.namespace, one.secret_ref)
+        value = secret(view, found.metadata.namespace, one.secret_ref)
         if value is None:
             return _no_secret(f"spec.secrets[{index}].secretRef", found.metadata.namespace, one.secret_ref)
         secrets.append((one.name, value))
@@ -190,7 +190,7 @@ def _store(view: View, namespace: str, asked: StoreSpec, field: str) -> snapshot
         return f'{field}.host: "{asked.host}" is the data plane itself.'
     password = ""
     if asked.password_ref is not None:
-        found = _secret(view, namespace, asked.password_ref)
+        found = secret(view, namespace, asked.password_ref)
         if found is None:
             return _no_secret(f"{field}.passwordRef", namespace, asked.password_ref)
         password = found
@@ -199,7 +199,8 @@ def _store(view: View, namespace: str, asked: StoreSpec, field: str) -> snapshot
     )
 
 
-def _secret(view: View, namespace: str, ref: SecretKey) -> str | None:
+def secret(view: View, namespace: str, ref: SecretKey) -> str | None:
+    """The text of a key of a Secret; None where there is none."""
     found = view.get(Secret, namespace, ref.name)
     try:
         if found is not None and ref.key in (found.string_data or {}):

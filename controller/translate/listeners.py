@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from sys import intern
 from typing import NamedTuple
@@ -17,8 +18,9 @@ from controller.objects import (
     Ref,
     RouteKind,
     RouteNamespaces,
+    Secret,
 )
-from controller.translate import certificates, conditions, extensions, filters, limits
+from controller.translate import attached, certificates, conditions, extensions, filters, limits
 from controller.translate.backends import Needed, resolve
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
@@ -111,6 +113,11 @@ def _listener(
     if one.protocol == "HTTPS":
         clients, refusal, unresolved = _clients(view, gateway, one.port)
         resolved = resolved or unresolved
+        if clients is None and refusal is None and attached.asks_for_certificates(view, gateway.ref, one.port):
+            clients = _clients_of_own(view, owner, one)
+            if clients is None:
+                missing = "a GatewayTLSPolicy asks for mTLS: the certificate's Secret has no ca.crt."
+                refusal = conditions.no_valid_authority([missing])
         if refusal is not None and said[0].is_true:
             said[0] = refusal
     specs, needed, unfiltered = _filters(view, owner, one)
@@ -326,6 +333,19 @@ def _clients(view: View, gateway: Gateway, port: int) -> tuple[snapshot.Clients 
     if not pem:
         return None, conditions.no_valid_authority([fault.message for fault in faults]), unresolved
     return snapshot.Clients(pem, asked.mode == "AllowInsecureFallback"), None, unresolved
+
+
+def _clients_of_own(view: View, owner: Ref, one: GatewayListener) -> snapshot.Clients | None:
+    """Clients with certificates of the authority that stands beside the listener's own certificate."""
+    for ref in one.tls.certificate_refs if one.tls is not None else ():
+        secret = view.get(Secret, ref.namespace or owner.namespace, ref.name)
+        try:
+            pem = b64decode((secret.data or {})["ca.crt"]).decode() if secret is not None else ""
+        except (KeyError, ValueError):
+            continue
+        if pem:
+            return snapshot.Clients(pem)
+    return None
 
 
 def _unresolved_authorities(faults: Iterable[Fault]) -> Condition | None:

@@ -116,7 +116,7 @@ def forwarding(
             if breaker is not None:
                 needed.append(breaker)
                 own += (snapshot.Scripted(str(breaker)),)
-            targets.append(snapshot.Target(ref.weight, str(one.backend), own))
+            targets.append(snapshot.Target(ref.weight, str(one.backend), own, hashed=attached.is_hashed(view, one.backend)))
         else:
             reason = one.fault.message if one.fault else ""
             targets.append(snapshot.Target(ref.weight, "", (), 500, reason))

@@ -167,13 +167,15 @@ async def test_one_of_each_kind(installed: None) -> None:
             def refused() -> list[object]:
                 found = []
                 for one in policies:
-                    if one["apiVersion"].startswith("gateway.flomesh.io"):
+                    if one["apiVersion"].startswith("gateway.flomesh.io") and one["kind"] != "UpstreamTLSPolicy":
                         said = get(f"{one['kind'].lower()}.gateway.flomesh.io", one["metadata"]["name"], "-n", namespace)
                         words = said.get("status", {}).get("conditions")
                         found += [(one["kind"], words)] if not words or words[0]["status"] != "True" else []
                 return found
 
             await eventually(lambda: not refused())
+            tls = get("upstreamtlspolicy.gateway.flomesh.io", "secure", "-n", namespace)["status"]["conditions"]
+            assert tls[0]["message"].endswith('Secret "extensions/authority" with the key "ca.crt" is not there.')
             pod = kubectl("get", "pods", "-n", namespace, "-l", "app=fsm-gateway", "-o", "jsonpath={.items[0].status.podIP}")
             async with session.get(f"http://{pod}:9091/metrics") as answer:
                 assert "fgw_http_request_total{" in await answer.text()
