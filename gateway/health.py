@@ -1,7 +1,7 @@
 """Whether endpoints answer: asked every so often, or learned from requests that find nobody. Those that do not stand aside.
 
 Each worker asks for itself. An endpoint stands aside after so many failures in a row, and comes back with the first answer
-that is as it should be; without an interval, after a while.
+that is as it should be. Without an interval it stands aside for `fail_timeout`, after so many failures within that time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Checks:
     def __init__(self, health: Health, ring: Ring[Endpoint]) -> None:
         self.health = health
         self._ring = ring
-        self._fails: dict[Endpoint, int] = {}
+        self._fails: dict[Endpoint, int] = {}  # in a row, of those who are asked
+        self._refused: dict[Endpoint, list[float]] = {}  # when requests found nobody, of those who are not
         self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
 
     def follow(self, endpoints: Iterable[Endpoint]) -> None:
@@ -34,6 +35,7 @@ class Checks:
         for gone in [endpoint for endpoint in self._tasks if endpoint not in now]:
             self._tasks.pop(gone).cancel()
             self._fails.pop(gone, None)
+        self._refused = {endpoint: when for endpoint, when in self._refused.items() if endpoint in now}
         if self.health.interval:
             for endpoint in now - self._tasks.keys():
                 self._tasks[endpoint] = asyncio.get_running_loop().create_task(self._repeat(endpoint))
@@ -50,11 +52,13 @@ class Checks:
         """A request found nobody there. Whether that is for the checks to judge: otherwise it stands aside for a moment."""
         if self.health.interval:
             return False
-        self._fails[endpoint] = self._fails.get(endpoint, 0) + 1
-        if self._fails[endpoint] >= self.health.max_fails:
-            self._fails[endpoint] = 0
+        loop, within = asyncio.get_running_loop(), self.health.fail_timeout
+        recent = [when for when in self._refused.get(endpoint, ()) if when > loop.time() - within] + [loop.time()]
+        self._refused[endpoint] = recent
+        if len(recent) >= self.health.max_fails:
+            del self._refused[endpoint]
             self._ring.aside(endpoint)
-            asyncio.get_running_loop().call_later(self.health.fail_timeout, self._ring.back, endpoint)
+            loop.call_later(within, self._ring.back, endpoint)
         return True
 
     async def _repeat(self, endpoint: Endpoint) -> None:
