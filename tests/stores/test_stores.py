@@ -135,13 +135,21 @@ async def test_a_store_that_is_gone_is_no_reason_to_wait(
 
 
 async def test_a_store_that_does_not_answer(server: Server, replicas: Replicas) -> None:
-    silent = await asyncio.start_server(lambda *_: asyncio.sleep(30), "127.0.0.1", 0)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     await replicas.apply(Store("127.0.0.1", port, seconds=0.1), requests=100, failurePolicy="Closed")
     answers = await asyncio.gather(*(one(replicas.ports[0]) for _ in range(20)))
     assert {status for status, _ in answers} == {b"429"}
     assert max(took for _, took in answers) < 1
     silent.close()
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.sleep(0)
 
 
 async def test_a_password_that_is_wrong_is_a_store_that_is_gone(server: Server, replicas: Replicas) -> None:
