@@ -98,12 +98,11 @@ class Ring(Generic[T]):
     def of(self, key: bytes, name: Callable[[T], str]) -> T | None:
         """The member that a key belongs to: the highest of the members' draws for it wins, so that when one goes, or stands
         aside, only its own keys move (Thaler and Ravishankar, A Name-Based Mapping Scheme for Rendezvous, 1996)."""
-        willing = [member for member in self._members if member not in self._aside] or self._members
 
         def draw(member: T) -> bytes:
             return hashlib.blake2b(name(member).encode(), key=key[:64], digest_size=8).digest()
 
-        return max(willing, key=draw, default=None)
+        return max(self._willing(), key=draw, default=None)
 
     def next(self) -> T | None:
         """Whose turn it is, or None where there is nobody."""
@@ -126,10 +125,13 @@ class Ring(Generic[T]):
         self._aside.discard(member)
         self._settle()
 
+    def _willing(self) -> tuple[T, ...]:
+        """Those that do not stand aside; all of them where all do."""
+        return tuple(member for member in self._members if member not in self._aside) or self._members
+
     def _settle(self) -> None:
         if self._load is not None:
-            self.turns = _least(tuple(m for m in self._members if m not in self._aside) or self._members, self._load)
+            self.turns = _least(self._willing(), self._load)
             return
-        following = next(self.turns, None)
-        willing = tuple(m for m in self._members if m not in self._aside) or self._members
+        following, willing = next(self.turns, None), self._willing()
         self.turns = _from(willing, willing.index(following) if following in willing else 0)

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from gateway.filters import api
 from gateway.http1 import ProtocolError, Request
 from gateway.programs import Program
-from gateway.script import wrong_result
+from gateway.script import verdict_or_nothing, wrong_result
 
 # Connections that filters have met, by their transports, until they are gone.
 greeted: Final[dict[asyncio.BaseTransport, api.Connection]] = {}
@@ -43,6 +43,16 @@ def connection_of(client: Speaker) -> api.Connection:
         if found is None:
             found = api.Connection(client.address.decode(), client.port, client.scheme.decode())
         _connections[owner] = found
+    return found
+
+
+def met(transport: asyncio.BaseTransport, port: int, scheme: str) -> api.Connection:
+    """A connection that filters meet, until it is gone."""
+    found = greeted.get(transport)
+    if found is None:
+        peer = transport.get_extra_info("peername")
+        address = peer[0].removeprefix("::ffff:") if peer else "unknown"
+        found = greeted[transport] = api.Connection(address, port, scheme)
     return found
 
 
@@ -75,10 +85,7 @@ class Greeter(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
-        peer = transport.get_extra_info("peername")
-        address = peer[0].removeprefix("::ffff:") if peer else "unknown"
-        connection = api.Connection(address, self._entrance.port, self._entrance.scheme)
-        greeted[transport] = connection
+        connection = met(transport, self._entrance.port, self._entrance.scheme)
         self._transport.pause_reading()
         self._task = asyncio.get_running_loop().create_task(self._greet(connection))
 
@@ -124,8 +131,7 @@ async def may_connect(programs: Iterable[Program], connection: api.Connection) -
             verdict = program.call(hooks.connect, connection)
             if inspect.isawaitable(verdict):
                 verdict = await program.settle(verdict)
-            if verdict not in (None, True, False):
-                raise wrong_result(hooks.connect, verdict, "True, False or nothing")
+            verdict = verdict_or_nothing(hooks.connect, verdict)
         except Exception as error:
             program.failed(error, hooks)
             verdict = program.passes

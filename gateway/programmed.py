@@ -38,7 +38,7 @@ from gateway.peers import Client, Endpoint
 from gateway.prepared import Backend, Route, Target
 from gateway.programs import Hooks, Program
 from gateway.routing import Entry
-from gateway.script import wrong_result
+from gateway.script import bytes_or_nothing, wrong_result
 
 DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again
 Taking: TypeAlias = tuple[Program, Hooks]
@@ -558,11 +558,9 @@ class Programmed(Exchange):
     async def _through_later(self, moment: str, taking: list[Taking], piece: api.Chunk, result: Awaitable[Any]) -> bytes:
         program, hooks = taking[0]
         try:
-            made = await program.settle(result)
-            if isinstance(made, bytes):
+            made = bytes_or_nothing(getattr(hooks, moment), await program.settle(result))
+            if made is not None:
                 piece.data = made
-            elif made is not None:
-                raise wrong_result(getattr(hooks, moment), made, "bytes or nothing")
         except Exception as error:
             if not self._failed(program, hooks, error):
                 return b""

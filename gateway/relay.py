@@ -14,8 +14,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from gateway import hello, sieve
 from gateway.balance import Split
-from gateway.filters import api
-from gateway.greeting import greeted, left, may_connect
+from gateway.greeting import left, may_connect, met
 from gateway.prepared import Backend
 from gateway.programs import Program
 from gateway.routing import patterns
@@ -175,7 +174,7 @@ class Incoming(Early):
         line = board.line(self._name)
         connection = None
         if line is not None and line.programs:
-            connection = self._met()
+            connection = met(self.transport, board.port, "tcp")
             if not await may_connect(line.programs, connection):
                 line.tally.refused += 1
                 self.transport.abort()
@@ -199,15 +198,6 @@ class Incoming(Early):
             board.splice(self.transport, other.transport, board.began())
         self.pass_on(other.transport)
         other.pass_on(self.transport)
-
-    def _met(self) -> api.Connection:
-        """The connection as filters see it."""
-        found = greeted.get(self.transport)
-        if found is None:
-            peer = self.transport.get_extra_info("peername")
-            address = peer[0].removeprefix("::ffff:") if peer else "unknown"
-            found = greeted[self.transport] = api.Connection(address, self._board.port, "tcp")
-        return found
 
 
 async def reach(line: Line) -> Early | None:

@@ -159,6 +159,21 @@ def wrong_result(hook: Any, found: Any, wanted: str) -> TypeError:
     return TypeError(f"{getattr(hook, '__name__', 'it')} returned {type(found).__name__}; {wanted} was expected")
 
 
+def bytes_or_nothing(hook: Any, found: Any) -> bytes | None:
+    """What a function of pieces returned. Raises TypeError for anything else."""
+    if found is not None and not isinstance(found, bytes):
+        raise wrong_result(hook, found, "bytes or nothing")
+    return found
+
+
+def verdict_or_nothing(hook: Any, found: Any) -> bool | None:
+    """What a function of connections returned. Raises TypeError for anything else."""
+    if found not in (None, True, False):
+        raise wrong_result(hook, found, "True, False or nothing")
+    verdict: bool | None = found
+    return verdict
+
+
 def _find(code: Code) -> None:
     for word, value in vars(code.module).items():
         if not inspect.isfunction(value) or value.__module__ != code.module.__name__:

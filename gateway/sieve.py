@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from gateway.filters import api
 from gateway.passage import Passage
 from gateway.programs import Hooks, Program
-from gateway.script import wrong_result
+from gateway.script import bytes_or_nothing
 from gateway.tunnel import End
 
 Taking: TypeAlias = tuple[Program, Hooks]
@@ -66,36 +66,35 @@ class Sieve(End):
         super().connection_lost(exc)
 
     def _through(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
-        if not data:
-            return data
-        for at, (program, hooks) in enumerate(self._taking):
+        return self._from(0, data) if data else data
+
+    def _from(self, first: int, data: bytes) -> bytes | Awaitable[bytes]:
+        """Through the filters from one of them on."""
+        for at in range(first, len(self._taking)):
+            program, hooks = self._taking[at]
             try:
                 result = program.call(hooks.data, api.Data(data, self._connection, from_client=self._from_client))
+                if inspect.isawaitable(result):
+                    return self._from_later(at, data, result)
+                data = _passed(hooks.data, data, result)
             except Exception as error:
-                program.failed(error, hooks)
-                if not program.passes:
-                    raise _Broken from error
-                continue
-            if inspect.isawaitable(result):
-                return self._through_later(data, result, at)
-            data = _passed(hooks.data, data, result)
+                self._failed(at, error)
         return data
 
-    async def _through_later(self, data: bytes, result: Awaitable[Any], at: int) -> bytes:
-        while True:
-            program, hooks = self._taking[at]
-            try:
-                passed = await program.settle(result) if inspect.isawaitable(result) else result
-                data = _passed(hooks.data, data, passed)
-            except Exception as error:
-                program.failed(error, hooks)
-                if not program.passes:
-                    raise _Broken from error
-            at += 1
-            if at == len(self._taking):
-                return data
-            program, hooks = self._taking[at]
-            result = program.call(hooks.data, api.Data(data, self._connection, from_client=self._from_client))
+    async def _from_later(self, at: int, data: bytes, result: Awaitable[Any]) -> bytes:
+        program, hooks = self._taking[at]
+        try:
+            data = _passed(hooks.data, data, await program.settle(result))
+        except Exception as error:
+            self._failed(at, error)
+        following = self._from(at + 1, data)
+        return following if isinstance(following, bytes) else await following
+
+    def _failed(self, at: int, error: Exception) -> None:
+        program, hooks = self._taking[at]
+        program.failed(error, hooks)
+        if not program.passes:
+            raise _Broken from error
 
     def _later(self, result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
         async def wait() -> None:
@@ -142,11 +141,8 @@ def join(
 
 
 def _passed(hook: Any, data: bytes, result: Any) -> bytes:
-    if result is None:
-        return data
-    if not isinstance(result, bytes):
-        raise wrong_result(hook, result, "bytes or nothing")
-    return result
+    changed = bytes_or_nothing(hook, result)
+    return data if changed is None else changed
 
 
 async def pass_datagram(taken: list[Taking], datagram: api.Datagram) -> bytes | None:

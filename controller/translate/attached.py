@@ -165,39 +165,51 @@ def _in_force(view: View, kind: str, route: Ref, rule: snapshot.Rule, place: Pla
     ):  # fmt: skip
         for policy in policies:
             for scope in scopes(policy):
-                name = FilterName(policy.metadata.namespace, f"{policy.metadata.name}#{scope[0]}{scope[1]}", kind)
+                name = _name(kind, policy, scope)
                 if is_meant(scope) and not isinstance(view.call(script, *name), str):
                     return name
     return None
 
 
-def of_service(view: View, kind: str, namespace: str, name: str, port: int) -> tuple[FilterName, Config] | None:
-    """The policy of a kind that is in force at a Service's port: its name, and what it says."""
-    policies = _of(view, kind, Ref("Service", namespace, name))
+def of_service(view: View, kind: str, backend: tuple[str, str, int]) -> Config | None:
+    """What the policy of a kind says that is in force at a Service's port: (namespace, name, port)."""
+    namespace, name, port = backend
+    found = _at_port(view, kind, Ref("Service", namespace, name), port)
+    return config_of(found[0], found[1][2]) if found is not None else None
+
+
+def _at_port(view: View, kind: str, target: Ref, port: int) -> tuple[Policy, Scope] | None:
+    """What is in force at a port of a target: an entry for it, or else for all of its ports."""
+    policies = _of(view, kind, target)
     for word in ("ports", ""):
         for policy in policies:
             for scope in scopes(policy):
                 if scope[0] == word and (not word or scope[2]["port"] == port):
-                    name_of_it = FilterName(namespace, f"{policy.metadata.name}#{scope[0]}{scope[1]}", kind)
-                    return name_of_it, config_of(policy, scope[2]) or {}
+                    return policy, scope
     return None
+
+
+def _name(kind: str, policy: Policy, scope: Scope) -> FilterName:
+    """Names the program of one scope of a policy."""
+    return FilterName(policy.metadata.namespace, f"{policy.metadata.name}#{scope[0]}{scope[1]}", kind)
 
 
 def breaker(view: View, backend: BackendName) -> FilterName | None:
     """The circuit breaker of a backend."""
     if backend.kind != "Service":
         return None
-    found = of_service(view, "CircuitBreakingPolicy", backend.namespace, backend.name, backend.port)
-    return found[0] if found is not None else None
+    kind = "CircuitBreakingPolicy"
+    found = _at_port(view, kind, Ref("Service", backend.namespace, backend.name), backend.port)
+    return _name(kind, *found) if found is not None else None
 
 
 def retry(view: View, backends: Iterable[BackendName]) -> snapshot.Retry | None:
     """What RetryPolicies say of a rule's backends: the first that has one decides."""
     for backend in backends:
-        found = of_service(view, "RetryPolicy", backend.namespace, backend.name, backend.port)
+        found = of_service(view, "RetryPolicy", (backend.namespace, backend.name, backend.port))
         if found is not None:
-            codes = tuple(sorted({code for word in found[1]["retryOn"] for code in _codes(word)}))
-            return snapshot.Retry(codes, found[1].get("numRetries", 3), float(found[1].get("backoffBaseInterval", 1)))
+            codes = tuple(sorted({code for word in found["retryOn"] for code in _codes(word)}))
+            return snapshot.Retry(codes, found.get("numRetries", 3), float(found.get("backoffBaseInterval", 1)))
     return None
 
 
@@ -210,9 +222,9 @@ ALGORITHMS: Final = {
 def algorithm(view: View, namespace: str, name: str, port: int) -> str:
     """How a Service's endpoints are chosen."""
     for kind in ("BackendLBPolicy", "LoadBalancerPolicy"):
-        found = of_service(view, kind, namespace, name, port)
+        found = of_service(view, kind, (namespace, name, port))
         if found is not None:
-            return ALGORITHMS[found[1]["algorithm"]]
+            return ALGORITHMS[found["algorithm"]]
     return "RoundRobin"
 
 
@@ -223,10 +235,9 @@ def is_hashed(view: View, backend: BackendName) -> bool:
 
 def health(view: View, namespace: str, name: str, port: int) -> snapshot.Health | None:
     """How the health of a Service's endpoints is known."""
-    found = of_service(view, "HealthCheckPolicy", namespace, name, port)
-    if found is None:
+    config = of_service(view, "HealthCheckPolicy", (namespace, name, port))
+    if config is None:
         return None
-    config = found[1]
     matches_ = tuple(
         snapshot.HealthMatch(
             tuple(one.get("statusCodes", ())), one.get("body", ""),
@@ -240,8 +251,8 @@ def health(view: View, namespace: str, name: str, port: int) -> snapshot.Health 
 
 def upstream_tls(view: View, namespace: str, name: str, port: int) -> snapshot.BackendTLS | str | None:
     """How a Service is spoken to over TLS by an UpstreamTLSPolicy; in words, why it cannot be."""
-    found = of_service(view, "UpstreamTLSPolicy", namespace, name, port)
-    return _authority(view, namespace, name, found[1]) if found is not None else None
+    config = of_service(view, "UpstreamTLSPolicy", (namespace, name, port))
+    return _authority(view, namespace, name, config) if config is not None else None
 
 
 def _authority(view: View, namespace: str, service: str, config: Config) -> snapshot.BackendTLS | str:
@@ -261,12 +272,8 @@ def _lasting(given: str | float) -> float:
 
 def asks_for_certificates(view: View, gateway: Ref, port: int) -> bool:
     """Whether clients of a Gateway's port must prove who they are, by a GatewayTLSPolicy."""
-    for word in ("ports", ""):
-        for policy in _of(view, "GatewayTLSPolicy", gateway):
-            for scope in scopes(policy):
-                if scope[0] == word and (not word or scope[2]["port"] == port):
-                    return bool((config_of(policy, scope[2]) or {}).get("mTLS", False))
-    return False
+    found = _at_port(view, "GatewayTLSPolicy", gateway, port)
+    return found is not None and bool((config_of(found[0], found[1][2]) or {}).get("mTLS", False))
 
 
 def _codes(word: str) -> Iterable[int]:
@@ -277,10 +284,10 @@ def _codes(word: str) -> Iterable[int]:
 def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence | None:
     """What SessionStickyPolicies say of a rule's backends: the first that has one decides."""
     for backend in backends:
-        found = of_service(view, "SessionStickyPolicy", backend.namespace, backend.name, backend.port)
+        found = of_service(view, "SessionStickyPolicy", (backend.namespace, backend.name, backend.port))
         if found is not None:
-            lasting = float(found[1].get("expires", 3600))
-            return snapshot.Persistence("", found[1].get("cookieName", "_srv_id"), "/", lasting, lasting > 0)
+            lasting = float(found.get("expires", 3600))
+            return snapshot.Persistence("", found.get("cookieName", "_srv_id"), "/", lasting, lasting > 0)
     return None
 
 

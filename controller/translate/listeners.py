@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from sys import intern
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from controller.objects import (
     Ref,
     RouteKind,
     RouteNamespaces,
-    Secret,
+    SecretKey,
 )
 from controller.translate import attached, certificates, conditions, extensions, filters, limits
 from controller.translate.backends import Needed, resolve
@@ -338,11 +337,7 @@ def _clients(view: View, gateway: Gateway, port: int) -> tuple[snapshot.Clients 
 def _clients_of_own(view: View, owner: Ref, one: GatewayListener) -> snapshot.Clients | None:
     """Clients with certificates of the authority that stands beside the listener's own certificate."""
     for ref in one.tls.certificate_refs if one.tls is not None else ():
-        secret = view.get(Secret, ref.namespace or owner.namespace, ref.name)
-        try:
-            pem = b64decode((secret.data or {})["ca.crt"]).decode() if secret is not None else ""
-        except (KeyError, ValueError):
-            continue
+        pem = extensions.secret(view, ref.namespace or owner.namespace, SecretKey(ref.name, "ca.crt"))
         if pem:
             return snapshot.Clients(pem)
     return None

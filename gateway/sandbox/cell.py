@@ -45,7 +45,7 @@ from gateway.sandbox.protocol import (
     Want,
     Whole,
 )
-from gateway.script import Code, ScriptError, blame, wrong_result
+from gateway.script import Code, ScriptError, blame, bytes_or_nothing, verdict_or_nothing, wrong_result
 from gateway.timers import Timers
 
 FAULTS: Final[dict[str, type[Exception]]] = {"PermissionError": PermissionError, "ValueError": ValueError}
@@ -189,7 +189,7 @@ class Cell:
             case _:
                 response = known.response if call.moment == "response_body" else None
                 passed = await _settled(hook(api.Chunk(call.data, call.last, request, response)))
-                return Done(call.number, data=_bytes(hook, passed))
+                return Done(call.number, data=bytes_or_nothing(hook, passed))
 
     async def _called_below(self, call: Call, data: ConnectionData) -> Done:
         """What is no matter of requests: connections, bytes, datagrams."""
@@ -197,14 +197,12 @@ class Cell:
         if call.moment == "datagram":
             datagram = api.Datagram(call.data, data.address, data.port, from_client=call.from_client)
             passed = await _settled(hook(datagram))
-            return Done(call.number, data=_bytes(hook, passed), answer=datagram.answered)
+            return Done(call.number, data=bytes_or_nothing(hook, passed), answer=datagram.answered)
         connection = self._connection(data)
         if call.moment == "data":
             passed = await _settled(hook(api.Data(call.data, connection, from_client=call.from_client)))
-            return Done(call.number, data=_bytes(hook, passed))
-        verdict = await _settled(hook(connection))
-        if verdict not in (None, True, False):
-            raise wrong_result(hook, verdict, "True, False or nothing")
+            return Done(call.number, data=bytes_or_nothing(hook, passed))
+        verdict = verdict_or_nothing(hook, await _settled(hook(connection)))
         connection.closed += connection.take_closing()
         return Done(call.number, admitted=verdict, watches=bool(connection.closed))
 
@@ -331,12 +329,6 @@ def _answer(hook: Any, made: Any) -> api.Response:
     if not isinstance(made, api.Response):
         raise wrong_result(hook, made, "a Response or nothing")
     return made
-
-
-def _bytes(hook: Any, passed: Any) -> bytes | None:
-    if passed is not None and not isinstance(passed, bytes):
-        raise wrong_result(hook, passed, "bytes or nothing")
-    return passed
 
 
 def _fields(pairs: Pairs) -> list[Field]:

@@ -76,7 +76,6 @@ class Remote:
         self._add = self._client.register_script(ADD)
         self._rests_until = 0.0
         self._why = ""
-        self.failures = 0
 
     def operations(self, name: str, here: Callable[[Operation], Answer]) -> Callable[[Operation], Answer]:
         """Operations of the filter of this name; `here` does what is no matter of several replicas."""
@@ -94,13 +93,11 @@ class Remote:
 
     async def _try(self, key: str, operation: Operation) -> Any:
         if monotonic() < self._rests_until:
-            self.failures += 1
             raise Unreachable(f"{self._store.host}:{self._store.port} cannot be reached ({self._why})")
         try:
             async with asyncio.timeout(self._store.seconds):
                 return await self._perform(key, operation)
         except (RedisError, OSError, TimeoutError) as error:
-            self.failures += 1
             self._why = str(error) or f"no answer within {self._store.seconds:g} s"
             if monotonic() >= self._rests_until:
                 log.error("store %s:%d: %s", self._store.host, self._store.port, self._why)

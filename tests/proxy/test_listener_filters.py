@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import pytest
+from msgspec.structs import replace
 from proxying import Proxy, Server, make_rule
 from speaking import client, until
 from test_relays import Datagram, Made, datagrams, echo
@@ -195,6 +196,17 @@ async def test_a_filter_of_bytes_that_fails_cuts_the_connection(proxy: Proxy, ec
     await proxy.apply(script(source, execution), Listener("l", 80, "TCP"), *relayed(await echo(b"")))
     assert await is_closed(proxy, b"bad")
     assert await proxy.talk(b"good") == b"GOODbye"
+
+
+@pytest.mark.parametrize("deed", ["1 / 0", "return 'text'"])
+async def test_a_filter_that_fails_behind_one_that_waits_is_counted(proxy: Proxy, echo: Made, deed: str) -> None:
+    made, line = relayed(await echo(b""))
+    await proxy.apply(
+        script("async def data(data):\n    pass", "inline"), script(f"def data(data):\n    {deed}", "inline", "t", passes=True),
+        Listener("l", 80, "TCP"), made, replace(line, filters=(Scripted("s"), Scripted("t"))),
+    )  # fmt: skip
+    assert await proxy.talk(b"good") == b"GOODbye"
+    assert proxy.runtime.program("t").failures > 0
 
 
 async def test_who_may_connect_to_a_relay(proxy: Proxy, echo: Made, execution: Any) -> None:
