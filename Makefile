@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CLUSTER := tests/cluster
 
-.PHONY: help demo test test-slow test-stores format cluster cluster-down e2e conformance bench bench-changes bench-filters bench-smoke bench-peers image clean
+.PHONY: help demo test test-slow test-stores test-browser format cluster cluster-down e2e conformance bench bench-changes bench-filters bench-smoke bench-peers image clean
 
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,6 +29,11 @@ test-slow: $(READY) ## Tests that take longer than a moment
 test-stores: $(READY) ## Limits that replicas share, with a real Redis (installed by apt where there is none)
 	@command -v valkey-server redis-server >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends redis-server; } >&2
 	$(BIN)/python -m pytest tests/stores $(ARGS)
+
+test-browser: $(READY) ## The admin page in a real browser (Chromium, installed by apt where there is none)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; } >&2
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 format: $(READY) ## Put the code into shape
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

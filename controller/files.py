@@ -83,6 +83,10 @@ class FileSource:
         found = [fault for path in sorted(self._faults) for fault in self._faults[path]]
         return found + [fault for ref in sorted(self._doubles) for fault in self._doubles[ref]]
 
+    def file_of(self, ref: Ref) -> Path | None:
+        """The file whose word counts for an object."""
+        return min(self._claims.get(ref, {}), default=None)
+
     def load(self, only: set[Path] | None = None) -> bool:
         """Look at every file, or `only` at some; True when something was read anew or is gone."""
         found = self._find() if only is None else self._stamped(only)
@@ -266,9 +270,10 @@ class Watcher:
         self._observer.join()
 
     def _seen(self, paths: list[Path] | None) -> None:
-        self._call(lambda: self._note(paths))
+        self._call(lambda: self.note(paths))
 
-    def _note(self, paths: list[Path] | None) -> None:
+    def note(self, paths: list[Path] | None) -> None:
+        """These files have changed; None: any may have."""
         if paths is None:
             self._all = True
         else:

@@ -79,6 +79,7 @@ class Reconciler:
         self._barriers: dict[GatewayName, Barrier] = {}
         self._awake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
+        self._settling: list[asyncio.Future[None]] = []
 
     def wake(self) -> None:
         """Something has changed."""
@@ -90,6 +91,17 @@ class Reconciler:
             await self._awake.wait()
             self._awake.clear()
             await self.round()
+            if not self._awake.is_set():
+                settling, self._settling = self._settling, []
+                for waiting in settling:
+                    if not waiting.done():
+                        waiting.set_result(None)
+
+    async def settled(self) -> None:
+        """Until all that has happened by now is in force or refused, and said."""
+        self._settling.append(waiting := asyncio.get_running_loop().create_future())
+        self.wake()
+        await waiting
 
     async def round(self) -> None:
         """One batch."""

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from controller.documents import Fault
+from controller.editing import SourceEditor
 from controller.files import FileSource, Watcher
 from controller.objects import Ref
 from controller.reconcile import Reconciler
@@ -20,7 +21,7 @@ from controller.translate import GatewayName
 from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import Report, World
-from gateway.admin import Admin
+from gateway.admin import Admin, Saved
 from gateway.snapshot import Change, Key, Listener, Part, Problem, Relay, Rule, key
 from gateway.workers import Workers
 
@@ -38,7 +39,8 @@ class Standalone:
         self.source = FileSource(path, self.world)
         self.workers = Workers(workers, bind=bind, port_offset=port_offset)
         self.reconciler = Reconciler(self.world, self, before=self._look)
-        self.admin = Admin(self.workers, extra={"/status": self._statuses, "/faults": self._faults})
+        editor = SourceEditor(self.world, self.source, self._after)
+        self.admin = Admin(self.workers, extra={"/status": self._statuses, "/faults": self._faults}, editor=editor)
         self.on_applied: Callable[[Change, float, tuple[Problem, ...]], None] = lambda *_: None
         self.on_faults: Callable[[list[Fault]], None] = lambda _: None
         self._path = path
@@ -90,6 +92,23 @@ class Standalone:
         if self.source.faults != self._said:
             self._said = list(self.source.faults)
             self.on_faults(self._said)
+
+    async def _after(self, file: Path, name: str) -> Saved:
+        """What became of a filter whose file was written: once that is known."""
+        assert self._watcher is not None
+        began = time.perf_counter()
+        self._watcher.note([file])
+        await self.reconciler.settled()
+        took = time.perf_counter() - began
+        problem = next((one.message for one in self.workers.problems if one.part == name), "")
+        if problem:
+            return Saved(False, f"not in force: {problem}; the last good one stays")
+        faults = [str(fault) for fault in self.source.faults if fault.file == str(file)]
+        if faults:
+            return Saved(False, f"not in force: {faults[0]}")
+        if ("script", name) not in self.workers.parts:
+            return Saved(False, "written, but no rule that is served uses it")
+        return Saved(True, f"in force after {took * 1000:.1f} ms")
 
     # --- Sink ---
 

@@ -95,6 +95,11 @@ class Ring(Generic[T]):
         self._aside &= set(members)
         self._settle()
 
+    @property
+    def resting(self) -> frozenset[T]:
+        """The members that stand aside."""
+        return frozenset(self._aside)
+
     def of(self, key: bytes, name: Callable[[T], str]) -> T | None:
         """The member that a key belongs to: the highest of the members' draws for it wins, so that when one goes, or stands
         aside, only its own keys move (Thaler and Ravishankar, A Name-Based Mapping Scheme for Rendezvous, 1996)."""

@@ -99,6 +99,7 @@ class Statistics(msgspec.Struct, frozen=True, tag=True):
     relays: tuple[RelayStatistics, ...] = ()
     relayed: int = 0  # connections and flows that are open
     filters: tuple[FilterStatistics, ...] = ()
+    resting: tuple[tuple[str, str], ...] = ()  # backend, and an endpoint of it that stands aside
 
 
 ToWorker: TypeAlias = Parts | Apply | Tickets | Drain | AskStatistics

@@ -410,6 +410,12 @@ class Runtime:
             backend = self._backends[name] = Backend(name)
         return backend
 
+    def resting(self) -> tuple[tuple[str, str], ...]:
+        """Endpoints that stand aside, with their backends."""
+        return tuple(
+            (name, "{}:{}".format(*one.where)) for name, backend in self._backends.items() for one in backend.ring.resting
+        )
+
     def counter(self, rule: str, backend: str) -> Counter:
         """The counter of a target; it outlives changes of the rule."""
         return self.counters.setdefault((rule, backend), Counter())

@@ -116,6 +116,7 @@ class Worker:
                 )
                 for name, one in self._runtime.programs.items()
             ),
+            resting=self._runtime.resting(),
         )
 
 

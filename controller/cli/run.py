@@ -13,7 +13,7 @@ from rich.markup import escape
 from controller.cli.show import err
 from controller.documents import Fault
 from controller.standalone import Standalone, default_workers
-from gateway.snapshot import Change, Listener, Problem, key
+from gateway.snapshot import Change, Listener, Problem, Script, key
 
 
 def run_files(path: Path, *, port_offset: int, workers: int | None, bind: str, admin: str, drain: float, inline: bool) -> None:
@@ -55,6 +55,8 @@ async def _run(standalone: Standalone, admin: str, drain: float, offset: int) ->
         err.print(f"[bold]{scheme}://{standalone_host(standalone)}:{listener.port + offset}[/] {listener.name}")
     if admin:
         err.print(f"[dim]admin {standalone.admin.address}[/]")
+        if standalone.admin.key and any(isinstance(part, Script) for part in standalone.workers.parts.values()):
+            err.print(f"[dim]edit filters at {standalone.admin.address}/#key={standalone.admin.key}[/]")
     await stop.wait()
     err.print("[dim]draining[/]")
     await standalone.stop(grace=drain)

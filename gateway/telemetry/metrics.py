@@ -58,6 +58,7 @@ class Snapshot(Collector):
         yield from self._measured()
         yield self._gauge("fsm_streams_open", "Connections and flows that are passed on as bytes now.", "relayed")
         yield self._gauge("fsm_client_connections", "Client connections that are open.", "connections")
+        yield self._resting()
         yield self._gauge("fsm_tunnels", "Upgraded connections (WebSocket) that are open.", "tunnels")
 
     def _added_up(self) -> dict[tuple[str, str], tuple[list[int], list[int], float]]:
@@ -108,6 +109,14 @@ class Snapshot(Collector):
                 accepted, refused = result.get(one.relay, (0, 0))
                 result[one.relay] = (accepted + one.accepted, refused + one.refused)
         return result
+
+    def _resting(self) -> Metric:
+        """Workers see for themselves: an endpoint that stands aside for one of them counts."""
+        family = GaugeMetricFamily("fsm_endpoints_resting", "Endpoints that stand aside for a worker.", labels=["backend"])
+        seen = {one for worker in self._workers for one in worker.resting}
+        for backend, count in Tally(backend for backend, _ in seen).items():
+            family.add_metric([backend], count)
+        return family
 
     def _counter(self, name: str, text: str, attribute: str) -> Metric:
         return CounterMetricFamily(name, text, value=sum(getattr(worker, attribute) for worker in self._workers))

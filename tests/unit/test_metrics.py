@@ -41,3 +41,8 @@ def test_filters() -> None:
     assert 'fsm_filter_calls_total{filter="default/hello"} 14.0' in text
     assert 'fsm_filter_failures_total{filter="default/hello"} 4.0' in text
     assert 'fsm_filter_slow_total{filter="default/hello"} 2.0' in text
+
+
+def test_endpoints_that_stand_aside_for_a_worker_count_once() -> None:
+    workers = [Statistics(resting=(("ns/s:80", "10.0.0.1:80"),)), Statistics(resting=(("ns/s:80", "10.0.0.1:80"),))]
+    assert 'fsm_endpoints_resting{backend="ns/s:80"} 1.0' in exposition(workers).decode()

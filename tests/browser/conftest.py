@@ -1,0 +1,42 @@
+"""A browser, and the fixtures of the standalone tests."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, async_playwright
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "standalone"))
+from running import apps, running
+
+__all__ = ["apps", "running"]
+
+# Chromium asks for nothing but what the tests open.
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Page]:
+    """A new page; whatever it throws or complains of fails the test."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    complaints: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program, args=QUIET)
+        try:
+            opened = await browser.new_page(viewport={"width": 1300, "height": 900})
+            opened.set_default_timeout(10_000)
+            opened.on("pageerror", lambda error: complaints.append(str(error)))
+            opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+            yield opened
+        finally:
+            await browser.close()
+    # A save that is refused is no error of the page, nor is a gateway that is gone.
+    expected = ("the server responded with a status of 4", "net::ERR_CONNECTION", "net::ERR_INCOMPLETE", "Failed to fetch")
+    assert not [words for words in complaints if not any(one in words for one in expected)]

@@ -1,0 +1,181 @@
+"""The admin server of `fsm run`: who may read, and who may write a filter's source."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+
+import pytest
+from running import Running
+
+GREETING = """\
+from gateway.filters.api import Request, Response
+
+
+def request(request: Request) -> Response:
+    return Response(200, "hello\\n")
+
+
+def test_greeting() -> None:
+    assert request(Request.of()).content == "hello\\n".encode()
+"""
+ROUTE = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: greeting}
+spec:
+  parentRefs: [{name: simple-fsm-gateway}]
+  hostnames: [greeting.example]
+  rules:
+  - filters:
+    - type: ExtensionRef
+      extensionRef: {group: extension.gateway.flomesh.io, kind: Filter, name: greeting}
+"""
+
+
+@pytest.fixture
+async def greeting(running: Running) -> Running:
+    (running.folder / "greeting.py").write_text(GREETING)
+    (running.folder / "greeting.yaml").write_text(ROUTE)
+    await running.start()
+    await running.until(lambda: "#key=" in running.said)
+    return running
+
+
+def key(running: Running) -> str:
+    found = re.search("#key=([\\w-]+)", running.said)
+    assert found
+    return found[1]
+
+
+async def save(
+    running: Running, text: str, *, digest: str | None = None, shown: str | None = None, name: str = "default/greeting"
+):
+    async with running.session.get(f"{running.admin}/filters") as answer:
+        known = {one["name"]: one for one in await answer.json()}
+    headers = {"Authorization": f"Bearer {shown if shown is not None else key(running)}"}
+    if digest != "":
+        headers["If-Match"] = f'"{digest or known["default/greeting"]["digest"]}"'
+    url = f"{running.admin}/filters/{name.replace('/', '%2F')}"
+    async with running.session.put(url, data=io.BytesIO(text.encode()), headers=headers) as answer:
+        body = await (answer.json() if answer.content_type == "application/json" else answer.text())
+        return answer.status, body
+
+
+async def test_an_edit_is_in_force_when_it_is_answered(greeting: Running) -> None:
+    assert await greeting.get(host="greeting.example") == (200, "hello\n")
+    for word in ("servus", "moin", "grüß Gott"):
+        status, said = await save(greeting, GREETING.replace("hello", word))
+        assert (status, said["in_force"]) == (200, True), said
+        assert await greeting.get(host="greeting.example") == (200, f"{word}\n")
+    assert "grüß Gott" in (greeting.folder / "greeting.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GREETING.replace("200,", "200"), "line 5: SyntaxError"),
+        (GREETING.replace('Response(200, "hello', 'Response(200, "hi'), "test_greeting"),
+    ],
+)
+async def test_a_bad_edit_is_written_and_not_in_force(greeting: Running, text: str, words: str) -> None:
+    status, said = await save(greeting, text)
+    assert (status, said["in_force"]) == (200, False)
+    assert words in said["message"]
+    assert await greeting.get(host="greeting.example") == (200, "hello\n")
+    assert (greeting.folder / "greeting.py").read_text() == text
+    status, said = await save(greeting, GREETING.replace("hello", "again"))
+    assert said["in_force"], said
+    assert await greeting.get(host="greeting.example") == (200, "again\n")
+
+
+async def test_who_may_not_write(greeting: Running) -> None:
+    assert (await save(greeting, "", shown=""))[0] == 401
+    assert (await save(greeting, "", shown="guessed"))[0] == 401
+    assert (await save(greeting, "", digest=""))[0] == 428
+    status, said = await save(greeting, "", digest="0123")
+    assert (status, "has changed since" in said) == (412, True)
+    status, said = await save(greeting, "", name="default/other")
+    assert (status, 'no file defines the source of a filter "default/other"' in said) == (404, True)
+    assert (await save(greeting, "#" * (1 << 20) + "\n"))[0] == 413
+    assert (greeting.folder / "greeting.py").read_text() == GREETING
+
+
+async def test_on_loopback_no_other_name_leads_here(greeting: Running) -> None:
+    """A site that points its name to 127.0.0.1 (DNS rebinding) reads nothing."""
+    for host, expected in (("evil.example", 421), ("localhost", 200), ("127.0.0.1:9091", 200), ("[::1]", 200)):
+        async with greeting.session.get(f"{greeting.admin}/snapshot", headers={"Host": host}) as answer:
+            assert answer.status == expected, host
+
+
+async def test_where_others_can_reach_it_nobody_edits(running: Running) -> None:
+    (running.folder / "greeting.py").write_text(GREETING)
+    (running.folder / "greeting.yaml").write_text(ROUTE)
+    port = running.admin.rpartition(":")[2]
+    await running.start("--admin", f"0.0.0.0:{port}")
+    assert await running.get(host="greeting.example") == (200, "hello\n")
+    assert (await save(running, "", shown="x"))[0] == 403
+    assert "#key=" not in running.said
+
+
+async def test_edits_at_once_all_count_or_are_refused(greeting: Running) -> None:
+    """Of several that begin with the same text, one is written; the others are told."""
+    async with greeting.session.get(f"{greeting.admin}/filters") as answer:
+        digest = (await answer.json())[0]["digest"]
+    texts = [GREETING.replace("hello", f"hello {number}") for number in range(5)]
+    answers = await asyncio.gather(*(save(greeting, text, digest=digest) for text in texts))
+    assert sorted(status for status, _ in answers) == [200, 412, 412, 412, 412]
+    won = next(text for text, (status, _) in zip(texts, answers, strict=True) if status == 200)
+    assert (greeting.folder / "greeting.py").read_text() == won
+
+
+async def test_the_page_is_whole_and_runs_only_its_own_scripts(greeting: Running) -> None:
+    async with greeting.session.get(f"{greeting.admin}/") as answer:
+        page = await answer.text()
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    names = set(re.findall('(?:href|src)="([a-z]+[.][a-z]+)"', page))
+    assert names
+    while names:
+        name = names.pop()
+        async with greeting.session.get(f"{greeting.admin}/{name}") as answer:
+            assert answer.status == 200, name
+            names |= set(re.findall("from '[.]/([a-z]+[.]js)'", await answer.text()))
+    async with greeting.session.get(f"{greeting.admin}/other.js") as answer:
+        assert answer.status == 404
+
+
+async def test_a_source_in_yaml_is_edited_in_place(running: Running) -> None:
+    (running.folder / "greeting.yaml").write_text(
+        ROUTE
+        + """\
+---
+apiVersion: extension.gateway.flomesh.io/v1alpha1
+kind: FilterDefinition
+metadata: {name: greeting}
+spec:
+  type: Greeting
+  script: |
+    from gateway.filters.api import Response
+
+    def request(request):
+        return Response(200, "hello\\n")
+  timeout: 2s # enough
+---
+apiVersion: extension.gateway.flomesh.io/v1alpha1
+kind: Filter
+metadata: {name: greeting}
+spec: {type: Greeting, definitionRef: {name: greeting}}
+"""
+    )
+    await running.start()
+    await running.until(lambda: "#key=" in running.said)
+    status, said = await save(running, GREETING.replace("hello", "servus"))
+    assert (status, said["in_force"]) == (200, True), said
+    assert await running.get(host="greeting.example") == (200, "servus\n")
+    assert (running.folder / "greeting.yaml").read_text().count("timeout: 2s # enough") == 1
+
+
+async def test_no_answer_is_kept_by_browsers(greeting: Running) -> None:
+    async with greeting.session.get(f"{greeting.admin}/filters") as answer:
+        assert answer.headers["Cache-Control"] == "no-store"
