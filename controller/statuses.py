@@ -38,9 +38,9 @@ def described(statuses: Mapping[Ref, Status]) -> list[dict[str, Any]]:
 def parts(ref: Ref, status: Status) -> Iterable[tuple[str, tuple[Condition, ...]]]:
     """What conditions are about, and the conditions."""
     match status:
-        case ClassStatus() | ExtensionStatus():
+        case ClassStatus() | ExtensionStatus(ancestors=()):
             yield str(ref), status.conditions
-        case PolicyStatus():
+        case PolicyStatus() | ExtensionStatus():
             for ancestor in status.ancestors:
                 yield f"{ref} on {ancestor.gateway[1]}", ancestor.conditions
         case GatewayStatus() | ListenerSetStatus():

@@ -119,10 +119,14 @@ class World:
         return True
 
     def note(self, key: Key, value: Any) -> bool:
-        """Remember something that is not an object. True when it changes."""
-        if self._notes.get(key) == value:
+        """Remember something that is not an object; an empty set is as good as nothing. True when it changes."""
+        if value == frozenset():
+            if self._notes.pop(key, None) is None:
+                return False
+        elif self._notes.get(key) == value:
             return False
-        self._notes[key] = value
+        else:
+            self._notes[key] = value
         self.changed.add(key)
         return True
 

@@ -16,6 +16,7 @@ from controller.feed import FeedServer
 from controller.kubernetes import lease, trust
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.infrastructure import Infrastructure
+from controller.kubernetes.secrets import CERTIFICATES, NamedSecrets
 from controller.kubernetes.status import StatusWriter
 from controller.kubernetes.watch import Follower, Stored
 from controller.manifests import Settings
@@ -31,7 +32,7 @@ from gateway.snapshot import Change
 
 log = logging.getLogger("fsm")
 
-# What is followed, and with which selector. Of Secrets only certificates are.
+# What is followed, and with which selector. Of Secrets only certificates are, and those that something names (`secrets.py`).
 FOLLOWED: dict[str, dict[str, str]] = {
     "GatewayClass": {},
     "Gateway": {},
@@ -42,7 +43,7 @@ FOLLOWED: dict[str, dict[str, str]] = {
     "XBackend": {},
     "Service": {},
     "EndpointSlice": {},
-    "Secret": {"fieldSelector": "type=kubernetes.io/tls"},
+    "Secret": {"fieldSelector": f"type={CERTIFICATES}"},
     "ConfigMap": {},
     "Namespace": {},
     "ClusterTrustBundle": {},
@@ -55,6 +56,7 @@ FOLLOWED: dict[str, dict[str, str]] = {
     **{kind: {} for kind in POLICIES},
     **{kind: {} for kind in SETTINGS},
 }
+NAMING = ("Filter", "ListenerFilter", *POLICIES)  # kinds that may name Secrets
 WITH_STATUS = (
     *POLICIES,
     "Filter",
@@ -119,6 +121,7 @@ class Cluster:
         self.feed = FeedServer(self.reconciler.publications, self._authorise)
         self.feed.on_acknowledged = self._acknowledged
         self._infrastructure: Infrastructure
+        self._secrets: NamedSecrets
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup
         self.ready = False
@@ -133,6 +136,7 @@ class Cluster:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
+                self._secrets = NamedSecrets(self._api, group, self._know, self._forget)
                 await self._follow_everything()
                 await self.feed.start(options.bind, options.feed_port, authority.server_context(options.feed_host))
                 self._expect_data_planes()
@@ -162,11 +166,13 @@ class Cluster:
         for waiting in (*waits, deployments):
             if waiting is not None:
                 await waiting.synced.wait()
+        await self._secrets.settled()
 
     def _follow(self, name: str) -> Follower | None:
         if name in self._followers and not self._followers[name].done():
             return None
-        follower = Follower(self._api, KINDS[name], self._put, self._drop, query=FOLLOWED[name])
+        put, drop = (self._secrets.put, self._secrets.drop) if name in NAMING else (self._know, self._forget)
+        follower = Follower(self._api, KINDS[name], put, drop, query=FOLLOWED[name])
         self._followers[name] = self._group.create_task(follower.run())
         return follower
 
@@ -180,13 +186,13 @@ class Cluster:
                 if self.ready:
                     self._follow(name)  # it was missing, and has come
 
-    def _put(self, obj: AnyObject, stored: Stored) -> None:
+    def _know(self, obj: AnyObject, stored: Stored) -> None:
         if obj.ref.kind in WITH_STATUS:
             self.writer.seen(obj.ref, stored)
         if self.world.put(obj):
             self.reconciler.wake()
 
-    def _drop(self, ref: Ref) -> None:
+    def _forget(self, ref: Ref) -> None:
         if ref.kind in WITH_STATUS:
             self.writer.gone(ref)
         if ref.kind == "Service":

@@ -13,6 +13,7 @@ import msgspec
 from controller.kubernetes.api import Api, ApiError, path_of
 from controller.kubernetes.watch import Stored
 from controller.objects import CONTROLLER, GATEWAY_GROUP, KINDS, GatewayAddress, Ref, RouteKind
+from controller.translate.ancestors import MOST
 from controller.translate.conditions import Condition
 from controller.translate.status import (
     ClassStatus,
@@ -171,16 +172,10 @@ def merged(before: Json, status: Status | None, now: str) -> Json:
                 "listeners": [_listener(before, one, status.generation, now) for one in status.listeners],
             }
         case ExtensionStatus():
-            return {**before, **_said(before, status.conditions, status.generation, now)}
+            said = {**before, **_said(before, status.conditions, status.generation, now)}
+            return {**said, **_ancestors(before, status, now)} if status.ancestors or "ancestors" in before else said
         case PolicyStatus():
-            entries = []
-            for ancestor in status.ancestors:
-                namespace, name = ancestor.gateway
-                ref = {"group": GATEWAY_GROUP, "kind": "Gateway", "namespace": namespace, "name": name}
-                old = next((a for a in _ours(before, "ancestors") if a.get("ancestorRef") == ref), {})
-                said = _said(old, ancestor.conditions, status.generation, now)
-                entries.append({"ancestorRef": ref, "controllerName": CONTROLLER, **said})
-            return {**before, "ancestors": _others(before, "ancestors") + entries}
+            return {**before, **_ancestors(before, status, now)}
         case RouteStatus():
             entries = []
             for parent in status.parents:
@@ -191,6 +186,17 @@ def merged(before: Json, status: Status | None, now: str) -> Json:
             return {**before, "parents": _others(before, "parents") + entries}
         case None:
             return {**before, **{name: _others(before, name) for name in ("parents", "ancestors") if name in before}}
+
+
+def _ancestors(before: Json, status: PolicyStatus | ExtensionStatus, now: str) -> Json:
+    entries = []
+    for ancestor in status.ancestors:
+        namespace, name = ancestor.gateway
+        ref = {"group": GATEWAY_GROUP, "kind": "Gateway", "namespace": namespace, "name": name}
+        old = next((a for a in _ours(before, "ancestors") if a.get("ancestorRef") == ref), {})
+        said = _said(old, ancestor.conditions, status.generation, now)
+        entries.append({"ancestorRef": ref, "controllerName": CONTROLLER, **said})
+    return {"ancestors": (_others(before, "ancestors") + entries)[:MOST]}
 
 
 def _ours(before: Json, name: str) -> list[Json]:

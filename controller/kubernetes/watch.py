@@ -89,12 +89,14 @@ class Follower:
         drop: Callable[[Ref], None],
         *,
         query: dict[str, str] | None = None,
+        namespace: str = "",
     ) -> None:
         self._api = api
         self._kind = kind
         self._put = put
         self._drop = drop
         self._query = query or {}
+        self._namespace = namespace  # "" for all
         self._decode: msgspec.json.Decoder[AnyObject] = msgspec.json.Decoder(kind.type)
         self._known: dict[Ref, None] = {}
         self._version = ""
@@ -144,12 +146,15 @@ class Follower:
         self._api_version = self._kind.api_versions[at]
         return True
 
+    @property
+    def _path(self) -> str:
+        return path(self._api_version, self._kind.plural, self._namespace)
+
     async def _read_list(self) -> None:
-        where = path(self._api_version, self._kind.plural)
         found: dict[Ref, None] = {}
         query = {**self._query, "limit": str(PAGE)}
         while True:
-            page = _list.decode(await self._api.raw("GET", where, query=query))
+            page = _list.decode(await self._api.raw("GET", self._path, query=query))
             for raw in page.items:
                 ref = self._take(raw)
                 if ref is not None:
@@ -163,7 +168,7 @@ class Follower:
 
     async def _watch(self) -> None:
         query = {**self._query, "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH), "resourceVersion": self._version}
-        async with self._api.watch(path(self._api_version, self._kind.plural), query, silence=SILENCE) as stream:
+        async with self._api.watch(self._path, query, silence=SILENCE) as stream:
             rest = b""
             async for chunk in stream.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")

@@ -173,6 +173,7 @@ class Translator:
             if new.status is not None or new.served:
                 self._routes[ref] = new
             self._serve(old, new)
+            self.world.note(("gateways of route", *key[1:]), frozenset((one.namespace, one.gateway) for one in new.served))
             self._status(ref, new.status)
             if self.world.read(("object", ref)) is None:
                 self._roots.discard(key)

@@ -35,7 +35,7 @@ from controller.objects import (
     SessionStickyPolicy,
     UpstreamTLSPolicy,
 )
-from controller.translate import conditions, extensions, grpc, matches
+from controller.translate import ancestors, conditions, extensions, grpc, matches
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
 from controller.translate.listeners import covers
@@ -377,7 +377,9 @@ def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus 
     policy = view.get(POLICIES[kind].type, namespace, name)
     if policy is None:
         return None
-    return ExtensionStatus(policy.metadata.generation, (_accepted(view, kind, policy),))
+    accepted = _accepted(view, kind, policy)
+    meant = [target for target in policy.targets if target.kind in POLICIES[kind].targets and target.namespace == namespace]
+    return ExtensionStatus(policy.metadata.generation, (accepted,), ancestors.of(view, meant, accepted))
 
 
 def _accepted(view: View, kind: str, policy: Policy) -> Condition:

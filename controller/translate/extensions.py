@@ -49,7 +49,7 @@ from controller.objects import (
     UDPRoute,
     Zipkin,
 )
-from controller.translate import conditions
+from controller.translate import ancestors, conditions
 from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
 from controller.translate.status import ExtensionStatus
@@ -320,7 +320,8 @@ def listener_status(view: View, namespace: str, name: str) -> ExtensionStatus | 
     missing = _missing_gateway(view, found)
     made = view.call(script, namespace, name, "ListenerFilter")
     accepted = missing or _accepted(view, FilterName(namespace, name, "ListenerFilter"), made)
-    return ExtensionStatus(found.metadata.generation, (accepted,))
+    targets = [Ref("Gateway", namespace, target.name) for target in found.spec.target_refs]
+    return ExtensionStatus(found.metadata.generation, (accepted,), ancestors.of(view, targets, accepted))
 
 
 def _missing_gateway(view: View, found: ListenerFilter) -> Condition | None:
@@ -341,7 +342,9 @@ def rule_policy_status(view: View, namespace: str, name: str) -> ExtensionStatus
     found = view.get(RouteRuleFilterPolicy, namespace, name)
     if found is None:
         return None
-    return ExtensionStatus(found.metadata.generation, (_rule_policy_accepted(view, found),))
+    accepted = _rule_policy_accepted(view, found)
+    targets = [Ref(target.kind, namespace, target.name) for target in found.spec.target_refs]
+    return ExtensionStatus(found.metadata.generation, (accepted,), ancestors.of(view, targets, accepted))
 
 
 def _rule_policy_accepted(view: View, found: RouteRuleFilterPolicy) -> Condition:

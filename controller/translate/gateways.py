@@ -20,6 +20,7 @@ from controller.objects import (
     Service,
 )
 from controller.translate import certificates, conditions, limits, parameters
+from controller.translate.ancestors import is_ours
 from controller.translate.backends import Needed
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
@@ -142,12 +143,6 @@ def _unmatched(one: ListenerInfo) -> snapshot.Rule:
     return snapshot.Rule(
         f"listener/{one.key}", snapshot.Order("~"), (snapshot.Attachment(one.key, one.hostname),), filters=filters
     )
-
-
-def is_ours(view: View, class_name: str) -> bool:
-    """Whether a GatewayClass names our controller."""
-    found = view.get(GatewayClass, "", class_name)
-    return found is not None and found.spec.controller_name == CONTROLLER
 
 
 def gateway(view: View, namespace: str, name: str) -> GatewayInfo | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from controller.memo import View
-from controller.objects import OPTION, BackendTLSPolicy, PolicyTarget
-from controller.translate import certificates, conditions
+from controller.objects import OPTION, BackendTLSPolicy, PolicyTarget, Ref
+from controller.translate import ancestors, certificates, conditions
 from controller.translate.conditions import Condition
-from controller.translate.status import AncestorStatus, PolicyStatus
+from controller.translate.status import PolicyStatus
 from gateway import snapshot
 
 _REASONS = {"reference": "InvalidCACertificateRef", "kind": "InvalidKind", "grant": "InvalidCACertificateRef"}
@@ -72,18 +72,15 @@ def status(view: View, namespace: str, name: str) -> PolicyStatus | None:
     policy = view.get(BackendTLSPolicy, namespace, name)
     if policy is None:
         return None
-    gateways: set[tuple[str, str]] = set()
-    for target in policy.spec.target_refs:
-        if (target.group, target.kind) == ("", "Service"):
-            gateways.update(view.note("gateways of service", namespace, target.name))
-    if not gateways:
-        return None
     _, accepted, resolved = view.call(validated, namespace, name)
     older = _older(view, policy)
     if older:
         accepted = conditions.policy_conflicted(older)
-    ancestors = tuple(AncestorStatus(one, (accepted, resolved)) for one in sorted(gateways))
-    return PolicyStatus(policy.metadata.generation, ancestors[:16])
+    targets = [
+        Ref("Service", namespace, one.name) for one in policy.spec.target_refs if (one.group, one.kind) == ("", "Service")
+    ]
+    told = ancestors.of(view, targets, accepted, resolved)
+    return PolicyStatus(policy.metadata.generation, told) if told else None
 
 
 def _older(view: View, policy: BackendTLSPolicy) -> str:

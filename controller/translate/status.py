@@ -60,10 +60,11 @@ class PolicyStatus(msgspec.Struct, frozen=True):
 
 
 class ExtensionStatus(msgspec.Struct, frozen=True):
-    """The status of one of our own kinds."""
+    """The status of one of our own kinds: in short, and of what is attached to something, to each Gateway."""
 
     generation: int
     conditions: tuple[Condition, ...]
+    ancestors: tuple[AncestorStatus, ...] = ()
 
 
 class ParentStatus(msgspec.Struct, frozen=True):

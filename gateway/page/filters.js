@@ -20,8 +20,10 @@ export function filtersOf(state) {
 export function problemOf(filter, state) {
   const problem = state.snapshot.problems.find(one => one.part === filter.name)
   if (problem) return problem.message
-  const status = state.statuses.find(one => one.object === `Filter ${filter.name}` || one.object === filter.name.replace('/', ' '))
-  return status?.conditions.filter(one => !one.healthy).map(one => one.message).join('\n') ?? ''
+  const [namespace, name, third] = filter.name.split('#')[0].split('/') // KIND/NAMESPACE/NAME#SCOPE; a Filter's has no kind
+  const object = third ? `${namespace} ${name}/${third}` : `Filter ${namespace}/${name}`
+  const said = state.statuses.filter(one => one.object === object || one.object.startsWith(`${object} on `))
+  return [...new Set(said.flatMap(one => one.conditions.filter(condition => !condition.healthy).map(condition => condition.message)))].join('\n')
 }
 
 export const lineOf = message => Number(/\bline (\d+)/.exec(message)?.[1] ?? 0)

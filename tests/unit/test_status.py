@@ -8,6 +8,7 @@ from controller.translate import conditions
 from controller.translate.status import (
     AncestorStatus,
     ClassStatus,
+    ExtensionStatus,
     GatewayStatus,
     ListenerSetStatus,
     ListenerStatus,
@@ -106,3 +107,12 @@ def test_a_policy_keeps_other_controllers_ancestors() -> None:
     assert (body["ancestors"][1]["ancestorRef"], body["ancestors"][1]["controllerName"]) == (ref, CONTROLLER)
     assert merged(body, status, THEN) == body
     assert merged(body, None, NOW) == {"ancestors": [foreign]}
+
+
+def test_a_policy_of_ours_says_it_in_short_and_to_each_gateway() -> None:
+    said = (conditions.policy_accepted(),)
+    body = merged({}, ExtensionStatus(3, said, (AncestorStatus(("ns", "a"), said), AncestorStatus(("ns", "b"), said))), NOW)
+    assert [one["ancestorRef"]["name"] for one in body["ancestors"]] == ["a", "b"]
+    assert body["conditions"] == body["ancestors"][0]["conditions"]
+    assert merged(body, ExtensionStatus(3, said), THEN)["ancestors"] == [], "no Gateway has anything to do with it any more"
+    assert "ancestors" not in merged({}, ExtensionStatus(3, said), NOW), "a Filter is attached to nothing"

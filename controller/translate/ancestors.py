@@ -1,0 +1,35 @@
+"""Whom a policy's status speaks to: the Gateways of ours that what it is for leads to (GEP-713, `status.ancestors`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from controller.memo import View
+from controller.objects import CONTROLLER, Gateway, GatewayClass, Ref
+from controller.translate.conditions import Condition
+from controller.translate.status import AncestorStatus
+
+MOST: Final = 16  # entries that PolicyStatus has room for
+
+
+def is_ours(view: View, class_name: str) -> bool:
+    """Whether a GatewayClass names our controller."""
+    found = view.get(GatewayClass, "", class_name)
+    return found is not None and found.spec.controller_name == CONTROLLER
+
+
+def of(view: View, targets: Iterable[Ref], *said: Condition) -> tuple[AncestorStatus, ...]:
+    """What is said of a policy, to each of them."""
+    found = {gateway for target in targets for gateway in _gateways(view, target)}
+    return tuple(AncestorStatus(gateway, said) for gateway in sorted(found)[:MOST])
+
+
+def _gateways(view: View, target: Ref) -> Iterable[tuple[str, str]]:
+    where = (target.namespace, target.name)
+    if target.kind != "Gateway":
+        key = ("gateways of service",) if target.kind == "Service" else ("gateways of route", target.kind)
+        noted: Iterable[tuple[str, str]] = view.note(*key, *where)
+        return noted
+    gateway = view.get(Gateway, *where)
+    return (where,) if gateway is not None and view.call(is_ours, gateway.spec.gateway_class_name) else ()
