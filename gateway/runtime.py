@@ -285,7 +285,7 @@ class Runtime:
         if not isinstance(before, BackendPart) or before.tls != part.tls or part.name not in self._security:
             if part.tls.certificate and not isinstance(certificate, Certificate):
                 raise ValueError(f"certificate {part.tls.certificate} is not known")
-            given = certificate if isinstance(certificate, Certificate) else None
+            given = part.tls.own or (certificate if isinstance(certificate, Certificate) else None)
             made = tls.towards(part.tls, given, "h2" if part.protocol == "h2c" else "http/1.1")
             self._security[part.name] = made
         return self._security[part.name]

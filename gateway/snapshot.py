@@ -255,6 +255,7 @@ class BackendTLS(Struct, frozen=True):
     authorities: str = ""  # PEM; empty for those of the system
     names: tuple[SubjectName, ...] = ()
     certificate: str = ""  # the part with which we prove who we are
+    own: Certificate | None = None  # the same, where it is for this backend only
     minimum: str = ""  # TLS version, such as "1.3"
 
 
@@ -438,6 +439,8 @@ def redacted(part: Part) -> Part:
             return msgspec.structs.replace(part, key="(private key withheld)")
         case Script():
             return _without_secrets(part)
+        case Backend(tls=BackendTLS(own=Certificate() as own) as tls):
+            return msgspec.structs.replace(part, tls=msgspec.structs.replace(tls, own=redacted(own)))
         case _:
             return part
 

@@ -216,7 +216,7 @@ class Translator:
 
     def _put_needed(self, where: GatewayName, name: Needed) -> None:
         part: Part | str = self.view.value(_maker(name))
-        if isinstance(part, snapshot.Backend) and part.tls is not None:
+        if isinstance(part, snapshot.Backend) and part.tls is not None and part.tls.own is None:
             info = self.view.call(gateways.gateway, *where)
             if info is not None and isinstance(info.client, snapshot.Certificate):
                 part = msgspec.structs.replace(part, tls=msgspec.structs.replace(part.tls, certificate=info.client.name))

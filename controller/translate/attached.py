@@ -7,6 +7,7 @@ scopes is one program of a data plane.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -31,11 +32,12 @@ from controller.objects import (
     Ref,
     RetryPolicy,
     SecretKey,
+    SecretRef,
     Service,
     SessionStickyPolicy,
     UpstreamTLSPolicy,
 )
-from controller.translate import ancestors, conditions, extensions, grpc, matches
+from controller.translate import ancestors, certificates, conditions, extensions, grpc, matches
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
 from controller.translate.listeners import covers
@@ -147,10 +149,24 @@ LOOKING: Final = [kind for kind, one in POLICIES.items() if one.built_in and one
 # --- which is in force ---
 
 
-def filters(view: View, route: Ref, rule: snapshot.Rule, place: Place) -> tuple[FilterName, ...]:
+def filters(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay, place: Place) -> tuple[FilterName, ...]:
     """The programs of policies for a rule at one of its places."""
-    found = (_in_force(view, kind, route, rule, place) for kind in LOOKING)
-    return tuple(name for name in found if name is not None)
+    found = [_in_force(view, kind, route, rule, place) for kind in LOOKING] if isinstance(rule, snapshot.Rule) else []
+    return tuple(name for name in (*found, _byte_rate(view, place)) if name is not None)
+
+
+def _byte_rate(view: View, place: Place) -> FilterName | None:
+    """How many bytes may pass at a port; each port has its own, also where one number is given for all of a Gateway's."""
+    for policy in _of(view, "RateLimitPolicy", Ref("Gateway", *place.gateway)):
+        if _bps(policy, place.port):
+            return FilterName(policy.metadata.namespace, f"{policy.metadata.name}#bps{place.port}", "RateLimitPolicy")
+    return None
+
+
+def _bps(policy: Policy, port: int) -> int:
+    """Bytes a second, by an entry for the port or for the whole; 0 for any number."""
+    own = next((one["bps"] for one in policy.spec.get("ports", ()) if one["port"] == port and "bps" in one), 0)
+    return int(own or policy.spec.get("bps", 0))
 
 
 def _in_force(view: View, kind: str, route: Ref, rule: snapshot.Rule, place: Place) -> FilterName | None:
@@ -257,12 +273,16 @@ def upstream_tls(view: View, namespace: str, name: str, port: int) -> snapshot.B
 
 def _authority(view: View, namespace: str, service: str, config: Config) -> snapshot.BackendTLS | str:
     ref = config["certificateRef"]
-    if config.get("mTLS"):
-        return "config.mTLS: is not supported here; the Gateway's spec.tls.backend.clientCertificateRef is."
     pem = extensions.secret(view, namespace, SecretKey(ref["name"], "ca.crt"))
     if not pem:
         return f'config.certificateRef: Secret "{namespace}/{ref["name"]}" with the key "ca.crt" is not there.'
-    return snapshot.BackendTLS(f"{service}.{namespace}.svc", pem)
+    own = None
+    if config.get("mTLS"):
+        found = certificates.certificate(view, "UpstreamTLSPolicy", namespace, SecretRef(ref["name"]))
+        if isinstance(found, certificates.Fault):
+            return f"config.mTLS: {found.message}"
+        own = found
+    return snapshot.BackendTLS(f"{service}.{namespace}.svc", pem, own=own)
 
 
 def _lasting(given: str | float) -> float:
@@ -282,13 +302,27 @@ def _codes(word: str) -> Iterable[int]:
 
 
 def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence | None:
-    """What SessionStickyPolicies say of a rule's backends: the first that has one decides."""
+    """What BackendLBPolicies and SessionStickyPolicies say of a rule's backends: the first that has one decides."""
     for backend in backends:
-        found = of_service(view, "SessionStickyPolicy", (backend.namespace, backend.name, backend.port))
+        where = (backend.namespace, backend.name, backend.port)
+        asked = (of_service(view, "BackendLBPolicy", where) or {}).get("sessionPersistence")
+        if asked is not None:
+            return _persistence(backend, asked)
+        found = of_service(view, "SessionStickyPolicy", where)
         if found is not None:
             lasting = float(found.get("expires", 3600))
             return snapshot.Persistence("", found.get("cookieName", "_srv_id"), "/", lasting, lasting > 0)
     return None
+
+
+def _persistence(backend: BackendName, asked: Config) -> snapshot.Persistence:
+    """SessionPersistence (GEP-1619) as BackendLBPolicy has it; a cookie without a name gets one of the Service's own."""
+    lasting = seconds(asked.get("absoluteTimeout", ""))
+    if asked.get("type") == "Header":
+        return snapshot.Persistence(header=asked.get("sessionName", "X-Session"), seconds=lasting)
+    digest = hashlib.sha256(str(backend).encode()).hexdigest()[:8]
+    permanent = asked.get("cookieConfig", {}).get("lifetimeType") == "Permanent" and lasting > 0
+    return snapshot.Persistence("", asked.get("sessionName", f"fsm-session-{digest}"), "/", lasting, permanent)
 
 
 def _of(view: View, kind: str, target: Ref) -> list[Policy]:
@@ -306,7 +340,7 @@ def scopes(policy: Policy) -> Iterator[Scope]:
     """Every part of a policy that says something."""
     for word in ("http", "grpc", "hostnames", "ports"):
         for index, entry in enumerate(policy.spec.get(word, ())):
-            if config_of(policy, entry) is not None:
+            if config_of(policy, entry) is not None and ("bps" not in entry or "config" in entry):
                 yield word, index, entry
     if config_of(policy, policy.spec) is not None:
         yield "", 0, policy.spec
@@ -319,7 +353,7 @@ def config_of(policy: Policy, entry: Config) -> Config | None:
             said: Config = one["config"] if "config" in one else one["healthCheck"]
             return said
         if "type" in one or "algorithm" in one:
-            return {"algorithm": one.get("type", one.get("algorithm"))}
+            return {**one, "algorithm": one.get("type", one.get("algorithm"))}
     return None
 
 
@@ -348,6 +382,9 @@ def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script 
     policy = view.get(meaning.type, namespace, name)
     if policy is None:
         return "it does not exist."
+    if scope.startswith("bps"):
+        bps = _bps(policy, int(scope[3:]))
+        return _program(namespace, f"{name}#{scope}", kind, "ByteRate", {"bps": bps}) if bps else "it has no such scope."
     entry = next((one for word, index, one in scopes(policy) if f"{word}{index}" == scope), None)
     if entry is None:
         return "it has no such scope."
@@ -357,14 +394,20 @@ def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script 
     store = extensions.store(view, namespace, config["store"]) if "store" in config else None
     if isinstance(store, str):
         return store
+    return _program(namespace, f"{name}#{scope}", kind, meaning.built_in, meaning.config(config), store)
+
+
+def _program(
+    namespace: str, name: str, kind: str, built_in: str, config: Config, store: snapshot.Store | None = None
+) -> snapshot.Script:
     return snapshot.Script(
-        name=str(FilterName(namespace, f"{name}#{scope}", kind)),
+        name=str(FilterName(namespace, name, kind)),
         source="",
-        built_in=meaning.built_in,
-        config=msgspec.json.encode(meaning.config(config)).decode(),
+        built_in=built_in,
+        config=msgspec.json.encode(config).decode(),
         execution="inline",
         seconds=extensions.LONGEST,
-        passes=BUILT_IN[meaning.built_in].passes,
+        passes=BUILT_IN[built_in].passes,
         store=store,
     )
 
@@ -395,7 +438,7 @@ def _accepted(view: View, kind: str, policy: Policy) -> Condition:
             text = f'spec.targetRef: {target.kind} "{namespace}/{target.name}" does not exist.'
             return conditions.filter_not_valid("TargetNotFound", text)
     said = list(scopes(policy))
-    if not said:
+    if not _says(policy):
         text = "spec: it says nothing; config, or a config in ports, hostnames, http or grpc is needed."
         return conditions.filter_not_valid("Invalid", text)
     for word, index, _ in said if POLICIES[kind].built_in else ():
@@ -410,10 +453,17 @@ def _accepted(view: View, kind: str, policy: Policy) -> Condition:
     for other in _of(view, kind, policy.targets[0]):
         if _age(other) >= _age(policy):
             break
-        if {_names(one) for one in said} <= {_names(one) for one in scopes(other)}:
+        if _says(policy) <= _says(other):
             text = f'{kind} "{other.metadata.name}" is older and says something of all that this one does.'
             return conditions.filter_not_valid("Conflicted", text)
     return conditions.policy_accepted()
+
+
+def _says(policy: Policy) -> set[tuple[str, str]]:
+    """What a policy speaks of."""
+    whole = [("bps", "")] if "bps" in policy.spec else []
+    ports = [("bps", str(one["port"])) for one in policy.spec.get("ports", ()) if "bps" in one]
+    return {*(_names(one) for one in scopes(policy)), *whole, *ports}
 
 
 def _names(scope: Scope) -> tuple[str, str]:

@@ -133,7 +133,7 @@ def script(view: View, namespace: str, name: str, kind: str = "Filter") -> snaps
     if isinstance(supplies, str):
         return supplies
     secrets, store = supplies
-    if found.spec.definition_ref is None and found.spec.type in BUILT_IN:
+    if found.spec.definition_ref is None and found.spec.type in BUILT_IN and BUILT_IN[found.spec.type].kind:
         made = _built_in(view, found)
         return made if isinstance(made, str) else msgspec.structs.replace(made, secrets=secrets, store=store)
     definition = _definition(view, found)
@@ -242,7 +242,7 @@ def _built_in(view: View, found: Configured) -> snapshot.Script | str:
 def _definition(view: View, found: Configured) -> FilterDefinitionSpec | str:
     ref = found.spec.definition_ref
     if ref is None:
-        known = ", ".join(name for name in BUILT_IN if name != "CircuitBreak")
+        known = ", ".join(name for name, one in BUILT_IN.items() if one.kind == name)
         return f'spec.definitionRef is missing, and "{found.spec.type}" is no type that comes with the gateway ({known}).'
     definition: FilterDefinition | NamespacedFilterDefinition | None
     if ref.kind == "NamespacedFilterDefinition":

@@ -128,7 +128,7 @@ class GatewayInfo(NamedTuple):
         for one in self.listeners if self.refused is None else ():
             if one.part is not None:
                 made += [*one.certificates, one.part]
-                if one.filters:
+                if one.filters and one.protocol in ("HTTP", "HTTPS"):
                     made.append(_unmatched(one))
         return tuple(made)
 

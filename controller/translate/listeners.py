@@ -155,8 +155,7 @@ def _listener(
 def _own_filters(view: View, gateway: Gateway, one: GatewayListener) -> tuple[tuple[FilterName, ...], tuple[FilterName, ...]]:
     """ListenerFilters that meet its connections, and those that come before every route's filters."""
     where = gateway.metadata.namespace, gateway.metadata.name, one.port
-    met = extensions.listener_filters(view, *where, "Listener")
-    return met, extensions.listener_filters(view, *where, "Route") if one.protocol in ("HTTP", "HTTPS") else ()
+    return extensions.listener_filters(view, *where, "Listener"), extensions.listener_filters(view, *where, "Route")
 
 
 def _filters(

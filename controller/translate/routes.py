@@ -90,7 +90,7 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
         needed: dict[Needed, None] = dict.fromkeys(made.backends if at else ())
 
         def policies(
-            rule: snapshot.Rule,
+            rule: snapshot.Rule | snapshot.Relay,
             one: snapshot.Attachment,
             gateway_name: tuple[str, str] = gateway_name,
             needed: dict[Needed, None] = needed,
@@ -146,17 +146,14 @@ def _placed(
     rule: snapshot.Rule | snapshot.Relay,
     at: Iterable[snapshot.Attachment],
     guards: Mapping[str, ListenerInfo],
-    policies: Callable[[snapshot.Rule, snapshot.Attachment], tuple[snapshot.Filter, ...]],
+    policies: Callable[[snapshot.Rule | snapshot.Relay, snapshot.Attachment], tuple[snapshot.Filter, ...]],
 ) -> Iterator[snapshot.Rule | snapshot.Relay]:
     """A rule where it applies: once for each listener with filters of its own, and for each set of policies."""
-    if not isinstance(rule, snapshot.Rule):
-        plain = tuple(one for one in at if not guards[one.listener].filters)
-        if plain:
-            yield msgspec.structs.replace(rule, at=plain)
-        return
     groups: dict[tuple[str, tuple[snapshot.Filter, ...]], list[snapshot.Attachment]] = {}
     for one in at:
         own = guards[one.listener].filters
+        if isinstance(rule, snapshot.Relay) and not all(isinstance(each, snapshot.Scripted) for each in own):
+            continue  # nobody can be asked whether a connection may pass
         groups.setdefault((one.listener if own else "", own + policies(rule, one)), []).append(one)
     names: set[str] = set()
     for (listener, filters), here in groups.items():

@@ -28,6 +28,7 @@ class Operation(msgspec.Struct, array_like=True, tag=True):
     burst: int = 0
     backlog: int = 0
     value: bytes = b""
+    units: int = 1  # turns that are taken together
 
     @property
     def pace(self) -> bytes:
@@ -78,14 +79,16 @@ class Shared:
         """A count; 0 where there is none."""
         return self._do(Operation("count", key))
 
-    def take(self, key: str = "", *, requests: float, interval: float, burst: int = 0, backlog: int = 0) -> Answer:
+    def take(
+        self, key: str = "", *, requests: float, interval: float, burst: int = 0, backlog: int = 0, units: int = 1
+    ) -> Answer:
         """A turn, of `requests` each `interval` seconds: the seconds to wait for it; None if there is none to be had.
 
         Turns that nobody took are saved, up to `burst` (as many as `requests`, where it is not given). Up to `backlog` who
-        come too early are told to wait.
+        come too early are told to wait. What costs more than others takes several `units` at once.
         """
         each = interval / requests
-        return self._do(Operation("take", key, each, 0.0, burst or max(int(requests), 1), backlog))
+        return self._do(Operation("take", key, each, 0.0, burst or max(int(requests), 1), backlog, units=units))
 
     def hold(self, key: str = "", *, most: int) -> Answer:
         """Be one of at most so many at a time, of this data plane's: whether that is possible. Give it back by `release`."""

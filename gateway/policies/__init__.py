@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 class BuiltIn(NamedTuple):
     """A type that comes with the gateway."""
 
-    kind: str  # of the object that configures it
+    kind: str  # of the object that configures it; "" where only a policy does
     file: str  # here
     passes: bool = False  # where it fails, requests go on: it only watches
 
@@ -32,6 +32,7 @@ BUILT_IN: Final = {
     "Zipkin": BuiltIn("Zipkin", "zipkin.py", passes=True),
     "ProxyTag": BuiltIn("ProxyTag", "proxy_tag.py"),
     "DNSModifier": BuiltIn("DNSModifier", "dns_modifier.py"),
+    "ByteRate": BuiltIn("", "byte_rate.py"),
 }
 
 

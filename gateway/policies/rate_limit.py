@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable
 
 from gateway.durations import seconds
-from gateway.filters.api import Request, Response, config, log, shared
+from gateway.filters.api import Request, Response, config, log, metrics, shared
 
 LONGEST = 60.0  # seconds that a request waits for its turn
 requests, interval = config.get("requests", 5), seconds(config.get("interval", "10s"))
@@ -21,6 +21,7 @@ headers.setdefault("Retry-After", str(max(int(interval / requests), 1)))
 key_by = config.get("keyBy", {})
 header = key_by.get("header", "").lower() if key_by.get("type") == "Header" else ""
 is_open = config.get("failurePolicy", "Open") == "Open"
+said = [0]  # failures of the store
 
 
 def request(request: Request) -> Response | Awaitable[Response | None] | None:
@@ -41,12 +42,15 @@ async def asked(turn: Awaitable[float | None]) -> Response | None:
     try:
         wait = await turn
     except OSError as error:
-        log.warning("%s: requests %s", error, "pass" if is_open else "are refused")
+        metrics.add("rate_limit_store_failures_total")
+        said[0] += 1
+        if said[0] & (said[0] - 1) == 0:  # the first time, the second, the fourth: a store that is gone fails every request
+            log.warning("%s: requests %s (%d times)", error, "pass" if is_open else "are refused", said[0])
         return None if is_open else Response(status, body, headers)
-    said = verdict(wait)
-    if said is None or isinstance(said, Response):
-        return said
-    await said
+    result = verdict(wait)
+    if result is None or isinstance(result, Response):
+        return result
+    await result
     return None
 
 

@@ -22,7 +22,7 @@ def perform(memory: Memory, key: bytes, operation: Operation) -> Any:
     """Do it."""
     match operation.kind:
         case "take":
-            return memory.take(key + operation.pace, operation.amount, operation.burst, operation.backlog)
+            return memory.take(key + operation.pace, operation.amount, operation.burst, operation.backlog, operation.units)
         case "add":
             return memory.add(key, operation.amount, operation.seconds)
         case "hold":

@@ -115,8 +115,8 @@ class Memory:
         finally:
             self._unlock(_LOCKS + bucket)
 
-    def take(self, key: bytes, each: float, burst: int, backlog: int) -> float | None:
-        """A turn of a line in which one turn comes every `each` seconds: how long to wait for it, or None where there is none.
+    def take(self, key: bytes, each: float, burst: int, backlog: int, units: int = 1) -> float | None:
+        """So many turns of a line in which one comes every `each` seconds: how long to wait for them; None if there are none.
 
         Who comes late finds up to `burst` turns saved; up to `backlog` who come early wait. This is the generic cell rate
         algorithm (ATM Forum, Traffic Management 4.1, 4.4.2): the one number that is kept is when the line will be at rest.
@@ -127,10 +127,10 @@ class Memory:
         try:
             at, rest, _ = self._number(digest, bucket, now)
             rest = max(rest or 0.0, now)
-            wait = rest - (burst - 1) * each - now
+            wait = rest - (burst - units) * each - now
             if wait > backlog * each + 1e-9:
                 return None
-            _NUMBER.pack_into(self._map, at, digest, rest + each, rest + each)
+            _NUMBER.pack_into(self._map, at, digest, rest + units * each, rest + units * each)
         finally:
             self._unlock(_LOCKS + bucket)
         return max(wait, 0.0)

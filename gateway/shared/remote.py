@@ -29,11 +29,11 @@ CONNECTIONS: Final = 32
 TAKE: Final = """
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local each, burst, backlog = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local each, burst, backlog, units = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local rest = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
-local wait = rest - (burst - 1) * each - now
+local wait = rest - (burst - units) * each - now
 if wait > backlog * each then return -1 end
-rest = rest + each
+rest = rest + units * each
 redis.call('SET', KEYS[1], string.format('%.0f', rest), 'PX', math.ceil((rest - now) / 1000) + 1000)
 return math.max(math.ceil(wait), 0)
 """
@@ -108,7 +108,7 @@ class Remote:
         client = self._client
         match operation.kind:
             case "take":
-                arguments = [operation.amount * 1e6, operation.burst, operation.backlog]
+                arguments = [operation.amount * 1e6, operation.burst, operation.backlog, operation.units]
                 wait = int(await self._take(keys=[key + operation.pace.decode()], args=arguments))
                 return wait / 1e6 if wait >= 0 else None
             case "add":

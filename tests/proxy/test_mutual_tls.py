@@ -15,7 +15,7 @@ from proxying import OK, Proxy, Server, make_rule, parsed
 from speaking import Backend2, client
 from test_tls import certificate
 
-from gateway.snapshot import Backend, BackendTLS, Clients, Endpoint, Listener, SubjectName, Target
+from gateway.snapshot import Backend, BackendTLS, Clients, Endpoint, Listener, SubjectName, Target, redacted
 
 
 @pytest.fixture
@@ -291,6 +291,17 @@ async def test_who_we_are_to_a_backend_and_its_renewal(
     assert await towards(proxy, port, mine) == (200, "b.internal gateway.one")
     await proxy.apply(certificate(stranger, "me", "gateway.two"))
     assert await towards(proxy, port, mine) == (200, "b.internal gateway.two")
+
+
+async def test_who_we_are_to_one_backend_only(
+    proxy: Proxy, secure: Secure, authority: trustme.CA, stranger: trustme.CA
+) -> None:
+    """As an UpstreamTLSPolicy with mTLS says it: not the Gateway's own certificate, but the policy's."""
+    port = await secure(authority.issue_cert("b.internal"), authority)
+    mine, other = certificate(authority, "me", "gateway"), certificate(stranger, "me", "gateway")
+    assert (await towards(proxy, port, BackendTLS("b.internal", pem(authority), own=mine)))[0] == 200
+    assert (await towards(proxy, port, BackendTLS("b.internal", pem(authority), own=other)))[0] in (502, 503)
+    assert mine.key not in repr(redacted(Backend("b", tls=BackendTLS("b.internal", own=mine))))
 
 
 async def test_http2_over_tls_behind(proxy: Proxy, authority: trustme.CA) -> None:

@@ -352,3 +352,68 @@ async def test_dns_modifier(proxy: Proxy, datagrams: Callable[..., Awaitable[Dat
     other = dns.message.make_query("elsewhere.test.", "A").to_wire()
     assert await asking.ask(other) == b"behind " + other
     assert await asking.ask(b"no question") == b"behind no question"
+
+
+# --- bytes a second ---
+
+SIZE = 300_000
+RATE = 1_000_000  # of which a tenth is saved: 300 kB take 0.2 s
+
+
+@pytest.mark.parametrize("way", ["down", "up", "both at once"])
+async def test_bytes_a_second_of_bodies(proxy: Proxy, server: Server, way: str) -> None:
+    await policy(proxy, server, "ByteRate", bps=RATE)
+    if way != "up":
+        server.default = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE + bytes(SIZE)
+    body = b"" if way == "down" else bytes(SIZE)
+    request = b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+    began = time.monotonic()
+    answers = await asyncio.gather(*(proxy.talk(request, half_close=False) for _ in range(2 if way == "both at once" else 1)))
+    took = time.monotonic() - began
+    assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+    assert all(len(answer) > SIZE for answer in answers) or way == "up"
+    expected = (SIZE * (4 if way == "both at once" else 1) - RATE / 10) / RATE
+    assert expected * 0.99 < took < expected + 2
+
+
+async def test_bytes_a_second_of_a_connection_and_small_ones_do_not_wait(proxy: Proxy) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    behind = await asyncio.start_server(echo, "127.0.0.1", 0)
+    await proxy.apply(
+        built_in("ByteRate", bps=RATE), Listener("l", 80, "TCP"),
+        Backend("b", (Endpoint("127.0.0.1", behind.sockets[0].getsockname()[1]),), "tcp"),
+        Relay("t", Order("", "t"), (Attachment("l"),), (Target(1, "b"),), (Scripted("p"),)),
+    )  # fmt: skip
+    began = time.monotonic()
+    assert await proxy.talk(b"small") == b"small"
+    assert time.monotonic() - began < 0.15
+    began = time.monotonic()
+    assert await proxy.talk(bytes(SIZE)) == bytes(SIZE)
+    took = time.monotonic() - began
+    assert (2 * SIZE - RATE / 10) / RATE * 0.9 < took < 2.5, "the way there and the way back"
+    behind.close()
+
+
+async def test_datagrams_wait_a_second_at_most(proxy: Proxy, datagrams: Callable[..., Awaitable[Datagram]]) -> None:
+    behind = await datagrams(b">")
+    await proxy.apply(
+        built_in("ByteRate", bps=10_000), Listener("l", 80, "UDP"), Backend("b", (Endpoint("127.0.0.1", behind.port),), "udp"),
+        Relay("t", Order("", "t"), (Attachment("l"),), (Target(1, "b"),), (Scripted("p"),)),
+    )  # fmt: skip
+    asking = await datagrams(to=proxy.port)
+    began = time.monotonic()
+    assert await asking.ask(bytes(1000)) == b">" + bytes(1000)
+    assert 0.08 < time.monotonic() - began < 1, "a thousand each way, of which one is saved"
+    program = proxy.runtime.program("p")
+    before = program.calls
+    for _ in range(100):
+        asking.transport.sendto(bytes(1000))  # type: ignore[attr-defined]
+    await until(lambda: program.calls >= before + 100)
+    await until(lambda: behind.heard.qsize() >= 10)
+    assert behind.heard.qsize() <= 12, "a second's worth, and no more"
+    assert program.failures == 0

@@ -128,6 +128,9 @@ async def test_a_store_that_is_gone_is_no_reason_to_wait(
         found, took = await one(replicas.ports[0])
         assert found == status
         assert took < 0.5
+    (worker,) = await replicas.planes[0].statistics()
+    counted = {name: values for _, name, _, values in worker.filters[0].measures}
+    assert counted["rate_limit_store_failures_total"] == (20,)
     server.start()
     async with asyncio.timeout(10):
         while (await one(replicas.ports[0]))[0] != b"200":

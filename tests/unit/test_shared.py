@@ -113,6 +113,17 @@ def test_turns(memory: Memory, clock: Callable[[float], None], burst: int, backl
     assert [memory.take(b"k", 1.0, burst, backlog) is None for _ in waits] == [w is None for w in waits]
 
 
+def test_what_costs_more_takes_several_turns(memory: Memory) -> None:
+    assert memory.take(b"k", 1.0, 10, 100, 4) == 0
+    assert memory.take(b"k", 1.0, 10, 100, 6) == 0
+    assert memory.take(b"k", 1.0, 10, 100, 3) == pytest.approx(3, abs=0.1)
+    assert memory.take(b"k", 1.0, 10, 100) == pytest.approx(4, abs=0.1)
+    assert memory.take(b"other", 1.0, 10, 100, 25) == pytest.approx(15, abs=0.1), (
+        "more than can be saved waits for what is missing"
+    )
+    assert memory.take(b"third", 1.0, 10, 5, 25) is None
+
+
 @given(
     gaps=st.lists(st.floats(0, 3), min_size=1, max_size=60),
     burst=st.integers(1, 8),

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import gateway, gateway_class, obj, route, service, slice_, world
@@ -13,7 +14,7 @@ from worlds import gateway, gateway_class, obj, route, service, slice_, world
 from controller.objects import AnyObject, Ref
 from controller.translate import Translator, translate
 from controller.world import World
-from gateway.snapshot import Rule
+from gateway.snapshot import Backend, Rule
 
 NAMES = ("a", "b", "c")
 
@@ -202,3 +203,30 @@ def test_terminating_endpoints_only_where_none_is_ready() -> None:
     made = world(gateway(), service("s"), slice_("s", "10.0.0.1"), leaving, route("r", "s"))
     (parts,) = translate(made).parts.values()
     assert [e.address for e in parts["backend", "default/s:80"].endpoints] == ["10.0.0.1"]
+
+
+def test_a_policy_that_shows_a_certificate_has_one() -> None:
+    """UpstreamTLSPolicy with mTLS: certificate and key beside the authority, or nothing is sent."""
+    authority = trustme.CA()
+    mine = authority.issue_cert("gateway.internal")
+    whole = {
+        "ca.crt": authority.cert_pem.bytes().decode(),
+        "tls.crt": b"".join(one.bytes() for one in mine.cert_chain_pems).decode(),
+        "tls.key": mine.private_key_pem.bytes().decode(),
+    }
+    config = {"certificateRef": {"name": "mine"}, "mTLS": True}
+    policy = obj("UpstreamTLSPolicy", "p", spec={"targetRef": {"kind": "Service", "name": "a"}, "config": config})
+    base = (gateway_class(), gateway(), route("r", "a"), service("a"), slice_("a", "10.0.0.1"), policy)
+    made = translate(world(*base, obj("Secret", "mine", stringData=whole)))
+    backend = made.parts["default", "gw"]["backend", "default/a:80"]
+    assert isinstance(backend, Backend)
+    assert backend.tls is not None
+    assert backend.tls.own is not None
+    assert backend.tls.own.key == whole["tls.key"]
+    assert backend.endpoints
+    lacking = translate(world(*base, obj("Secret", "mine", stringData={"ca.crt": whole["ca.crt"]})))
+    backend = lacking.parts["default", "gw"]["backend", "default/a:80"]
+    assert isinstance(backend, Backend)
+    assert not backend.endpoints
+    (accepted,) = lacking.statuses[policy.ref].conditions
+    assert 'spec.config.mTLS: Secret "default/mine" lacks tls.crt or tls.key' in accepted.message
