@@ -112,21 +112,72 @@ async def test_a_filter_from_installation_to_refusal(installed: None) -> None:
         kubectl("delete", "filterdefinition", "greeting", "--ignore-not-found")
 
 
-EXTENSIONS = Path(__file__).parent.parent.parent / "examples" / "extensions" / "gateway.yaml"
+OWN = """
+from gateway.filters.api import Response, config, secrets
+def request(request):
+    return Response(200, config["greeting"] + " " + secrets["name"])
+"""
+
+
+def attached(namespace: str) -> list[dict]:
+    """What the examples have not: definitions for one namespace and for all, what they are given, and where they are used."""
+    group = "extension.gateway.flomesh.io"
+
+    def made(kind_: str, name: str, **rest: object) -> dict:
+        spaced = {"namespace": namespace} if kind_ != "FilterDefinition" else {}
+        api = {"Secret": "v1", "HTTPRoute": "gateway.networking.k8s.io/v1"}.get(kind_, f"{group}/v1alpha1")
+        return {"apiVersion": api, "kind": kind_, "metadata": {"name": name, **spaced}, **rest}
+
+    rules = []
+    filters = []
+    for definition_kind, name in (("NamespacedFilterDefinition", "own"), ("FilterDefinition", "everybodys")):
+        spec = {"type": "Greeting", "script": OWN.lstrip()}
+        uses = {"definitionRef": {"kind": definition_kind, "name": name}, "configRef": {"name": "greeting"}}
+        secret = {"name": "name", "secretRef": {"name": "name", "key": "name"}}
+        ref = {"group": group, "kind": "Filter", "name": name}
+        rules.append({
+            "matches": [{"path": {"value": f"/{name}"}}], "filters": [{"type": "ExtensionRef", "extensionRef": ref}],
+        })  # fmt: skip
+        filters += [
+            made(definition_kind, name, spec=spec),
+            made("Filter", name, spec={"type": "Greeting", **uses, "secrets": [secret]}),
+        ]
+    return [
+        made("Secret", "name", type="Opaque", stringData={"name": "Ada"}),
+        made("FilterConfig", "greeting", spec={"config": "greeting: Hello"}),
+        *filters,
+        made("HTTPRoute", "greeting", spec={"parentRefs": [{"name": "filters"}], "rules": rules}),
+    ]
+
+
+REPOSITORY = Path(__file__).parent.parent.parent
+EXTENSIONS = REPOSITORY / "examples" / "extensions" / "gateway.yaml"
 POLICIES = EXTENSIONS.parent.parent / "policies" / "gateway.yaml"
 
 
+def all_kinds() -> set[str]:
+    """The kinds of the CRDs that `fsm install` brings, each of which the cluster must have."""
+    crds = [yaml.safe_load(path.read_text()) for path in sorted((REPOSITORY / "controller/data/extensions").glob("*.yaml"))]
+    there = {one["metadata"]["name"] for one in get("crd")["items"]}
+    assert {crd["metadata"]["name"] for crd in crds} <= there
+    return {crd["spec"]["names"]["kind"] for crd in crds}
+
+
 async def test_one_of_each_kind(installed: None) -> None:
+    """All CRDs are there, and one of each kind is attached, accepted and at work."""
     namespace = "extensions"
     kubectl("create", "namespace", namespace)
     try:
         objects = list(yaml.safe_load_all(EXTENSIONS.read_text()))
-        for one in objects:
+        policies = list(yaml.safe_load_all(POLICIES.read_text()))
+        for one in (*objects, *policies):
             one["metadata"]["namespace"] = namespace
+            if "targetRef" in one.get("spec", {}):
+                one["spec"]["targetRef"].pop("namespace", None)
+        objects += attached(namespace)
+        assert {one["kind"] for one in (*objects, *policies) if "flomesh.io" in one["apiVersion"]} == all_kinds()
         apply(*objects)
         ours = [one for one in objects if "flomesh.io" in one["apiVersion"]]
-        kinds = {one["kind"] for one in ours}
-        assert len(kinds) == 15, kinds  # every kind but FilterDefinition and FilterConfig, which the test above attaches
 
         def unaccepted() -> list[tuple[str, object]]:
             found = []
@@ -150,6 +201,9 @@ async def test_one_of_each_kind(installed: None) -> None:
                 return await status("/guarded") == 200
 
             await eventually(serves)
+            for path in ("/own", "/everybodys"):  # with a secret that is no certificate
+                async with session.get(f"http://{address}{path}") as answer:
+                    assert (answer.status, await answer.text()) == (200, "Hello Ada"), path
             # However many workers: three in a minute.
             assert [await status("/limited") for _ in range(5)] == [200, 200, 200, 429, 429]
             assert [await status(path) for path in ("/asked", "/logged", "/nowhere")] == [200, 200, 404]
@@ -157,25 +211,21 @@ async def test_one_of_each_kind(installed: None) -> None:
             assert await status("/nowhere", **{"Proxy-Tag": "tagged.example"}) == 200
 
             # FSM's policies beside them.
-            policies = list(yaml.safe_load_all(POLICIES.read_text()))
-            for one in policies:
-                one["metadata"]["namespace"] = namespace
-                if "targetRef" in one.get("spec", {}):
-                    one["spec"]["targetRef"].pop("namespace", None)
             apply(*(one for one in policies if one["metadata"]["name"] != "hello"))
 
             def refused() -> list[object]:
                 found = []
                 for one in policies:
-                    if one["apiVersion"].startswith("gateway.flomesh.io") and one["kind"] != "UpstreamTLSPolicy":
+                    if one["apiVersion"].startswith("gateway.flomesh.io"):
                         said = get(f"{one['kind'].lower()}.gateway.flomesh.io", one["metadata"]["name"], "-n", namespace)
-                        words = said.get("status", {}).get("conditions")
-                        found += [(one["kind"], words)] if not words or words[0]["status"] != "True" else []
+                        status = said.get("status", {})
+                        words = [*status.get("conditions", ()), *(a["conditions"][0] for a in status.get("ancestors", ()))]
+                        if len(words) != 2 or any(word["status"] != "True" for word in words):
+                            found += [(one["kind"], status)]
                 return found
 
+            # In short, and to the Gateway that it has a say at.
             await eventually(lambda: not refused())
-            tls = get("upstreamtlspolicy.gateway.flomesh.io", "secure", "-n", namespace)["status"]["conditions"]
-            assert tls[0]["message"].endswith('Secret "extensions/authority" with the key "ca.crt" is not there.')
             pod = kubectl("get", "pods", "-n", namespace, "-l", "app=fsm-gateway", "-o", "jsonpath={.items[0].status.podIP}")
             async with session.get(f"http://{pod}:9091/metrics") as answer:
                 assert "fgw_http_request_total{" in await answer.text()
