@@ -22,8 +22,8 @@ from bench import rig
 from bench.__main__ import as_json, table
 from bench.changes import Client, Running, Tally, quantiles, route, running
 from bench.rig import Row
-from controller.filter_cost import inline_cost
-from gateway.snapshot import Script
+from controller.filter_cost import inline_cost, rule_cost
+from gateway.snapshot import Persistence, Retry, Script, Target
 
 RATE, CONNECTIONS = 1000, 16
 FILTERED = """
@@ -201,16 +201,27 @@ PASSING: dict[str, dict[str, object]] = {
     "Metrics": {},
     "Zipkin": {},
     "ProxyTag": {},
+    "ByteRate": {"bps": 10**12},
+}
+# What policies of Services come to, on rules of their own.
+SAID: dict[str, tuple[Target, dict[str, object]]] = {
+    "RetryPolicy": (Target(1, "b"), {"retry": Retry((503,), 2, 0.01)}),
+    "SessionStickyPolicy": (Target(1, "b"), {"persistence": Persistence("", "s", "/", 3600.0, True)}),
+    "BackendLBPolicy with a header": (Target(1, "b"), {"persistence": Persistence("x-session")}),
+    "LoadBalancerPolicy, hashing": (Target(1, "b", hashed=True), {}),
 }
 
 
 async def kinds(quick: bool) -> list[Row]:
-    """What each kind of filter that comes with the gateway adds to a request that it lets pass."""
+    """What each kind of filter that comes with the gateway adds to a request that it lets pass, and what policies of Services add."""
     rows = []
     for kind, spec in PASSING.items():
         script = Script(kind, "", json.dumps(spec), "inline", built_in=kind, seconds=60.0, passes=True)
         found = await inline_cost(script)
-        rows.append(Row(f"{kind}: CPU of a request that it lets pass", "—", f"+{found:.1f} µs", True, {"us": found}))
+        rows.append(Row(f"{kind}: CPU of a request that it lets pass", "—", f"{found:+.1f} µs", True, {"us": found}))
+    for kind, (target, rule) in SAID.items():
+        found = await rule_cost(target, **rule)
+        rows.append(Row(f"{kind}: CPU of a request", "—", f"{found:+.1f} µs", True, {"us": found}))
     return rows
 
 

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import time
 from collections import deque
+from typing import Any
 
 import msgspec
 
@@ -86,20 +87,30 @@ def _parts(part: Script, port: int) -> tuple[Part, ...]:
 
 async def cost(part: Script) -> Cost:
     """Measure."""
-    without, inline = await _inline(msgspec.structs.replace(part, execution="inline"))
+    without, inline = await _inline(_parts(msgspec.structs.replace(part, execution="inline"), 1))
     return Cost(without, inline, *await _turns(msgspec.structs.replace(part, execution="process")))
 
 
 async def inline_cost(part: Script) -> float:
     """Microseconds of CPU that a filter in the worker adds to a request."""
-    without, inline = await _inline(msgspec.structs.replace(part, execution="inline"))
+    without, inline = await _inline(_parts(msgspec.structs.replace(part, execution="inline"), 1))
     return inline - without
 
 
-async def _inline(part: Script) -> tuple[float, float]:
+async def rule_cost(target: Target, **rule: Any) -> float:
+    """Microseconds of CPU that what a rule says besides (retries, sessions …), or a target, adds to a request."""
+    at = (Attachment("l", ""),)
+    without, inline = await _inline((
+        Listener("l", 80), Backend("b", (Endpoint("127.0.0.1", 1),)), Rule("plain", Order(), at, targets=(Target(1, "b"),)),
+        Rule("with", Order(), at, (Match(PathMatch("PathPrefix", "/with")),), targets=(target,), **rule),
+    ))  # fmt: skip
+    return inline - without
+
+
+async def _inline(parts: tuple[Part, ...]) -> tuple[float, float]:
     (port,) = free_ports(1)
     runtime = Runtime(bind="127.0.0.1", port_offset=port - 80)
-    await runtime.apply(Change(put=_parts(part, 1)))
+    await runtime.apply(Change(put=parts))
     door = runtime.open[80].door
     pool = next(iter(runtime.backend("b").ring))
     assert isinstance(pool, Pool)
