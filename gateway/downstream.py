@@ -18,7 +18,7 @@ from gateway.exchange import Exchange
 from gateway.greeting import arrive, connection_of, left
 from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Request, parse_request
 from gateway.peers import Peer
-from gateway.programmed import begin
+from gateway.programmed import Programmed, begin
 from gateway.relay import Incoming, Switchboard
 from gateway.repeated import LESSONS, is_plain
 from gateway.shortcut import Shortcut
@@ -124,6 +124,11 @@ class Downstream(Shortcut):
         if exchange is None:
             request = parse_request(self._data[:-4], self._door.limits)
             exchange = self._exchange = begin(self, request, self._plan.entry, self._door.backends)
+            if self._glimpse is not None and self._target.is_filtered and isinstance(exchange, Programmed):
+                onlooker = self._onlooker
+                exchange.look_on(
+                    self._glimpse, onlooker if onlooker is not None and onlooker.glimpse is self._glimpse else None
+                )
             exchange.take_over(self._target, self.peer, self._since, self._hundreds)
             self.peer = None
             self._hundreds = 0
@@ -198,6 +203,7 @@ class Downstream(Shortcut):
     def _begin(self, request: Request, rest: bytes) -> None:
         door = self._door
         self._ready = False
+        self._data = b""
         self._requests += 1
         self.deadline = door.stalled_at
         if not request.keep_alive or self.closes_after_this:

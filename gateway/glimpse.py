@@ -12,8 +12,9 @@ from typing import Any, Final, Protocol
 from gateway.exchange import Exchange
 from gateway.filters import api
 from gateway.greeting import connection_of
-from gateway.http1 import Field, Request
+from gateway.http1 import Field, Request, parse_request
 from gateway.peers import Client
+from gateway.programmed import Outgoing, Taking
 from gateway.repeated import Template
 from gateway.routing import Plan
 from gateway.snapshot import Limits
@@ -104,16 +105,21 @@ class Meeting(Client, Protocol):
     """Whoever a request came to."""
 
     def in_full(self) -> Exchange: ...
+    def is_at(self, data: bytes) -> bool:
+        """Whether a request of this head is under way."""
 
 
 class Glimpse(api.Request):
     """See the module. `full` is the ordinary request, once it takes one."""
 
-    __slots__ = ("_client", "_glimpsed", "_limits", "_plan", "data", "full", "template", "varying")
+    __slots__ = (
+        "_client", "_glimpsed", "_limits", "_plan", "data", "full", "taking", "template", "varying",
+    )  # fmt: skip
 
     def __init__(
-        self, client: Meeting, template: Template, plan: Plan[Any], data: bytes, varying: bytes, limits: Limits
-    ) -> None:
+        self, client: Meeting, template: Template, plan: Plan[Any], data: bytes, varying: bytes, limits: Limits,
+        taking: list[Taking],
+    ) -> None:  # fmt: skip
         self._client = client
         self._plan = plan
         self._limits = limits
@@ -122,6 +128,7 @@ class Glimpse(api.Request):
         self.data = data
         self.varying = varying
         self.full: api.Request | None = None
+        self.taking = taking  # the filters that see it
         self._state = None
 
     def value(self, hole: int) -> str:
@@ -132,16 +139,32 @@ class Glimpse(api.Request):
 
     def in_full(self) -> api.Request:
         """The ordinary request, with what has been done so far."""
-        full = self.full
-        if full is None:
-            full = self.full = self._client.in_full().view  # type: ignore[attr-defined]  # a rule with filters has such
-            full._state = self._state
-            headers = self._glimpsed
-            if headers is not None and headers.added:
-                for made in headers.added.values():
-                    full.headers.put(made)
-                headers.added = None
-        return full
+        if self.full is None:
+            if self._client.is_at(self.data):
+                view = self._client.in_full().view  # type: ignore[attr-defined]  # a rule with filters has such
+            else:  # nothing can be done for it any more, but a filter may still read it
+                view = api.Request(parse_request(self.data[:-4], self._limits), self.connection, route=self.route)
+            self.pass_to(view)
+        assert self.full is not None
+        return self.full
+
+    def pass_to(self, view: api.Request) -> None:
+        """From now on it is this one, with what has been done so far."""
+        if self.full is not None:
+            return
+        self.full = view
+        view._state = self.state  # one dictionary for both
+        headers = self._glimpsed
+        if headers is not None and headers.added:
+            for made in headers.added.values():
+                view.headers.put(made)
+            headers.added = None
+
+    def outgoing(self) -> Outgoing | None:
+        """Where the body of its answer comes from, while there is one."""
+        if not self._client.is_at(self.data):
+            return None
+        return Outgoing(self._client.in_full())  # type: ignore[arg-type]  # as above
 
     # --- what can be told from the line ---
 

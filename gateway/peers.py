@@ -38,11 +38,17 @@ class Peer(Protocol):
     def give_away(self) -> tuple[asyncio.Transport, bytes]: ...
 
 
+class Heads(Protocol):
+    """By a head: what goes on for it, octets of the whole response, hundreds of its status."""
+
+    def get(self, head: bytes, /) -> tuple[bytes, int, int] | None: ...
+
+
 class Answers(Protocol):
     """Response heads seen before, for one way of editing them (`gateway.prepared`)."""
 
-    known: dict[bytes, tuple[bytes, int, int]]
-
+    @property
+    def known(self) -> Heads: ...
     def remember(self, head: bytes, out: bytes, length: int, status: int) -> None: ...
     def fill(self, shape: ResponseShape, varying: bytes) -> bytes | None: ...
 

@@ -16,7 +16,7 @@ from gateway.forwarding import response_head
 from gateway.health import Checks
 from gateway.http1 import Field, parse_response
 from gateway.peers import Endpoint
-from gateway.programs import Program
+from gateway.programs import Hooks, Program
 from gateway.sessions import Sessions
 from gateway.snapshot import (
     Cors,
@@ -130,7 +130,7 @@ class Target:
     __slots__ = (
         "answers", "auth", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "hashed", "is_direct",
         "is_filtered",
-        "is_plain", "location", "mirrors", "programs", "reason", "redirect_status", "rewrite", "ring",
+        "is_plain", "location", "mirrors", "programs", "reason", "redirect_status", "rewrite", "ring", "taken",
     )  # fmt: skip
 
     def __init__(
@@ -154,6 +154,7 @@ class Target:
         self.cors: cors.Policy | None = None
         self.auth: ExternalAuth | None = None
         self.programs: tuple[Program, ...] = ()
+        self.taken: tuple[list[tuple[Program, Hooks]], bool] = [], False  # see `take`
         on_request: list[headers.Edit] = []
         on_response: list[headers.Edit] = []
         for spec in filters:
@@ -194,6 +195,17 @@ class Target:
         self.is_filtered = is_simple and bool(self.programs)
         # As before, and only the fields of their heads are changed, and nobody looks at the clock.
         self.is_plain = self.is_direct and self.rewrite is None and not self.mirrors and not timed
+
+    def take(self) -> tuple[list[tuple[Program, Hooks]], bool]:
+        """The programs with the code that is in force, and whether any looks at answers; nobody, where not all can see
+        requests on the short way. Kept in `taken` until other code is in force."""
+        taking = [(program, hooks) for program in self.programs if (hooks := program.hooks) is not None and hooks.is_quick]
+        looks_back = any(hooks.response is not None or hooks.log is not None for _, hooks in taking)
+        # Filters see an answer before it is edited.
+        if len(taking) < len(self.programs) or (looks_back and self.edit_response is not None):
+            taking = []
+        self.taken = taking, looks_back
+        return self.taken
 
 
 NOBODY: Final[Ring[Endpoint]] = Ring()

@@ -11,10 +11,11 @@ import asyncio
 import copy
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from gateway import grpcweb
+from gateway import forwarding, grpcweb
 from gateway.answer import whole
 from gateway.exchange import Exchange, name_of, unexpecting
 from gateway.filters import api
@@ -34,7 +35,7 @@ from gateway.http1 import (
     last_chunk,
 )
 from gateway.passage import Passage
-from gateway.peers import Client, Endpoint
+from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Backend, Route, Target
 from gateway.programs import Hooks, Program
 from gateway.routing import Entry
@@ -44,6 +45,43 @@ DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so 
 Taking: TypeAlias = tuple[Program, Hooks]
 
 _logging: set[asyncio.Task[None]] = set()  # what filters do once an exchange is over
+
+
+class Left(NamedTuple):
+    """Where filters left off with a response: the last that was called, and what it returned or raised."""
+
+    at: int
+    result: Any = None
+    error: Exception | None = None
+
+
+class Shown(Protocol):
+    """A response that filters were shown on the short way."""
+
+    @property
+    def status(self) -> int: ...
+    def taken(self, response: Response, source: api.Source) -> api.Response:
+        """The same, now that an exchange has read it."""
+
+
+class Onlooking(Protocol):
+    """Who shows filters the answer to a request on the short way."""
+
+    @property
+    def reply(self) -> Any: ...  # Shown, once there is one
+    @property
+    def left(self) -> Left | None: ...
+    @property
+    def octets(self) -> int: ...
+
+
+class Seen(Protocol):
+    """A request that filters have seen on the short way."""
+
+    taking: list[Taking]
+
+    def pass_to(self, view: api.Request) -> None:
+        """From now on it is this one."""
 
 
 def begin(client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> Exchange:
@@ -57,8 +95,8 @@ class Programmed(Exchange):
 
     __slots__ = (
         "_at", "_awaiting", "_awaiting_response", "_began", "_chosen", "_decoder", "_discards", "_drops", "_frames",
-        "_inward", "_is_invited", "_is_over", "_key", "_length", "_octets", "_outward", "_ready", "_reply", "_taking",
-        "_tasks", "_trailers", "_view", "_waiting",
+        "_inward", "_is_invited", "_is_over", "_key", "_length", "_octets", "_onlooker", "_outward", "_ready", "_reply",
+        "_taking", "_tasks", "_trailers", "_view", "_waiting",
     )  # fmt: skip
 
     def __init__(self, client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> None:
@@ -88,6 +126,7 @@ class Programmed(Exchange):
         self._frames = False  # what goes out is put into chunks here
         self._trailers: list[Field] = []
         self._octets = 0
+        self._onlooker: Onlooking | None = None  # who may have shown it to filters already
 
     # --- the request's head ---
 
@@ -118,6 +157,27 @@ class Programmed(Exchange):
         self._taking = [(program, program.hooks) for program in self.target.programs[:at] if program.hooks is not None]
         for _, hooks in self._taking:
             hooks.acquire()
+
+    def look_on(self, seen: Seen, onlooker: Onlooking | None) -> None:
+        """All filters have seen the request on the short way; now it is this exchange's."""
+        self._taking = [*seen.taking]
+        self._at = len(seen.taking)
+        self._ready = True
+        self._onlooker = onlooker
+        view = self.view
+        seen.pass_to(view)
+        self.request = view.raw()
+        self._watch_for(self.request)
+
+    def take_over(self, target: Target, peer: Peer | None, since: float, hundreds: int) -> None:
+        super().take_over(target, peer, since, hundreds)
+        if self._is_watched:
+            self.read_in_full()
+        onlooker = self._onlooker
+        if hundreds and onlooker is not None and onlooker.reply is not None:
+            self._reply = onlooker.reply
+            self._status = onlooker.reply.status
+            self._octets = onlooker.octets
 
     def failed(self, error: Exception) -> None:
         """The last of them raised this."""
@@ -205,14 +265,18 @@ class Programmed(Exchange):
         else:
             self._pending = taken
         self.request = request
-        self._is_watched = any(hooks.response or hooks.response_body or hooks.log for _, hooks in self._taking)
-        if any(hooks.response or hooks.response_body for _, hooks in self._taking):
-            self.wants_payload = True
-            self._reframes = self.client.is_framed and not request.http10
+        self._watch_for(request)
         if self._inward is not None:
             self._feed_what_came(view.replaced, taken, framed_by_client)
         if not self._status:  # nobody has refused it
             super().proceed()
+
+    def _watch_for(self, request: Request) -> None:
+        """Say who looks at the answer."""
+        self._is_watched = any(hooks.response or hooks.response_body or hooks.log for _, hooks in self._taking)
+        if any(hooks.response or hooks.response_body for _, hooks in self._taking):
+            self.wants_payload = True
+            self._reframes = self.client.is_framed and not request.http10
 
     def _feed_what_came(self, replaced: bytes | None, taken: list[bytes], framed_by_client: int) -> None:
         assert self._inward is not None
@@ -320,37 +384,56 @@ class Programmed(Exchange):
 
     def _pass_on(self, response: Response, head: bytes) -> None:
         self._length = response.length
-        self._reply = api.Response.received(response, Outgoing(self))
+        if head and self.target.is_filtered and self.target.edit_response is None:
+            self._keep_for_next(response, head)
+        onlooker, self._onlooker = self._onlooker, None
+        left = onlooker.left if onlooker is not None else None
+        if onlooker is not None and left is not None:
+            self._reply = onlooker.reply.taken(response, Outgoing(self))
+        else:
+            self._reply = api.Response.received(response, Outgoing(self))
         if not any(hooks.response or hooks.response_body for _, hooks in self._taking):
             super()._pass_on(response, b"")
             return
         self._waiting = []
-        self._back(len(self._taking) - 1)
+        if left is None:
+            self._back(len(self._taking) - 1)
+        elif left.error is not None:
+            if self._failed(*self._taking[left.at], left.error):
+                self._back(left.at - 1)
+        else:
+            self._goes_back(left.at, left.result)
+
+    def _keep_for_next(self, response: Response, head: bytes) -> None:
+        """Remember a head as it is without filters: the next one like it can be shown to them on the short way."""
+        bodiless = self.head_only or response.status in (204, 304)
+        if response.length >= 0 and response.keep_alive and not bodiless and head not in self.target.answers.known:
+            out = forwarding.response_head(response, None, b"", dechunked=False)
+            self.target.answers.remember(head, out, response.length, response.status)
 
     def _back(self, index: int) -> None:
         """The filters that saw the request look at the response, from this one back to the first."""
         while index >= 0:
-            program, hooks = self._taking[index]
+            taking = self._taking[index]
+            hook = taking[1].response
             index -= 1
-            if hooks.response is None:
-                continue
-            following = index
-
-            def responded(made: Any, following: int = following) -> bool:
-                if made is not None:
-                    self._reply = made
-                return True
-
-            again = self._call(
-                (program, hooks),
-                hooks.response,
-                (self._view, self._reply),
-                responded,
-                lambda at=following: self._back(at),  # type: ignore[misc]
-            )
-            if not again:
+            if hook is not None and not self._call(
+                taking, hook, (self._view, self._reply), self._responded, partial(self._back, index)
+            ):
                 return
         self._answer_on()
+
+    def _responded(self, made: Any) -> bool:
+        """What a filter's `response` returned; the response goes on in any case."""
+        if made is not None:
+            self._reply = made
+        return True
+
+    def _goes_back(self, index: int, result: Any) -> None:
+        """The same, from one on that has returned this."""
+        taking = self._taking[index]
+        if self._judge(taking, taking[1].response, result, self._responded, partial(self._back, index - 1)):
+            self._back(index - 1)
 
     def _answer_on(self) -> None:
         """The response as the filters left it."""
@@ -632,17 +715,22 @@ class Programmed(Exchange):
             response_bytes=self._octets, backend=self.target.backend.name if self.target.backend is not None else "",
             endpoint=self._tried[-1].name if self._tried else "",
         )  # fmt: skip
-        try:
-            result = program.call(hooks.log, over)
-        except Exception as error:
-            program.failed(error, hooks)
-            result = None
-        if not isinstance(result, Awaitable):
-            return False
-        task = asyncio.get_running_loop().create_task(_finish_log(program, hooks, result, self._view))
-        _logging.add(task)
-        task.add_done_callback(_logging.discard)
-        return True
+        return tell(program, hooks, over, self._view)
+
+
+def tell(program: Program, hooks: Hooks, over: api.Exchange, view: api.Request) -> bool:
+    """Tell a filter that an exchange is over; True where it takes longer."""
+    try:
+        result = program.call(hooks.log, over)
+    except Exception as error:
+        program.failed(error, hooks)
+        return False
+    if not isinstance(result, Awaitable):
+        return False
+    task = asyncio.get_running_loop().create_task(_finish_log(program, hooks, result, view))
+    _logging.add(task)
+    task.add_done_callback(_logging.discard)
+    return True
 
 
 class Incoming:

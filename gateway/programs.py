@@ -50,7 +50,7 @@ class Hooks(Protocol):
 
     @property
     def is_quick(self) -> bool:
-        """Whether all that it does is one plain function of the request."""
+        """Whether it has plain functions of the request, the response and the end of the exchange, and no others."""
 
     def acquire(self) -> None:
         """An exchange keeps to this from now on."""

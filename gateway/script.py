@@ -67,7 +67,7 @@ class Code:
         self.response: Hook | None = None
         self.response_body: Hook | None = None
         self.log: Hook | None = None
-        self.is_quick = False  # all that it does is one plain function of the request
+        self.is_quick = False  # it has plain functions of the request, the response and the end, and no others
         self.tests: dict[str, Hook] = {}
         self.timers: list[tuple[float, Hook]] = []  # seconds, and what is called each time
 
@@ -188,8 +188,9 @@ def _find(code: Code) -> None:
                 line = value.__code__.co_firstlineno
                 raise ScriptError(code.name, line, f"{word} must take ({', '.join(wanted)})") from None
             setattr(code, word, value)
-    on_requests = [moment for moment in code.moments if moment not in ("connect", "data", "datagram")]
-    code.is_quick = on_requests == ["request"] and not inspect.iscoroutinefunction(code.request)
+    on_requests = {moment for moment in code.moments if moment not in ("connect", "data", "datagram")}
+    later = any(inspect.iscoroutinefunction(function) for function in (code.request, code.response))
+    code.is_quick = bool(on_requests) and on_requests <= {"request", "response", "log"} and not later
     if not code.moments:
         raise ScriptError(code.name, 0, f"there is no function of a known name; these are {', '.join(MOMENTS)}")
 

@@ -19,6 +19,7 @@ from gateway import copies
 from gateway.door import Door
 from gateway.exchange import Exchange
 from gateway.glimpse import BEFORE, Glimpse
+from gateway.onlooker import Onlooker
 from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.programmed import Programmed
@@ -31,8 +32,8 @@ class Shortcut(asyncio.Protocol):
     """The part of a client connection that takes the short way; who inherits it knows the full one."""
 
     __slots__ = (
-        "_data", "_door", "_exchange", "_hundreds", "_plan", "_ready", "_since", "_target", "_template", "address", "answers",
-        "deadline", "listener", "peer", "write",
+        "_data", "_door", "_exchange", "_glimpse", "_hundreds", "_onlooker", "_plan", "_ready", "_since", "_target",
+        "_template", "address", "answers", "deadline", "listener", "peer", "write",
     )  # fmt: skip
 
     def __init__(self, door: Door) -> None:
@@ -54,6 +55,8 @@ class Shortcut(asyncio.Protocol):
         self._target: Target
         self._since = 0.0
         self._hundreds = 0  # of the response's status, once a part of it has been passed on
+        self._glimpse: Glimpse | None = None  # what all filters of the target have seen, where it has such
+        self._onlooker: Onlooker | None = None  # who shows them the answer to that
 
     def receive(self, data: bytes) -> None:
         """The full way: parse what has come."""
@@ -143,6 +146,15 @@ class Shortcut(asyncio.Protocol):
         self._hundreds = 0
         self.answered(data, hundreds)
 
+    def is_at(self, data: bytes) -> bool:
+        """Whether a request of this head is under way."""
+        return not self._ready and self._data is data
+
+    def told(self) -> tuple[float, str]:
+        """The seconds that the request took so far, and its backend's name."""
+        backend = self._target.backend
+        return monotonic() - self._since, backend.name if backend is not None else ""
+
     def overdue(self, since: float) -> None:
         """HTTPRouteTimeouts: the time of the request that began at `since` is up."""
         if self.peer is not None and self._since == since:
@@ -166,16 +178,24 @@ class Shortcut(asyncio.Protocol):
     def _filtered(self, composed: Composition, varying: bytes) -> bytes | None:
         """The same, where filters in Python look at the request first: plain functions, in this process."""
         plan, target, template = self._plan, self._target, self._template
-        programs = target.programs
-        for program in programs:
-            if program.hooks is None or not program.hooks.is_quick:
+        self._glimpse = None
+        taking, looks_back = target.taken
+        for program, hooks in taking:
+            if program.hooks is not hooks:  # edited
+                taking = []
+                break
+        if not taking:
+            taking, looks_back = target.take()
+            if not taking:
                 return None
         assert template is not None
-        glimpse = Glimpse(self, template, plan, self._data, varying, self._door.limits)  # type: ignore[arg-type]
+        glimpse = Glimpse(self, template, plan, self._data, varying, self._door.limits, taking)  # type: ignore[arg-type]
         result = None
-        for at, program in enumerate(programs, 1):
+        for at, (program, hooks) in enumerate(taking, 1):
+            if hooks.request is None:
+                continue
             try:
-                result = program.call(program.hooks.request, glimpse)  # type: ignore[union-attr]
+                result = program.call(hooks.request, glimpse)
             except Exception as error:
                 self._go_on(glimpse, at).failed(error)
                 return b""
@@ -191,9 +211,24 @@ class Shortcut(asyncio.Protocol):
             first, _, rest = composed.after.rpartition(BEFORE)
             head = b"".join((plan.start, composed.before, varying, first, added, BEFORE, rest, self.address, composed.end))
         if head is None:
-            self._go_on(glimpse, len(programs)).go_on()
+            self._go_on(glimpse, len(taking)).go_on()
+            return b""
+        self._glimpse = glimpse
+        if looks_back:
+            self._send(head, glimpse)
             return b""
         return head
+
+    def _send(self, head: bytes, glimpse: Glimpse) -> None:
+        """Send a head, and have the answer shown to filters."""
+        target = self._target
+        endpoint = next(target.ring.turns, None)
+        if endpoint is None or not endpoint.idle:
+            self.in_full().send(endpoint)
+            return
+        peer = self.peer = endpoint.idle.pop()
+        peer.user = self._onlooker = Onlooker(self, glimpse, target.answers, peer)  # type: ignore[arg-type]
+        peer.write(head)
 
     def _go_on(self, glimpse: Glimpse, at: int) -> Programmed:
         """An exchange that goes on behind the first `at` filters."""

@@ -266,6 +266,10 @@ class ResponseShape(Holes):
         head = with_marks(self._cut)[:-4]
         return head if self.length_hole < 0 else head.replace(mark(self.length_hole), _LENGTH_MARK)
 
+    def head(self, varying: bytes) -> bytes:
+        """The head in which this varies."""
+        return self._first + varying + self._last
+
     def read(self, data: bytes) -> tuple[bytes, int, int] | None:
         """(what varies, where the head ends, the body's length), where `data` begins with such a head."""
         if not data.startswith(self._first):

@@ -51,6 +51,7 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 # Fields that frame a message or belong to one connection.
+BARE: Final = (204, 304)  # statuses of responses without content (RFC 9110 §6.4.1)
 FRAMING: Final = frozenset(name for name in KIND if not name.startswith(b"x-forwarded-")) | {b"trailer"}
 
 
@@ -537,26 +538,33 @@ class Response:
 
     @property
     def content(self) -> bytes | None:
-        """A body that a filter gave it; None for the backend's own."""
-        return self._body
+        """A body in place of the backend's; None for the backend's own."""
+        is_bare = self.status in BARE
+        if self._raw is None:
+            return b"" if is_bare else self._body
+        if self._body is None and is_bare == (self._raw.status in BARE):
+            return None
+        return b"" if is_bare or self._body is None else self._body
 
     def raw(self) -> RawResponse:
         """What goes on, of a backend's response."""
         raw = self._raw
         if raw is None:  # a filter's own
-            return RawResponse(
-                self.status, REASON.get(self.status, b""), False, [*self.headers.fields, _length(self._body or b"")]
-            )
+            return RawResponse(self.status, REASON.get(self.status, b""), False, [*self.headers.fields, *self._framing()])
         if self._body is None and self.status == raw.status and not self.headers.is_changed:
             return raw
         raw = copy.copy(raw)
         raw.fields = self.headers.fields
         if self.status != raw.status:
             raw.status, raw.reason = self.status, REASON.get(self.status, b"")
-        if self._body is not None:
-            raw.fields = [field for field in raw.fields if field.kind not in (LENGTH, CODING)] + [_length(self._body)]
-            raw.length = len(self._body)
+        if self.content is not None:
+            raw.fields = [field for field in raw.fields if field.kind not in (LENGTH, CODING)] + self._framing()
+            raw.length = len(self.content)
         return raw
+
+    def _framing(self) -> list[Field]:
+        """Of a body that is not the backend's. RFC 9110 §8.6: a 204 has no Content-Length; of a 304 it would be a 200's."""
+        return [_length(self.content or b"")] if self.status not in BARE else []
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"

@@ -5,6 +5,8 @@ from the first request on for `checkInterval` at a time. With `anyOf` (as Circui
 answers are counted apart, and either number or share of either is enough.
 """
 
+from collections.abc import Awaitable
+
 from gateway.durations import seconds
 from gateway.filters.api import Exchange, Request, Response, config, metrics, shared
 from gateway.filters.api import log as logger
@@ -19,24 +21,39 @@ status, headers = answer.get("status", 429), answer.get("headers", {})
 body = answer.get("body", "Circuit breaker triggered")
 
 
-async def request(request: Request) -> Response | None:
+def request(request: Request) -> Response | Awaitable[Response | None] | None:
     """Answer where the circuit is open, or too many are under way."""
-    if await shared.count("open"):
-        return Response(status, body, headers)
-    if at_a_time and not await shared.hold("under way", most=at_a_time):
+    opened = shared.count("open")
+    return admitted(request, opened.result()) if opened.done() else asked(request, opened)
+
+
+async def asked(request: Request, opened: Awaitable[float]) -> Response | None:
+    """The same, where a store keeps the count."""
+    return admitted(request, await opened)
+
+
+def admitted(request: Request, is_open: float) -> Response | None:
+    """By whether it is open. What is held is this data plane's own, so that answer is there at once."""
+    if is_open or (at_a_time and not shared.hold("under way", most=at_a_time).result()):
         return Response(status, body, headers)
     request.state["counts"] = True
     return None
 
 
-async def log(exchange: Exchange) -> None:
+def log(exchange: Exchange) -> Awaitable[None] | None:
     """Count what came of it."""
     if not exchange.request.state.pop("counts", False):
-        return
+        return None
     if at_a_time:
-        await shared.release("under way")
-    total = await shared.add("total", seconds=window)
+        shared.release("under way")
+    total = shared.add("total", seconds=window)
     failed, late = not exchange.status or exchange.status >= 500, 0 < slow <= exchange.seconds
+    return judged(total, failed, late) if failed or late or not total.done() else None
+
+
+async def judged(counting: Awaitable[float], failed: bool, late: bool) -> None:
+    """Open the circuit, if that was one too many."""
+    total = await counting
     if not failed and not late:
         return
     if any_of:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 import textwrap
@@ -689,3 +690,21 @@ async def test_timers_run_until_an_edit_and_once_more(proxy: Proxy, server: Serv
     )
     await until(lambda: other.seen[-1].endswith(b"last"))
     assert sum(one.endswith(b"last") for one in other.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"), [(b"200 OK", 204), (b"200 OK", 304), (b"204 No Content", 200), (b"304 Not Modified", 404)]
+)
+async def test_a_status_says_whether_there_is_a_body(proxy: Proxy, server: Server, was: bytes, becomes: int) -> None:
+    """RFC 9110 §6.4.1: whoever changes it has the body go, or none to come, and the connection stays in step."""
+    length = b"" if was.startswith(b"204") else b"Content-Length: 4\r\n"
+    body = b"body" if was.startswith(b"200") else b""
+    server.default = b"HTTP/1.1 " + was + b"\r\n" + length + b"X-Kept: yes\r\n\r\n" + body
+    await programmed(proxy, server, f"def response(request, response):\n    response.status = {becomes}\n")
+    request = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
+    answers = await proxy.talk(request * 2 + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    found = re.findall(rb"HTTP/1.1 %d [A-Za-z ]+\r\n(?:[A-Za-z-]+: [^\r]*\r\n)+\r\n" % becomes, answers)
+    assert len(found) == 3
+    assert b"".join(found) == answers
+    assert all((b"Content-Length: 0\r\n" in one) == (becomes not in (204, 304)) for one in found)
+    assert answers.count(b"X-Kept: yes") == 3

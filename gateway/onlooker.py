@@ -1,0 +1,272 @@
+"""The answer to a request on the short way, as filters see it, and its end.
+
+Whoever has sent such a request for filters that look at its answer stands between the backend's connection and the
+client's: heads of answers that are known go past the filters as they are, and what a filter reads of one is found in
+its bytes. A filter that reads, and adds fields, leaves an answer that passes as quickly as others; whatever else it
+does makes this an ordinary exchange, which goes on where the filter left off and calls none of them twice.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from gateway.exchange import Exchange
+from gateway.filters import api
+from gateway.glimpse import Glimpse, Meeting, added_field
+from gateway.http1 import Field, parse_response
+from gateway.http1 import Response as RawResponse
+from gateway.peers import Answers, Peer
+from gateway.programmed import Left, tell
+from gateway.templates import ResponseShape
+
+
+class Asking(Meeting, Protocol):
+    """Whoever has sent the request."""
+
+    def answered(self, data: bytes, hundreds: int) -> None: ...
+    def begun(self, data: bytes, hundreds: int) -> None: ...
+    def continued(self, data: bytes | memoryview) -> None: ...
+    def ended(self, data: bytes, hundreds: int) -> None: ...
+    def told(self) -> tuple[float, str]:
+        """The seconds that it took so far, and the backend's name."""
+
+
+class Onlooker:
+    """See the module. A sender of its request, and the answers that it knows."""
+
+    __slots__ = ("_base", "_client", "_endpoint", "_head", "_plain", "glimpse", "left", "octets", "reply")
+
+    def __init__(self, client: Asking, glimpse: Glimpse, base: Answers, peer: Peer) -> None:
+        self._client = client
+        self._base = base
+        self._endpoint = peer.endpoint
+        self._plain = b""  # the head as it goes on where filters change nothing
+        self._head = 0  # octets of it as it goes on
+        self.glimpse = glimpse
+        self.octets = 0  # of the body, so far
+        self.reply: Reply | None = None
+        self.left: Left | None = None  # not None: filters have been called
+
+    # --- peers.Answers ---
+
+    @property
+    def known(self) -> Onlooker:
+        """Itself."""
+        return self
+
+    def get(self, head: bytes) -> tuple[bytes, int, int] | None:
+        """A head that was seen before, past the filters."""
+        found = self._base.known.get(head)
+        if found is None:
+            return None
+        out = self._show(Reply(self, int(head[9:12]), head), found[0])
+        return (out, found[1], found[2]) if out is not None else None
+
+    def fill(self, shape: ResponseShape, varying: bytes) -> bytes | None:
+        """A head of a known shape, past the filters."""
+        out = self._base.fill(shape, varying)
+        return self._show(Reply(self, shape.status, shape.head(varying)), out) if out is not None else None
+
+    def remember(self, head: bytes, out: bytes, length: int, status: int) -> None:
+        """As it is without filters, for whoever comes next."""
+        self._base.remember(head, self._plain, length, status)
+
+    def _show(self, reply: Reply, out: bytes) -> bytes | None:
+        """What goes on for a head once the filters have seen it; None where an exchange must go on."""
+        if self.left is not None:
+            return None
+        self._plain = out
+        self.reply = reply
+        taking = self.glimpse.taking
+        for index in range(len(taking) - 1, -1, -1):
+            program, hooks = taking[index]
+            if hooks.response is None:
+                continue
+            try:
+                result = program.call(hooks.response, self.glimpse, reply)
+            except Exception as error:
+                self.left = Left(index, error=error)
+                return None
+            if result is not None or reply.full is not None or self.glimpse.full is not None:
+                self.left = Left(index, result)
+                return None
+        self.left = Left(0)
+        added = reply.added
+        if added:
+            out = b"%b%b\r\n\r\n" % (out[:-4], b"".join([b"\r\n" + field.line for field in added]))
+        self._head = len(out)
+        return out
+
+    # --- peers.Sender ---
+
+    @property
+    def answers(self) -> Answers:
+        """Itself."""
+        return self
+
+    def answered(self, data: bytes, hundreds: int) -> None:
+        """A whole response in one piece."""
+        self.octets = len(data) - self._head
+        self._client.answered(data, hundreds)
+        self._over()
+
+    def begun(self, data: bytes, hundreds: int) -> None:
+        """Its head, and a part of its body."""
+        self.octets = len(data) - self._head
+        self._client.begun(data, hundreds)
+
+    def continued(self, data: bytes | memoryview) -> None:
+        """More of its body."""
+        self.octets += len(data)
+        self._client.continued(data)
+
+    def ended(self, data: bytes, hundreds: int) -> None:
+        """The last of its body."""
+        self.octets += len(data)
+        self._client.ended(data, hundreds)
+        self._over()
+
+    def owes(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._client.owes()
+
+    def in_full(self) -> Exchange:
+        """An exchange, which knows what has been done so far (`Programmed.look_on`)."""
+        return self._client.in_full()
+
+    def _over(self) -> None:
+        for program, hooks in self.glimpse.taking:
+            if hooks.log is not None:
+                tell(program, hooks, self._exchange(), self.glimpse)
+
+    def _exchange(self) -> api.Exchange:
+        assert self.reply is not None
+        seconds, backend = self._client.told()
+        return api.Exchange(
+            self.glimpse, self.reply, self.reply.status, started=time.time() - seconds, seconds=seconds,
+            response_bytes=self.octets, backend=backend, endpoint=self._endpoint.name,
+        )  # fmt: skip
+
+
+class Fields(api.Headers):
+    """The fields of a head, found in its bytes, with what was added to them."""
+
+    __slots__ = ("_head", "_lower", "_reply")
+
+    def __init__(self, reply: Reply, head: bytes) -> None:
+        self._reply = reply
+        self._head = head
+        self._lower = head.lower()
+        self.is_changed = False
+
+    @property
+    def _fields(self) -> list[Field]:
+        return self._reply.in_full().headers.fields
+
+    @_fields.setter
+    def _fields(self, fields: list[Field]) -> None:
+        self._reply.in_full().headers._fields = fields
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of a field, in the order they came."""
+        full = self._reply.full
+        if full is not None:
+            return full.headers.get_all(name)
+        lower = name.lower().encode("latin-1", "replace")
+        mark, found, at = b"\r\n%b:" % lower, [], -1
+        while (at := self._lower.find(mark, at + 1)) >= 0:
+            value = self._head[at + len(mark) : self._head.find(b"\r\n", at + 2)]
+            found.append(value.strip(b" \t").decode("latin-1"))
+        return found + [field.value.decode("latin-1") for field in self._reply.added if field.name == lower]
+
+    def __contains__(self, name: object) -> bool:
+        full = self._reply.full
+        if full is not None:
+            return name in full.headers
+        lower = str(name).lower().encode("latin-1", "replace")
+        return b"\r\n%b:" % lower in self._lower or any(field.name == lower for field in self._reply.added)
+
+    def __setitem__(self, name: str, value: str) -> None:
+        reply = self._reply
+        if reply.full is not None:
+            reply.full.headers[name] = value
+            return
+        made = added_field(name, value)
+        if b"\r\n%b:" % made.name in self._lower:
+            reply.in_full().headers[name] = value
+            return
+        if reply.added:  # set anew, it goes to the end
+            reply.added = [field for field in reply.added if field.name != made.name]
+        reply.added.append(made)
+
+    def put(self, made: Field) -> None:
+        """One more line of a field that has been checked."""
+        reply = self._reply
+        if reply.full is not None:
+            reply.full.headers.put(made)
+        else:
+            reply.added.append(made)
+
+    def __delitem__(self, name: str) -> None:
+        del self._reply.in_full().headers[name]
+
+
+class Reply(api.Response):
+    """A backend's answer on the short way. `full` is the ordinary response, once it takes one."""
+
+    __slots__ = ("_glimpsed", "_head", "_onlooker", "_status", "added", "full")
+
+    def __init__(self, onlooker: Onlooker, status: int, head: bytes) -> None:
+        self._onlooker = onlooker
+        self._status = status
+        self._head = head
+        self._glimpsed: Fields | None = None
+        self.added: list[Field] = []
+        self.full: api.Response | None = None
+
+    def in_full(self) -> api.Response:
+        """The ordinary response, with what has been done so far."""
+        full = self.full
+        if full is None:
+            raw = parse_response(self._head[:-4])
+            full = self.full = api.Response.received(raw, self._onlooker.glimpse.outgoing())
+            for made in self.added:
+                full.headers.put(made)
+        return full
+
+    def taken(self, raw: RawResponse, source: api.Source) -> api.Response:
+        """The ordinary response, as an exchange read it, with what filters have done to it."""
+        if self.full is None:
+            self.full = api.Response.received(raw, source)
+            for made in self.added:
+                self.full.headers.put(made)
+        return self.full
+
+    @property
+    def status(self) -> int:
+        return self._status if self.full is None else self.full.status
+
+    @status.setter
+    def status(self, value: int) -> None:
+        self.in_full().status = value
+
+    @property
+    def headers(self) -> api.Headers:  # type: ignore[override]
+        headers = self._glimpsed
+        if headers is None:
+            headers = self._glimpsed = Fields(self, self._head)
+        return headers
+
+    async def body(self, limit: int = api.MOST) -> bytes:
+        return await self.in_full().body(limit)
+
+    def set_body(self, body: Any, content_type: str = "") -> None:
+        self.in_full().set_body(body, content_type)
+
+    @property
+    def content(self) -> bytes | None:
+        return self.full.content if self.full is not None else None
+
+    def raw(self) -> RawResponse:
+        return self.in_full().raw()
