@@ -207,6 +207,8 @@ async def test_extensions(served: Served) -> None:
     assert [(await served.ask("/limited")).status for _ in range(4)] == [200, 200, 200, 429]
     assert [(await served.ask(f"/{path}")).status for path in ("asked", "guarded", "logged", "private")] == [200, 200, 200, 403]
     assert {(await served.ask("/faulty")).status for _ in range(40)} == {200, 503}
+    assert (await served.ask("/partner")).status == 401
+    assert (await served.ask("/partner", headers={"Authorization": "Bearer of-the-example"})).body == "hello\n"
     assert (await served.ask("/x")).status == 404
     assert (await served.ask("/x", headers={"Proxy-Tag": "tagged.example"})).body == "hello\n"
     series = served.runtime.program("ListenerFilter/default/measured").measures.series

@@ -37,6 +37,11 @@ def test_the_chart_is_what_the_source_says() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_reference_is_what_the_crds_say() -> None:
+    done = subprocess.run([sys.executable, "-m", "tools.reference", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_worker_imports_neither_aiohttp_nor_kubernetes() -> None:
     code = "import gateway.worker, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     names = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
