@@ -448,5 +448,17 @@ def redacted(part: Part) -> Part:
 def _without_secrets(part: Script) -> Script:
     secrets = tuple((name, "(withheld)") for name, _ in part.secrets)
     store = msgspec.structs.replace(part.store, password="(withheld)") if part.store and part.store.password else part.store  # noqa: S106
-    config = '"(withheld)"' if part.config != "{}" and not part.built_in else part.config
+    config = part.config
+    if config != "{}":
+        config = _without_keys(config) if part.built_in else '"(withheld)"'
     return msgspec.structs.replace(part, config=config, secrets=secrets, store=store)
+
+
+def _without_keys(config: str) -> str:
+    """What a kind of ours is configured with, but for where it may have keys: fields that it sends, and users in URLs."""
+    value = msgspec.json.decode(config)
+    if isinstance(value.get("headers"), dict):
+        value["headers"] = dict.fromkeys(value["headers"], "(withheld)")
+    if "@" in str(value.get("target", "")).partition("//")[2].partition("/")[0]:
+        value["target"] = "(withheld)"
+    return msgspec.json.encode(value).decode()

@@ -149,6 +149,29 @@ LOOKING: Final = [kind for kind, one in POLICIES.items() if one.built_in and one
 # --- which is in force ---
 
 
+def apart(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay) -> list[snapshot.Rule | snapshot.Relay]:
+    """A rule by those of its matches of which policies say the same: most often it stays whole."""
+    if not isinstance(rule, snapshot.Rule) or len(rule.matches) < 2:
+        return [rule]
+    said = [
+        (kind, policy.metadata.name, scope)
+        for kind in LOOKING for policy in _of(view, kind, route) for scope in scopes(policy) if scope[0] in ("http", "grpc")
+    ]  # fmt: skip
+    if not said:
+        return [rule]
+    groups: dict[tuple[tuple[str, str, str, int], ...], list[int]] = {}
+    for index, match in enumerate(rule.matches):
+        alone = msgspec.structs.replace(rule, matches=(match,))
+        of_it = tuple((kind, name, scope[0], scope[1]) for kind, name, scope in said if _is_match(scope, alone))
+        groups.setdefault(of_it, []).append(index)
+    return [
+        msgspec.structs.replace(
+            rule, name=f"{rule.name}#{group[0]}" if group[0] else rule.name, matches=tuple(rule.matches[at] for at in group)
+        )
+        for group in groups.values()
+    ]
+
+
 def filters(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay, place: Place) -> tuple[FilterName, ...]:
     """The programs of policies for a rule at one of its places."""
     found = [_in_force(view, kind, route, rule, place) for kind in LOOKING] if isinstance(rule, snapshot.Rule) else []
@@ -357,6 +380,19 @@ def config_of(policy: Policy, entry: Config) -> Config | None:
     return None
 
 
+def _is_of(view: View, target: Ref, scope: Scope) -> bool:
+    """Whether a route has a rule with the match that an entry names."""
+    word, _, entry = scope
+    route = view.get(TARGETS[target.kind], target.namespace, target.name)
+    if isinstance(route, GRPCRoute) and word == "grpc":
+        meant = grpc.translated(msgspec.convert(entry["match"], GRPCMatch))
+        return any(grpc.translated(one) == meant for rule in route.spec.rules for one in rule.matches or (GRPCMatch(),))
+    if isinstance(route, HTTPRoute) and word == "http":
+        meant = matches.translated(msgspec.convert(entry["match"], HTTPMatch))
+        return any(meant in matches.matches(rule) for rule in route.spec.rules)
+    return False
+
+
 def _is_match(scope: Scope, rule: snapshot.Rule) -> bool:
     """Whether a rule has the match that an entry names."""
     word, _, entry = scope
@@ -441,6 +477,10 @@ def _accepted(view: View, kind: str, policy: Policy) -> Condition:
     if not _says(policy):
         text = "spec: it says nothing; config, or a config in ports, hostnames, http or grpc is needed."
         return conditions.filter_not_valid("Invalid", text)
+    for scope in said:
+        if scope[0] in ("http", "grpc") and not _is_of(view, policy.targets[0], scope):
+            text = f"spec.{scope[0]}[{scope[1]}].match: {policy.targets[0].kind} has no rule with this match."
+            return conditions.filter_not_valid("TargetNotFound", text)
     for word, index, _ in said if POLICIES[kind].built_in else ():
         made = view.call(script, namespace, f"{policy.metadata.name}#{word}{index}", kind)
         if isinstance(made, str):

@@ -99,7 +99,8 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
             needed.update(dict.fromkeys(given))
             return tuple(snapshot.Scripted(str(name)) for name in given)
 
-        placed = tuple(one for rule in made.rules for one in _placed(rule, at, guards, policies))
+        apart = [part for rule in made.rules for part in attached.apart(view, found.ref, rule)]
+        placed = tuple(one for rule in apart for one in _placed(rule, at, guards, policies))
         served.append(Served(*gateway_name, placed, tuple(needed), tuple(names)))
     return RouteInfo(RouteStatus(found.metadata.generation, tuple(said)), tuple(served))
 
