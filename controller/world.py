@@ -65,7 +65,8 @@ def indices(obj: AnyObject) -> Iterator[Key]:
                     yield "listener filters of", obj.metadata.namespace, one.name
         case Policy():
             for where in obj.targets:
-                yield "policies of", obj.ref.kind, *where
+                # Of every kind under one key: a route or Service that has none depends on one thing, not on ten.
+                yield "policies of", *where
         case RouteRuleFilterPolicy():
             for rule in obj.spec.target_refs:
                 yield "rule filters of", rule.kind, obj.metadata.namespace, rule.name

@@ -124,6 +124,10 @@ class Answers:
         return woven(varying)
 
 
+Taken: TypeAlias = tuple[list[tuple[Program, Hooks]], bool]
+NOBODY_YET: Final[Taken] = ([], False)  # one for all: there are thousands of targets
+
+
 class Target:
     """A prepared target: everything that the request path needs, looked up once."""
 
@@ -154,7 +158,7 @@ class Target:
         self.cors: cors.Policy | None = None
         self.auth: ExternalAuth | None = None
         self.programs: tuple[Program, ...] = ()
-        self.taken: tuple[list[tuple[Program, Hooks]], bool] = [], False  # see `take`
+        self.taken = NOBODY_YET  # see `take`
         on_request: list[headers.Edit] = []
         on_response: list[headers.Edit] = []
         for spec in filters:
@@ -196,7 +200,7 @@ class Target:
         # As before, and only the fields of their heads are changed, and nobody looks at the clock.
         self.is_plain = self.is_direct and self.rewrite is None and not self.mirrors and not timed
 
-    def take(self) -> tuple[list[tuple[Program, Hooks]], bool]:
+    def take(self) -> Taken:
         """The programs with the code that is in force, and whether any looks at answers; nobody, where not all can see
         requests on the short way. Kept in `taken` until other code is in force."""
         taking = [(program, hooks) for program in self.programs if (hooks := program.hooks) is not None and hooks.is_quick]
@@ -208,6 +212,7 @@ class Target:
         return self.taken
 
 
+NO_CHOICES: Final[dict[str, Target]] = {}  # one for all rules without filters in Python
 NOBODY: Final[Ring[Endpoint]] = Ring()
 UNEDITED: Final = Answers(None)
 
@@ -278,8 +283,10 @@ class Route:
         # What filters in Python need.
         self.is_programmed = any(target.programs for target in targets)
         self.shared = sum(isinstance(spec, Scripted) for spec in rule.filters)  # programs that every target has, first of all
-        self.choices: dict[str, Target] = {}  # targets by every spelling of their backends
-        for target in targets:
+        self.choices: dict[str, Target] = (
+            {} if self.is_programmed else NO_CHOICES
+        )  # targets by every spelling of their backends
+        for target in targets if self.is_programmed else ():
             if target.backend is not None:
                 for word in _spellings(target.backend.name):
                     self.choices.setdefault(word, target)

@@ -177,7 +177,7 @@ class HostRules(Generic[RouteT]):
         self._prefix = prefix
         self._methods: Mapping[bytes, tuple[Entry[RouteT], ...]] = methods or NOTHING
         self._regex = tuple((expressions.full_match(text), by_expression[text]) for text in longest_first)
-        self._memo: dict[bytes, tuple[Entry[RouteT], ...]] = {}
+        self._memo: dict[bytes, tuple[Entry[RouteT], ...]] | None = None  # until somebody asks
         # Where every entry has the prefix "/", all paths are alike.
         self._always = (
             _until_final(self._prefix[b""])
@@ -202,8 +202,11 @@ class HostRules(Generic[RouteT]):
         """The entries whose path matches, as far as the first that has no conditions."""
         if self._always is not None:
             return self._always
-        found = self._memo.get(path)
-        return found if found is not None else MEMORY.put(self._memo, path, _until_final(self.candidates(path)))
+        memo = self._memo
+        if memo is None:
+            memo = self._memo = {}
+        found = memo.get(path)
+        return found if found is not None else MEMORY.put(memo, path, _until_final(self.candidates(path)))
 
     def candidates(self, path: bytes) -> list[Entry[RouteT]]:
         """All entries whose path matches, in order of precedence."""

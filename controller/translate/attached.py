@@ -350,7 +350,7 @@ def _persistence(backend: BackendName, asked: Config) -> snapshot.Persistence:
 
 def _of(view: View, kind: str, target: Ref) -> list[Policy]:
     """The policies of a kind for a target, the oldest first."""
-    refs = view.index("policies of", kind, target.kind, target.namespace, target.name)
+    refs = [ref for ref in view.index("policies of", target.kind, target.namespace, target.name) if ref.kind == kind]
     found = [one for ref in refs if (one := view.get(POLICIES[kind].type, ref.namespace, ref.name)) is not None]
     return sorted(found, key=_age)
 

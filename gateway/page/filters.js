@@ -64,11 +64,11 @@ function drawSource(filter, problem, state, save) {
   const failed = tests.find(test => problem.includes(test))
   const told = problem ? test => test === failed ? ['bad', '✗'] : ['soft', '–'] : () => ['good', '✓']
   const list = el('ul', { class: 'tests' }, tests.map(test => { const [kind, mark] = told(test); return el('li', { class: kind, 'data-test': test }, `${mark} ${test}`) }))
-  if (!tests.length) list.append(el('li', { class: 'soft' }, 'It has no test_… functions: an edit takes effect as soon as it loads.'))
+  const verdict = tests.length ? list : el('p', { class: 'soft' }, 'It has no test_… functions: an edit takes effect as soon as it loads.')
   if (!isEditable) {
     const why = filter.digest ? 'To edit it, open the address with a key that fsm run printed.'
       : filter.unwritable ? `It cannot be edited here: ${filter.unwritable}` : 'It is read here; whoever runs the gateway on files can edit it.'
-    return [el('div', { class: 'source' }, lines, el('pre', { tabindex: '0' }, colours(text))), list, el('p', { class: 'soft' }, why)]
+    return [el('div', { class: 'source' }, lines, el('pre', { tabindex: '0' }, colours(text))), verdict, el('p', { class: 'soft' }, why)]
   }
   const note = el('span', { role: 'status' })
   const editor = el('textarea', { spellcheck: 'false', autocomplete: 'off', wrap: 'off', 'aria-label': `source of ${filter.name}` })
@@ -104,7 +104,7 @@ function drawSource(filter, problem, state, save) {
   button.addEventListener('click', submit)
   undo.addEventListener('click', () => { drafts.delete(filter.name); state.redraw() })
   if (state.said?.[0] === filter.name) fill(note, el('span', { class: state.said[1].in_force ? 'good' : 'bad' }, state.said[1].message))
-  return [el('div', { class: 'bar' }, button, undo, note), el('div', { class: 'source' }, lines, el('div', { class: 'both' }, below, editor)), list]
+  return [el('div', { class: 'bar' }, button, undo, note), el('div', { class: 'source' }, lines, el('div', { class: 'both' }, below, editor)), verdict]
 }
 
 function colours(source) {
