@@ -131,7 +131,7 @@ class Admin:
         await site.start()
         bound = self._runner.addresses[0]
         self.address = f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}"
-        self._is_local = ipaddress.ip_address(bound[0]).is_loopback
+        self._is_local = _is_of_this_machine(bound[0])
         self.key = secrets.token_urlsafe(18) if self._is_local and self._editor is not None else ""
 
     async def stop(self) -> None:

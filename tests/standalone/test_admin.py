@@ -5,9 +5,15 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+from typing import ClassVar
 
+import aiohttp
 import pytest
 from running import Running
+
+from gateway.admin import Admin, Saved, Source
+from gateway.messages import Statistics
+from gateway.snapshot import Parts
 
 GREETING = """\
 from gateway.filters.api import Request, Response
@@ -109,14 +115,43 @@ async def test_on_loopback_no_other_name_leads_here(greeting: Running) -> None:
             assert answer.status == expected, host
 
 
-async def test_where_others_can_reach_it_nobody_edits(running: Running) -> None:
-    (running.folder / "greeting.py").write_text(GREETING)
-    (running.folder / "greeting.yaml").write_text(ROUTE)
-    port = running.admin.rpartition(":")[2]
-    await running.start("--admin", f"0.0.0.0:{port}")
-    assert await running.get(host="greeting.example") == (200, "hello\n")
-    assert (await save(running, "", shown="x"))[0] == 403
-    assert "#key=" not in running.said
+class Plane:
+    """A data plane that does nothing."""
+
+    parts: ClassVar[Parts] = {}
+    version = ""
+    problems = ()
+
+    async def statistics(self) -> list[Statistics]:
+        return []
+
+
+class Writable:
+    """Sources that take anything."""
+
+    def sources(self) -> list[Source]:
+        return [Source("default/greeting", "", "greeting.py", "0123")]
+
+    async def save(self, name: str, text: str, digest: str) -> Saved:
+        raise AssertionError("nobody may")
+
+
+async def test_where_others_can_reach_it_nobody_edits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listening on an address that is not of loopback, which tests do not do: it is only said that this one is none."""
+    monkeypatch.setattr("gateway.admin._is_of_this_machine", lambda _: False)
+    admin = Admin(Plane(), editor=Writable())
+    await admin.start("127.0.0.1", 0)
+    try:
+        assert not admin.key
+        async with aiohttp.ClientSession() as session:
+            headers = {"Authorization": "Bearer ", "If-Match": '"0123"'}
+            async with session.put(f"{admin.address}/filters/default%2Fgreeting", data=b"", headers=headers) as answer:
+                assert answer.status == 403
+                assert "only where the admin server listens on loopback" in await answer.text()
+            async with session.get(f"{admin.address}/filters") as answer:
+                assert answer.status == 200
+    finally:
+        await admin.stop()
 
 
 async def test_edits_at_once_all_count_or_are_refused(greeting: Running) -> None:
