@@ -13,6 +13,7 @@ from rich.markup import escape
 from controller.cli.show import err
 from controller.documents import Fault
 from controller.standalone import Standalone, default_workers
+from gateway.admin import Admin
 from gateway.snapshot import Change, Listener, Problem, Script, key
 
 
@@ -55,8 +56,7 @@ async def _run(standalone: Standalone, admin: str, drain: float, offset: int) ->
         err.print(f"[bold]{scheme}://{standalone_host(standalone)}:{listener.port + offset}[/] {listener.name}")
     if admin:
         err.print(f"[dim]admin {standalone.admin.address}[/]")
-        if standalone.admin.key and any(isinstance(part, Script) for part in standalone.workers.parts.values()):
-            err.print(f"[dim]edit filters at {standalone.admin.address}/#key={standalone.admin.key}[/]")
+        printer.edits_at(standalone.admin)
     await stop.wait()
     err.print("[dim]draining[/]")
     await standalone.stop(grace=drain)
@@ -75,12 +75,26 @@ class Printer:
     def __init__(self, offset: int) -> None:
         self._offset = offset
         self._faults: set[Fault] = set()
+        self._admin: Admin | None = None  # where filters can be edited, once that is to be said
+        self._has_filters = False
+
+    def edits_at(self, admin: Admin) -> None:
+        """Where filters can be edited: said when there are any."""
+        self._admin = admin if admin.key else None
+        self._say_where()
+
+    def _say_where(self) -> None:
+        if self._admin is not None and self._has_filters:
+            err.print(f"[dim]edit filters at {self._admin.address}/#key={self._admin.key}[/]")
+            self._admin = None
 
     def applied(self, change: Change, seconds: float, problems: tuple[Problem, ...]) -> None:
         """A change is in force."""
         names = [f"{kind} {name}" for kind, name in map(key, change.put)] + [f"-{k} {name}" for k, name in change.drop]
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         err.print(f"[dim]{time.strftime('%H:%M:%S')}[/] in force after [green]{seconds * 1000:.1f} ms[/]: {escape(shown)}")
+        self._has_filters |= any(isinstance(part, Script) and not part.built_in for part in change.put)
+        self._say_where()
         for problem in problems:
             err.print(f"[red]{escape(problem.part)}: {escape(problem.message)}[/]{self._way_out(problem.message)}")
 

@@ -214,3 +214,14 @@ spec: {type: Greeting, definitionRef: {name: greeting}}
 async def test_no_answer_is_kept_by_browsers(greeting: Running) -> None:
     async with greeting.session.get(f"{greeting.admin}/filters") as answer:
         assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_where_to_edit_is_said_once_there_is_something_to_edit(running: Running) -> None:
+    await running.start()
+    assert "#key=" not in running.said
+    (running.folder / "greeting.py").write_text(GREETING)
+    (running.folder / "greeting.yaml").write_text(ROUTE)
+    await running.until(lambda: "#key=" in running.said)
+    running.replace("greeting.py", GREETING.replace("hello", "again"))
+    await running.until(lambda: running.said.count("in force after") >= 3)
+    assert running.said.count("#key=") == 1
