@@ -326,6 +326,36 @@ async def test_zipkin(proxy: Proxy, server: Server, given: dict[str, str], kept:
     assert kept or (lines["x-b3-sampled"] == "1" and "x-b3-parentspanid" not in lines)
 
 
+async def test_zipkin_sends_its_own_spans(proxy: Proxy, server: Server, other: Server) -> None:
+    await policy(proxy, server, "Zipkin", samplePercentage=100, target=f"http://127.0.0.1:{other.port}/api/v2/spans")
+    for number in range(6):  # also on the short way
+        server.replies = [b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"] if number == 5 else []
+        await proxy.get("/p?q", x_b3_traceid="1" * 32, x_b3_spanid="2" * 16, x_b3_sampled="1" if number else "0")
+    await until(lambda: len(other.seen) == 1)
+    head, _, body = other.seen[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /api/v2/spans HTTP/1.1\r\n")
+    found = json.loads(body)
+    assert len(found) == 5, "one was not sampled"
+    sent = [dict(line.lower().split(": ", 1) for line in one.decode().split("\r\n")[1:] if line) for one in server.seen]
+    assert [span["id"] for span in found] == [fields["x-b3-spanid"] for fields in sent[1:]]
+    assert {(span["traceId"], span["parentId"], span["kind"], span["name"]) for span in found} == {
+        ("1" * 32, "2" * 16, "SERVER", "r")
+    }
+    assert [span["tags"]["http.status_code"] for span in found] == ["200"] * 4 + ["503"]
+    assert ["error" in span["tags"] for span in found] == [False] * 4 + [True]
+    assert all(abs(span["timestamp"] / 1e6 - time.time()) < 30 and span["duration"] > 0 for span in found)
+    assert found[0]["localEndpoint"] == {"serviceName": "fsm-gateway"}
+    assert found[0]["remoteEndpoint"] == {"ipv4": "127.0.0.1"}
+
+
+async def test_zipkin_loses_what_nobody_takes(proxy: Proxy, server: Server) -> None:
+    await policy(proxy, server, "Zipkin", samplePercentage=100, target="http://127.0.0.1:1/api/v2/spans")
+    await proxy.get()
+    series = proxy.runtime.program("p").measures.series
+    await until(lambda: ("counter", "zipkin_dropped_total", ()) in series)
+    assert (await proxy.get())[0] == 200
+
+
 async def test_dns_modifier(proxy: Proxy, datagrams: Callable[..., Awaitable[Datagram]]) -> None:
     behind = await datagrams(b"behind ")
     zones = {"example": {"domains": [
