@@ -1,7 +1,7 @@
 """Filters on the short way: what a plain function does there is what it does in an exchange.
 
-Each source is served twice: as it is, and with every function `async`, which always takes the full way. Client, backend
-and the filter's own records must not tell which.
+Each source is served three times: as it is, with an `async` log, and with every function `async`, which always takes the
+full way. Client, backend and the filter's own records must not tell which.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def source(request: list[str], response: list[str], log: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def later(text: str) -> str:
-    return re.sub("^def ", "async def ", text, flags=re.M)
+def later(text: str, moment: str = "") -> str:
+    return re.sub(f"^def {moment}", f"async def {moment}", text, flags=re.M)
 
 
 class Stage:
@@ -146,15 +146,16 @@ def answer(body: bytes = b"ok", status: bytes = b"200 OK") -> bytes:
 
 async def compared(stage: Stage, sources: list[str], reply: bytes, parts: int = 1) -> None:
     found = []
-    for texts in (sources, [later(text) for text in sources]):
+    for texts in (sources, [later(text, "log") for text in sources], [later(text) for text in sources]):
         await stage.serve(*texts)
         answers = await stage.ask(range(10, 32), reply, parts)
         await until(stage.is_over)
         found.append((answers, list(stage.server.seen), [list(stage.records(f"s{n}")) for n in range(len(sources))]))
-    short, full = found
-    assert short[0] == full[0]
-    assert short[1] == full[1]
-    assert short[2] == full[2]
+    *short, full = found
+    for one in short:
+        assert one[0] == full[0]
+        assert one[1] == full[1]
+        assert one[2] == full[2]
 
 
 @pytest.mark.parametrize("line", REQUESTS)
