@@ -78,7 +78,7 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
         if leads_home(view, service.spec.external_name):
             return _fault("BackendNotFound", f'Service "{to}/{ref.name}" points to the data plane itself.')
     elif port is None:
-        return _fault("BackendNotFound", conditions.port_not_found(service, ref))
+        return _fault("BackendNotFound", conditions.port_not_found(service, ref, transport(spoken)))
     if port is not None and not spoken and port.app_protocol.lower() not in APP_PROTOCOLS:
         return _fault(
             "UnsupportedProtocol",
@@ -108,8 +108,13 @@ def _fault(reason: str, message: str) -> Resolved:
 
 
 def _port(service: Service, number: int, spoken: str) -> ServicePort | None:
-    transport = "UDP" if spoken == "udp" else "TCP"
-    return next((p for p in service.spec.ports if p.port == number and (p.protocol or "TCP") == transport), None)
+    wanted = transport(spoken)
+    return next((p for p in service.spec.ports if p.port == number and (p.protocol or "TCP") == wanted), None)
+
+
+def transport(spoken: str) -> str:
+    """What a Service's port must be for."""
+    return "UDP" if spoken == "udp" else "TCP"
 
 
 def backend(

@@ -332,10 +332,13 @@ def port_missing(namespace: str, name: str) -> str:
     return f'backendRef "{name}" has no port; a reference to a Service must name one (Service {namespace}/{name}).'
 
 
-def port_not_found(service: Service, ref: BackendRef) -> str:
+def port_not_found(service: Service, ref: BackendRef, transport: str) -> str:
     """The Service has other ports; a number that looks like a weight may be one."""
     ports = ", ".join(f"{p.port} ({p.name})" if p.name else str(p.port) for p in service.spec.ports)
     where = f"{service.metadata.namespace}/{service.metadata.name}"
+    other = next((p.protocol or "TCP" for p in service.spec.ports if p.port == ref.port), "")
+    if other:
+        return f'Service "{where}" has port {ref.port} for {other}; this route needs one for {transport}.'
     text = f'Service "{where}" has no port {ref.port}; it has {ports or "no ports"}.'
     if ref.weight == 1 and ref.port is not None and ref.port <= 100:
         text += f' If a share of the traffic was meant, write "weight: {ref.port}" and one of the ports above.'
