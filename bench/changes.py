@@ -343,13 +343,9 @@ async def _workers() -> AsyncIterator[Workers]:
 
 async def _probe(port: int, waits: list[float]) -> None:
     """A process of its own asks every 2 ms; how long each answer took."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.changes", "--probe", str(port), stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )  # fmt: skip
-    assert process.stdout is not None
+    process, printed = await rig.beside("bench.changes", "--probe", str(port))
     try:
-        async for line in process.stdout:
+        async for line in printed:
             waits.append(float(line))
     finally:
         process.kill()

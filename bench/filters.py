@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -172,16 +171,12 @@ async def _provoked(port: int) -> AsyncIterator[list[int]]:
     is felt as well where the filter does nothing, and is another question.
     """
     answered: list[int] = []
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.filters", "--provoke", str(port), stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )  # fmt: skip
-    assert process.stdout is not None
+    process, printed = await rig.beside("bench.filters", "--provoke", str(port))
     try:
-        await process.stdout.readline()  # it has begun
+        await printed.readline()  # it has begun
         yield answered
         process.terminate()
-        answered.append(int(await process.stdout.readline()))
+        answered.append(int(await printed.readline()))
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -223,6 +223,16 @@ class Run:
         return self.user + self.system
 
 
+async def beside(*arguments: str) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
+    """`python -m …` of the harness's own in a process beside it, so that who measures is not kept busy; what it prints."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *arguments, stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    return process, process.stdout
+
+
 async def run(*command: str, at_most: float) -> bytes:
     """A program's output; a program that does not end in time is ended, loudly."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -30,6 +30,7 @@ from controller.objects import (
     NamespacedFilterDefinition,
     Ref,
 )
+from controller.translate.extensions import FilterName
 from controller.world import World
 from gateway.admin import EditError, Saved, Source
 
@@ -88,8 +89,7 @@ class SourceEditor:
             definition = self._definition(ref, found) if found is not None else None
             place = self._place(ref.namespace, definition) if definition is not None else None
             if place is not None:
-                prefix = "" if ref.kind == "Filter" else f"{ref.kind}/"
-                yield f"{prefix}{ref.namespace}/{ref.name}", place
+                yield str(FilterName(ref.namespace, ref.name, ref.kind)), place
 
     def _definition(self, ref: Ref, found: Filter | ListenerFilter) -> Definition | None:
         wanted = found.spec.definition_ref

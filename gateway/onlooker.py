@@ -127,6 +127,11 @@ class Onlooker:
         self._client.ended(data, hundreds)
         self._over()
 
+    def taken(self, response: RawResponse, source: api.Source) -> api.Response:
+        """What filters were shown, now that an exchange has read it."""
+        assert self.reply is not None
+        return self.reply.taken(response, source)
+
     def owes(self) -> int:
         """Bytes that the client has not taken yet."""
         return self._client.owes()
@@ -227,15 +232,11 @@ class Reply(api.Response):
 
     def in_full(self) -> api.Response:
         """The ordinary response, with what has been done so far."""
-        full = self.full
-        if full is None:
-            raw = parse_response(self._head[:-4])
-            full = self.full = api.Response.received(raw, self._onlooker.glimpse.outgoing())
-            for made in self.added:
-                full.headers.put(made)
-        return full
+        if self.full is not None:
+            return self.full
+        return self.taken(parse_response(self._head[:-4]), self._onlooker.glimpse.outgoing())
 
-    def taken(self, raw: RawResponse, source: api.Source) -> api.Response:
+    def taken(self, raw: RawResponse, source: api.Source | None) -> api.Response:
         """The ordinary response, as an exchange read it, with what filters have done to it."""
         if self.full is None:
             self.full = api.Response.received(raw, source)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from gateway.balance import Ring, Split
@@ -133,8 +133,7 @@ class Target:
 
     __slots__ = (
         "answers", "auth", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "hashed", "is_direct",
-        "is_filtered",
-        "is_plain", "location", "mirrors", "programs", "reason", "redirect_status", "rewrite", "ring", "taken",
+        "is_filtered", "is_plain", "location", "mirrors", "programs", "reason", "redirect_status", "rewrite", "ring", "taken",
     )  # fmt: skip
 
     def __init__(
@@ -283,13 +282,17 @@ class Route:
         # What filters in Python need.
         self.is_programmed = any(target.programs for target in targets)
         self.shared = sum(isinstance(spec, Scripted) for spec in rule.filters)  # programs that every target has, first of all
-        self.choices: dict[str, Target] = (
-            {} if self.is_programmed else NO_CHOICES
-        )  # targets by every spelling of their backends
-        for target in targets if self.is_programmed else ():
-            if target.backend is not None:
-                for word in _spellings(target.backend.name):
-                    self.choices.setdefault(word, target)
+        self.choices = _choices(targets) if self.is_programmed else NO_CHOICES
+
+
+def _choices(targets: Iterable[Target]) -> dict[str, Target]:
+    """Targets by every spelling of their backends."""
+    found: dict[str, Target] = {}
+    for target in targets:
+        if target.backend is not None:
+            for word in _spellings(target.backend.name):
+                found.setdefault(word, target)
+    return found
 
 
 def _spellings(backend: str) -> tuple[str, ...]:

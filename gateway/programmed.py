@@ -55,24 +55,17 @@ class Left(NamedTuple):
     error: Exception | None = None
 
 
-class Shown(Protocol):
-    """A response that filters were shown on the short way."""
-
-    @property
-    def status(self) -> int: ...
-    def taken(self, response: Response, source: api.Source) -> api.Response:
-        """The same, now that an exchange has read it."""
-
-
 class Onlooking(Protocol):
     """Who shows filters the answer to a request on the short way."""
 
     @property
-    def reply(self) -> Any: ...  # Shown, once there is one
+    def reply(self) -> api.Response | None: ...  # once there is one
     @property
     def left(self) -> Left | None: ...
     @property
     def octets(self) -> int: ...
+    def taken(self, response: Response, source: api.Source) -> api.Response:
+        """What they were shown, now that an exchange has read it."""
 
 
 class Seen(Protocol):
@@ -389,7 +382,7 @@ class Programmed(Exchange):
         onlooker, self._onlooker = self._onlooker, None
         left = onlooker.left if onlooker is not None else None
         if onlooker is not None and left is not None:
-            self._reply = onlooker.reply.taken(response, Outgoing(self))
+            self._reply = onlooker.taken(response, Outgoing(self))
         else:
             self._reply = api.Response.received(response, Outgoing(self))
         if not any(hooks.response or hooks.response_body for _, hooks in self._taking):

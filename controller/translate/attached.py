@@ -7,7 +7,6 @@ scopes is one program of a data plane.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -18,11 +17,13 @@ from controller.objects import (
     AccessControlPolicy,
     BackendLBPolicy,
     CircuitBreakingPolicy,
+    CookiePersistence,
     FaultInjectionPolicy,
     Gateway,
     GatewayTLSPolicy,
     GRPCMatch,
     GRPCRoute,
+    HeaderPersistence,
     HealthCheckPolicy,
     HTTPMatch,
     HTTPRoute,
@@ -34,10 +35,11 @@ from controller.objects import (
     SecretKey,
     SecretRef,
     Service,
+    SessionPersistence,
     SessionStickyPolicy,
     UpstreamTLSPolicy,
 )
-from controller.translate import ancestors, certificates, conditions, extensions, grpc, matches
+from controller.translate import ancestors, certificates, conditions, extensions, grpc, matches, sessions
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
 from controller.translate.listeners import covers
@@ -154,16 +156,14 @@ def apart(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay) -> list[
     if not isinstance(rule, snapshot.Rule) or len(rule.matches) < 2:
         return [rule]
     said = [
-        (kind, policy.metadata.name, scope)
-        for kind in LOOKING for policy in _of(view, kind, route) for scope in scopes(policy) if scope[0] in ("http", "grpc")
+        ((kind, policy.metadata.name, scope[0], scope[1]), _meant(scope))
+        for kind in LOOKING for policy in _of(view, kind, route) for scope in scopes(policy) if _is_match(scope, rule)
     ]  # fmt: skip
     if not said:
         return [rule]
     groups: dict[tuple[tuple[str, str, str, int], ...], list[int]] = {}
     for index, match in enumerate(rule.matches):
-        alone = msgspec.structs.replace(rule, matches=(match,))
-        of_it = tuple((kind, name, scope[0], scope[1]) for kind, name, scope in said if _is_match(scope, alone))
-        groups.setdefault(of_it, []).append(index)
+        groups.setdefault(tuple(name for name, meant in said if meant == match), []).append(index)
     return [
         msgspec.structs.replace(
             rule, name=f"{rule.name}#{group[0]}" if group[0] else rule.name, matches=tuple(rule.matches[at] for at in group)
@@ -195,7 +195,7 @@ def _bps(policy: Policy, port: int) -> int:
 def _in_force(view: View, kind: str, route: Ref, rule: snapshot.Rule, place: Place) -> FilterName | None:
     gateway = Ref("Gateway", *place.gateway)
     of_route, of_gateway = _of(view, kind, route), _of(view, kind, gateway)
-    fits: Fits = lambda scope: scope[0] in ("http", "grpc") and _is_match(scope, rule)  # noqa: E731
+    fits: Fits = lambda scope: _is_match(scope, rule)  # noqa: E731
     named: Fits = lambda scope: scope[0] == "hostnames" and _means(scope[2]["hostname"], place.hostname)  # noqa: E731
     at_port: Fits = lambda scope: scope[0] == "ports" and scope[2]["port"] == place.port  # noqa: E731
     whole: Fits = lambda scope: not scope[0]  # noqa: E731
@@ -330,7 +330,7 @@ def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence
         where = (backend.namespace, backend.name, backend.port)
         asked = (of_service(view, "BackendLBPolicy", where) or {}).get("sessionPersistence")
         if asked is not None:
-            return _persistence(backend, asked)
+            return sessions.persistence(_as_in_routes(asked), str(backend))
         found = of_service(view, "SessionStickyPolicy", where)
         if found is not None:
             lasting = float(found.get("expires", 3600))
@@ -338,14 +338,15 @@ def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence
     return None
 
 
-def _persistence(backend: BackendName, asked: Config) -> snapshot.Persistence:
-    """SessionPersistence (GEP-1619) as BackendLBPolicy has it; a cookie without a name gets one of the Service's own."""
-    lasting = seconds(asked.get("absoluteTimeout", ""))
-    if asked.get("type") == "Header":
-        return snapshot.Persistence(header=asked.get("sessionName", "X-Session"), seconds=lasting)
-    digest = hashlib.sha256(str(backend).encode()).hexdigest()[:8]
-    permanent = asked.get("cookieConfig", {}).get("lifetimeType") == "Permanent" and lasting > 0
-    return snapshot.Persistence("", asked.get("sessionName", f"fsm-session-{digest}"), "/", lasting, permanent)
+def _as_in_routes(asked: Config) -> SessionPersistence:
+    """SessionPersistence as BackendLBPolicy spells it (Gateway API 1.1)."""
+    name = asked.get("sessionName", "")
+    return SessionPersistence(
+        asked.get("type", "Cookie"),
+        asked.get("absoluteTimeout", ""),
+        CookiePersistence(name, lifetime_type=asked.get("cookieConfig", {}).get("lifetimeType", "Session")),
+        HeaderPersistence(name) if name else None,
+    )
 
 
 def _of(view: View, kind: str, target: Ref) -> list[Policy]:
@@ -382,25 +383,27 @@ def config_of(policy: Policy, entry: Config) -> Config | None:
 
 def _is_of(view: View, target: Ref, scope: Scope) -> bool:
     """Whether a route has a rule with the match that an entry names."""
-    word, _, entry = scope
     route = view.get(TARGETS[target.kind], target.namespace, target.name)
-    if isinstance(route, GRPCRoute) and word == "grpc":
-        meant = grpc.translated(msgspec.convert(entry["match"], GRPCMatch))
-        return any(grpc.translated(one) == meant for rule in route.spec.rules for one in rule.matches or (GRPCMatch(),))
-    if isinstance(route, HTTPRoute) and word == "http":
-        meant = matches.translated(msgspec.convert(entry["match"], HTTPMatch))
-        return any(meant in matches.matches(rule) for rule in route.spec.rules)
+    if isinstance(route, GRPCRoute) and scope[0] == "grpc":
+        return any(_meant(scope) in grpc.matches_of(rule) for rule in route.spec.rules)
+    if isinstance(route, HTTPRoute) and scope[0] == "http":
+        return any(_meant(scope) in matches.matches(rule) for rule in route.spec.rules)
     return False
 
 
 def _is_match(scope: Scope, rule: snapshot.Rule) -> bool:
-    """Whether a rule has the match that an entry names."""
+    """Whether an entry is for a match, and a rule has it."""
+    if scope[0] not in ("http", "grpc") or (scope[0] == "grpc" and not rule.grpc):
+        return False
+    return _meant(scope) in rule.matches
+
+
+def _meant(scope: Scope) -> snapshot.Match:
+    """The match that an entry names."""
     word, _, entry = scope
     if word == "grpc":
-        if not rule.grpc:
-            return False
-        return grpc.translated(msgspec.convert(entry["match"], GRPCMatch)) in rule.matches
-    return matches.translated(msgspec.convert(entry["match"], HTTPMatch)) in rule.matches
+        return grpc.translated(msgspec.convert(entry["match"], GRPCMatch))
+    return matches.translated(msgspec.convert(entry["match"], HTTPMatch))
 
 
 def _means(pattern: str, hostname: str) -> bool:

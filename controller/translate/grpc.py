@@ -30,7 +30,7 @@ def rules(view: View, found: GRPCRoute) -> Rules:
                 name=f"GRPCRoute/{found.metadata.namespace}/{found.metadata.name}/{index}",
                 order=order(found, index),
                 at=(),
-                matches=tuple(translated(match) for match in rule.matches or (GRPCMatch(),)),
+                matches=matches_of(rule),
                 filters=specs,
                 targets=targets,
                 persistence=persistence(found, index, rule.session_persistence),
@@ -40,6 +40,11 @@ def rules(view: View, found: GRPCRoute) -> Rules:
         backends.update(dict.fromkeys(needed))
         faults += [one.fault for one in resolved if one.fault is not None]
     return Rules(tuple(made), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(found.spec.rules)))
+
+
+def matches_of(rule: GRPCRule) -> tuple[snapshot.Match, ...]:
+    """The matches of a rule; a rule without any matches everything."""
+    return tuple(translated(match) for match in rule.matches or (GRPCMatch(),))
 
 
 def translated(match: GRPCMatch) -> snapshot.Match:

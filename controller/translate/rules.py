@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 from controller.memo import View
 from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, ParametersRef, Ref, SessionPersistence
-from controller.translate import attached, conditions, extensions, filters, matches
+from controller.translate import attached, conditions, extensions, filters, matches, sessions
 from controller.translate.backends import Needed, Resolved, resolve
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
@@ -130,17 +129,10 @@ def _retry(rule: HTTPRule) -> snapshot.Retry | None:
 
 
 def persistence(found: AnyRoute, index: int, asked: SessionPersistence | None) -> snapshot.Persistence | None:
-    """How clients of a rule come back to where they were. A cookie without a name gets one that no other rule has."""
+    """How clients of a rule come back to where they were."""
     if asked is None:
         return None
-    lasting = seconds(asked.absolute_timeout)
-    if asked.type == "Header":
-        return snapshot.Persistence(header=asked.header.name if asked.header else "X-Session", seconds=lasting)
-    meta = found.metadata
-    digest = hashlib.sha256(f"{found.ref.kind}/{meta.namespace}/{meta.name}/{index}".encode()).hexdigest()[:8]
-    cookie = asked.cookie
-    name, path = cookie.name or f"fsm-session-{digest}", cookie.path or "/"
-    return snapshot.Persistence("", name, path, lasting, cookie.lifetime_type == "Permanent" and lasting > 0)
+    return sessions.persistence(asked, f"{found.ref.kind}/{found.metadata.namespace}/{found.metadata.name}/{index}")
 
 
 def _timeouts(rule: HTTPRule) -> snapshot.Timeouts:

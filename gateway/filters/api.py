@@ -50,8 +50,8 @@ _connections = itertools.count(1)
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
-# Fields that frame a message or belong to one connection.
 BARE: Final = (204, 304)  # statuses of responses without content (RFC 9110 §6.4.1)
+# Fields that frame a message or belong to one connection.
 FRAMING: Final = frozenset(name for name in KIND if not name.startswith(b"x-forwarded-")) | {b"trailer"}
 
 

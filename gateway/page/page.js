@@ -146,13 +146,12 @@ function drawChanges() {
 }
 
 addEventListener('hashchange', () => { state.search = ''; draw() })
+const lost = () => fill($('problems'), el('p', {}, 'The gateway does not answer. What stands here is what it said last.'))
 const events = new EventSource('events')
-events.onopen = refresh // whatever was missed while nobody listened
+events.onopen = () => refresh().then(count).catch(lost) // at first, and whatever was missed while nobody listened
 events.onmessage = message => {
   state.changes = [JSON.parse(message.data), ...state.changes].slice(0, 50)
-  refresh()
+  refresh().catch(lost)
 }
-const lost = () => fill($('problems'), el('p', {}, 'The gateway does not answer. What stands here is what it said last.'))
 events.onerror = lost
 setInterval(() => count().catch(lost), 1000)
-refresh().then(count).catch(lost)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from kubernetes_asyncio import client
+from serving import Serving
 from worlds import obj
 
 from controller.kubernetes import secrets
@@ -44,25 +45,16 @@ def test_what_is_named(one: AnyObject, names: set[str]) -> None:
     assert named(one) == {Ref("Secret", "default", name) for name in names}
 
 
-class ApiServer:
+class ApiServer(Serving):
     """Secrets by name, as an API server selects them; a list can be held back."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.secrets: dict[str, str] = {}
         self.gate = asyncio.Event()
         self.gate.set()
         self.watching: dict[str, web.StreamResponse] = {}
-        app = web.Application()
-        app.router.add_get("/api/v1/namespaces/default/secrets", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-
-    async def start(self) -> str:
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    async def stop(self) -> None:
-        await self._runner.cleanup()
+        self.app.router.add_get("/api/v1/namespaces/default/secrets", self._serve)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         selector = dict(term.split("=", 1) for term in request.query["fieldSelector"].split(",") if "!=" not in term)

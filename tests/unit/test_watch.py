@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from kubernetes_asyncio import client
+from serving import Serving
 
 from controller.kubernetes.api import Api
 from controller.kubernetes.watch import Follower, Stored
@@ -27,27 +28,18 @@ def event(kind: str, obj: dict[str, Any]) -> bytes:
     return json.dumps({"type": kind, "object": obj}).encode() + b"\n"
 
 
-class ApiServer:
+class ApiServer(Serving):
     """Lists and watches, as scripted; remembers what was asked."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lists: list[Any] = []
         self.watches: list[Any] = []
         self.asked: list[dict[str, str]] = []
         self.tokens: list[str] = []
         self.streams: asyncio.Queue[web.StreamResponse] = asyncio.Queue()
-        app = web.Application()
-        app.router.add_get("/api/v1/services", self._serve)
-        app.router.add_get("/apis/gateway.networking.x-k8s.io/v1alpha1/xbackends", self._missing)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-
-    async def start(self) -> str:
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    async def stop(self) -> None:
-        await self._runner.cleanup()
+        self.app.router.add_get("/api/v1/services", self._serve)
+        self.app.router.add_get("/apis/gateway.networking.x-k8s.io/v1alpha1/xbackends", self._missing)
 
     async def _missing(self, _: web.Request) -> web.Response:
         return web.json_response({"message": "the server could not find the requested resource"}, status=404)
