@@ -31,6 +31,7 @@ from gateway.http1 import (
     HOP,
     KIND,
     LENGTH,
+    LONG_HEAD,
     NO_LENGTH,
     NOT_A_TRAILER,
     PLAIN,
@@ -48,7 +49,6 @@ from gateway.snapshot import Limits
 Pair = tuple[bytes, bytes]
 REMEMBERED: Final = 8192  # lines, each way
 HEADS: Final = 2048  # whole heads on their way out
-LONG_HEAD: Final = 4096  # octets of a head that is too long to remember
 
 # A field name without upper-case letters, and a value that neither begins nor ends with white space (RFC 9113 §8.2.1).
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.http1 import Field, ProtocolError, Response
+from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Response, length_behind
 from gateway.peers import Peer
 from gateway.prepared import Answers, Backend
 
@@ -13,19 +13,25 @@ BEHIND: Final = 1 << 20  # bytes that a slow mirror may owe before it is given u
 
 
 class Copy:
-    """A mirrored request: sent once, its answer dropped, given up when the mirror is slow (best effort)."""
+    """A mirrored request: sent once, its answer dropped, given up when the mirror is slow (best effort).
 
-    __slots__ = ("_backend", "_owed", "_pending", "answers", "head_only", "peer", "request_done")
+    It follows the framing of what it is given. A request that breaks off leaves its connection in the middle of a
+    body: such a connection is closed, as whatever was sent on it next would be read as more of that body.
+    """
+
+    __slots__ = ("_backend", "_left", "_owed", "_pending", "answers", "head_only", "is_sent", "peer")
     wants_payload = False
 
     def __init__(self, backend: Backend, head: bytes) -> None:
         self._backend = backend
         self._pending: list[bytes] | None = [head]
         self._owed = 0
+        length = length_behind(head)
+        self._left: int | Chunks = Chunks() if length == CHUNKED else max(length, 0)  # of the body, still to come
+        self.is_sent = not self._left  # the mirror has been told everything
         self.answers: Answers | None = None
         self.head_only = head.startswith(b"HEAD ")
         self.peer: Peer | None = None
-        self.request_done = False
 
     def start(self) -> None:
         """Send it to the next endpoint; without one there is no copy."""
@@ -40,7 +46,10 @@ class Copy:
             self.connected(peer)
 
     def data(self, data: bytes) -> None:
-        """Body bytes, unless the mirror has fallen too far behind."""
+        """Body bytes, framed, unless the mirror has fallen too far behind."""
+        if self.is_sent or (self._pending is None and self.peer is None):
+            return
+        self._follow(data)
         if self._pending is not None:
             self._pending.append(data)
             self._owed += len(data)
@@ -49,17 +58,26 @@ class Copy:
         elif self.peer is not None:
             self.peer.write(data)
             if self.peer.buffered() > BEHIND:
-                peer, self.peer = self.peer, None
-                peer.abort()
+                self._give_up()
+
+    def _follow(self, data: bytes) -> None:
+        left = self._left
+        if isinstance(left, Chunks):
+            self.is_sent = left.feed(data) >= 0
+        else:
+            self._left = left - len(data)
+            self.is_sent = self._left <= 0
 
     def end(self) -> None:
-        """The exchange is over; the copy finishes by itself."""
-        self.request_done = True
+        """The exchange is over; a copy that is whole finishes by itself."""
+        if not self.is_sent:
+            self._give_up()
 
-    @property
-    def is_sent(self) -> bool:
-        """Whether the backend has been told everything."""
-        return self.request_done
+    def _give_up(self) -> None:
+        self._pending = None
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            peer.abort()
 
     @property
     def abandoned(self) -> bool:
@@ -77,7 +95,9 @@ class Copy:
         self._pending = None
 
     def response(self, response: Response, head: bytes) -> None:
-        """Dropped."""
+        """Dropped; a change of protocols, which nobody asked for, with the connection."""
+        if response.status == 101:
+            self._give_up()
 
     def response_data(self, data: bytes) -> None:
         """Dropped."""
@@ -120,9 +140,7 @@ class Copy:
 
     def response_invalid(self, error: ProtocolError) -> None:
         """A mirror that does not speak HTTP is cut off."""
-        peer, self.peer = self.peer, None
-        if peer is not None:
-            peer.abort()
+        self._give_up()
 
     def pause_sending(self) -> None:
         """A copy never slows the request down."""

@@ -16,7 +16,7 @@ from gateway import blocks, http2
 from gateway.answer import MISDIRECTED, NO_RULE, answer
 from gateway.blocks import Malformed, Pair
 from gateway.door import Door
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, not_switched
 from gateway.filters.headers import Edit
 from gateway.forwarding import failure, request_head
 from gateway.greeting import arrive, connection_of, left
@@ -65,7 +65,8 @@ class DownstreamStream(Stream):
         self.deadline = conversation.door.stalled_at
         self.exchange: Exchange | None = None
         self.headed = False  # the final head has been sent
-        self._tunnel: StreamTransport | None = None
+        # Of an extended CONNECT: it keeps what the client sends ahead until both sides have changed protocols.
+        self._tunnel = StreamTransport(self) if request.upgrade else None
         # On the short way.
         self.peer: Peer | None = None
         self.answers: Answers | None = None
@@ -209,6 +210,15 @@ class DownstreamStream(Stream):
         if not self.headed:
             self.send_head(blocks.response_block(head))
             return
+        if self._tunnel is not None and head[9:10] == b"2":
+            # RFC 8441 §5: it would mean that the tunnel is open.
+            self.conversation.answer(self.id, answer(502, not_switched(int(head[9:12]))))
+            self.said_all = True
+            if self.heard_all:
+                self.conversation.forget(self)
+            else:
+                self.reset(http2.NO_ERROR)
+            return
         self.hold_head(blocks.response_block(head))
         if end < len(raw):
             self.send(raw[end:])
@@ -234,8 +244,8 @@ class DownstreamStream(Stream):
             self.stop_reading()
 
     def resume_reading(self) -> None:
-        """Take more of the request."""
-        if self.reading_stopped:
+        """Take more of the request; of one for another protocol, there is no more until that is spoken."""
+        if self.reading_stopped and self._tunnel is None:
             self.go_on_reading()
             limits = self.limits
             if limits.body_rate:
@@ -271,17 +281,18 @@ class DownstreamStream(Stream):
         self.send_head(blocks.response_block(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""])))
         if answered:
             self.send(answered)
-        self._tunnel = transport = StreamTransport(self)
-        door.join(transport, other)
+        assert self._tunnel is not None
+        door.join(self._tunnel, other)
 
     # --- Stream ---
 
     def take_content(self, data: bytes) -> None:
+        exchange, limits = self.exchange, self.limits
         if self._tunnel is not None:
-            self._tunnel.receive(data)
+            if exchange is not None or self._tunnel.is_joined:
+                self._tunnel.receive(data)
             return
         self._body_bytes += len(data)
-        exchange, limits = self.exchange, self.limits
         if exchange is None:
             return  # answered already
         if self._expected >= 0:
@@ -328,21 +339,27 @@ class DownstreamStream(Stream):
         if exchange is not None and exchange.peer is not None:
             exchange.peer.pause_reading()
         elif self._tunnel is not None:
-            self._tunnel.protocol.pause_writing()
+            self._tunnel.congested()
 
     def relieved(self) -> None:
         self.deadline = self.conversation.door.stalled_at
         if self.exchange is not None and self.exchange.peer is not None:
             self.exchange.peer.resume_reading()
         elif self._tunnel is not None:
-            self._tunnel.protocol.resume_writing()
+            self._tunnel.relieved()
 
     # --- time ---
 
     def start(self, entry: Entry[Route]) -> None:
         """Send a request the full way."""
         self.exchange = begin(self, self._request, entry, self.conversation.door.backends)
-        if self.heard_all:
+        if self._tunnel is not None:
+            # The request ends with its head; what follows is the other protocol's, and waits until that is spoken.
+            self._tunnel.pause_reading()
+            if self.heard_all:
+                self._tunnel.receive_eof()
+            self.exchange.request_done = True
+        elif self.heard_all:
             self.exchange.request_done = True
         else:
             self._time_body()
@@ -361,7 +378,7 @@ class DownstreamStream(Stream):
     def expired(self) -> None:
         """The deadline has passed."""
         exchange = self.current()
-        if self._tunnel is not None:
+        if self._tunnel is not None and self._tunnel.is_joined:
             self.progress()
         elif exchange is None:
             self.reset(http2.CANCEL)  # the client takes nothing of what waits for it
@@ -500,14 +517,17 @@ class DownstreamHttp2(Http2Connection):
         """Answer what never becomes an exchange, and take no more of it (RFC 9113 §8.1.1)."""
         self.door.refused += 1
         self.idle_frame(5)
-        self._answer(number, answer(status, reason))
+        self.answer(number, answer(status, reason))
         if not end or code:
             self.write(http2.frame(http2.RST_STREAM, 0, number, http2.number(code)))
 
-    def _answer(self, number: int, data: bytes, *, head_only: bool = False) -> None:
+    def answer(self, number: int, data: bytes, *, head_only: bool = False) -> None:
+        """A whole response of ours, without its text where the client takes no content now."""
         at = data.find(b"\r\n\r\n") + 4
-        body = b"" if head_only else data[at:]
-        self.send_block(number, blocks.response_block(data[:at]), 0 if body else END_STREAM)
+        head, body = data[:at], b"" if head_only else data[at:]
+        if len(body) > min(self.window, self.peer_window):
+            head, body = b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(b"Content-")), b""
+        self.send_block(number, blocks.response_block(head), 0 if body else END_STREAM)
         if body:
             self.window -= len(body)
             self.write(http2.frame(http2.DATA, END_STREAM, number, body))
@@ -548,7 +568,7 @@ class DownstreamHttp2(Http2Connection):
         return self.listener == listener
 
     def _no_rule(self, number: int, status: int, text: str, request: Request, end: bool) -> None:
-        self._answer(number, failure(request, status, text), head_only=request.method == b"HEAD")
+        self.answer(number, failure(request, status, text), head_only=request.method == b"HEAD")
         if not end:
             self.write(http2.frame(http2.RST_STREAM, 0, number, http2.number(http2.NO_ERROR)))
 

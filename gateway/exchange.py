@@ -150,7 +150,7 @@ class Exchange:
             self.refuse(target.fault, target.reason)
             return
         request = self.request
-        if route.grpc and self._web is None and grpcweb.is_asked(self.request):
+        if route.grpc and self._web is None and not request.upgrade and grpcweb.is_asked(self.request):
             self._translate()
             request = self.request
         if route.sessions is not None or self._more or self._web is not None or self._is_watched:
@@ -161,8 +161,12 @@ class Exchange:
                 self.answers = self._answers
         self._time_request()
         self._head = self._compose(target)
-        if target.mirrors:
+        if target.mirrors and not self._upgrading:  # a copy's answer is dropped: there is nobody to speak the other protocol
             self._copies = copies.start(target.mirrors, self._backends, self._head)
+            for piece in self._pending or ():  # came while somebody was asked
+                self._copy(piece)
+            if self.is_sent:
+                self._end_copies()
         if self._held is not None:
             self.send(self._held[1])
         else:
@@ -294,8 +298,7 @@ class Exchange:
             except (ProtocolError, ValueError):
                 self.refuse(400, "the content is not gRPC-Web's")
                 return
-        for one in self._copies:
-            one.data(chunk(data) if self._loose else data)
+        self._copy(data)
         self._body += len(data)
         if self._replay is not None:
             self._replay.append(data)
@@ -312,8 +315,20 @@ class Exchange:
                 self.peer.content(data)
             else:
                 self.peer.write(data)
-        if self._unframed and self.request_done and self.peer is not None:
-            self.peer.finish()  # on HTTP/1.1 the end is known before its last bytes are passed on
+        if self._unframed and self.request_done:  # on HTTP/1.1 the end is known before its last bytes are passed on
+            self._end_copies()
+            if self.peer is not None:
+                self.peer.finish()
+
+    def _copy(self, data: bytes) -> None:
+        for one in self._copies:
+            one.data(chunk(data) if self._loose else data)
+
+    def _end_copies(self) -> None:
+        """Say the end of content whose length nobody knew."""
+        if self._loose:
+            for one in self._copies:
+                one.data(last_chunk(()))
 
     @property
     def _is_awaited(self) -> bool:
@@ -328,8 +343,7 @@ class Exchange:
             self._ask_if_ready()
         if self._loose and not self._unframed:
             self._request_trailers = trailers
-            for one in self._copies:
-                one.data(last_chunk(()))
+            self._end_copies()
             if self.peer is not None:
                 self.peer.finish(trailers)
 
@@ -421,6 +435,10 @@ class Exchange:
         if status < 200:
             self._interim(response)
             return
+        if status < 300 and self._upgrading and not self.client.is_framed:
+            # RFC 8441 §5: passed on, it would tell the client that the tunnel is open.
+            self.refuse(502, not_switched(status))
+            return
         if route.retry is not None and status in route.retry.codes and self._try_later():
             return
         self._pass_on(response, head)
@@ -472,8 +490,8 @@ class Exchange:
     def _interim(self, response: Response) -> None:
         """1xx: a change of protocol, or a word in between."""
         if response.status == 101:
-            if self.peer is None or not self._upgrading:
-                self.response_invalid(ProtocolError(502, "the backend changed protocols unasked"))
+            if self.peer is None or not self._upgrading or not forwarding.is_agreed(self.request, response):
+                self.response_invalid(ProtocolError(502, "the backend changed to a protocol that nobody asked for"))
                 return
             self._started = True
             peer, self.peer = self.peer, None
@@ -724,6 +742,11 @@ class Exchange:
     def abandoned(self) -> bool:
         """Whether nobody waits for a connection any more."""
         return self._pending is None
+
+
+def not_switched(status: int) -> str:
+    """Why a request for another protocol failed."""
+    return f"another protocol was asked for, and the answer was {status} in place of a change to it"
 
 
 def unexpecting(request: Request) -> Request:

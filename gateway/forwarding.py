@@ -39,6 +39,13 @@ def is_upgrading(request: Request) -> bool:
     return b"h2c" not in request.upgrade.lower()
 
 
+def is_agreed(request: Request, response: Response) -> bool:
+    """Whether a 101 changes to a protocol that the request named (RFC 9110 §7.8)."""
+    asked = {one.strip() for one in request.upgrade.lower().split(b",")}
+    chosen = [one.strip() for field in response.fields if field.kind == UPGRADE for one in field.value.lower().split(b",")]
+    return bool(chosen) and asked.issuperset(chosen)
+
+
 def request_head(
     request: Request, host: bytes, target: bytes, address: bytes, scheme: bytes, edit: Edit | None, *, upgrading: bool
 ) -> bytes:

@@ -18,6 +18,7 @@ from gateway import uri
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 
 MAX_CHUNK_LINE: Final = 4096
+LONG_HEAD: Final = 4096  # octets of a head that is too long to remember
 
 # Token and field-value (RFC 9110 §5.6.2, §5.5). Possessive, so that matching is linear in the input.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
@@ -361,6 +362,27 @@ def parse_response(head: bytes) -> Response:
         return Response(int(match.group(2)), match.group(3).strip(), match.group(1) == b"0", _split(head, DEFAULT_LIMITS))
     except ProtocolError as error:
         raise ProtocolError(502, f"the backend's response: {error.reason}") from None
+
+
+_lengths: dict[bytes, int] = {}
+
+
+def length_behind(head: bytes) -> int:
+    """How long the content is that follows a request's head of ours."""
+    found = _lengths.get(head)
+    if found is None:
+        found = NO_LENGTH
+        for line in head.split(b"\r\n")[2:-2]:
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                found = int(value)
+            elif name.lower() == b"transfer-encoding":
+                found = CHUNKED
+        if len(head) < LONG_HEAD:
+            if len(_lengths) >= 1024:
+                _lengths.clear()
+            _lengths[head] = found
+    return found
 
 
 def chunk(data: bytes) -> bytes:

@@ -171,8 +171,7 @@ class Shortcut(asyncio.Protocol):
         start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
         head = composed.fill(start, varying, self.address)
         if head is not None and target.mirrors:
-            for copy in copies.start(target.mirrors, self._door.backends, head):
-                copy.end()
+            copies.start(target.mirrors, self._door.backends, head)
         return head
 
     def _filtered(self, composed: Composition, varying: bytes) -> bytes | None:

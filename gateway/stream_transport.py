@@ -14,7 +14,7 @@ class StreamTransport(asyncio.Transport):
     def __init__(self, stream: Stream) -> None:
         super().__init__()
         self._stream = stream
-        self.protocol: asyncio.Protocol
+        self._protocol: asyncio.Protocol | None = None  # once it is joined to another
         self._early: list[bytes] = []
         self._paused = True
         self._ended = False
@@ -22,24 +22,47 @@ class StreamTransport(asyncio.Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Who gets what comes."""
         assert isinstance(protocol, asyncio.Protocol)
-        self.protocol = protocol
+        self._protocol = protocol
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether what comes goes on to somebody."""
+        return self._protocol is not None
 
     def receive(self, data: bytes) -> None:
         """Content has come."""
-        if self._paused:
+        if self._paused or self._protocol is None:
             self._early.append(data)
         else:
-            self.protocol.data_received(data)
+            self._protocol.data_received(data)
 
     def receive_eof(self) -> None:
         """END_STREAM has come."""
         self._ended = True
-        if not self._paused and not self.protocol.eof_received():
-            self.close()
+        if not self._paused:
+            self._pass_eof_on()
+
+    def _pass_eof_on(self) -> None:
+        if self._protocol is not None:
+            self._ended = False
+            if not self._protocol.eof_received():
+                self.close()
 
     def lost(self) -> None:
         """The stream is gone."""
-        self.protocol.connection_lost(None)
+        self._early.clear()
+        if self._protocol is not None:
+            self._protocol.connection_lost(None)
+
+    def congested(self) -> None:
+        """Much waits to be sent on the stream."""
+        if self._protocol is not None:
+            self._protocol.pause_writing()
+
+    def relieved(self) -> None:
+        """It has been sent."""
+        if self._protocol is not None:
+            self._protocol.resume_writing()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send."""
@@ -64,12 +87,12 @@ class StreamTransport(asyncio.Transport):
             stream.finish()
             if not stream.gone and stream.queue is None:
                 stream.reset(http2.NO_ERROR)
-        asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+        asyncio.get_running_loop().call_soon(self.lost)
 
     def abort(self) -> None:
         """Cut."""
         self._stream.reset(http2.CANCEL)
-        asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+        asyncio.get_running_loop().call_soon(self.lost)
 
     def pause_reading(self) -> None:
         """Let what comes wait."""
@@ -80,8 +103,9 @@ class StreamTransport(asyncio.Transport):
         """Pass on what waits, and go on."""
         self._paused = False
         early, self._early = self._early, []
-        for data in early:
-            self.protocol.data_received(data)
+        if self._protocol is not None:
+            for data in early:
+                self._protocol.data_received(data)
         self._stream.go_on_reading()
-        if self._ended and not self._stream.said_all and not self.protocol.eof_received():
-            self.close()
+        if self._ended and not self._stream.said_all:
+            self._pass_eof_on()

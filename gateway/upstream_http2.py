@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway import blocks, http2
 from gateway.blocks import Malformed, Pair
-from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, ProtocolError, chunk, last_chunk
+from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, ProtocolError, chunk, last_chunk, length_behind
 from gateway.http2 import Fault, Stream
 from gateway.http2_connection import Http2Connection
 from gateway.peers import Endpoint, Sender, User
@@ -186,7 +186,7 @@ class Call(Stream):
 
     def _send_request(self, head: bytes) -> int:
         self._headed = True
-        length = _length(head)
+        length = length_behind(head)
         link = self.conversation
         if b"\r\nConnection: Upgrade\r\n" in head:
             self._upgrade(head)
@@ -317,13 +317,13 @@ class Call(Stream):
 
     def congested(self) -> None:
         if self._tunnel is not None:
-            self._tunnel.protocol.pause_writing()
+            self._tunnel.congested()
         elif self.user is not None:
             self.user.in_full().pause_sending()
 
     def relieved(self) -> None:
         if self._tunnel is not None:
-            self._tunnel.protocol.resume_writing()
+            self._tunnel.relieved()
         elif self.user is not None:
             self.user.in_full().resume_sending()
 
@@ -442,24 +442,3 @@ class Link(Http2Connection):
                 self.close()
         else:
             self.trunk.serve()
-
-
-_lengths: dict[bytes, int] = {}
-
-
-def _length(head: bytes) -> int:
-    """How long the content is that follows a head of ours."""
-    found = _lengths.get(head)
-    if found is None:
-        found = NO_LENGTH
-        for line in head.split(b"\r\n")[2:-2]:
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                found = int(value)
-            elif name.lower() == b"transfer-encoding":
-                found = CHUNKED
-        if len(head) < blocks.LONG_HEAD:
-            if len(_lengths) >= 1024:
-                _lengths.clear()
-            _lengths[head] = found
-    return found
