@@ -1,16 +1,19 @@
 """Serve changes to data planes, and take their acknowledgements.
 
 One WebSocket for each data plane: the whole snapshot first, then each change as it is published. A data plane
-proves who it is by its ServiceAccount's token, and gets the parts of its own Gateway and nothing else.
+proves who it is by its ServiceAccount's token, gets the parts of its own Gateway and nothing else, and can say
+no more than what became of these. What it costs is bounded: one connection for each pod, a backlog no larger than
+the snapshot, so many messages a second; and it ends as soon as its token is good no more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import ssl
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,21 +21,37 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from controller.entrance import Entrance
 from controller.reconcile import Publication
 from controller.translate import GatewayName
-from gateway.feed import Applied, FromDataPlane, Hello
-from gateway.snapshot import Change, Problem, key
+from gateway.feed import LARGEST, REPORTED, Applied, FromDataPlane, Hello, Proof
+from gateway.printable import printable
+from gateway.snapshot import Change, Parts, Problem, key
 
 log = logging.getLogger("fsm.feed")
 
 REMEMBERED: Final = 4096  # versions of a Gateway whose order is known
 HEARTBEAT: Final = 5.0
+REVIEW: Final = 60.0  # seconds between two looks at whether a token is still good
+REFUSED: Final = 1.0  # seconds until somebody is told that a token is not good: so many guesses, and no more
+BACKLOG: Final = 1 << 20  # octets that a data plane may be behind before it gets the whole snapshot instead
+STALL: Final = 60.0  # seconds for a data plane to take one message
+MESSAGES: Final = 50.0  # a second that are read of one data plane
+SAVED: Final = 200.0  # of these, for who was silent before
+FOLLOWERS: Final = 4096  # of one Gateway
+PARTING: Final = 2.0  # seconds for a polite end
+TOKEN: Final = 16384  # characters of one
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode: msgspec.msgpack.Decoder[FromDataPlane] = msgspec.msgpack.Decoder(FromDataPlane)
 
-# (bearer token, the Gateway asked for) → whether it may read it.
-Authorise = Callable[[str, GatewayName], Awaitable[bool]]
+# (bearer token, the Gateway asked for) → who it is, such as the pod; "" for somebody who may not read it, and " " for one
+# who may and of whom no more is known. Raises UnreviewedError where that cannot be told now.
+Authorise = Callable[[str, GatewayName], Awaitable[str]]
+
+
+class UnreviewedError(Exception):
+    """Whether a token is good cannot be told at the moment."""
 
 
 @dataclass(eq=False)
@@ -40,10 +59,28 @@ class Connection:
     """One data plane."""
 
     gateway: GatewayName
+    who: str
+    token: str
+    websocket: web.WebSocketResponse
+    transport: asyncio.Transport
     instance: str = ""
-    queue: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
     acknowledged: int = 0
+    version: str = ""  # that it has last said to have applied
     problems: tuple[Problem, ...] = ()
+    backlog: deque[bytes] = field(default_factory=deque)
+    behind: int = 0  # octets of the backlog
+    wants_all: bool = True  # the whole snapshot instead of the backlog
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def tell(self, data: bytes) -> None:
+        """Send a change, or everything once that is shorter than what was not taken yet."""
+        if not self.wants_all:
+            self.backlog.append(data)
+            self.behind += len(data)
+            if self.behind > BACKLOG:
+                self.wants_all = True
+                self.backlog.clear()
+        self.news.set()
 
 
 @dataclass
@@ -55,6 +92,7 @@ class Channel:
     position: int = 0
     opened: int = 0  # the position since which listeners and certificates are as they are now
     waiting: list[tuple[int, asyncio.Future[None]]] = field(default_factory=list)
+    whole: bytes = b""  # the snapshot as it is sent, as long as it is the newest: one for all that want it
 
     def is_programmed(self) -> bool:
         """Whether a data plane has applied the listeners as they are now."""
@@ -63,6 +101,12 @@ class Channel:
     def reached(self) -> int:
         """The position that every connected data plane has applied."""
         return min((connection.acknowledged for connection in self.connections), default=self.position)
+
+    def problems(self, parts: Parts) -> set[tuple[str, str]]:
+        """What data planes could not do, of parts that this Gateway has."""
+        names = {name for _, name in parts}
+        found = ((p.part, p.message) for one in self.connections for p in one.problems if p.part in names)
+        return {problem for problem, _ in zip(found, range(REPORTED), strict=False)}
 
 
 class FeedServer:
@@ -73,6 +117,9 @@ class FeedServer:
         self._authorise = authorise
         self._channels: dict[GatewayName, Channel] = {}
         self._runner: web.AppRunner | None = None
+        self._entrance: Entrance | None = None
+        self._reviews: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self.on_acknowledged: Callable[[GatewayName], None] = lambda _: None
 
     async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
@@ -81,11 +128,18 @@ class FeedServer:
         app.router.add_get("/feed/{namespace}/{name}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, ssl_context=context).start()
-        return int(self._runner.addresses[0][1])
+        assert self._runner.server is not None
+        self._entrance = Entrance(self._runner.server, context)
+        self._reviews = asyncio.create_task(self._review_all())
+        return await self._entrance.start(host, port)
 
     async def stop(self) -> None:
         """Let every data plane go; they turn to another replica or serve on by themselves."""
+        if self._reviews is not None:
+            self._reviews.cancel()
+            await asyncio.gather(self._reviews, return_exceptions=True)
+        if self._entrance is not None:
+            await self._entrance.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -104,9 +158,21 @@ class FeedServer:
         kinds = {kind for kind, _ in (*map(key, change.put), *change.drop)}
         if kinds & {"listener", "certificate"}:
             channel.opened = channel.position
+        channel.whole = b""
         data = _encode(change)
         for connection in channel.connections:
-            connection.queue.put_nowait(data)
+            connection.tell(data)
+            if connection.version == change.version:  # it has that from another replica, and said so before we did
+                self._applied(channel, connection)
+
+    def dismiss(self, gateway: GatewayName) -> None:
+        """A Gateway is not served any more: its data planes have no business here."""
+        channel = self._channels.pop(gateway, None)
+        if channel is not None:
+            for connection in list(channel.connections):
+                self._hang_up(connection, "the Gateway is not served any more")
+            channel.connections.clear()
+            self._settle(channel)
 
     async def wait_applied(self, gateways: set[GatewayName], *, at_most: float) -> None:
         """Until every connected data plane of these Gateways has applied what is published now, within reason."""
@@ -120,52 +186,141 @@ class FeedServer:
         if waits:
             await asyncio.wait(waits, timeout=at_most)
 
+    # --- who may follow ---
+
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         gateway = (request.match_info["namespace"], request.match_info["name"])
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not token:
-            raise web.HTTPUnauthorized(text="a bearer token is needed\n")
-        if not await self._authorise(token, gateway):
-            raise web.HTTPForbidden(text=f"this token may not read Gateway {gateway[0]}/{gateway[1]}\n")
-        websocket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=1 << 20)
-        await websocket.prepare(request)
+            return _refusal(401, "a bearer token is needed")
+        try:
+            who = await self._authorise(token, gateway)
+        except UnreviewedError:
+            return _refusal(503, "tokens cannot be reviewed at the moment")
+        if not who:
+            await asyncio.sleep(REFUSED)
+            return _refusal(403, f"this token may not read Gateway {printable('/'.join(gateway))}")
         channel = self.channel(gateway)
-        connection = Connection(gateway)
+        who = who.strip() or request.remote or ""
+        if len(channel.connections) >= FOLLOWERS:
+            return _refusal(503, "too many data planes follow this Gateway")
+        # What is compressed together can be told apart by its length, and expands to more than it says.
+        websocket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=LARGEST, compress=False, autoping=False)
+        await websocket.prepare(request)
+        assert self._entrance is not None
+        assert request.transport is not None
+        self._entrance.known(request.transport)
+        connection = Connection(gateway, who, token, websocket, request.transport)
+        for older in [one for one in channel.connections if one.who == who]:
+            channel.connections.discard(older)
+            self._hang_up(older, "another connection took its place")
+        return await self._follow(channel, connection)
+
+    async def _follow(self, channel: Channel, connection: Connection) -> web.WebSocketResponse:
+        gateway = connection.gateway
         publication = self._publications.setdefault(gateway, Publication())
         channel.order.setdefault(publication.version, channel.position)
-        connection.queue.put_nowait(_encode(publication.whole()))
         channel.connections.add(connection)
-        sending = asyncio.create_task(self._send(websocket, connection))
+        connection.news.set()
+        sending = asyncio.create_task(self._send(channel, connection))
         try:
-            async for message in websocket:
-                if message.type == aiohttp.WSMsgType.BINARY:
-                    self._receive(channel, connection, _decode.decode(message.data))
+            await self._listen(channel, connection)
         except msgspec.DecodeError as error:
-            log.warning("data plane %s of %s/%s: %s", connection.instance, *gateway, error)
+            log.warning("data plane %s of %s/%s: %s", connection.instance, *gateway, printable(str(error)))
+            await connection.websocket.close(code=1002, message=b"not a message of the feed")
         finally:
             sending.cancel()
-            channel.connections.discard(connection)
-            self._settle(channel)
-            self.on_acknowledged(gateway)
-        return websocket
+            if connection in channel.connections:
+                channel.connections.discard(connection)
+                self._settle(channel)
+                self.on_acknowledged(gateway)
+        return connection.websocket
 
-    async def _send(self, websocket: web.WebSocketResponse, connection: Connection) -> None:
+    async def _review_all(self) -> None:
+        """Look at every token again, by and by: one that was taken away, or has expired, ends its connection."""
+        while True:
+            everybody = [one for channel in self._channels.values() for one in channel.connections]
+            for connection in everybody:
+                await asyncio.sleep(REVIEW / len(everybody) * random.uniform(0.5, 1))  # noqa: S311
+                await self._review(connection)
+            if not everybody:
+                await asyncio.sleep(REVIEW / 10)
+
+    async def _review(self, connection: Connection) -> None:
+        try:
+            who = await self._authorise(connection.token, connection.gateway)
+        except UnreviewedError:
+            return  # it was good when we could ask last
+        if not who:
+            self._hang_up(connection, "its token is not good any more")
+
+    def _hang_up(self, connection: Connection, why: str) -> None:
+        log.info("data plane %s of %s/%s: %s", connection.instance, *connection.gateway, why)
+        self._closing.add(task := asyncio.create_task(_close(connection, why)))
+        task.add_done_callback(self._closing.discard)
+
+    # --- what is said ---
+
+    async def _send(self, channel: Channel, connection: Connection) -> None:
         try:
             while True:
-                await websocket.send_bytes(await connection.queue.get())
+                await connection.news.wait()
+                if connection.wants_all:
+                    connection.wants_all, connection.behind = False, 0
+                    data = self._whole(channel, connection.gateway)
+                elif connection.backlog:
+                    data = connection.backlog.popleft()
+                    connection.behind -= len(data)
+                else:
+                    connection.news.clear()
+                    continue
+                async with asyncio.timeout(STALL):
+                    await connection.websocket.send_bytes(data)
         except (ConnectionError, aiohttp.ClientError):
             pass
+        except TimeoutError:
+            log.warning("data plane %s of %s/%s does not take what it is sent", connection.instance, *connection.gateway)
+            connection.transport.abort()
+
+    def _whole(self, channel: Channel, gateway: GatewayName) -> bytes:
+        if not channel.whole:
+            channel.whole = _encode(self._publications.setdefault(gateway, Publication()).whole())
+        return channel.whole
+
+    # --- what is heard ---
+
+    async def _listen(self, channel: Channel, connection: Connection) -> None:
+        websocket = connection.websocket
+        allowance = Allowance(asyncio.get_running_loop().time, rate=MESSAGES, saved=SAVED)
+        async for message in websocket:
+            if wait := allowance.take():
+                await asyncio.sleep(wait)
+            match message.type:
+                case aiohttp.WSMsgType.BINARY:
+                    self._receive(channel, connection, _decode.decode(message.data))
+                case aiohttp.WSMsgType.PING:
+                    await websocket.pong(message.data)
+                case aiohttp.WSMsgType.PONG:
+                    pass
+                case _:
+                    await websocket.close(code=1003, message=b"binary messages only")
 
     def _receive(self, channel: Channel, connection: Connection, message: FromDataPlane) -> None:
         match message:
             case Hello(instance):
-                connection.instance = instance
-                log.info("data plane %s follows %s/%s", instance, *connection.gateway)
+                connection.instance = printable(instance, 253)
+                log.info("data plane %s follows %s/%s", connection.instance, *connection.gateway)
+            case Proof(token):
+                connection.token = token[:TOKEN]
             case Applied(version, problems):
-                connection.acknowledged = max(connection.acknowledged, channel.order.get(version, 0))
-                connection.problems = problems
-                self._settle(channel)
-                self.on_acknowledged(connection.gateway)
+                connection.version = version[:64]
+                connection.problems = _clean(problems)
+                self._applied(channel, connection)
+
+    def _applied(self, channel: Channel, connection: Connection) -> None:
+        connection.acknowledged = max(connection.acknowledged, channel.order.get(connection.version, 0))
+        self._settle(channel)
+        self.on_acknowledged(connection.gateway)
 
     def _settle(self, channel: Channel) -> None:
         reached = channel.reached()
@@ -177,3 +332,54 @@ class FeedServer:
             else:
                 still.append((position, future))
         channel.waiting = still
+
+
+class Allowance:
+    """So many of something a second, and some more at once for who was silent before."""
+
+    def __init__(self, clock: Callable[[], float], *, rate: float, saved: float) -> None:
+        self._clock = clock
+        self._rate = rate
+        self._most = saved
+        self._left = saved
+        self._at = clock()
+
+    def take(self) -> float:
+        """One more; returns the seconds to wait before it is looked at."""
+        self._renew()
+        self._left -= 1
+        return max(-self._left / self._rate, 0.0)
+
+    def wait(self) -> float:
+        """Seconds until one more can be taken without waiting; takes none."""
+        self._renew()
+        return max((1 - self._left) / self._rate, 0.0)
+
+    def _renew(self) -> None:
+        now = self._clock()
+        self._left = min(self._left + (now - self._at) * self._rate, self._most)
+        self._at = now
+
+
+async def _close(connection: Connection, why: str) -> None:
+    """Say why, to one that listens; whoever does not read does not answer a polite close either."""
+    try:
+        async with asyncio.timeout(PARTING):
+            await connection.websocket.close(code=1008, message=why.encode())
+    except TimeoutError:
+        pass
+    finally:
+        connection.transport.abort()
+
+
+def _clean(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """What a data plane says ends in statuses and logs, and is believed as far as that goes."""
+    short = (Problem(one.part, printable(one.message)) for one, _ in zip(problems, range(REPORTED), strict=False))
+    return tuple(short)
+
+
+def _refusal(status: int, text: str) -> web.Response:
+    """A refusal, and the end of the connection: who tries again comes in by the door again."""
+    made = web.Response(status=status, text=f"{text}\n")
+    made.force_close()
+    return made

@@ -16,6 +16,10 @@ PLURALS: Final = [KINDS[kind].plural for kind in ROUTES]
 WRITTEN: Final = ("gatewayclasses", "gateways", "listenersets", "backendtlspolicies", *PLURALS)  # of which we say statuses
 EXTENSIONS: Final = [kind.plural for kind in KINDS.values() if kind.group == EXTENSION_GROUP]
 POLICIES: Final = [kind.plural for kind in KINDS.values() if kind.group == POLICY_GROUP]
+SPEAKING: Final = ["filters", "listenerfilters"]  # of the extensions, those of which we say statuses
+MADE: Final = "get create patch delete"  # what is made for Gateways, by server-side apply
+LEASE: Final = "fsm-controller"
+FEED_CA: Final = "fsm-feed-ca"
 X_GROUP: Final = "gateway.networking.x-k8s.io"
 
 
@@ -73,37 +77,40 @@ def _service_account(values: Values) -> Json:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta(values)}
 
 
-def _rule(groups: list[str], resources: list[str], verbs: str) -> Json:
-    return {"apiGroups": groups, "resources": resources, "verbs": verbs.split()}
+def _rule(groups: list[str], resources: list[str], verbs: str, *, names: list[str] | None = None) -> Json:
+    rule: Json = {"apiGroups": groups, "resources": resources, "verbs": verbs.split()}
+    return {**rule, "resourceNames": names} if names else rule
 
 
 def _cluster_role(values: Values) -> list[Json]:
-    """What the controller may do everywhere: read routes and endpoints, say statuses, run data planes."""
+    """What the controller may do everywhere: read routes and endpoints, say statuses, run data planes.
+
+    Each right is used, and a test (`test_rights.py`) goes through the controller's life to see that. An object is asked for by
+    name (get) only where a status that was to be written met a conflict, or something made for a Gateway is to go.
+    """
     rules = [
-        _rule(
-            [GATEWAY_GROUP], ["gateways", "listenersets", *PLURALS, "backendtlspolicies", "referencegrants"], "get list watch"
-        ),
+        _rule([GATEWAY_GROUP], ["gateways", "listenersets", *PLURALS, "backendtlspolicies"], "get list watch"),
+        _rule([GATEWAY_GROUP], ["referencegrants"], "list watch"),
         _rule([GATEWAY_GROUP], ["gatewayclasses"], "get list watch create"),
-        _rule([GATEWAY_GROUP], [f"{name}/status" for name in WRITTEN], "get patch update"),
-        # Owner references with blockOwnerDeletion are checked against this.
-        _rule([GATEWAY_GROUP], ["gateways/finalizers"], "update"),
-        _rule([X_GROUP], ["xbackends"], "get list watch"),
-        _rule([EXTENSION_GROUP], EXTENSIONS, "get list watch"),
-        _rule([EXTENSION_GROUP], ["filters/status", "listenerfilters/status"], "get patch update"),
+        _rule([GATEWAY_GROUP], [f"{name}/status" for name in WRITTEN], "patch"),
+        _rule([X_GROUP], ["xbackends"], "list watch"),
+        _rule([EXTENSION_GROUP], [name for name in EXTENSIONS if name not in SPEAKING], "list watch"),
+        _rule([EXTENSION_GROUP], SPEAKING, "get list watch"),
+        _rule([EXTENSION_GROUP], [f"{name}/status" for name in SPEAKING], "patch"),
         _rule([POLICY_GROUP], POLICIES, "get list watch"),
-        _rule([POLICY_GROUP], [f"{plural}/status" for plural in POLICIES], "get patch update"),
+        _rule([POLICY_GROUP], [f"{plural}/status" for plural in POLICIES], "patch"),
         # ConfigMaps hold certificate authorities and the parameters of Gateways.
-        _rule([""], ["namespaces", "configmaps"], "get list watch"),
-        _rule(["certificates.k8s.io"], ["clustertrustbundles"], "get list watch"),
-        _rule(["autoscaling"], ["horizontalpodautoscalers"], "get create update patch delete"),
-        _rule(["policy"], ["poddisruptionbudgets"], "get create update patch delete"),
-        # Certificates of type kubernetes.io/tls are followed; no other Secret is asked for.
-        _rule([""], ["secrets"], "get list watch"),
-        _rule([""], ["services"], "get list watch create update patch delete"),
-        _rule([""], ["serviceaccounts"], "get create update patch delete"),
-        _rule(["apps"], ["deployments"], "get list watch create update patch delete"),
-        _rule(["discovery.k8s.io"], ["endpointslices"], "get list watch"),
-        _rule(["apiextensions.k8s.io"], ["customresourcedefinitions"], "get list watch"),
+        _rule([""], ["namespaces", "configmaps"], "list watch"),
+        _rule(["certificates.k8s.io"], ["clustertrustbundles"], "list watch"),
+        _rule(["autoscaling"], ["horizontalpodautoscalers"], MADE),
+        _rule(["policy"], ["poddisruptionbudgets"], MADE),
+        # Asked for are those of type kubernetes.io/tls, and those that a filter or a policy names; RBAC knows no types.
+        _rule([""], ["secrets"], "list watch"),
+        _rule([""], ["services"], f"{MADE} list watch"),
+        _rule([""], ["serviceaccounts"], MADE),
+        _rule(["apps"], ["deployments"], f"{MADE} list watch"),
+        _rule(["discovery.k8s.io"], ["endpointslices"], "list watch"),
+        _rule(["apiextensions.k8s.io"], ["customresourcedefinitions"], "list watch"),
         _rule(["authentication.k8s.io"], ["tokenreviews"], "create"),
     ]
     name = f"{NAME}-{values.mesh_name}"
@@ -119,8 +126,11 @@ def _cluster_role(values: Values) -> list[Json]:
 def _role(values: Values) -> list[Json]:
     """What the controller may do at home: the Lease, and the feed's CA."""
     rules = [
-        _rule(["coordination.k8s.io"], ["leases"], "get create update patch"),
+        # What is created has no name yet by which it could be told apart.
+        _rule(["coordination.k8s.io"], ["leases"], "create"),
+        _rule(["coordination.k8s.io"], ["leases"], "get update", names=[LEASE]),
         _rule([""], ["secrets"], "create"),
+        _rule([""], ["secrets"], "get", names=[FEED_CA]),
     ]
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",

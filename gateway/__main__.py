@@ -46,6 +46,10 @@ async def run(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    try:
+        source = Source(options.feed, options.gateway, token=options.token_file, authority=options.authority)
+    except ValueError as error:
+        raise SystemExit(f"--feed: {error}") from None
     workers = Workers(options.workers, bind=options.bind)
     await workers.start()
     admin = Admin(workers)
@@ -61,7 +65,6 @@ async def run(options: argparse.Namespace) -> None:
             log.error("%s: %s", problem.part, problem.message)
         return problems
 
-    source = Source(options.feed, options.gateway, token=options.token_file, authority=options.authority)
     feed = Feed(source, put, cache=options.cache, instance=socket.gethostname())
     following = asyncio.create_task(feed.run())
     synced = asyncio.create_task(feed.synced.wait())

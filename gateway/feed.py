@@ -3,14 +3,13 @@
 Every controller replica serves the same feed, so a data plane keeps a connection to each: it follows one,
 tells all of them which version it has applied (snapshots are named by their content, so a version means the
 same everywhere), and changes over to another without a pause when that one goes. Without any it serves on with
-what it knows.
+what it knows. Its law: whatever a controller, a name server or the disk has for it, it serves on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import socket
 import ssl
@@ -21,6 +20,8 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from gateway.kept import Kept
+from gateway.printable import printable
 from gateway.snapshot import RANK, Change, Key, Part, Parts, Problem, apply, difference, key
 
 log = logging.getLogger("fsm.feed")
@@ -29,6 +30,10 @@ LOOK_UP: Final = 10.0  # seconds between two looks for replicas that are new
 HEARTBEAT: Final = 5.0  # seconds without a word after which a replica counts as gone
 MAX_MESSAGE: Final = 1 << 30
 SAVE: Final = 1.0  # seconds after a change until the snapshot is kept; what comes meanwhile is kept with it
+REPLICAS: Final = 16  # that are followed; whoever answers for the controller's name may say more
+LARGEST: Final = 1 << 20  # octets of a message to the controller
+REPORTED: Final = 100  # problems that it is told of at once
+RETRY: Final = 5.0  # seconds until a change that the workers could not take at all is tried again, as a whole
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
@@ -44,7 +49,13 @@ class Applied(msgspec.Struct, frozen=True, tag=True):
     problems: tuple[Problem, ...] = ()
 
 
-FromDataPlane = Hello | Applied
+class Proof(msgspec.Struct, frozen=True, tag=True):
+    """The token that proves who this is, in place of the one before, which is about to expire."""
+
+    token: str
+
+
+FromDataPlane = Hello | Applied | Proof
 
 _encode = msgspec.msgpack.Encoder().encode
 _change: msgspec.msgpack.Decoder[Change] = msgspec.msgpack.Decoder(Change)
@@ -62,12 +73,20 @@ class Source:
         self.port = int(port)
         self.secure = self.url.startswith("https:")
         self.context: ssl.SSLContext | bool = True
+        if token is not None and not self.secure:
+            raise ValueError(f"{url}: a token is not sent in the clear; the feed's URL must begin with https://")
         if self.secure:
             self.context = ssl.create_default_context(cadata=authority) if authority else ssl.create_default_context()
+            self.context.minimum_version = ssl.TLSVersion.TLSv1_3
 
-    def headers(self) -> dict[str, str]:
-        """Read anew each time: Kubernetes replaces the token's file before it expires."""
-        return {"Authorization": f"Bearer {self._token.read_text().strip()}"} if self._token else {}
+    def token(self) -> str:
+        """Read anew each time: Kubernetes replaces the token's file before it expires. OSError where there is none."""
+        if self._token is None:
+            return ""
+        token = self._token.read_bytes()[:16384].decode("ascii", errors="replace").strip()
+        if not token.isascii() or not token.isprintable():
+            raise OSError(f"{self._token} holds no token")
+        return token
 
 
 class Replica:
@@ -75,6 +94,7 @@ class Replica:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.token = ""  # that it has seen
         self.parts: Parts = {}
         self.version = ""
         self.news: dict[Key, Part | None] | None = None  # since it was last looked at; None: compare everything
@@ -112,12 +132,13 @@ class Feed:
     ) -> None:
         self._source = source
         self._put = put
-        self._cache = cache
+        self._kept = Kept(cache) if cache is not None else None
         self._instance = instance
         self._replicas: dict[str, Replica] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._active: Replica | None = None
         self._applied: Parts = {}
+        self._is_lost = False  # what the workers have is not known: the next change is to start from nothing
         self._version = ""
         self._problems: tuple[Problem, ...] = ()
         self._saving: asyncio.TimerHandle | None = None
@@ -127,7 +148,9 @@ class Feed:
     async def run(self) -> None:
         """Until cancelled."""
         await self._restore()
-        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_redirect.append(_refuse_redirect)
+        async with aiohttp.ClientSession(trust_env=False, trace_configs=[tracing]) as session, asyncio.TaskGroup() as group:
             group.create_task(self._look_for_replicas(session, group))
             group.create_task(self._bring_forward())
 
@@ -138,16 +161,17 @@ class Feed:
         while True:
             addresses = await self._resolve()
             for address in addresses:
-                if address not in self._tasks:
+                if address not in self._tasks and len(self._tasks) < REPLICAS:
                     self._tasks[address] = group.create_task(self._follow(session, address))
             live = any(replica.is_live for replica in self._replicas.values())
             delay = LOOK_UP if live else min(delay * 1.5, 2.0)
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311
+            await self._prove_anew()
 
     async def _resolve(self) -> list[str]:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(self._source.host, self._source.port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             log.warning("the controller's name %s is not known: %s", self._source.host, error)
             return []
         return sorted({str(sockaddr[0]) for *_, sockaddr in found})
@@ -156,8 +180,8 @@ class Feed:
         replica = Replica(address)
         try:
             await self._listen(session, replica)
-        except (aiohttp.ClientError, OSError, msgspec.DecodeError, TimeoutError) as error:
-            log.info("controller %s: %s", address, error)
+        except Exception as error:  # whatever a replica does ends its own connection, and nothing else
+            log.info("controller %s: %s", address, printable(str(error)) or type(error).__name__)
         finally:
             replica.socket = None
             self._replicas.pop(address, None)
@@ -170,11 +194,12 @@ class Feed:
         source = self._source
         host = f"[{replica.address}]" if ":" in replica.address else replica.address
         url = f"{'wss' if source.secure else 'ws'}://{host}:{source.port}/feed/{source.gateway}"
+        replica.token = source.token()
         async with session.ws_connect(
             url,
             ssl=source.context,
             server_hostname=source.host if source.secure else None,
-            headers=source.headers(),
+            headers={"Authorization": f"Bearer {replica.token}"} if replica.token else {},
             heartbeat=HEARTBEAT,
             max_msg_size=MAX_MESSAGE,
         ) as websocket:
@@ -190,6 +215,18 @@ class Feed:
             if websocket.close_code not in (None, 1000, 1001, 1006):
                 log.error("controller %s refuses: %s", replica.address, websocket.close_code)
 
+    async def _prove_anew(self) -> None:
+        """Show the token that has taken the place of the one with which a connection began."""
+        try:
+            token = self._source.token()
+        except OSError as error:
+            log.warning("the token cannot be read: %s", error)
+            return
+        for replica in list(self._replicas.values()):
+            if replica.token != token:
+                replica.token = token
+                await self._send(replica, Proof(token))
+
     # --- applying ---
 
     async def _bring_forward(self) -> None:
@@ -203,51 +240,62 @@ class Feed:
                     self._active.news = None
             if self._active is None:
                 continue
-            await self._apply(self._active.change(self._applied))
-            await self._acknowledge()
-            if self._saving is None and self._cache is not None:
-                self._saving = asyncio.get_running_loop().call_later(SAVE, self._save)
+            change = self._active.change(self._applied)
+            if self._is_lost:
+                change = msgspec.structs.replace(change, reset=True)
+            if await self._apply(change):
+                await self._acknowledge()
+                if self._saving is None and self._kept is not None:
+                    self._saving = asyncio.get_running_loop().call_later(SAVE, self._save)
+            else:
+                self._active.news = None
+                asyncio.get_running_loop().call_later(RETRY, self._news.set)
 
-    async def _apply(self, change: Change) -> None:
-        apply(self._applied, change)
-        self._problems = await self._put(change)
+    async def _apply(self, change: Change) -> bool:
+        """Bring the workers forward; False where that failed altogether, and everything must be told anew."""
+        try:
+            problems = await self._put(change)
+            apply(self._applied, change)
+        except Exception:
+            log.exception("version %s cannot be taken; what is in force stays", printable(change.version, 12))
+            self._applied, self._is_lost = {}, True
+            return False
+        self._is_lost = False
+        self._problems = problems
         self._version = change.version
         self.synced.set()
+        return True
 
     async def _acknowledge(self) -> None:
-        message = _encode(Applied(self._version, self._problems))
         for replica in list(self._replicas.values()):
-            if replica.socket is not None and not replica.socket.closed:
-                try:
-                    await replica.socket.send_bytes(message)
-                except (aiohttp.ClientError, OSError):
-                    pass  # its own task sees the end of it
+            await self._send(replica, Applied(self._version, _short(self._problems)))
+
+    async def _send(self, replica: Replica, message: FromDataPlane) -> None:
+        if replica.socket is not None and not replica.socket.closed:
+            try:
+                async with asyncio.timeout(HEARTBEAT):
+                    await replica.socket.send_bytes(_encode(message))
+            except (aiohttp.ClientError, OSError, TimeoutError):
+                pass  # its own task sees the end of it
 
     # --- the last good snapshot ---
 
     async def _restore(self) -> None:
-        if self._cache is None or not self._cache.exists():
-            return
-        try:
-            change = _change.decode(self._cache.read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
-            log.warning("the kept snapshot %s is of no use: %s", self._cache, error)
-            return
-        await self._apply(change)
-        log.info("serving version %s, kept from before", self._version[:12])
+        change = self._kept.read() if self._kept is not None else None
+        if change is not None and await self._apply(change):
+            log.info("serving version %s, kept from before", printable(self._version, 12))
 
     def _save(self) -> None:
         self._saving = None
-        if self._cache is None:
-            return
-        whole = Change(self._version, tuple(self._applied.values()), reset=True)
-        fresh = self._cache.with_suffix(".new")
-        try:
-            # It holds private keys: nobody else may read it.
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(_encode(whole))
-            fresh.replace(self._cache)
-        except OSError as error:
-            log.warning("the snapshot cannot be kept in %s: %s", self._cache, error)
-            self._cache = None
+        if self._kept is not None:
+            self._kept.write(Change(self._version, tuple(self._applied.values()), reset=True))
+
+
+def _short(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """As many as the controller takes; the rest is in our own log."""
+    return tuple(Problem(one.part, printable(one.message)) for one in problems[:REPORTED])
+
+
+async def _refuse_redirect(_session: object, _context: object, parameters: aiohttp.TraceRequestRedirectParams) -> None:
+    """Where the feed is was said when this process started; nobody sends us, or our token, elsewhere (RFC 9110 §15.4)."""
+    raise aiohttp.ClientConnectionError(f"the feed answers {parameters.response.status}, a redirect")

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 
 import uvloop
 from aiohttp import web
 
 from controller import manifests
+from controller.entrance import Entrance
 from controller.install import NAME
 from controller.kubernetes.api import connect
 from controller.kubernetes.cluster import Cluster, Options
@@ -45,13 +47,15 @@ async def _run(options: Options, health_port: int) -> int:
         running.cancel()
         stopped.cancel()
         (result,) = await asyncio.gather(running, return_exceptions=True)
-        await health.cleanup()
+        await health()
         if failed and isinstance(result, Exception):
             raise result
     return 0
 
 
-async def _serve_health(cluster: Cluster, port: int) -> web.AppRunner:
+async def _serve_health(cluster: Cluster, port: int) -> Callable[[], Awaitable[None]]:
+    """Answer probes; returns how to stop that."""
+
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -63,5 +67,12 @@ async def _serve_health(cluster: Cluster, port: int) -> web.AppRunner:
     app.router.add_get("/readyz", readyz)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, None, port).start()
-    return runner
+    assert runner.server is not None
+    entrance = Entrance(runner.server)  # where everybody stays a stranger
+    await entrance.start("", port)
+
+    async def stop() -> None:
+        await entrance.stop()
+        await runner.cleanup()
+
+    return stop

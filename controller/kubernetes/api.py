@@ -108,7 +108,10 @@ class Api:
         timeout = aiohttp.ClientTimeout(total=60)
         response = await self._request(method, where, body, query, kind, accept, timeout)
         async with response:
-            data: bytes = await response.read()
+            try:
+                data: bytes = await response.read()
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:  # it went away in the middle of its answer
+                raise self._silent(error) from None
             if not 200 <= response.status < 300:
                 raise _error(response, data)
             return data
@@ -145,7 +148,10 @@ class Api:
                 _preload_content=False, _request_timeout=timeout,
             )  # fmt: skip
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ApiError(0, f"the API server {self._host} does not answer: {error or type(error).__name__}") from None
+            raise self._silent(error) from None
+
+    def _silent(self, error: BaseException) -> ApiError:
+        return ApiError(0, f"the API server {self._host} does not answer: {error or type(error).__name__}")
 
 
 def _error(response: Any, data: bytes) -> ApiError:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
 from controller import manifests
-from controller.feed import FeedServer
+from controller.feed import Allowance, FeedServer, UnreviewedError
 from controller.kubernetes import lease, trust
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.infrastructure import Infrastructure
@@ -92,6 +93,8 @@ class CrdObject(msgspec.Struct, frozen=True):
 
 
 DEPLOYMENT = Kind(Deployment, "apps", ("v1",), "deployments")
+WORDS: Final = 1.0  # times a second that data planes may change what is said of their Gateway's problems
+SAVED_WORDS: Final = 20.0  # of these, for who was silent before
 CRD = Kind(CrdObject, "apiextensions.k8s.io", ("v1",), "customresourcedefinitions", namespaced=False)
 
 
@@ -118,6 +121,9 @@ class Cluster:
         self.world.note(("setting", "inline filters"), "allowed" if options.inline_filters else "")
         self.reconciler = Reconciler(self.world, self)
         self.writer = StatusWriter(api)
+        self._reviewer = trust.Reviewer(api)
+        self._words: dict[GatewayName, Allowance] = {}  # how often data planes may change what is said of their problems
+        self._later: dict[GatewayName, asyncio.TimerHandle] = {}  # when that is looked at again
         self.feed = FeedServer(self.reconciler.publications, self._authorise)
         self.feed.on_acknowledged = self._acknowledged
         self._infrastructure: Infrastructure
@@ -138,7 +144,9 @@ class Cluster:
                 self._group = group
                 self._secrets = NamedSecrets(self._api, group, self._know, self._forget)
                 await self._follow_everything()
-                await self.feed.start(options.bind, options.feed_port, authority.server_context(options.feed_host))
+                context = authority.server_context(options.feed_host)
+                await self.feed.start(options.bind, options.feed_port, context)
+                group.create_task(authority.keep_proving(context, options.feed_host))
                 self._expect_data_planes()
                 self.reconciler.wake()
                 group.create_task(self.reconciler.run())
@@ -148,6 +156,8 @@ class Cluster:
                 self.ready = True
                 log.info("ready: %d objects, feed on port %d", len(self.world), options.feed_port)
         finally:
+            for timer in self._later.values():
+                timer.cancel()
             await self.feed.stop()
             await self._infrastructure.stop()
 
@@ -273,28 +283,53 @@ class Cluster:
         """Make what must run, or remove it."""
         for name, gateway in gateways.items():
             self._infrastructure.want(name, gateway)
+            if gateway is None:
+                self.feed.dismiss(name)
+                self._words.pop(name, None)
 
     # --- data planes ---
 
-    async def _authorise(self, token: str, gateway: GatewayName) -> bool:
+    async def _authorise(self, token: str, gateway: GatewayName) -> str:
         found = self.world.read(("object", Ref("Gateway", *gateway)))
         if not isinstance(found, Gateway) or gateway not in self.reconciler.translator.gateways:
-            return False
+            return ""
         try:
-            user = await trust.user_of(self._api, token)
+            reviewed = await self._reviewer.review(token)
         except ApiError as error:
             log.warning("a data plane's token cannot be reviewed: %s", error)
-            return False
-        return user == manifests.service_account(gateway[0], manifests.generated_name(found))
+            raise UnreviewedError from None
+        if reviewed is None or reviewed.user != manifests.service_account(gateway[0], manifests.generated_name(found)):
+            return ""
+        return reviewed.pod or " "
 
     def _acknowledged(self, gateway: GatewayName) -> None:
         channel = self.feed.channel(gateway)
         if not channel.connections:
             return  # it may serve on without us; what was reported last stands
-        problems = {(p.part, p.message) for connection in channel.connections for p in connection.problems}
         count = len(channel.connections)
         message = f"{count} data plane{'s' if count > 1 else ''} serve{'' if count > 1 else 's'} the Gateway."
         programmed = channel.is_programmed()
-        report = Report(programmed, message if programmed else "", tuple(sorted(problems)))
+        known = self.world.read(("report", *gateway)) or Report()
+        publication = self.reconciler.publications.get(gateway)
+        problems = tuple(sorted(channel.problems(publication.parts))) if publication is not None else ()
+        if problems != known.problems and not self._may_say(gateway):
+            problems = known.problems
+        report = Report(programmed, message if programmed else "", problems)
         if self.world.note(("report", *gateway), report):
             self.reconciler.wake()
+
+    def _may_say(self, gateway: GatewayName) -> bool:
+        """Problems are a data plane's words, and end in statuses: it may change them now and then, not as often as it likes."""
+        loop = asyncio.get_running_loop()
+        allowance = self._words.setdefault(gateway, Allowance(loop.time, rate=WORDS, saved=SAVED_WORDS))
+        wait = allowance.wait()
+        if not wait:
+            allowance.take()
+        elif gateway not in self._later:
+            self._later[gateway] = loop.call_later(wait, self._look_again, gateway)
+        return not wait
+
+    def _look_again(self, gateway: GatewayName) -> None:
+        self._later.pop(gateway, None)
+        if gateway in self.reconciler.translator.gateways:
+            self._acknowledged(gateway)

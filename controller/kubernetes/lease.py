@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import aiohttp
 from kubernetes_asyncio.client.exceptions import ApiException
@@ -13,9 +13,10 @@ from kubernetes_asyncio.leaderelection.electionconfig import Config
 from kubernetes_asyncio.leaderelection.leaderelection import LeaderElection
 from kubernetes_asyncio.leaderelection.resourcelock.leaselock import LeaseLock
 
+from controller.install import LEASE
+
 log = logging.getLogger("fsm.lease")
 
-NAME: Final = "fsm-controller"
 DURATION, RENEW, RETRY = 10, 7, 2  # seconds: a Lease is good for; to renew it within; between tries
 
 
@@ -40,7 +41,7 @@ async def lead(api_client: Any, namespace: str, identity: str, changed: Callable
         """`started` says it."""
 
     while True:
-        lock = LeaseLock(NAME, namespace, identity, api_client)
+        lock = LeaseLock(LEASE, namespace, identity, api_client)
         config = Config(
             lock, lease_duration=DURATION, renew_deadline=RENEW, retry_period=RETRY,
             onstarted_leading=started, onstopped_leading=stopped,

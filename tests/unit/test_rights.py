@@ -1,0 +1,197 @@
+"""RBAC against what is used: the controller goes through its whole life at an API server that grants what we install.
+
+Its law is in two halves: nothing is refused (no right is missing), and nothing is granted that was not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+from apiserver import ApiServer, Json, rights
+from kubernetes_asyncio import client
+
+from controller import install
+from controller.demo.ports import free_ports
+from controller.kubernetes import cluster, trust
+from controller.kubernetes.api import Api
+from controller.kubernetes.cluster import Cluster, Options
+from controller.objects import KINDS
+from gateway.feed import Feed, Source
+from gateway.snapshot import Change, Problem
+
+ROOT = Path(__file__).parent.parent.parent
+GATEWAY = "gateway.networking.k8s.io"
+PLURALS = {name: kind.plural for name, kind in KINDS.items()}
+HOW = {"autoscaling": "{maxReplicas: 5}", "podDisruptionBudget": "{maxUnavailable: 1}"}
+
+# A status for each of these kinds is provoked by an example; and a Secret that one of them names.
+EXAMPLES = ("extensions", "policies", "streams", "listenerset", "grpc")
+MORE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: main, namespace: default}
+spec:
+  gatewayClassName: fsm-gateway-cls
+  infrastructure: {parametersRef: {group: "", kind: ConfigMap, name: how}}
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: plain, namespace: default}
+spec: {parentRefs: [{name: main}], rules: [{backendRefs: [{name: back, port: 80}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: back, namespace: default}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: tls, namespace: default}
+spec:
+  targetRefs: [{group: "", kind: Service, name: back}]
+  validation: {hostname: back, wellKnownCACertificates: System}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: how, namespace: default}
+data: {autoscaling: "{maxReplicas: 5}", podDisruptionBudget: "{maxUnavailable: 1}"}
+---
+apiVersion: extension.gateway.flomesh.io/v1alpha1
+kind: Filter
+metadata: {name: secretive, namespace: default}
+spec: {type: T, secrets: [{name: key, secretRef: {name: token, key: k}}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: token, namespace: default}
+type: Opaque
+stringData: {k: v}
+"""
+
+
+def documents() -> list[Json]:
+    texts = [file.read_text() for name in EXAMPLES for file in sorted((ROOT / "examples" / name).glob("*.yaml"))]
+    found = [one for text in (*texts, MORE) for one in yaml.safe_load_all(text) if one]
+    for one in found:
+        if KINDS[one["kind"]].namespaced:
+            one["metadata"].setdefault("namespace", "default")
+    return found
+
+
+class Stage:
+    """A cluster's API server, and the controller at it."""
+
+    def __init__(self, granted: list[Json] | None) -> None:
+        self.server = ApiServer(rights(granted) if granted is not None else None)
+        (self.port,) = free_ports(1)
+        self.controller: Cluster
+
+    @contextlib.asynccontextmanager
+    async def running(self, identity: str = "one") -> AsyncIterator[Cluster]:
+        host = await self.server.start()
+        api_client = client.ApiClient(configuration=client.Configuration(host=host))
+        options = Options("fsm-system", identity, "image:1", "localhost", self.port, "127.0.0.1")
+        self.controller = Cluster(Api(api_client), options)
+        running = asyncio.create_task(self.controller.run())
+        try:
+            await self.until(lambda: self.controller.ready)
+            yield self.controller
+        finally:
+            running.cancel()
+            result = await asyncio.gather(running, return_exceptions=True)
+            await api_client.close()
+            await self.server.stop()
+            assert isinstance(result[0], asyncio.CancelledError), result[0]
+
+    async def until(self, check, seconds: float = 15) -> None:
+        async with asyncio.timeout(seconds):
+            while not check():
+                await asyncio.sleep(0.005)
+
+    @contextlib.asynccontextmanager
+    async def data_plane(self, folder: Path, gateway: str, problems: tuple[Problem, ...] = ()) -> AsyncIterator[list[Change]]:
+        namespace, _, name = gateway.partition("/")
+        user = f"system:serviceaccount:{namespace}:{name}-fsm-gateway-cls"
+        self.server.tokens["mine"] = {"authenticated": True, "audiences": ["fsm-feed"], "user": {"username": user}}
+        (folder / "token").write_text("mine")
+        secret = self.server.find("secrets", "fsm-system", trust.SECRET)
+        assert secret is not None
+        source = Source(
+            f"https://localhost:{self.port}", gateway, token=folder / "token", authority=trust.Authority.from_secret(secret).pem
+        )
+        told: list[Change] = []
+
+        async def put(change: Change) -> tuple[Problem, ...]:
+            told.append(change)
+            return problems
+
+        following = asyncio.create_task(Feed(source, put, cache=None, instance="plane").run())
+        try:
+            yield told
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+async def live(stage: Stage, folder: Path) -> None:
+    """Everything that the controller ever does at an API server."""
+    server = stage.server
+    server.conflict_once = set(PLURALS.values())
+    async with stage.running() as controller:
+        await stage.until(lambda: server.find("gatewayclasses", "", "fsm-gateway-cls"))
+        for one in documents():
+            server.put(PLURALS[one["kind"]], one)
+        made = ("serviceaccounts", "deployments", "services", "horizontalpodautoscalers", "poddisruptionbudgets")
+        await stage.until(lambda: all(server.find(one, "default", "main-fsm-gateway-cls") for one in made))
+        service = server.find("services", "default", "main-fsm-gateway-cls")
+        assert service is not None
+        server.put("services", {**service, "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}})
+        async with stage.data_plane(folder, "default/main") as told:
+            await stage.until(lambda: told)
+            with_status = {kind for kind in cluster.WITH_STATUS if any(at[1] == PLURALS[kind] for at in server.objects)}
+            assert with_status == set(cluster.WITH_STATUS), "an example of each"
+            for kind in cluster.WITH_STATUS:
+                await stage.until(
+                    lambda kind=kind: any("status" in obj for at, obj in server.objects.items() if at[1] == PLURALS[kind])
+                )
+        # Parameters that go, and a Gateway that leaves our class.
+        server.put("configmaps", {**server.find("configmaps", "default", "how"), "data": {}})
+        await stage.until(lambda: not server.find("horizontalpodautoscalers", "default", "main-fsm-gateway-cls"))
+        await stage.until(lambda: not server.find("poddisruptionbudgets", "default", "main-fsm-gateway-cls"))
+        gateway = server.find("gateways", "default", "main")
+        assert gateway is not None
+        server.put("gateways", {**gateway, "spec": {**gateway["spec"], "gatewayClassName": "another"}})
+        await stage.until(lambda: not server.find("deployments", "default", "main-fsm-gateway-cls"))
+        assert controller.leading
+        lease = server.find("leases", "fsm-system", "fsm-controller")
+        assert lease is not None
+        held = lease["metadata"]["resourceVersion"]
+        await stage.until(lambda: server.find("leases", "fsm-system", "fsm-controller")["metadata"]["resourceVersion"] != held)
+
+
+async def test_every_right_is_used_and_none_is_missing(tmp_path: Path) -> None:
+    installed = install.objects(install.Values())
+    stage = Stage(installed)
+    await live(stage, tmp_path)
+    assert not stage.server.denied
+    unused = set(rights(installed)) - stage.server.used
+    assert not unused, "\n".join(map(str, sorted(unused)))
+
+
+async def test_a_missing_right_is_noticed(tmp_path: Path) -> None:
+    """The test above can fail."""
+    installed = install.objects(install.Values())
+    for role in installed:
+        if role["kind"] == "ClusterRole":
+            role["rules"] = [rule for rule in role["rules"] if rule["resources"] != ["endpointslices"]]
+    stage = Stage(installed)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1), stage.running():
+            pass
+    assert any("endpointslices" in one for one in stage.server.denied)
