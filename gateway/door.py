@@ -16,6 +16,7 @@ from gateway.programs import Program
 from gateway.repeated import Templates
 from gateway.routing import Sites, Table
 from gateway.snapshot import DEFAULT_LIMITS, Limits
+from gateway.unsent import Unsent
 
 FORGET: Final = 5.0  # seconds between two requests after which a connection lets go of what it remembers
 
@@ -74,6 +75,7 @@ class Door:
         self.draining = False
         self.arrivals: tuple[Program, ...] = ()  # that look at requests before a rule is chosen
         self.connections: set[Connection] = set()
+        self.unsent = Unsent()
         self.limit(DEFAULT_LIMITS)
         self._addresses: Tally[bytes] = Tally()  # of connections, where an address may have only so many
         # Counts.
@@ -100,6 +102,7 @@ class Door:
         """Close what has waited too long."""
         self._look_at_clock()
         now = self.clock.now
+        self.unsent.tick(now, self.limits.unsent_bytes)
         resting = self.idle_until - FORGET
         for connection in list(self.connections):
             if connection.deadline < now:

@@ -94,6 +94,7 @@ class Downstream(Shortcut):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave(self)
+        self._door.unsent.note(self, 0, 0.0)
         left(self._transport)
         self._closing = True
         exchange = self._current()
@@ -104,13 +105,19 @@ class Downstream(Shortcut):
     def pause_writing(self) -> None:
         self._write_stopped = True
         self._ready = False
+        self._door.unsent.note(self, self.unsent(), self._door.clock.now)
         exchange = self._current()
-        if exchange is not None and exchange.peer is not None:
+        if exchange is None:
+            self.pause_reading()  # who does not take answers gets no more of them
+        elif exchange.peer is not None:
             exchange.peer.pause_reading()
 
     def resume_writing(self) -> None:
         self._write_stopped = False
+        self._door.unsent.note(self, 0, self._door.clock.now)
         exchange = self._exchange
+        if exchange is None and self._reading_stopped:
+            self.resume_reading()
         if exchange is not None and exchange.peer is not None:
             exchange.peer.resume_reading()
         elif exchange is None and self.peer is None and not self._lingering:
@@ -403,6 +410,7 @@ class Downstream(Shortcut):
         """Between two requests, unless one has been sent ahead."""
         self.deadline = self._door.idle_until
         if self._write_stopped:
+            self.pause_reading()
             return  # `resume_writing` goes on
         if self._buffer:
             asyncio.get_running_loop().call_soon(self._next)
@@ -441,6 +449,17 @@ class Downstream(Shortcut):
         """Between two requests."""
         return self._exchange is None and self.peer is None
 
+    # --- Debtor ---
+
+    def unsent(self) -> int:
+        """Octets in the transport's buffer."""
+        return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
+
+    def shed(self) -> None:
+        """The client takes nothing."""
+        self._door.refused += 1
+        self._transport.abort()
+
     # --- Connection, for the door ---
 
     def start_over(self) -> None:
@@ -463,7 +482,9 @@ class Downstream(Shortcut):
         """Called when the deadline has passed."""
         exchange = self._current()
         limits = self._door.limits
-        if exchange is None:
+        if self._transport.is_closing() or (exchange is None and self._write_stopped):
+            self._transport.abort()  # what waits to be sent is not taken
+        elif exchange is None:
             if self._buffer:
                 self._refuse(ProtocolError(408, f"the request's head took longer than {limits.head_seconds:g} s"))
             else:

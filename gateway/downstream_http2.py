@@ -12,13 +12,13 @@ import asyncio
 from time import monotonic
 from typing import Final
 
-from gateway import blocks, http2
+from gateway import blocks, budget, http2
 from gateway.answer import MISDIRECTED, NO_RULE, answer
 from gateway.blocks import Malformed, Pair
 from gateway.door import Door
 from gateway.exchange import Exchange, not_switched
 from gateway.filters.headers import Edit
-from gateway.forwarding import failure, request_head
+from gateway.forwarding import failure, is_grpc, request_head
 from gateway.greeting import arrive, connection_of, left
 from gateway.http1 import CHUNKED, NO_LENGTH, Field, ProtocolError, Request
 from gateway.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
@@ -32,6 +32,8 @@ from gateway.stream_transport import StreamTransport
 
 REMEMBERED: Final = 32  # field blocks of a connection: what it costs us must stay small, whoever connects
 LONG: Final = 1024  # octets of a field block that is not worth it
+MOST_OWED: Final = 1 << 22  # octets of content that wait on one connection, above which no more streams are opened
+GOODBYE: Final = 2.0  # seconds for a client that is cut to read why
 
 
 class Ask:
@@ -50,18 +52,20 @@ class DownstreamStream(Stream):
     """One request of a client, and its answer."""
 
     __slots__ = (
-        "_body_bytes", "_body_since", "_expected", "_hundreds", "_request", "_since", "_target", "_tunnel", "answers",
-        "deadline", "entry", "exchange", "headed", "peer",
+        "_body_bytes", "_body_since", "_expected", "_hundreds", "_is_conversation", "_request", "_since", "_target", "_tunnel",
+        "answers", "deadline", "entry", "exchange", "headed", "opened", "peer",
     )  # fmt: skip
     is_framed = False
     conversation: DownstreamHttp2
 
     def __init__(self, conversation: DownstreamHttp2, number: int, request: Request) -> None:
         super().__init__(conversation, number)
+        self.opened = monotonic()
         self._request = request
         self._expected = request.length  # octets of content still to come, where their number was said
         self._body_bytes = 0
         self._body_since = 0.0
+        self._is_conversation = False  # its content comes when there is something to say
         self.deadline = conversation.door.stalled_at
         self.exchange: Exchange | None = None
         self.headed = False  # the final head has been sent
@@ -107,7 +111,7 @@ class DownstreamStream(Stream):
         else:
             self.write(data)
             self.finish()
-        conversation.useful_frame()
+        conversation.budget.spent -= budget.A_SECTION + budget.A_FRAME
         counter = self._target.counter
         took = monotonic() - self._since
         counter.responses[(hundreds << 5) + int(took * 2000).bit_length()] += 1
@@ -148,7 +152,7 @@ class DownstreamStream(Stream):
         """Send a request without content the shortest way that its rule allows."""
         door = self.conversation.door
         self.entry = entry
-        self._since = monotonic()
+        self._since = self.opened
         target = self._target = next(entry.route.turns)
         if not target.is_plain:
             self.in_full().proceed()
@@ -326,6 +330,7 @@ class DownstreamStream(Stream):
         self.conversation.door.refused += 1
         self.reset(http2.PROTOCOL_ERROR)
         exchange.client_lost()
+        self.conversation.spend(budget.FALSE)
 
     def cut(self, code: int, reason: str) -> None:
         if self._tunnel is not None:
@@ -362,6 +367,8 @@ class DownstreamStream(Stream):
         elif self.heard_all:
             self.exchange.request_done = True
         else:
+            # A call of gRPC is open for as long as its client likes.
+            self._is_conversation = self._request.length == CHUNKED and is_grpc(self._request)
             self._time_body()
         self.exchange.start()
 
@@ -370,8 +377,10 @@ class DownstreamStream(Stream):
         limits, door = self.limits, self.conversation.door
         if not self._body_since:
             self._body_since = door.clock.now
-        if limits.body_rate and not self.reading_stopped and self._tunnel is None and self._request.length != CHUNKED:
+        if limits.body_rate and not self.reading_stopped and self._tunnel is None and not self._is_conversation:
             self.deadline = self._body_since + limits.body_seconds + self._body_bytes / limits.body_rate
+            conversation = self.conversation
+            conversation.deadline = min(conversation.deadline, self.deadline)
         else:
             self.deadline = door.stalled_at
 
@@ -382,7 +391,7 @@ class DownstreamStream(Stream):
             self.progress()
         elif exchange is None:
             self.reset(http2.CANCEL)  # the client takes nothing of what waits for it
-        elif exchange.request_done or self.reading_stopped or self._request.length == CHUNKED:
+        elif exchange.request_done or self.reading_stopped or self._is_conversation:
             exchange.expired()
         else:
             self.conversation.door.refused += 1
@@ -393,13 +402,13 @@ class DownstreamHttp2(Http2Connection):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_asks", "_draining", "_server_name", "_version", "address", "deadline",
+        "__weakref__", "_asks", "_draining", "_head_until", "_server_name", "_version", "address", "deadline",
         "door", "listener",
     )  # fmt: skip
     is_server = True
 
     def __init__(self, door: Door, server_name: bytes = b"") -> None:
-        super().__init__(door.limits.head_bytes)
+        super().__init__(door.limits.head_bytes, door.clock)
         self.door = door
         self._server_name = server_name
         self.listener = door.table.owner(server_name)  # to which the connection belongs
@@ -408,6 +417,7 @@ class DownstreamHttp2(Http2Connection):
         self._asks: dict[bytes, Ask] = {}
         self._version = 0
         self._draining = False
+        self._head_until = 0.0  # when a field section, or the client's introduction, must be whole; 0 between them
 
     @property
     def port(self) -> int:
@@ -438,53 +448,86 @@ class DownstreamHttp2(Http2Connection):
             http2.MAX_HEADER_LIST_SIZE: limits.head_bytes,
             http2.ENABLE_CONNECT_PROTOCOL: 1,
         })  # fmt: skip
+        self.head_begun()
         if self.door.draining:
             self.parse_always()
 
-    def data_received(self, data: bytes) -> None:
-        try:
-            self.receive(data)
-        except Fault as fault:
-            self._fail(fault)
+    def head_begun(self) -> None:
+        if not self._head_until:
+            self._head_until = self.door.clock.now + self.door.limits.head_seconds
+            self.deadline = min(self.deadline, self._head_until)
 
-    def _fail(self, fault: Fault) -> None:
+    def _head_done(self) -> None:
+        self._head_until = 0.0
+        if not self.streams:
+            self.deadline = self.door.idle_until
+
+    def settled(self) -> None:
+        if not self.streams:
+            self._head_done()
+
+    def held(self, transport: asyncio.Transport) -> None:
+        transport.pause_reading()
+
+    def failed(self, fault: Fault) -> None:
         self.door.refused += 1
         self.say_goodbye(self.highest, fault.code, fault.reason)
         self.close()
         self.lose_everything(fault.reason)
+        self.deadline = self.door.clock.now + GOODBYE
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.door.leave(self)
         left(self._transport)
         self.mute()
         self.lose_everything("the connection is lost")
+        self.door.unsent.note(self, 0, 0.0)
         self.door.ended()
 
     # --- Conversation ---
 
     def section(self, stream: int, block: bytes, end: bool) -> None:
+        if self._head_until:
+            self._head_done()
         open_ = self.streams.get(stream)
         if open_ is not None:
             self._receive_trailers(open_, block, end)
             return
+        if stream <= self.highest and self.may_still_hear(stream):  # trailers that were in flight when we reset it
+            self.spend(budget.PROBE)
+            self.decoded(block)
+            return
         if not stream & 1 or stream <= self.highest:
             raise Fault(http2.STREAM_CLOSED if stream <= self.highest else http2.PROTOCOL_ERROR, "HEADERS on a closed stream")
         self.highest = stream
-        self.deadline = self.door.stalled_at
+        if not self.streams:
+            self.deadline = self.door.stalled_at
         ask = self._asks.get(block) if end and not self.door.arrivals else None
         if ask is None or self.decoder.version != self._version:
             pairs = self.decoded(block)
-            if self.closing or len(self.streams) >= self.door.limits.streams:
-                self.idle_frame(10)
-                self.write(http2.frame(http2.RST_STREAM, 0, stream, http2.number(http2.REFUSED_STREAM)))
+            if self._is_full():
+                self._refuse_stream(stream)
                 return
             ask = self._understand(stream, block, pairs, end)
             if ask is None:
                 return
-        elif self.closing or len(self.streams) >= self.door.limits.streams:
-            self.write(http2.frame(http2.RST_STREAM, 0, stream, http2.number(http2.REFUSED_STREAM)))
+        elif self._is_full():
+            self._refuse_stream(stream)
             return
         self._begin(DownstreamStream(self, stream, ask.request), ask, end)
+
+    def _is_full(self) -> bool:
+        return self.closing or len(self.streams) >= self.door.limits.streams or self.owed > MOST_OWED
+
+    def _refuse_stream(self, stream: int) -> None:
+        """One too many: whoever asked may ask again, as nothing has been done for it (RFC 9113 §8.7)."""
+        self.spend(budget.REFUSAL)
+        self.say_reset(stream, http2.REFUSED_STREAM)
+
+    def price_of_cancelling(self, stream: Stream) -> int:
+        assert isinstance(stream, DownstreamStream)
+        is_early = not stream.headed and monotonic() - stream.opened < budget.SOON
+        return budget.EARLY_CANCEL if is_early else budget.LATE_CANCEL
 
     def _understand(self, number: int, block: bytes, pairs: list[Pair], end: bool) -> Ask | None:
         """What a block means; None where that has been answered already."""
@@ -516,10 +559,10 @@ class DownstreamHttp2(Http2Connection):
     def _refuse(self, number: int, status: int, reason: str, end: bool, code: int = http2.NO_ERROR) -> None:
         """Answer what never becomes an exchange, and take no more of it (RFC 9113 §8.1.1)."""
         self.door.refused += 1
-        self.idle_frame(5)
+        self.spend(budget.FALSE if code else budget.REFUSAL)
         self.answer(number, answer(status, reason))
         if not end or code:
-            self.write(http2.frame(http2.RST_STREAM, 0, number, http2.number(code)))
+            self.say_reset(number, code)
 
     def answer(self, number: int, data: bytes, *, head_only: bool = False) -> None:
         """A whole response of ours, without its text where the client takes no content now."""
@@ -570,7 +613,8 @@ class DownstreamHttp2(Http2Connection):
     def _no_rule(self, number: int, status: int, text: str, request: Request, end: bool) -> None:
         self.answer(number, failure(request, status, text), head_only=request.method == b"HEAD")
         if not end:
-            self.write(http2.frame(http2.RST_STREAM, 0, number, http2.number(http2.NO_ERROR)))
+            self.spend(budget.PROBE)
+            self.say_reset(number, http2.NO_ERROR)
 
     def _receive_trailers(self, stream: Stream, block: bytes, end: bool) -> None:
         pairs = self.decoded(block)
@@ -581,6 +625,7 @@ class DownstreamHttp2(Http2Connection):
                 raise Malformed("a second field section that does not end the stream")
             blocks.trailers(pairs)
         except Malformed as error:
+            self.spend(budget.FALSE)
             stream.reset(http2.PROTOCOL_ERROR)
             stream.cut(http2.PROTOCOL_ERROR, error.reason)
             return
@@ -588,7 +633,7 @@ class DownstreamHttp2(Http2Connection):
 
     def stream_gone(self, stream: Stream) -> None:
         if not self.streams:
-            self.deadline = self.door.idle_until
+            self.deadline = self._head_until or self.door.idle_until
             if self.closing and not self._transport.is_closing():
                 self.close()
             self.door.ended()
@@ -611,6 +656,15 @@ class DownstreamHttp2(Http2Connection):
     def expired(self) -> None:
         """Called when the deadline has passed."""
         now = self.door.clock.now
+        if self._transport.is_closing():
+            self._transport.abort()  # what waits to be sent is not taken
+            return
+        if self._head_until and self._head_until < now:
+            seconds = self.door.limits.head_seconds
+            self.failed(
+                Fault(http2.ENHANCE_YOUR_CALM, f"a field section, or the first SETTINGS, took longer than {seconds:g} s")
+            )
+            return
         if not self.streams:
             self.say_goodbye(self.highest, http2.NO_ERROR)
             self.close()
@@ -619,7 +673,39 @@ class DownstreamHttp2(Http2Connection):
             assert isinstance(stream, DownstreamStream)
             if stream.deadline < now:
                 stream.expired()
-        self.deadline = min((s.deadline for s in self.streams.values() if isinstance(s, DownstreamStream)), default=now)
+        until = [s.deadline for s in self.streams.values() if isinstance(s, DownstreamStream)]
+        self.deadline = min([*until, *([self._head_until] if self._head_until else ())], default=now)
+
+    # --- Debtor ---
+
+    def note_unsent(self) -> None:
+        self.noted = self.owed
+        self.door.unsent.note(self, self.unsent(), self.door.clock.now)
+
+    def unsent(self) -> int:
+        """Octets that wait, for windows or in the transport's buffer."""
+        if self._transport.is_closing():
+            return 0
+        return self.owed + (self._transport.get_write_buffer_size() if self.stopped else 0)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.note_unsent()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.note_unsent()
+
+    def shed(self) -> None:
+        """Give up the stream that holds most of what is not taken; the connection, where it is the transport."""
+        self.door.refused += 1
+        stream = max(self.streams.values(), key=lambda one: one.owed, default=None)
+        if stream is None or not stream.owed:
+            self._transport.abort()
+            return
+        assert isinstance(stream, DownstreamStream)
+        stream.reset(http2.ENHANCE_YOUR_CALM)
+        stream.cut(http2.ENHANCE_YOUR_CALM, "the client does not take what it asked for")
 
     def start_over(self) -> None:
         """Keep no more of the requests so far than a new connection would."""

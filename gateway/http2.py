@@ -4,19 +4,21 @@ A `Conversation` is one connection. Bytes go in by `receive`, bytes come out by 
 inherits it and is told of field sections, content, resets and the end. A `Stream` is one request and its answer, as
 far as frames are concerned: what it may send, what it still has to send, what it may receive.
 
-Whatever costs the peer nothing and us something is counted: control frames that do no work, streams that are reset
-before they are answered, empty frames. Who exceeds `BUDGET` is told ENHANCE_YOUR_CALM and cut (RFC 9113 §10.5).
+Whatever costs the peer nothing and us something is paid for (`gateway.budget`): control frames, empty frames, streams that
+are reset before they are answered. Who cannot pay is told ENHANCE_YOUR_CALM and cut. Other work is bounded by turns: of one
+connection's frames, only so many are read before all others have had their turn of the loop.
 """
 
 from __future__ import annotations
 
 import struct
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
-from gateway import blocks
+from gateway import blocks, budget
 from gateway.blocks import Decoder, Pair
+from gateway.budget import Budget, Clock
 from gateway.http1 import Field
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -40,11 +42,13 @@ ENABLE_CONNECT_PROTOCOL: Final = 8
 LARGEST_WINDOW: Final = 2**31 - 1
 DEFAULT_WINDOW: Final = 65535
 STREAM_WINDOW: Final = 1 << 18  # octets of content that a peer may send on one stream before we take them
-CONNECTION_WINDOW: Final = 1 << 20  # and on all of them together
+CONNECTION_WINDOW: Final = 1 << 22  # and on all of them together, which bounds what a connection can make us hold
 FRAME: Final = 16384  # octets in a frame, both ways: what every peer takes
 HIGH_WATER: Final = 1 << 16  # octets waiting on a stream above which its source is told to pause
 
-BUDGET: Final = 1000  # frames that did no work, less those that did, before a peer is cut off
+TURN: Final = 400  # frames that one connection is read in one turn of the loop
+SECTION: Final = 4  # frames that a field section counts for, and one more for each 256 octets of its block
+WE_RESET: Final = 1000  # streams that we have reset, which the peer may not know yet
 
 _frame = struct.Struct(">BHBBI")
 _setting = struct.Struct(">HI")
@@ -76,8 +80,8 @@ class Stream:
     """One stream's frames: what its owner writes, as flow control allows. Roles inherit it."""
 
     __slots__ = (
-        "conversation", "credit", "gone", "heard_all", "held", "id", "last", "owed", "queue", "reading_stopped", "said_all",
-        "untold", "window",
+        "conversation", "credit", "gone", "heard_all", "held", "id", "kept", "last", "owed", "queue", "reading_stopped",
+        "said_all", "untold", "window",
     )  # fmt: skip
 
     def __init__(self, conversation: Conversation, number: int) -> None:
@@ -93,6 +97,7 @@ class Stream:
         # Inward.
         self.credit = STREAM_WINDOW  # octets that the peer may still send
         self.untold = 0  # octets taken, but not yet given back to it
+        self.kept = 0  # octets that came while nobody wanted them, by which the connection may send less meanwhile
         self.reading_stopped = False
         self.heard_all = False
         self.gone = False  # gone from the conversation
@@ -130,6 +135,7 @@ class Stream:
         ):
             self.window -= size
             conversation.window -= size
+            conversation.budget.spent -= budget.A_FRAME
             conversation.write(b"".join((frame_head(0, size, DATA, 0, self.id), data)))
             return
         if self.queue is None:
@@ -138,8 +144,11 @@ class Stream:
         for start in range(0, size, FRAME):
             self.queue.append(bytes(data[start : start + FRAME]))
         before, self.owed = self.owed, self.owed + size
+        conversation.owed += size
         conversation.waiting[self] = None
         conversation.pump()
+        if conversation.owed - conversation.noted > HIGH_WATER:
+            conversation.note_unsent()
         if before < HIGH_WATER <= self.owed:
             self.congested()
 
@@ -180,8 +189,11 @@ class Stream:
             queue.popleft()
         self.window -= size
         conversation.window -= size
+        conversation.owed -= size
         before, self.owed = self.owed, self.owed - size
         is_last = not queue and self.said_all and not self.last
+        if not queue or size >= FRAME >> 4:  # a peer that asks for content by the octet earns nothing (CVE-2019-9511)
+            conversation.budget.spent -= budget.A_FRAME
         conversation.write(frame_head(0, size, DATA, END_STREAM if is_last else 0, self.id) + data)
         if queue:
             if before >= HIGH_WATER > self.owed:
@@ -199,7 +211,7 @@ class Stream:
     def reset(self, code: int) -> None:
         """Give it up, in both directions."""
         if not self.gone:
-            self.conversation.write(frame(RST_STREAM, 0, self.id, number(code)))
+            self.conversation.say_reset(self.id, code)
             self.conversation.forget(self)
 
     # --- inward ---
@@ -224,6 +236,7 @@ class Stream:
         """Let it send again."""
         if self.reading_stopped:
             self.reading_stopped = False
+            self.conversation.give_back(self)
             if not self.heard_all:
                 self._give_back()
 
@@ -250,13 +263,14 @@ class Conversation:
 
     __slots__ = (
         "_block", "_block_flags", "_block_stream", "_buffer", "_continuations", "_credit", "_expects_preface",
-        "_expects_settings", "_noise", "_untold", "closing", "decoder", "highest", "last_goaway", "peer_frame", "peer_streams",
-        "peer_window", "stopped", "streams", "table_version", "takes_connect", "waiting", "window", "write",
+        "_expects_settings", "_reset_up_to", "_untold", "_we_reset", "budget", "closing", "decoder", "highest", "last_goaway",
+        "noted", "owed", "peer_streams", "peer_window", "stopped", "streams", "takes_connect", "turn", "waiting", "window",
+        "write",
     )  # fmt: skip
 
     is_server = False
 
-    def __init__(self, most_head: int) -> None:
+    def __init__(self, most_head: int, clock: Clock) -> None:
         self.write: Callable[[bytes], None]
         self.decoder = Decoder(most_head)
         self.streams: dict[int, Stream] = {}
@@ -266,6 +280,8 @@ class Conversation:
         # Outward.
         self.window = DEFAULT_WINDOW
         self.waiting: dict[Stream, None] = {}  # streams with something that waits for a window
+        self.owed = 0  # octets of content that wait, on all streams
+        self.noted = 0  # as many as the role was told of
         self.stopped = False  # the transport's buffer is full
         self.peer_window = DEFAULT_WINDOW
         self.peer_streams = 100 if not self.is_server else 0
@@ -280,7 +296,10 @@ class Conversation:
         self._block_stream = 0
         self._block_flags = 0
         self._continuations = 0
-        self._noise = 0
+        self.budget = Budget(clock)
+        self.turn = 0  # frames that may still be read in this turn
+        self._we_reset: OrderedDict[int, None] = OrderedDict()
+        self._reset_up_to = 0  # number of the last of them that is forgotten
 
     def greet(self, settings: dict[int, int]) -> None:
         """Say what we allow, first of all."""
@@ -291,8 +310,9 @@ class Conversation:
 
     # --- inward ---
 
-    def receive(self, data: bytes) -> None:
-        """Bytes have come. Raises Fault, after which nothing more must come."""
+    def receive(self, data: bytes) -> bool:
+        """Bytes have come; True where some of them must wait for the next turn. Raises Fault, after which nothing more must
+        come."""
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -303,10 +323,12 @@ class Conversation:
                 raise Fault(PROTOCOL_ERROR, "the connection preface is not HTTP/2's")
             if len(start) < len(PREFACE):
                 self._buffer = data
-                return
+                return False
             self._expects_preface = False
             at = len(PREFACE)
-        while size - at >= 9:
+        self.turn = TURN
+        while size - at >= 9 and self.turn > 0:
+            self.turn -= 1
             high, low, kind, flags, stream = _unpack(data, at)
             length = high << 16 | low
             if length > FRAME:
@@ -327,8 +349,14 @@ class Conversation:
                 self._receive_other(kind, stream, flags, payload)
         if at < size:
             self._buffer = data[at:] if at else data
+            if self._buffer[3:4] == b"\x01":  # HEADERS
+                self.head_begun()
         if self.waiting:
             self.pump()
+        return self.turn <= 0 and size - at >= 9
+
+    def head_begun(self) -> None:
+        """For the role: a part of a field section has come, and must be followed by the rest."""
 
     def _receive_other(self, kind: int, stream: int, flags: int, payload: bytes) -> None:
         if self._expects_settings and kind != SETTINGS:
@@ -342,38 +370,44 @@ class Conversation:
                 if stream or len(payload) != 8:
                     raise Fault(PROTOCOL_ERROR if stream else FRAME_SIZE_ERROR, "a malformed PING")
                 if flags & ACK:
+                    self.spend(budget.PROBE)
                     self.pong()
                 else:
-                    self.idle_frame()
+                    self.spend(budget.PROBE)
                     self.write(frame(PING, ACK, 0, payload))
             case 3:  # RST_STREAM
                 self._receive_reset(stream, payload)
             case 7:  # GOAWAY
                 if stream or len(payload) < 8:
                     raise Fault(PROTOCOL_ERROR, "a malformed GOAWAY")
-                self.idle_frame()
+                self.spend(budget.PROBE)
                 self.going_away(int.from_bytes(payload[:4], "big") & LARGEST_WINDOW, int.from_bytes(payload[4:8], "big"))
             case 2:  # PRIORITY: deprecated, and ignored (RFC 9113 §5.3.2)
                 if not stream or len(payload) != 5:
                     raise Fault(PROTOCOL_ERROR if not stream else FRAME_SIZE_ERROR, "a malformed PRIORITY")
-                self.idle_frame()
+                self.spend(budget.PROBE)
             case 9:  # CONTINUATION
                 self._receive_continuation(flags, payload)
             case 5:  # PUSH_PROMISE: we never allow it
                 raise Fault(PROTOCOL_ERROR, "PUSH_PROMISE was not allowed")
             case _:
-                self.idle_frame()  # unknown types are ignored (RFC 9113 §4.1)
+                self.spend(budget.PROBE)  # unknown types are ignored (RFC 9113 §4.1)
 
-    def idle_frame(self, weight: int = 1) -> None:
-        """A frame that did no work."""
-        self._noise += weight
-        if self._noise > BUDGET:
+    def spend(self, points: int) -> None:
+        """The peer has done something that it must pay for (`gateway.budget`). Raises Fault where it cannot."""
+        if not self.budget.spend(points):
             raise Fault(ENHANCE_YOUR_CALM, "too many frames that do no work")
 
-    def useful_frame(self) -> None:
-        """A frame that did."""
-        if self._noise > 0:
-            self._noise -= 1
+    def say_reset(self, stream: int, code: int) -> None:
+        """RST_STREAM. What the peer has sent on the stream before it knows is not its fault (RFC 9113 §5.1)."""
+        self.write(frame(RST_STREAM, 0, stream, number(code)))
+        self._we_reset[stream] = None
+        if len(self._we_reset) > WE_RESET:
+            self._reset_up_to = max(self._reset_up_to, self._we_reset.popitem(last=False)[0])
+
+    def may_still_hear(self, stream: int) -> bool:
+        """Whether a frame on a stream that is over may have been sent before its sender knew that."""
+        return stream in self._we_reset or stream <= self._reset_up_to
 
     # --- field sections ---
 
@@ -389,10 +423,12 @@ class Conversation:
                     raise Fault(PROTOCOL_ERROR, "a stream depends on itself")
                 payload = payload[5:]
         if flags & END_HEADERS:
+            self.turn -= SECTION + (len(payload) >> 8)
             self.section(stream, payload, bool(flags & END_STREAM))
         else:
             self._block, self._block_stream, self._block_flags = [payload], stream, flags
             self._continuations = 0
+            self.head_begun()
 
     def _receive_continuation(self, flags: int, payload: bytes) -> None:
         if self._block is None:
@@ -404,6 +440,7 @@ class Conversation:
             raise Fault(ENHANCE_YOUR_CALM, "a field section in too many pieces")
         if flags & END_HEADERS:
             block, self._block = b"".join(self._block), None
+            self.turn -= SECTION + (len(block) >> 8)
             self.section(self._block_stream, block, bool(self._block_flags & END_STREAM))
 
     def decoded(self, block: bytes) -> list[Pair]:
@@ -426,18 +463,17 @@ class Conversation:
         self._credit -= size
         if self._credit < 0:
             raise Fault(FLOW_CONTROL_ERROR, "more content than the connection's window")
-        self._untold += size
-        if self._untold >= CONNECTION_WINDOW // 2:
-            self.write(frame(WINDOW_UPDATE, 0, 0, number(self._untold)))
-            self._credit += self._untold
-            self._untold = 0
         if flags & PADDED:
             payload = _unpadded(payload, flags)
         if not number_ or number_ > self.highest:
             raise Fault(PROTOCOL_ERROR, "DATA on a stream that is idle")
         stream = self.streams.get(number_)
+        if stream is None or not stream.reading_stopped:
+            self._tell(size)
+        else:
+            stream.kept += size
         if stream is None:
-            self.idle_frame()  # was in flight when the stream ended
+            self._is_over(number_)
             return
         if stream.heard_all:
             raise Fault(STREAM_CLOSED, "DATA after END_STREAM")
@@ -445,13 +481,32 @@ class Conversation:
         if stream.credit < 0:
             raise Fault(FLOW_CONTROL_ERROR, "more content than the stream's window")
         if payload:
-            self.useful_frame()
             stream.take_content(payload)
         elif not flags & END_STREAM:
-            self.idle_frame()
+            self.spend(budget.PROBE)
         stream.taken(size)
         if flags & END_STREAM and not stream.gone:
             self.remote_done(stream, None)
+
+    def _tell(self, size: int) -> None:
+        """So much has been taken: let the peer send as much again."""
+        self._untold += size
+        if self._untold >= CONNECTION_WINDOW // 8:
+            self.write(frame(WINDOW_UPDATE, 0, 0, number(self._untold)))
+            self._credit += self._untold
+            self._untold = 0
+
+    def give_back(self, stream: Stream) -> None:
+        """What was kept for a stream is wanted now, or nobody will ever want it."""
+        kept, stream.kept = stream.kept, 0
+        if kept:
+            self._tell(kept)
+
+    def _is_over(self, stream: int) -> None:
+        """Content on a stream that is over: in flight when we reset it, or a fault of the peer's (RFC 9113 §5.1)."""
+        if not self.may_still_hear(stream):
+            raise Fault(STREAM_CLOSED, "DATA on a stream that its sender had closed")
+        self.spend(budget.PROBE)
 
     def remote_done(self, stream: Stream, trailers: list[Pair] | None) -> None:
         """The peer has said all on a stream."""
@@ -472,8 +527,16 @@ class Conversation:
             self.streams.pop(stream.id, None)
             self.waiting.pop(stream, None)
             stream.queue = None
+            self.owed -= stream.owed
             stream.owed = 0
+            if self.noted:
+                self.note_unsent()
+            self.give_back(stream)
             self.stream_gone(stream)
+
+    def note_unsent(self) -> None:
+        """For the role: what waits to be sent has changed."""
+        self.noted = self.owed
 
     def stream_gone(self, stream: Stream) -> None:
         """For the role: there is room for another."""
@@ -483,12 +546,15 @@ class Conversation:
             raise Fault(PROTOCOL_ERROR if not number_ else FRAME_SIZE_ERROR, "a malformed RST_STREAM")
         if number_ > self.highest:
             raise Fault(PROTOCOL_ERROR, "RST_STREAM on a stream that is idle")
-        # Opening and cancelling costs a client next to nothing (rapid reset, CVE-2023-44487).
-        self.idle_frame(10)
         stream = self.streams.get(number_)
+        self.spend(budget.PROBE if stream is None else self.price_of_cancelling(stream))
         if stream is not None:
             self.forget(stream)
             stream.cut(int.from_bytes(payload, "big"), "the stream was reset")
+
+    def price_of_cancelling(self, stream: Stream) -> int:
+        """For the role: what a stream costs that the peer resets."""
+        return budget.LATE_CANCEL
 
     # --- control ---
 
@@ -502,23 +568,22 @@ class Conversation:
             self.window += increment
             if self.window > LARGEST_WINDOW:
                 raise Fault(FLOW_CONTROL_ERROR, "the connection's window overflows")
-            if not self.waiting:
-                self.idle_frame()
+            self.spend(budget.PROBE)
             return
         stream = self.streams.get(number_)
         if stream is None:
             if number_ > self.highest:
                 raise Fault(PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is idle")
-            self.idle_frame()
+            self.spend(budget.PROBE)
             return
         stream.window += increment
         if not increment or stream.window > LARGEST_WINDOW:
             code = FLOW_CONTROL_ERROR if increment else PROTOCOL_ERROR
+            self.spend(budget.FALSE)
             stream.reset(code)
             stream.cut(code, "a WINDOW_UPDATE that cannot be")
             return
-        if stream.queue is None:
-            self.idle_frame()
+        self.spend(budget.PROBE)
 
     def _receive_settings(self, stream: int, flags: int, payload: bytes) -> None:
         if stream:
@@ -526,10 +591,11 @@ class Conversation:
         if flags & ACK:
             if payload:
                 raise Fault(FRAME_SIZE_ERROR, "an acknowledgement with settings")
+            self.spend(budget.PROBE)
             return
         if len(payload) % 6:
             raise Fault(FRAME_SIZE_ERROR, "malformed SETTINGS")
-        self.idle_frame(1 + len(payload) // 60)
+        self.spend(budget.SETTING + budget.SETTING * (len(payload) // 192))
         self._expects_settings = False
         for name, value in _setting.iter_unpack(payload):
             if name == INITIAL_WINDOW_SIZE:
@@ -563,6 +629,7 @@ class Conversation:
 
     def send_block(self, stream: int, block: bytes, flags: int) -> None:
         """A field section, in as many frames as it needs."""
+        self.budget.spent -= budget.A_SECTION
         size = len(block)
         if size <= FRAME:
             self.write(frame_head(0, size, HEADERS, flags | END_HEADERS, stream) + block)
@@ -588,6 +655,8 @@ class Conversation:
                     waiting.pop(stream, None)
                 if self.stopped:
                     break
+        if self.noted and (not self.owed or self.noted - self.owed > HIGH_WATER):
+            self.note_unsent()
 
     def say_goodbye(self, last: int, code: int, reason: str = "") -> None:
         """GOAWAY."""

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
+from gateway.budget import Clock
 from gateway.gathering import Gatherer
-from gateway.http2 import HIGH_WATER, Conversation
+from gateway.http2 import HIGH_WATER, Conversation, Fault
+
+OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is not listened to
 
 
 class Http2Connection(Conversation, asyncio.Protocol):
     """See the module."""
 
-    __slots__ = ("_gatherer", "_transport")
+    __slots__ = ("_gatherer", "_goes_on", "_is_held", "_transport")
 
-    def __init__(self, most_head: int) -> None:
-        super().__init__(most_head)
+    def __init__(self, most_head: int, clock: Clock) -> None:
+        super().__init__(most_head, clock)
         self._transport: asyncio.Transport
         self._gatherer: Gatherer | None = None  # with TLS
+        self._goes_on = False  # more of what has come is read in the next turn
+        self._is_held = False  # nothing is read: the peer does not take what it is owed
 
     def use(self, transport: asyncio.BaseTransport, *, secure: bool) -> None:
         """Speak on this transport."""
@@ -25,6 +31,40 @@ class Http2Connection(Conversation, asyncio.Protocol):
         if secure:
             self._gatherer = Gatherer(self._transport)
             self.write = self._gatherer.write
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            waits = self.receive(data)
+        except Fault as fault:
+            self._buffer = b""
+            self.failed(fault)
+            return
+        if self.stopped and not self._is_held and self._transport.get_write_buffer_size() > OWED:
+            self._is_held = True
+            self.held(self._transport)
+        if waits and not self._goes_on:
+            # Others have their turn first, and meanwhile nothing more is taken from the network.
+            self._goes_on = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+            if not self._is_held and not self._transport.is_closing():
+                self._transport.pause_reading()
+
+    def _go_on(self) -> None:
+        if self._transport.is_closing():
+            return
+        if self._is_held:
+            return  # `resume_writing` goes on
+        self._goes_on = False
+        self.data_received(b"")
+        if not self._goes_on and not self._is_held and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def held(self, transport: asyncio.Transport) -> None:
+        """For the role: answers to control frames heap up, as the peer does not read."""
+
+    def failed(self, fault: Fault) -> None:
+        """For the role: the peer has broken the protocol."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Send what waits, and end."""
@@ -47,6 +87,12 @@ class Http2Connection(Conversation, asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.stopped = False
+        if self._is_held:
+            self._is_held = False
+            if self._goes_on:
+                asyncio.get_running_loop().call_soon(self._go_on)
+            elif not self._transport.is_closing():
+                self._transport.resume_reading()
         self.pump()
         for stream in list(self.streams.values()):
             if stream.owed < HIGH_WATER:

@@ -52,9 +52,11 @@ from gateway.snapshot import (
 )
 from gateway.supplies import Stock, supplier
 from gateway.timers import LAST, Timers
+from gateway.unsent import Trimmer
 from gateway.watch import watch
 
 log = logging.getLogger("fsm.filters")
+HANDSHAKE = 10.0  # seconds that a client may take for a TLS handshake
 BACKLOG = 4096
 LARGE = 500  # parts in a change that is more than an edit
 SLICE = 0.004  # seconds of work on a change before requests get their turn
@@ -153,6 +155,7 @@ class Runtime:
         self.datagrams: dict[int, Datagrams] = {}
         self.draining = False
         self._quiet = asyncio.Event()
+        self._trimmer = Trimmer()
 
     # --- changes ---
 
@@ -588,7 +591,10 @@ class Runtime:
             elif way == "tls":
                 made = partial(Arrival, door, board)
             context = chooser.front if way == "tls" else None
-            return await loop.create_server(lambda: entrance.protocol(made), sock=listening, backlog=BACKLOG, ssl=context)
+            patience = HANDSHAKE if context is not None else None
+            return await loop.create_server(
+                lambda: entrance.protocol(made), sock=listening, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=patience
+            )
         except OSError:
             listening.close()
             raise
@@ -646,6 +652,7 @@ class Runtime:
         for port in self.datagrams.values():
             port.tick(now)
         self._pools.sweep()
+        self._trimmer.tick(now)
 
     # --- the end ---
 
@@ -720,6 +727,6 @@ async def _greet(door: Door, board: Switchboard, chooser: tls.Chooser, entrance:
     try:
         loop = asyncio.get_running_loop()
         made = partial(entrance.protocol, partial(Arrival, door, board))
-        await loop.connect_accepted_socket(made, connection, ssl=chooser.front)
+        await loop.connect_accepted_socket(made, connection, ssl=chooser.front, ssl_handshake_timeout=HANDSHAKE)
     except OSError:  # the handshake failed, or the client is gone
         connection.close()

@@ -155,6 +155,7 @@ class Limits(Struct, frozen=True):
     requests_per_connection: int = 0
     streams: int = 100  # requests at a time on one HTTP/2 connection
     buffered_bytes: int = 65536  # of a body or of pipelined requests that wait their turn, each
+    unsent_bytes: int = 48 << 20  # that clients have not taken, over all connections: who takes nothing is cut
 
 
 DEFAULT_LIMITS = Limits()

@@ -22,6 +22,7 @@ from gateway.tls import Security
 from gateway.upstream import CONNECT, MAX_HEAD, Clock
 
 IDLE: Final = 60.0  # seconds that a connection without requests is kept
+MOST_OWED: Final = 1 << 20  # octets that a backend which does not read may be owed, besides requests' content
 LOWEST: Final = 2**31 - 1000  # stream numbers end here: another connection goes on
 
 
@@ -334,7 +335,7 @@ class Link(Http2Connection):
     __slots__ = ("fault", "idle_since", "ready", "scheme", "trunk")
 
     def __init__(self, trunk: Trunk) -> None:
-        super().__init__(MAX_HEAD)
+        super().__init__(MAX_HEAD, trunk.clock)
         self.trunk = trunk
         self.scheme = b"https" if trunk.security else b"http"
         self.idle_since = trunk.clock.now
@@ -352,6 +353,12 @@ class Link(Http2Connection):
             self.ready.set()
         else:
             self.greet({http2.ENABLE_PUSH: 0, http2.MAX_HEADER_LIST_SIZE: MAX_HEAD})
+
+    def held(self, transport: asyncio.Transport) -> None:
+        # If both sides waited for the other to read, they would wait for ever: a client goes on reading.
+        self._is_held = False
+        if transport.get_write_buffer_size() > MOST_OWED:
+            self.failed(Fault(http2.ENHANCE_YOUR_CALM, "it asks, and does not read the answers"))
 
     @property
     def has_room(self) -> bool:
@@ -377,17 +384,14 @@ class Link(Http2Connection):
 
     # --- asyncio.Protocol ---
 
-    def data_received(self, data: bytes) -> None:
-        try:
-            self.receive(data)
-        except Fault as fault:
-            self.fault = f"the backend's HTTP/2: {fault.reason}"
-            self.ready.set()
-            self.closing = True
-            self.say_goodbye(0, fault.code, fault.reason)
-            self.trunk.lost(self)
-            self.close()
-            self.lose_everything(f"the backend's HTTP/2: {fault.reason}")
+    def failed(self, fault: Fault) -> None:
+        self.fault = f"the backend's HTTP/2: {fault.reason}"
+        self.ready.set()
+        self.closing = True
+        self.say_goodbye(0, fault.code, fault.reason)
+        self.trunk.lost(self)
+        self.close()
+        self.lose_everything(f"the backend's HTTP/2: {fault.reason}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = True
@@ -407,7 +411,6 @@ class Link(Http2Connection):
                 raise Fault(http2.PROTOCOL_ERROR, "HEADERS on a stream that is idle")
             return
         assert isinstance(call, Call)
-        self.useful_frame()
         try:
             call.receive_section(pairs, end)
         except (Malformed, ProtocolError) as error:

@@ -19,7 +19,9 @@ from controller.objects import Gateway
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 
 ANNOTATION: Final = "gateway.flomesh.io/limits"
-MAY_BE_ZERO: Final = frozenset(("body_bytes", "body_rate", "connections", "connections_per_address", "requests_per_connection"))
+MAY_BE_ZERO: Final = frozenset(
+    ("body_bytes", "body_rate", "connections", "connections_per_address", "requests_per_connection", "unsent_bytes")
+)
 
 
 class Read(NamedTuple):

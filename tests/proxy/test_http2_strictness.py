@@ -131,12 +131,12 @@ GET = frame(HEADERS, BOTH, 1, block())
         (HELLO + frame(PRIORITY, 0, 1, b"xxx"), http2.FRAME_SIZE_ERROR),
         (HELLO + frame(HEADERS, BOTH | 0x20, 1, number(1) + b"\x10" + block()), http2.PROTOCOL_ERROR),  # depends on itself
         (HELLO + frame(HEADERS, BOTH | 0x8, 1, b"\xff" + block()), http2.PROTOCOL_ERROR),  # padding longer than the frame
-        (HELLO + frame(PING, 0, 0, b"x" * 8) * 1100, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(SETTINGS, 0, 0) * 1100, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(PRIORITY, 0, 3, number(0) + b"\x10") * 1100, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(WINDOW_UPDATE, 0, 0, number(1)) * 1100, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(0xB, 0, 0, b"") * 1100, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(HEADERS, END_HEADERS, 1, block()) + frame(DATA, 0, 1) * 1100, http2.ENHANCE_YOUR_CALM),
+        (HELLO + frame(PING, 0, 0, b"x" * 8) * 11_000, http2.ENHANCE_YOUR_CALM),
+        (HELLO + frame(SETTINGS, 0, 0) * 11_000, http2.ENHANCE_YOUR_CALM),
+        (HELLO + frame(PRIORITY, 0, 3, number(0) + b"\x10") * 11_000, http2.ENHANCE_YOUR_CALM),
+        (HELLO + frame(WINDOW_UPDATE, 0, 0, number(1)) * 11_000, http2.ENHANCE_YOUR_CALM),
+        (HELLO + frame(0xB, 0, 0, b"") * 11_000, http2.ENHANCE_YOUR_CALM),
+        (HELLO + frame(HEADERS, END_HEADERS, 1, block()) + frame(DATA, 0, 1) * 11_000, http2.ENHANCE_YOUR_CALM),
     ],
 )
 async def test_connection_errors(proxy: Proxy, server: Server, raw: Connect, data: bytes, code: int) -> None:
@@ -208,7 +208,7 @@ async def test_rapid_reset(proxy: Proxy, server: Server, raw: Connect) -> None:
         await asyncio.sleep(5)
 
     server.default = never
-    attack = b"".join(frame(HEADERS, BOTH, n, block()) + frame(RST_STREAM, 0, n, number(8)) for n in range(1, 2001, 2))
+    attack = b"".join(frame(HEADERS, BOTH, n, block()) + frame(RST_STREAM, 0, n, number(8)) for n in range(1, 2401, 2))
     me = await raw(HELLO, attack)
     assert await me.verdict() == http2.ENHANCE_YOUR_CALM
     assert server.connections < 200

@@ -1,0 +1,118 @@
+"""Bytes that clients of a port have not taken yet, over all their connections, and who gives way where they are too many.
+
+One connection owes little: its backend is paused while it does. A thousand that take nothing owe a thousand times as much.
+Above the limit, whoever has taken nothing for a while is cut, first from the address that owes most: a slow client takes
+something, and stays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import Counter as Tally
+from typing import Final, Protocol
+
+PATIENCE: Final = 5.0  # seconds without taking a byte, before which nobody is cut
+
+
+class Debtor(Protocol):
+    """A client connection with bytes to take."""
+
+    address: bytes
+
+    def unsent(self) -> int:
+        """How many there are now; none once it is being closed."""
+
+    def shed(self) -> None:
+        """Let go of some of what is not taken, or of all."""
+
+
+class Debt:
+    """What a connection has not taken."""
+
+    __slots__ = ("since", "size")
+
+    def __init__(self, size: int, since: float) -> None:
+        self.size = size
+        self.since = since  # when it last took something, as far as that is known
+
+
+class Unsent:
+    """See the module."""
+
+    __slots__ = ("_debts", "total")
+
+    def __init__(self) -> None:
+        self._debts: dict[Debtor, Debt] = {}
+        self.total = 0
+
+    def note(self, debtor: Debtor, size: int, now: float) -> None:
+        """So much waits for a connection; 0 where it has taken all."""
+        debt = self._debts.get(debtor)
+        if debt is None:
+            if size:
+                self._debts[debtor] = Debt(size, now)
+                self.total += size
+            return
+        self.total += size - debt.size
+        if size < debt.size:
+            debt.since = now
+        debt.size = size
+        if not size:
+            del self._debts[debtor]
+
+    def tick(self, now: float, most: int) -> None:
+        """Bring the sum below `most` octets, as far as patience allows."""
+        if not most or self.total <= most >> 2:
+            return
+        # What was noted is what there was when a connection stopped taking: more may have come behind it.
+        for debtor in list(self._debts):
+            self.note(debtor, debtor.unsent(), now)
+        if self.total <= most:
+            return
+        owed: Tally[bytes] = Tally()
+        for debtor, debt in self._debts.items():
+            owed[debtor.address] += debt.size
+        for address, _ in owed.most_common():
+            for debtor, debt in list(self._debts.items()):
+                if self.total <= most:
+                    return
+                if debtor.address == address and now - debt.since >= PATIENCE:
+                    while debt.size and self.total > most:
+                        debtor.shed()
+                        self.note(debtor, debtor.unsent(), debt.since)
+
+
+class Trimmer:
+    """Gives memory back to the system that the C library keeps after a peak."""
+
+    EVERY: Final = 10.0  # seconds between two looks
+    WORTH: Final = 16 << 20  # octets above the least that was seen, which are worth the while of giving them back
+
+    __slots__ = ("_least", "_next", "_trim")
+
+    def __init__(self) -> None:
+        self._least = 0
+        self._next = 0.0
+        # glibc has it; other C libraries give back by themselves, or cannot be asked.
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+    def tick(self, now: float) -> None:
+        """Look, if it is time."""
+        if now < self._next or self._trim is None:
+            return
+        self._next = now + self.EVERY
+        resident = _resident()
+        if self._least and resident > self._least + self.WORTH:
+            self._trim(0)
+            resident = _resident()
+        # What cannot be given back is in use, and no reason to look for it again and again.
+        self._least = min(resident, self._least + (self._least >> 3)) if self._least else resident
+
+
+def _resident() -> int:
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
