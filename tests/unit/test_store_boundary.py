@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trustme
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.filters.sharing import Operation
@@ -278,6 +278,8 @@ def means(operation: Operation) -> tuple[Any, ...]:
     return kind, operation.key, (operation.amount, operation.burst) if kind == "take" else ()
 
 
+@example("default/f", "default/f", COUNT, Operation("count", "k:value"))
+@example("default/f", "default/f", GET, Operation("count", "k:value"))
 @given(st.sampled_from(NAMES), st.sampled_from(NAMES), operations, operations)
 def test_two_keys_are_one_only_where_they_are_meant_to_be(one: str, other: str, a: Operation, b: Operation) -> None:
     assert (_key(one, a) == _key(other, b)) == ((one, means(a)) == (other, means(b)))
@@ -295,6 +297,7 @@ def places(name: str, operation: Operation) -> bytes:
     return seen[0]
 
 
+@example("default/f", "default/f", TAKE, Operation("count", "k\0" + TAKE.pace.decode()))
 @given(st.sampled_from(NAMES), st.sampled_from(NAMES), operations, operations)
 def test_the_same_in_memory(one: str, other: str, a: Operation, b: Operation) -> None:
     values = [means(x)[0] == "value" for x in (a, b)]
