@@ -28,6 +28,7 @@ from gateway.messages import (
     TargetStatistics,
     Tickets,
 )
+from gateway.private import keep_to_yourself
 from gateway.runtime import Runtime
 from gateway.snapshot import Part
 
@@ -139,6 +140,7 @@ async def _run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Entry point; started by `gateway.workers`."""
+    keep_to_yourself()
     parser = argparse.ArgumentParser(description="one worker of the data plane; started by its parent")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--index", type=int, default=0)
