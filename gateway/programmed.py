@@ -278,7 +278,7 @@ class Programmed(Exchange):
             self._inward.feed(replaced, True)
             return
         if self.client.is_framed and framed_by_client == CHUNKED:
-            self._decoder = Chunks(decode=True)
+            self._decoder = Chunks()
         for data in taken:
             self._inward.feed(self._decoded(data), False)
         if self.request_done:
@@ -326,9 +326,7 @@ class Programmed(Exchange):
         if self._decoder is None:
             return data
         self._decoder.feed(data)
-        data = b"".join(self._decoder.payload)
-        self._decoder.payload.clear()
-        return data
+        return self._decoder.taken()
 
     def _through_request(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
         assert self._view is not None

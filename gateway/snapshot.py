@@ -158,6 +158,7 @@ class Limits(Struct, frozen=True):
     streams: int = 100  # requests at a time on one HTTP/2 connection
     buffered_bytes: int = 65536  # of a body or of pipelined requests that wait their turn, each
     unsent_bytes: int = 48 << 20  # that clients have not taken, over all connections: who takes nothing is cut
+    underscores: Literal["Allow", "Reject", "Drop"] = "Allow"  # names of fields that have one: 400 for Reject
 
 
 DEFAULT_LIMITS = Limits()
