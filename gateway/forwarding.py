@@ -125,7 +125,7 @@ def interim_head(response: Response) -> bytes:
     lines += [
         field.line
         for field in response.fields
-        if field.kind not in _NOT_INTERIM and (field.name not in response.options or (is_switch and field.kind == UPGRADE))
+        if (is_switch if field.kind == UPGRADE else field.kind not in _NOT_INTERIM and field.name not in response.options)
     ]
     if is_switch:
         lines.append(b"Connection: Upgrade")

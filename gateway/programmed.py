@@ -642,7 +642,7 @@ class Programmed(Exchange):
         return rest if isinstance(rest, bytes) else await rest
 
     def _later_chunk(self, result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
-        self._spawn(_deliver_later(result, then))
+        self._spawn(_deliver_later(result, then), result)
 
     def _wait_for(
         self, program: Program, hooks: Hooks, result: Awaitable[Any], then: Callable[[Any], None], passed: Callable[[], None]
@@ -658,12 +658,15 @@ class Programmed(Exchange):
             else:
                 then(made)
 
-        self._spawn(wait())
+        self._spawn(wait(), result)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Any, awaited: Awaitable[Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if asyncio.iscoroutine(awaited):
+            # A task that is cancelled before its first step never gets to what it was to await.
+            task.add_done_callback(lambda _: awaited.close())
 
     def _failed(self, program: Program, hooks: Hooks, error: BaseException) -> bool:
         """A filter did not do its work; whether the exchange goes on without it."""
