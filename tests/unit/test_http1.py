@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 
 import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, ProtocolError, parse_request, parse_response
+from gateway.http1 import (
+    CHUNKED,
+    FOLDED,
+    LENGTH,
+    NO_LENGTH,
+    PLAIN,
+    SHADOW,
+    Chunks,
+    ProtocolError,
+    kind_of,
+    parse_request,
+    parse_response,
+)
+from gateway.snapshot import Limits
 
 HOST = b"\r\nHost: a"
 
@@ -184,3 +198,56 @@ def test_what_follows_a_body_is_not_part_of_it() -> None:
 def test_bad_chunks(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         Chunks().feed(body)
+
+
+EXTENSIONS = st.sampled_from([b"", b";a", b";a=b", b'; a = "\\"b;\\""', b" ;a;b=c"])
+
+
+@given(
+    st.lists(st.tuples(st.binary(min_size=1, max_size=40), st.integers(0, 4), EXTENSIONS)),
+    st.sets(st.integers(0, 600)),
+    EXTENSIONS,
+)
+def test_whatever_a_sender_frames_goes_on_in_chunks_of_ours(
+    pieces: list[tuple[bytes, int, bytes]], cuts: set[int], last: bytes
+) -> None:
+    body = b"".join(b"%b%x%b\r\n%b\r\n" % (b"0" * zeros, len(data), ext, data) for data, zeros, ext in pieces)
+    body += b"00" + last + b"\r\nX-Sum: 1\r\nContent_Length: 5\r\n\r\n"
+    marks = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
+    chunks = Chunks()
+    ends, out = zip(*((chunks.feed(body[a:b]), chunks.framed()) for a, b in itertools.pairwise(marks)), strict=True)
+    assert [end for end in ends if end >= 0] == [marks[-1] - marks[-2]]
+    content = b""
+    for piece in out:  # each is a whole chunk, or nothing, or the end
+        while piece:
+            head, _, rest = piece.partition(b"\r\n")
+            assert re.fullmatch(rb"0|[1-9a-f][0-9a-f]*", head)
+            if head == b"0":
+                assert rest == b"X-Sum: 1\r\n\r\n"
+                break
+            size = int(head, 16)
+            assert rest[size : size + 2] == b"\r\n"
+            content, piece = content + rest[:size], rest[size + 2 :]
+    assert content == b"".join(data for data, _, _ in pieces)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (b"content-length", LENGTH), (b"content_length", SHADOW), (b"content.length", SHADOW), (b"transfer_encoding", SHADOW), (b"x-user", PLAIN),
+        (b"x_user", FOLDED), (b"x.user", FOLDED), (b"x-forwarded_for", SHADOW), (b"etag", PLAIN), (b"_host", FOLDED), (b"te_", FOLDED),
+        (b"http2_settings", SHADOW),
+    ],
+)  # fmt: skip
+def test_names_that_backends_fold(name: bytes, kind: int) -> None:
+    assert kind_of(name) == kind
+
+
+@pytest.mark.parametrize(("how", "names"), [("Allow", [b"x_user", b"x-user", b"x.user"]), ("Drop", [b"x-user", b"x.user"])])
+def test_underscores(how: str, names: list[bytes]) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nX_User: 1\r\nX-User: 2\r\nContent_Length: 3\r\nX.User: 4"
+    found = parse_request(head, Limits(underscores=how))  # type: ignore[arg-type]
+    assert [field.name for field in found.fields] == [b"host", *names]
+    with pytest.raises(ProtocolError, match="the name of a field has an underscore: x_user") as caught:
+        parse_request(head, Limits(underscores="Reject"))
+    assert caught.value.status == 400
