@@ -56,9 +56,9 @@ class Standalone:
 
     async def start(self, admin: tuple[str, int] | None) -> None:
         """Start the workers, bring everything up once, and follow the files from then on."""
-        await self.workers.start()
         if admin is not None:
-            await self.admin.start(*admin)
+            await self.admin.start(*admin)  # first: whether there is a worker yet is what health says
+        await self.workers.start()
         loop = asyncio.get_running_loop()
         self._watcher = Watcher(self._path, loop.call_soon_threadsafe, self._changed)
         self._changed()

@@ -18,11 +18,11 @@ import uvloop
 
 from gateway.admin import Admin
 from gateway.feed import Feed, Source
-from gateway.private import keep_to_yourself
 from gateway.snapshot import Change, Problem, key
 from gateway.workers import Workers
 
 log = logging.getLogger("fsm")
+ANEW = 5.0  # seconds before the feed is followed again after a fault of ours
 
 
 def arguments() -> argparse.Namespace:
@@ -52,10 +52,9 @@ async def run(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise SystemExit(f"--feed: {error}") from None
     workers = Workers(options.workers, bind=options.bind)
-    await workers.start()
     admin = Admin(workers)
     host, _, port = options.admin.rpartition(":")
-    await admin.start(host, int(port))
+    await admin.start(host, int(port))  # first: whether there is a worker yet is what health says
 
     async def put(change: Change) -> tuple[Problem, ...]:
         started = time.perf_counter()
@@ -67,25 +66,45 @@ async def run(options: argparse.Namespace) -> None:
         return problems
 
     feed = Feed(source, put, cache=options.cache, instance=socket.gethostname())
-    following = asyncio.create_task(feed.run())
-    synced = asyncio.create_task(feed.synced.wait())
+
+    async def serve() -> None:
+        await workers.start()
+        following = asyncio.create_task(_follow(feed))
+        try:
+            await feed.synced.wait()
+            admin.ready = True
+            await following
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    serving = asyncio.create_task(serve())
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait([synced, stopped, following], return_when=asyncio.FIRST_COMPLETED)
-    admin.ready = not stop.is_set()
-    await asyncio.wait([stopped, following], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
     # Readiness fails first; who has not noticed yet is still served, and told to go elsewhere next time.
     admin.ready = False
     log.info("draining")
     await workers.stop(delay=options.drain_delay, grace=options.drain_grace)
-    synced.cancel()
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
+    for task in (serving, stopped):
+        task.cancel()
+    ends = await asyncio.gather(serving, stopped, return_exceptions=True)
     await admin.stop()
+    if isinstance(ends[0], Exception):
+        raise ends[0]
+
+
+async def _follow(feed: Feed) -> None:
+    """For good. What nobody thought of ends neither the workers nor what they know."""
+    while True:
+        try:
+            await feed.run()
+        except Exception:
+            log.exception("the feed is followed anew in %g s; what is in force stays", ANEW)
+        await asyncio.sleep(ANEW)
 
 
 def main() -> None:
     """Entry point."""
-    keep_to_yourself()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     uvloop.run(run(arguments()))
 

@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler
 
 from gateway.messages import Statistics
 from gateway.snapshot import Parts, Problem, redacted
-from gateway.telemetry.metrics import exposition
+from gateway.telemetry.metrics import Supervision, exposition
 
 PAGE: Final = {  # the files of the page, and what browsers must take them for
     file.name: {"html": "text/html", "css": "text/css", "js": "text/javascript"}[file.name.rpartition(".")[2]]
@@ -42,9 +42,15 @@ class DataPlane(Protocol):
 
     parts: Parts
     version: str
-    problems: tuple[Problem, ...]
+
+    @property
+    def problems(self) -> tuple[Problem, ...]: ...
 
     async def statistics(self) -> list[Statistics]: ...
+
+    async def is_well(self) -> bool: ...
+
+    def supervision(self) -> Supervision: ...
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -105,7 +111,6 @@ class Admin:
         self._runner: web.AppRunner | None = None
         self._is_local = False
         self.ready = False
-        self.alive = True
         self.address = ""
         self.key = ""  # whoever shows it may edit; "" where nobody may
 
@@ -163,13 +168,21 @@ class Admin:
         return web.Response(text=text, content_type=PAGE[name], charset="utf-8", headers=GUARD)
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if self.alive else web.Response(status=503, text="not alive\n")
+        return await self._health(is_fit=True)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if self.ready else web.Response(status=503, text="not ready\n")
+        return await self._health(is_fit=self.ready)
+
+    async def _health(self, *, is_fit: bool) -> web.Response:
+        """Well is a gateway of which a worker answers; they are asked."""
+        if not is_fit:
+            return web.Response(status=503, text="not ready\n")
+        if not await self._plane.is_well():
+            return web.Response(status=503, text="no worker answers\n")
+        return web.Response(text="ok\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        text = exposition(await self._plane.statistics())
+        text = exposition(await self._plane.statistics(), self._plane.supervision())
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _snapshot(self, _: web.Request) -> web.Response:

@@ -1,17 +1,29 @@
-"""What a parent process and its workers say to each other: msgpack values, each behind its length."""
+"""What a parent process and its workers say to each other: msgpack values, each behind its length.
+
+A worker meets clients and runs filters, so what it says is believed no more than that: it is decoded strictly (closed sets
+of words, lengths, finite numbers that are not below zero), and one that says anything else is replaced.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+import math
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
 from gateway import frames
-from gateway.filters.measuring import Labels
+from gateway.filters.measuring import BUCKETS, Labels
 from gateway.snapshot import Change, Part, Problem
 
 PIECE = 100  # parts in one message
+VALUES: Final = {"counter": 1, "gauge": 1, "histogram": BUCKETS + 1}  # of what filters measure
+LONGEST: Final = 64 << 20  # octets of a message from a worker
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+Total: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+Counts6: TypeAlias = Annotated[tuple[Count, ...], msgspec.Meta(min_length=6, max_length=6)]
+Counts32: TypeAlias = Annotated[tuple[Count, ...], msgspec.Meta(min_length=32, max_length=32)]
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
@@ -43,13 +55,26 @@ class AskStatistics(msgspec.Struct, frozen=True, tag=True):
     """Send `Statistics`."""
 
 
-class Ready(msgspec.Struct, frozen=True, tag=True):
+class Ping(msgspec.Struct, frozen=True, tag=True):
+    """Send `Pong`, from your loop."""
+
+    number: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """The worker's loop runs."""
 
     pid: int
 
 
-class Applied(msgspec.Struct, frozen=True, tag=True):
+class Pong(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """The worker's loop goes round. `steps` grows while it gets on with a change."""
+
+    number: int
+    steps: Count
+
+
+class Applied(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """A change is in force, but for the problems."""
 
     version: str
@@ -61,17 +86,17 @@ class TargetStatistics(msgspec.Struct, frozen=True, array_like=True):
 
     rule: str
     backend: str
-    classes: tuple[int, ...]
-    slots: tuple[int, ...]
-    seconds: float
+    classes: Counts6
+    slots: Counts32
+    seconds: Total
 
 
 class RelayStatistics(msgspec.Struct, frozen=True, array_like=True):
     """Connections or flows of one relay."""
 
     relay: str
-    accepted: int
-    refused: int
+    accepted: Count
+    refused: Count
 
 
 class FilterStatistics(msgspec.Struct, frozen=True, array_like=True):
@@ -79,31 +104,40 @@ class FilterStatistics(msgspec.Struct, frozen=True, array_like=True):
     and where it runs: inline, or in a process behind which layers."""
 
     name: str
-    calls: int
-    failures: int
-    slow: int
+    calls: Count
+    failures: Count
+    slow: Count
     last_failure: str = ""
     runs: str = ""
     measures: tuple[tuple[str, str, Labels, tuple[float, ...]], ...] = ()  # kind, name, labels, values
 
+    def __post_init__(self) -> None:
+        for kind, name, _, values in self.measures:
+            if VALUES.get(kind) != len(values):
+                raise ValueError(f"{len(values)} values of a {kind}, {name}")
 
-class Statistics(msgspec.Struct, frozen=True, tag=True):
+
+class Statistics(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Counts since the worker started, and what is under way."""
 
     targets: tuple[TargetStatistics, ...] = ()
-    unmatched: int = 0
-    refused: int = 0
-    turned_away: int = 0
-    connections: int = 0
-    tunnels: int = 0
+    unmatched: Count = 0
+    refused: Count = 0
+    turned_away: Count = 0
+    connections: Count = 0
+    tunnels: Count = 0
     relays: tuple[RelayStatistics, ...] = ()
-    relayed: int = 0  # connections and flows that are open
+    relayed: Count = 0  # connections and flows that are open
     filters: tuple[FilterStatistics, ...] = ()
     resting: tuple[tuple[str, str], ...] = ()  # backend, and an endpoint of it that stands aside
 
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(target.seconds) for target in self.targets):
+            raise ValueError("seconds that are no number")
 
-ToWorker: TypeAlias = Parts | Apply | Tickets | Drain | AskStatistics
-FromWorker: TypeAlias = Ready | Applied | Statistics
+
+ToWorker: TypeAlias = Parts | Apply | Tickets | Drain | AskStatistics | Ping
+FromWorker: TypeAlias = Ready | Applied | Statistics | Pong
 
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
@@ -115,8 +149,8 @@ async def read_to_worker(reader: asyncio.StreamReader) -> ToWorker:
 
 
 async def read_from_worker(reader: asyncio.StreamReader) -> FromWorker:
-    """The next message from a worker; raises IncompleteReadError at the end."""
-    return _from_worker.decode(await frames.read(reader))
+    """The next message from a worker; raises IncompleteReadError at the end, ValueError for what is none."""
+    return _from_worker.decode(await frames.read(reader, LONGEST))
 
 
 def change(whole: Change) -> bytes:

@@ -13,7 +13,8 @@ import logging
 import socket
 import ssl
 from collections import Counter as Tally
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -106,6 +107,20 @@ def way_of(listeners: Sequence[Listener]) -> Way:
             return "tls"
 
 
+@contextmanager
+def blamed(problems: list[Problem], whom: str | Callable[[], list[str]]) -> Iterator[None]:
+    """What is raised here is a problem of these parts. ValueErrors are about what was configured; others are our own faults."""
+    try:
+        yield
+    except Exception as error:
+        words = str(error)
+        names = [whom] if isinstance(whom, str) else whom()
+        if not isinstance(error, ValueError):
+            logging.getLogger("fsm.worker").exception("%s cannot be put into force", ", ".join(names))
+            words = f"the gateway fails at it ({type(error).__name__}: {error}); what was in force before stays where it can"
+        problems += [Problem(name, words) for name in names]
+
+
 class Pace:
     """Lets the loop do other work every few milliseconds."""
 
@@ -153,6 +168,7 @@ class Runtime:
         self.open: dict[int, Open] = {}
         self.tickets = b""  # a secret that workers share; empty where there is one
         self.datagrams: dict[int, Datagrams] = {}
+        self.steps = 0  # of changes; who asks sees whether there is progress
         self.draining = False
         self._quiet = asyncio.Event()
         self._trimmer = Trimmer()
@@ -175,6 +191,7 @@ class Runtime:
                 gc.enable()
 
     async def _apply(self, change: Change) -> list[Problem]:
+        """Whatever one part makes our code raise is a problem of that part; everything else comes into force."""
         problems: list[Problem] = []
         touched = Touched()
         pace = Pace()
@@ -183,37 +200,53 @@ class Runtime:
             staying = {key(part) for part in change.put}
             drop = [k for k in self.parts if k not in staying]
         for part in change.put:
-            await pace.rest()
+            await self._step(pace)
             old = self.parts.get(key(part))
             if old == part:
                 continue
-            try:
+            with blamed(problems, part.name):
                 if isinstance(part, Script):
                     await self._put_script(part)
                     spec = Scripted(part.name)
                     touched.ports.update(one.port for one in self._listeners.values() if spec in one.filters)
                 else:
-                    self._put(part, old, touched)
-            except ValueError as error:
-                problems.append(Problem(part.name, str(error)))
-                continue
-            self.parts[key(part)] = part
+                    self._put(part, old, touched, problems)
+                self.parts[key(part)] = part
         for k in drop:
             if k[0] != "backend":
-                await pace.rest()
-                self._drop(k, touched)
+                await self._step(pace)
+                with blamed(problems, k[1]):
+                    self._drop(k, touched)
         for host in touched.hosts:
-            await pace.rest()
-            self._compile(host, touched)
+            await self._step(pace)
+            with blamed(problems, partial(self._suspects, host, change)):
+                self._compile(host, touched)
         for port in sorted(touched.ports):
-            problems += await self._open_or_close(port)
-        self._swap(touched)
+            self.steps += 1
+            with blamed(problems, partial(self._names, port)):
+                problems += await self._open_or_close(port)
+        for port in touched.ports:
+            with blamed(problems, partial(self._names, port)):
+                self._swap(port)
         for k in drop:
             if k[0] == "backend":  # not before no table leads there any more
-                self._drop(k, touched)
+                with blamed(problems, k[1]):
+                    self._drop(k, touched)
         return problems
 
-    def _put(self, part: Part, old: Part | None, touched: Touched) -> None:
+    async def _step(self, pace: Pace) -> None:
+        self.steps += 1
+        await pace.rest()
+
+    def _suspects(self, host: HostKey, change: Change) -> list[str]:
+        """The rules of a host that have changed: what is wrong with its table began with them."""
+        names = self._members.get(host, {})
+        return [part.name for part in change.put if isinstance(part, Rule) and part.name in names] or [*names] or [host[0]]
+
+    def _names(self, port: int) -> list[str]:
+        return [one.name for one in self._listeners.values() if one.port == port] or [f"port {port}"]
+
+    def _put(self, part: Part, old: Part | None, touched: Touched, problems: list[Problem]) -> None:
         match part:
             case BackendPart():
                 self._put_backend(part)
@@ -229,7 +262,7 @@ class Runtime:
             case Certificate():
                 tls.context(part)  # refused here, so that the old one stays
                 touched.ports.update(one.port for one in self._listeners.values() if part.name in one.certificates)
-                self._renew_backends(part)
+                self._renew_backends(part, problems)
 
     def _drop(self, k: Key, touched: Touched) -> None:
         part = self.parts.pop(k, None)
@@ -293,13 +326,14 @@ class Runtime:
             self._security[part.name] = made
         return self._security[part.name]
 
-    def _renew_backends(self, certificate: Certificate) -> None:
+    def _renew_backends(self, certificate: Certificate, problems: list[Problem]) -> None:
         """Backends to which a certificate of ours is shown: connections that stand stay, new ones show the new one."""
         self.parts[key(certificate)] = certificate
         for part in list(self.parts.values()):
             if isinstance(part, BackendPart) and part.tls is not None and part.tls.certificate == certificate.name:
                 self._security.pop(part.name, None)
-                self._put_backend(part)
+                with blamed(problems, part.name):
+                    self._put_backend(part)
 
     def _put_rule(self, rule: Rule, old: Rule | None, touched: Touched) -> None:
         before = self._entries.get(rule.name)
@@ -357,29 +391,28 @@ class Runtime:
         if host[0] in self._listeners:
             touched.ports.add(self._listeners[host[0]].port)
 
-    def _swap(self, touched: Touched) -> None:
+    def _swap(self, port: int) -> None:
         """One assignment a port; requests under way keep the table they started with."""
-        for port in touched.ports:
-            if port in self.datagrams:
-                lines = self._board(self._on(port, udp=True))
-                self.datagrams[port].line = lines.get("")
-            if port not in self.open:
-                continue
-            listeners = self._on(port)
-            owners = {listener.hostname: listener.name for listener in listeners}
-            hosts: dict[HostKey, HostRules[Route]] = {}
-            for name in owners.values():
-                hosts.update(self._hosts.get(name, {}))
-            opened = self.open[port]
-            door = opened.door
-            door.table = Table(owners, hosts, door.sites, secure=door.scheme == b"https")
-            opened.board.lines = self._board(listeners)
-            opened.board.modes = {listener.hostname: mode_of(listener) for listener in listeners}
-            self._post(opened, listeners)
-            limits = listeners[0].limits
-            opened.board.most = limits.connections
-            if door.limits != limits:
-                door.limit(limits)
+        if port in self.datagrams:
+            lines = self._board(self._on(port, udp=True))
+            self.datagrams[port].line = lines.get("")
+        if port not in self.open:
+            return
+        listeners = self._on(port)
+        owners = {listener.hostname: listener.name for listener in listeners}
+        hosts: dict[HostKey, HostRules[Route]] = {}
+        for name in owners.values():
+            hosts.update(self._hosts.get(name, {}))
+        opened = self.open[port]
+        door = opened.door
+        door.table = Table(owners, hosts, door.sites, secure=door.scheme == b"https")
+        opened.board.lines = self._board(listeners)
+        opened.board.modes = {listener.hostname: mode_of(listener) for listener in listeners}
+        self._post(opened, listeners)
+        limits = listeners[0].limits
+        opened.board.most = limits.connections
+        if door.limits != limits:
+            door.limit(limits)
 
     def _post(self, opened: Open, listeners: Sequence[Listener]) -> None:
         """Have the listeners' filters at their port."""
@@ -440,7 +473,10 @@ class Runtime:
             if part.is_tried and not part.built_in:
                 await confined.tried(self.zygote, supply(part))
             watch.start()
-            code = program.hooks = script.load(part.name, source, part.config, supply(part).inline())
+            try:
+                code = program.hooks = script.load(part.name, source, part.config, supply(part).inline())
+            except SystemExit:
+                raise script.ScriptError(part.name, 0, "it ends the process that loads it (SystemExit)") from None
             self._stop_timers(part.name)
             if code.timers:
                 self._timers[part.name] = Timers(code.timers, partial(program.run, hooks=code))

@@ -1,5 +1,7 @@
 """One worker process: a loop, a runtime, and a pipe to the parent that tells it what to do.
 
+It answers while it works on a change: the parent replaces one that does not. On SIGUSR1 it writes to the log where it stands.
+
 Imports nothing that it does not need: an idle worker is small. Leaves by itself when its parent is gone.
 """
 
@@ -7,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import gc
+import logging
 import os
 import signal
 import socket
@@ -22,16 +26,18 @@ from gateway.messages import (
     AskStatistics,
     Drain,
     FilterStatistics,
+    Ping,
+    Pong,
     Ready,
     RelayStatistics,
     Statistics,
     TargetStatistics,
     Tickets,
 )
-from gateway.private import keep_to_yourself
 from gateway.runtime import Runtime
-from gateway.snapshot import Part
+from gateway.snapshot import Change, Part, Problem
 
+log = logging.getLogger("fsm.worker")
 TICK = 1.0  # seconds; the coarseness of every idle timeout
 
 
@@ -49,6 +55,8 @@ class Worker:
         frames.write(self._writer, Ready(os.getpid()))
         self._tick()
         early: list[Part] = []  # of a change that comes in pieces
+        changes: asyncio.Queue[Change] = asyncio.Queue()
+        applying = asyncio.create_task(self._apply(changes))
         while True:
             try:
                 message = await messages.read_to_worker(self._reader)
@@ -58,14 +66,14 @@ class Worker:
                 case messages.Parts(put):
                     early += put
                 case Apply(change):
-                    change = msgspec.structs.replace(change, put=(*early, *change.put))
+                    changes.put_nowait(msgspec.structs.replace(change, put=(*early, *change.put)))
                     early.clear()
-                    problems = await self._runtime.apply(change)
-                    frames.write(self._writer, Applied(change.version, tuple(problems)))
                 case Tickets(secret):
                     self._runtime.tickets = secret
                 case AskStatistics():
-                    frames.write(self._writer, self._statistics())
+                    frames.write(self._writer, self._count())
+                case Ping(number):
+                    frames.write(self._writer, Pong(number, self._runtime.steps))
                 case Drain(delay, grace):
                     self._runtime.drain()
                     self._leaving = asyncio.create_task(self._leave(delay, grace))
@@ -73,7 +81,26 @@ class Worker:
             self._runtime.drain()
             self._leaving = asyncio.create_task(self._leave(0, 5))
         await self._leaving
+        applying.cancel()
         await self._runtime.stop_filters()
+
+    async def _apply(self, changes: asyncio.Queue[Change]) -> None:
+        """One change after another, while questions are answered."""
+        while True:
+            change = await changes.get()
+            try:
+                problems = await self._runtime.apply(change)
+            except Exception as error:  # the runtime blames a part for whatever it can; this is the rest
+                log.exception("a change is not in force")
+                problems = [Problem("the change", f"{type(error).__name__}: {error}")]
+            frames.write(self._writer, Applied(change.version, tuple(problems)))
+
+    def _count(self) -> Statistics:
+        try:
+            return self._statistics()
+        except Exception:
+            log.exception("nothing is counted")
+            return Statistics()
 
     async def _leave(self, delay: float, grace: float) -> None:
         await asyncio.sleep(delay)
@@ -102,9 +129,9 @@ class Worker:
             refused=sum(door.refused for door in doors),
             turned_away=sum(door.turned_away for door in doors),
             connections=sum(len(door.connections) for door in doors),
-            tunnels=sum(door.tunnels for door in doors),
+            tunnels=max(sum(door.tunnels for door in doors), 0),
             relays=tuple(RelayStatistics(name, t.accepted, t.refused) for name, t in self._runtime.tallies.items()),
-            relayed=self._runtime.relayed(),
+            relayed=max(self._runtime.relayed(), 0),
             filters=tuple(
                 FilterStatistics(
                     name,
@@ -140,7 +167,7 @@ async def _run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Entry point; started by `gateway.workers`."""
-    keep_to_yourself()
+    faulthandler.register(signal.SIGUSR1)
     parser = argparse.ArgumentParser(description="one worker of the data plane; started by its parent")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--index", type=int, default=0)

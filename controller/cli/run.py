@@ -14,13 +14,11 @@ from controller.cli.show import err
 from controller.documents import Fault
 from controller.standalone import Standalone, default_workers
 from gateway.admin import Admin
-from gateway.private import keep_to_yourself
 from gateway.snapshot import Change, Listener, Problem, Script, key
 
 
 def run_files(path: Path, *, port_offset: int, workers: int | None, bind: str, admin: str, drain: float, inline: bool) -> None:
     """Run until SIGINT or SIGTERM."""
-    keep_to_yourself()
     everywhere = bind == "0.0.0.0"
     count = workers or default_workers()
 
@@ -40,16 +38,26 @@ async def _run(standalone: Standalone, admin: str, drain: float, offset: int) ->
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     host, _, port = admin.rpartition(":")
+    stopped = asyncio.create_task(stop.wait())
+    starting = asyncio.create_task(standalone.start((host, int(port)) if admin else None))
+    await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await standalone.stop(grace=0)
+        return 0
     try:
-        await standalone.start((host, int(port)) if admin else None)
+        starting.result()
     except OSError as error:
         err.print(f"[red]The admin page cannot listen on {admin}: {error.strerror or error}[/]; see --admin")
         await standalone.stop(grace=0)
+        stopped.cancel()
         return 1
     listeners = [part for part in standalone.workers.parts.values() if isinstance(part, Listener)]
     refused = {problem.part for problem in standalone.workers.problems}
     if listeners and all(listener.name in refused for listener in listeners):
         await standalone.stop(grace=0)
+        stopped.cancel()
         return 1
     if not listeners:
         err.print("[yellow]No valid listener yet; waiting for the files to have one (fsm status says why).[/]")
@@ -59,7 +67,7 @@ async def _run(standalone: Standalone, admin: str, drain: float, offset: int) ->
     if admin:
         err.print(f"[dim]admin {standalone.admin.address}[/]")
         printer.edits_at(standalone.admin)
-    await stop.wait()
+    await stopped
     err.print("[dim]draining[/]")
     await standalone.stop(grace=drain)
     return 0

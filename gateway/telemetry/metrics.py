@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,11 +16,31 @@ from gateway.messages import Statistics
 SLOTS = range(14)  # 0.5 ms … 4 s; the rest counts as +Inf
 
 
+class Supervision(NamedTuple):
+    """How the workers are, as their parent sees it."""
+
+    answering: int
+    wanted: int
+    restarts: Mapping[str, int]  # by reason
+    set_aside: int
+
+    def collect(self) -> Iterator[Metric]:
+        """The families."""
+        yield GaugeMetricFamily("fsm_workers", "Workers that serve and answer.", value=self.answering)
+        yield GaugeMetricFamily("fsm_workers_wanted", "Workers that there should be.", value=self.wanted)
+        family = CounterMetricFamily("fsm_worker_restarts", "Workers that were replaced, by reason.", labels=["reason"])
+        for reason, count in self.restarts.items():
+            family.add_metric([reason], count)
+        yield family
+        yield GaugeMetricFamily("fsm_parts_set_aside", "Parts that end workers and are not in force.", value=self.set_aside)
+
+
 class Snapshot(Collector):
     """One answer of all workers, as metric families."""
 
-    def __init__(self, workers: Iterable[Statistics]) -> None:
+    def __init__(self, workers: Iterable[Statistics], supervision: Supervision | None = None) -> None:
         self._workers = list(workers)
+        self._supervision = supervision
 
     def collect(self) -> Iterator[Metric]:
         """The families."""
@@ -42,6 +63,8 @@ class Snapshot(Collector):
                 buckets.append((f"{2**slot * 0.0005:g}", running))
             buckets.append(("+Inf", sum(slots)))
             seconds.add_metric([rule, backend], buckets, total)
+        if self._supervision is not None:
+            yield from self._supervision.collect()
         yield requests
         yield seconds
         yield self._counter("fsm_requests_unmatched", "Requests that no rule took (404).", "unmatched")
@@ -142,8 +165,8 @@ def _family(name: str, kind: str, series: dict[tuple[str, Labels], list[float]])
     return metric
 
 
-def exposition(workers: Iterable[Statistics]) -> bytes:
+def exposition(workers: Iterable[Statistics], supervision: Supervision | None = None) -> bytes:
     """The text that Prometheus reads."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Snapshot(workers))
+    registry.register(Snapshot(workers, supervision))
     return generate_latest(registry)

@@ -14,6 +14,7 @@ from running import Running
 from gateway.admin import Admin, Saved, Source
 from gateway.messages import Statistics
 from gateway.snapshot import Parts
+from gateway.telemetry.metrics import Supervision
 
 GREETING = """\
 from gateway.filters.api import Request, Response
@@ -124,6 +125,12 @@ class Plane:
 
     async def statistics(self) -> list[Statistics]:
         return []
+
+    async def is_well(self) -> bool:
+        return True
+
+    def supervision(self) -> Supervision:
+        return Supervision(1, 1, {}, 0)
 
 
 class Writable:
