@@ -125,18 +125,45 @@ class Schema:
         self._schema = schema
         plain = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
         self._validator = jsonschema_rs.validator_for(plain)
+        self._discreet = jsonschema_rs.validator_for(plain, mask="what was found")
 
     def check(self, document: Document) -> Iterator[Fault]:
         """Unknown fields, then the schema; what passes gets its defaults and meets the CEL rules."""
         faults = list(_unknown(document, self._schema, document.value, ()))
-        for error in self._validator.iter_errors(document.value):
-            path = tuple(error.instance_path)
+        errors = zip(self._validator.iter_errors(document.value), self._discreet.iter_errors(document.value), strict=True)
+        for plain, discreet in errors:
+            path = tuple(plain.instance_path)
+            error = discreet if self._is_secret(path, _at(document.value, path)) else plain
             faults.append(document.fault(path, _shortened(error.message) + _hint(path, document.value)))
         if faults:
             yield from faults
             return
         _default(self._schema, document.value)
         yield from _rules(document, self._schema, document.value, ())
+
+    def _is_secret(self, path: Path, value: Any) -> bool:
+        """Whether a field may hold a secret, or holds a field that may (`format: password`): then it is not quoted."""
+        schema: Any = self._schema
+        for part in path:
+            if _is_password(schema):
+                return True
+            within = schema.get("properties", {}).get(part) if isinstance(part, str) else None
+            within = within or schema.get("additionalProperties" if isinstance(part, str) else "items")
+            if not isinstance(within, dict):
+                return False
+            schema = within
+        return _is_password(schema) or (isinstance(value, dict | list) and _has_password(schema))
+
+
+def _is_password(schema: dict[str, Any]) -> bool:
+    return schema.get("format") == "password"
+
+
+def _has_password(schema: Any) -> bool:
+    """Somewhere within."""
+    if isinstance(schema, list):
+        return any(map(_has_password, schema))
+    return isinstance(schema, dict) and (_is_password(schema) or any(map(_has_password, schema.values())))
 
 
 def _shortened(message: str) -> str:

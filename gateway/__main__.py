@@ -18,6 +18,7 @@ import uvloop
 
 from gateway.admin import Admin
 from gateway.feed import Feed, Source
+from gateway.private import keep_to_yourself
 from gateway.snapshot import Change, Problem, key
 from gateway.workers import Workers
 
@@ -105,6 +106,7 @@ async def _follow(feed: Feed) -> None:
 
 def main() -> None:
     """Entry point."""
+    keep_to_yourself()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     uvloop.run(run(arguments()))
 

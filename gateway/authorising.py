@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from gateway import protobuf
 from gateway.answer import whole
 from gateway.asking import Answered, Ask
-from gateway.http1 import HOST, KIND, PLAIN, Field, Request, Response
+from gateway.http1 import FOLDED, HOST, KIND, PLAIN, SHADOW, Field, Request, Response, kind_of
 from gateway.prepared import Backend
 from gateway.protobuf import Message
 from gateway.snapshot import ExternalAuth
@@ -89,13 +89,13 @@ class Question:
 def _as_http(spec: ExternalAuth, request: Request, body: bytes, address: bytes, scheme: bytes) -> bytes:
     wanted = {name.lower().encode() for name in spec.allowed_headers} | {b"authorization"}
     lines = [b"%b %b HTTP/1.1" % (request.method, spec.path.rstrip("/").encode() + request.target), b"Host: " + request.host]
-    lines += [field.line for field in request.fields if field.kind == PLAIN and field.name in wanted]
+    lines += [field.line for field in request.fields if field.kind in (PLAIN, FOLDED) and field.name in wanted]
     lines += [b"X-Forwarded-For: " + address, b"X-Forwarded-Proto: " + scheme, b"Content-Length: %d" % len(body)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 def _http_verdict(spec: ExternalAuth, answer: Response, body: bytes) -> Verdict:
-    fields = tuple(field for field in answer.fields if field.kind == PLAIN and field.name not in _NOT_COPIED)
+    fields = tuple(field for field in answer.fields if field.kind in (PLAIN, FOLDED) and field.name not in _NOT_COPIED)
     if answer.status != 200:
         return Denied(answer.status, fields, body)
     wanted = {name.lower().encode() for name in spec.allowed_response_headers}
@@ -111,7 +111,7 @@ def _as_grpc(spec: ExternalAuth, request: Request, body: bytes, address: bytes, 
     headers = {
         field.name: field.value
         for field in request.fields
-        if field.kind in (PLAIN, HOST) and (not wanted or field.name in wanted)
+        if field.kind in (PLAIN, FOLDED, HOST) and (not wanted or field.name in wanted)
     }
     asked = Message()
     asked.put(2, request.method)
@@ -160,9 +160,10 @@ def _options(message: protobuf.Read) -> Iterable[Field]:
 def foreign_field(name: bytes, value: bytes) -> Field | None:
     """A field that somebody else wrote, if it is one that may be passed on."""
     lower = name.lower()
-    if lower in _NOT_COPIED or lower in KIND or not _LINE.fullmatch(name + b": " + value):
+    kind = kind_of(lower)
+    if lower in _NOT_COPIED or lower in KIND or kind == SHADOW or not _LINE.fullmatch(name + b": " + value):
         return None
-    return Field(PLAIN, lower, value, name + b": " + value)
+    return Field(kind, lower, value, name + b": " + value)
 
 
 def refusal(verdict: Denied, *, close: bool, head_only: bool) -> bytes:

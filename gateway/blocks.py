@@ -26,9 +26,13 @@ from hpack.table import HeaderTable
 
 from gateway.http1 import (
     CHUNKED,
+    CHUNKED_FIELD,
     CODING,
     CONNECTION,
+    EXPECT,
+    FOLDED,
     HOP,
+    HOST,
     KIND,
     LENGTH,
     LONG_HEAD,
@@ -40,11 +44,15 @@ from gateway.http1 import (
     ProtocolError,
     Request,
     Response,
+    canonical,
     content_length,
+    fold,
     is_host,
+    kind_of,
     parse_target,
+    sifted,
 )  # fmt: skip
-from gateway.snapshot import Limits
+from gateway.snapshot import DEFAULT_LIMITS, Limits
 
 Pair = tuple[bytes, bytes]
 REMEMBERED: Final = 8192  # lines, each way
@@ -56,7 +64,6 @@ _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
 # Connection-specific fields, which HTTP/2 does not have (RFC 9113 §8.2.2).
 _NOT_IN_HTTP2: Final = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
-_CHUNKED: Final = Field(CODING, b"transfer-encoding", b"chunked", b"Transfer-Encoding: chunked")
 
 
 class Malformed(Exception):
@@ -139,7 +146,7 @@ def _field(pair: Pair) -> Field:
         raise Malformed(f"{name.decode()} has no meaning in HTTP/2")
     if name == b"te" and value.lower() != b"trailers":
         raise Malformed("te may only say trailers")
-    field = Field(KIND.get(name, PLAIN), name, value, b"%b: %b" % pair)
+    field = canonical(Field(kind_of(name), name, value, b"%b: %b" % pair))
     if len(field.line) < 512:
         if len(_fields) >= REMEMBERED:
             _fields.clear()
@@ -187,8 +194,8 @@ def request(pairs: list[Pair], limits: Limits, *, ended: bool) -> Request:
     if len(target) > limits.target_bytes:
         raise ProtocolError(414, f"the request target is longer than {limits.target_bytes} bytes")
     if protocol is not None:
-        return _websocket(protocol, target, pseudo, fields)
-    length, fields = _content(fields, ended=ended)
+        return _websocket(protocol, target, pseudo, _with_one_cookie(fields), limits)
+    length, fields = _content(_with_one_cookie(fields), ended=ended)
     if target == b"*" and method == b"OPTIONS":
         made = Request(method, b"/", None, False, fields)
         made.path = made.target = target
@@ -196,6 +203,7 @@ def request(pairs: list[Pair], limits: Limits, *, ended: bool) -> Request:
         made = Request(method, *_path(target), False, fields)
     made.length = length
     made.host = _host(pseudo, fields)
+    made.sift(limits)
     return made
 
 
@@ -209,11 +217,11 @@ def _path(target: bytes) -> tuple[bytes, bytes | None]:
 def _host(pseudo: dict[bytes, bytes], fields: list[Field]) -> bytes:
     """RFC 9113 §8.3.1: :authority and Host must not disagree."""
     host = pseudo.get(b":authority")
-    for field in fields:
-        if field.name == b"host":
-            if host is not None and field.value.lower() != host.lower():
-                raise Malformed("host differs from :authority, or is given more than once")
-            host = field.value
+    said = [field.value for field in fields if field.kind == HOST]
+    if said:
+        if len(said) > 1 or (host is not None and said[0].lower() != host.lower()):
+            raise Malformed("host differs from :authority, or is given more than once")
+        host = said[0]
     if not host:
         raise Malformed(":authority is missing")
     if not is_host(host):
@@ -221,34 +229,38 @@ def _host(pseudo: dict[bytes, bytes], fields: list[Field]) -> bytes:
     return host
 
 
+def _with_one_cookie(fields: list[Field]) -> list[Field]:
+    """The fields with cookies as one line, which is all that HTTP/1.1 has (RFC 9113 §8.2.3)."""
+    cookies = [field.value for field in fields if field.name == b"cookie"]
+    if len(cookies) < 2:
+        return fields
+    value = b"; ".join(cookies)
+    kept = [field for field in fields if field.name != b"cookie"]
+    return [*kept, Field(PLAIN, b"cookie", value, b"cookie: " + value)]
+
+
 def _content(fields: list[Field], *, ended: bool) -> tuple[int, list[Field]]:
-    """The length of the content, and the fields with cookies as one line (RFC 9113 §8.2.3)."""
+    """The length of the content, and the fields with what frames it."""
     length = NO_LENGTH
-    cookies: list[bytes] = []
     for field in fields:
         if field.kind == LENGTH:
             found = content_length(field.value)
             if length != NO_LENGTH or found is None:
                 raise Malformed("content-length is given more than once or is not a plain decimal number")
             length = found
-        elif field.name == b"cookie":
-            cookies.append(field.value)
-        elif field.name == b"expect" and field.value.lower() != b"100-continue":
+        elif field.kind == EXPECT and field.value.lower() != b"100-continue":
             raise ProtocolError(417, "the only expectation understood is 100-continue")
     if ended and length > 0:
         raise Malformed("the content is shorter than content-length")
-    if len(cookies) > 1:
-        fields = [field for field in fields if field.name != b"cookie"]
-        value = b"; ".join(cookies)
-        fields.append(Field(PLAIN, b"cookie", value, b"cookie: " + value))
     if not ended and length == NO_LENGTH:
         length = CHUNKED
-        fields = [*fields, _CHUNKED]
+        fields = [*fields, CHUNKED_FIELD]
     return length, fields
 
 
-def _websocket(protocol: bytes, target: bytes, pseudo: dict[bytes, bytes], fields: list[Field]) -> Request:
-    """Extended CONNECT (RFC 8441) as the upgrade that it stands for. The key proves nothing here: both ends are ours."""
+def _websocket(protocol: bytes, target: bytes, pseudo: dict[bytes, bytes], fields: list[Field], limits: Limits) -> Request:
+    """Extended CONNECT (RFC 8441) as the upgrade that it stands for. The key proves nothing here, as both ends are ours: one
+    that the client sends has no meaning (§5), and would be a second one. Nor has a tunnel any content (RFC 9110 §9.3.6)."""
     if protocol.lower() != b"websocket":
         raise ProtocolError(501, "the only protocol understood with CONNECT is websocket")
     added = [
@@ -256,10 +268,17 @@ def _websocket(protocol: bytes, target: bytes, pseudo: dict[bytes, bytes], field
         Field(CONNECTION, b"connection", b"upgrade", b"Connection: Upgrade"),
         Field(PLAIN, b"sec-websocket-key", b"Z2F0ZXdheSBvdmVyIGgyIQ==", b"Sec-WebSocket-Key: Z2F0ZXdheSBvdmVyIGgyIQ=="),
     ]
-    made = Request(b"GET", *_path(target), False, [field for field in fields if field.kind != LENGTH] + added)
+    kept = [field for field in fields if field.kind not in (LENGTH, EXPECT) and not _is_handshake(field)]
+    made = Request(b"GET", *_path(target), False, kept + added)
     made.upgrade = b"websocket"
     made.host = _host(pseudo, fields)
+    made.sift(limits)
     return made
+
+
+def _is_handshake(field: Field) -> bool:
+    """Whether it is of the handshake that HTTP/2 does not have, or could be taken for that."""
+    return field.name in _HANDSHAKE or (field.kind == FOLDED and fold(field.name) in _HANDSHAKE)
 
 
 def response(pairs: list[Pair], *, ended: bool) -> Response:
@@ -275,17 +294,20 @@ def response(pairs: list[Pair], *, ended: bool) -> Response:
             made.fields = [*fields, Field(LENGTH, b"content-length", b"0", b"content-length: 0")]
     elif not ended and made.length == NO_LENGTH and made.status >= 200:
         made.length = CHUNKED
-        made.fields = [*fields, _CHUNKED]
+        made.fields = [*fields, CHUNKED_FIELD]
     return made
 
 
-def trailers(pairs: list[Pair]) -> list[Field]:
+def trailers(pairs: list[Pair], limits: Limits = DEFAULT_LIMITS) -> list[Field]:
     """A trailer section. Raises Malformed."""
     _, fields = _split(pairs, frozenset())
     for field in fields:
         if field.name in NOT_A_TRAILER:
             raise Malformed(f"{field.name.decode()} may not come as a trailer")
-    return fields
+    try:
+        return sifted(fields, limits)
+    except ProtocolError as error:
+        raise Malformed(error.reason) from None
 
 
 # --- from heads to blocks ---------------------------------------------------------------------------------
@@ -400,7 +422,7 @@ def websocket_accept(head: bytes) -> bytes:
 
 def switched(response: Response, accept: bytes) -> Response:
     """What HTTP/1.1 calls an extended CONNECT that was granted: 101."""
-    fields = [field for field in response.fields if field.kind == PLAIN]
+    fields = [field for field in response.fields if field.kind in (PLAIN, FOLDED)]
     fields.append(Field(UPGRADE, b"upgrade", b"websocket", b"Upgrade: websocket"))
     if accept:
         fields.append(Field(PLAIN, b"sec-websocket-accept", accept, b"Sec-WebSocket-Accept: " + accept))

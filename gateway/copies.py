@@ -64,6 +64,7 @@ class Copy:
         left = self._left
         if isinstance(left, Chunks):
             self.is_sent = left.feed(data) >= 0
+            left.payload.clear()
         else:
             self._left = left - len(data)
             self.is_sent = self._left <= 0

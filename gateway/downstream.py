@@ -238,7 +238,7 @@ class Downstream(Shortcut):
             return
         exchange = self._exchange = begin(self, request, entry, door.backends)
         if length == CHUNKED:
-            self._body = Chunks()
+            self._body = Chunks(self._door.limits)
         elif length > 0:
             self._body = length
         else:
@@ -317,7 +317,12 @@ class Downstream(Shortcut):
         if done:
             self.deadline = self._door.stalled_at
             exchange.end()
-        exchange.data(data[:end] if rest else data)
+        if not isinstance(body, int):
+            framed = body.framed()
+            if framed:
+                exchange.data(framed)
+        else:
+            exchange.data(data[:end] if rest else data)
         if rest:
             self._receive_body(rest)
 

@@ -312,7 +312,7 @@ class DownstreamStream(Stream):
         exchange.data(data)
 
     def complete(self, trailers: list[Pair] | None) -> None:
-        fields = blocks.trailers(trailers) if trailers else []
+        fields = blocks.trailers(trailers, self.limits) if trailers else []
         self.deadline = self.conversation.door.stalled_at
         if self._tunnel is not None:
             self._tunnel.receive_eof()
@@ -623,7 +623,7 @@ class DownstreamHttp2(Http2Connection):
         try:
             if not end:
                 raise Malformed("a second field section that does not end the stream")
-            blocks.trailers(pairs)
+            blocks.trailers(pairs, self.door.limits)
         except Malformed as error:
             self.spend(budget.FALSE)
             stream.reset(http2.PROTOCOL_ERROR)

@@ -20,7 +20,20 @@ from gateway.copies import Copy
 from gateway.filters import cors, redirect
 from gateway.filters.headers import Edit
 from gateway.grpcweb import Translation
-from gateway.http1 import CHUNKED, EXPECT, NO_LENGTH, Chunks, Field, ProtocolError, Request, Response, chunk, last_chunk
+from gateway.http1 import (
+    CHUNKED,
+    EXPECT,
+    FOLDED,
+    NO_LENGTH,
+    Chunks,
+    Field,
+    ProtocolError,
+    Request,
+    Response,
+    chunk,
+    fold,
+    last_chunk,
+)
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Answers, Backend, Route, Target
 from gateway.routing import Entry
@@ -221,9 +234,9 @@ class Exchange:
         data = b"".join(self._pending or ())
         if self.request.length != CHUNKED or self._loose:
             return data
-        chunks = Chunks(decode=True)
+        chunks = Chunks()
         chunks.feed(data)
-        return b"".join(chunks.payload)
+        return chunks.taken()
 
     def _told(self, verdict: Verdict) -> None:
         """The authorization server's answer."""
@@ -231,9 +244,7 @@ class Exchange:
         if isinstance(verdict, Allowed):
             self._is_authorised = True
             if verdict.fields or verdict.removed:
-                replaced = {field.name for field in verdict.fields} | verdict.removed
-                self.request = request = copy.copy(self.request)
-                request.fields = [field for field in request.fields if field.name not in replaced] + list(verdict.fields)
+                self.request = replacing(self.request, verdict)
             self.proceed()
             return
         close = self._closes
@@ -298,6 +309,8 @@ class Exchange:
             except (ProtocolError, ValueError):
                 self.refuse(400, "the content is not gRPC-Web's")
                 return
+        if not data and not (self._unframed and self.request_done):
+            return
         self._copy(data)
         self._body += len(data)
         if self._replay is not None:
@@ -497,8 +510,15 @@ class Exchange:
             peer, self.peer = self.peer, None
             self._settle(101)
             self.client.tunnel(peer, forwarding.interim_head(response))
-        elif not self.request.http10:
+        elif not self.request.http10 and (response.status != 100 or self._may_continue()):
             self.client.write(forwarding.interim_head(response))
+
+    def _may_continue(self) -> bool:
+        """Whether the client waits to be told so (RFC 9110 §15.2.1): whoever did not ask can only be confused by it."""
+        if not any(field.kind == EXPECT for field in self.request.special):
+            return False
+        self.request = unexpecting(self.request)
+        return True
 
     def response_data(self, data: bytes) -> None:
         """Bytes of the response's body."""
@@ -747,6 +767,21 @@ class Exchange:
 def not_switched(status: int) -> str:
     """Why a request for another protocol failed."""
     return f"another protocol was asked for, and the answer was {status} in place of a change to it"
+
+
+def replacing(request: Request, verdict: Allowed) -> Request:
+    """The request with what an authorization server put in place of its fields, and of those that look like them."""
+    named = {field.name for field in verdict.fields} | verdict.removed
+    folded = set(map(fold, named))
+    made = copy.copy(request)
+    made.fields = [
+        field
+        for field in request.fields
+        if field.name not in named and not (field.kind == FOLDED and fold(field.name) in folded)
+    ]
+    made.fields += verdict.fields
+    made.special = [field for field in made.fields if field.kind]
+    return made
 
 
 def unexpecting(request: Request) -> Request:

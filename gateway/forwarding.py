@@ -5,14 +5,17 @@ from __future__ import annotations
 from gateway.answer import answer, grpc_answer
 from gateway.filters.headers import Edit
 from gateway.http1 import (
+    CODING,
     CONNECTION,
     EXPECT,
     FORWARDED,
     FORWARDED_FOR,
     HOP,
     HOST,
+    LENGTH,
     NO_LENGTH,
     PLAIN,
+    SHADOW,
     UPGRADE,
     Field,
     Request,
@@ -68,7 +71,7 @@ def request_fields(request: Request, address: bytes, scheme: bytes, edit: Edit |
                 kept.append(field)
         elif kind == EXPECT and request.http10:
             continue  # RFC 9110 §10.1.1: such an expectation must be ignored
-        elif kind not in (HOST, CONNECTION, HOP, FORWARDED):
+        elif kind not in (HOST, CONNECTION, HOP, FORWARDED, SHADOW):
             kept.append(field)
     if edit is not None or options:
         fields = [field for field in request.fields if not field[0] and field.name not in options] + kept
@@ -96,10 +99,13 @@ def response_head(response: Response, edit: Edit | None, connection: bytes, *, d
     fields = [
         field
         for field in response.fields
-        if field.kind not in (CONNECTION, HOP, UPGRADE) and field.name not in response.options
+        if field.kind not in (CONNECTION, HOP, UPGRADE, SHADOW) and field.name not in response.options
     ]
-    if dechunked:
-        fields = [field for field in fields if field.name != b"transfer-encoding"]
+    if response.status == 204:
+        # RFC 9110 §8.6, RFC 9112 §6.1: it has neither content nor anything that says how long that would be.
+        fields = [field for field in fields if field.kind not in (LENGTH, CODING)]
+    elif dechunked or response.status == 304:
+        fields = [field for field in fields if field.kind != CODING]
     if edit is not None:
         fields = edit(fields)
     lines = [b"HTTP/1.1 %d %b" % (response.status, response.reason)]
@@ -109,11 +115,19 @@ def response_head(response: Response, edit: Edit | None, connection: bytes, *, d
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
+_NOT_INTERIM = (CONNECTION, HOP, LENGTH, CODING, SHADOW)
+
+
 def interim_head(response: Response) -> bytes:
-    """1xx, as it goes to the client (RFC 9110 §15.2)."""
+    """1xx, as it goes to the client (RFC 9110 §15.2): without what would frame content, as it has none (§8.6)."""
+    is_switch = response.status == 101
     lines = [b"HTTP/1.1 %d %b" % (response.status, response.reason)]
-    lines += [field.line for field in response.fields if field.kind not in (CONNECTION, HOP)]
-    if response.status == 101:
+    lines += [
+        field.line
+        for field in response.fields
+        if (is_switch if field.kind == UPGRADE else field.kind not in _NOT_INTERIM and field.name not in response.options)
+    ]
+    if is_switch:
         lines.append(b"Connection: Upgrade")
     return b"\r\n".join(lines) + b"\r\n\r\n"
 

@@ -83,7 +83,7 @@ class Headers(api.Headers):
 
     def __setitem__(self, name: str, value: str) -> None:
         lower = name.lower()
-        if self._glimpse.full is not None or lower in self._known:
+        if self._glimpse.full is not None or lower in self._known or self._glimpse.template.folds:
             self._glimpse.in_full().headers[name] = value
             return
         made = added_field(name, value)
@@ -95,6 +95,14 @@ class Headers(api.Headers):
 
     def __delitem__(self, name: str) -> None:
         del self._glimpse.in_full().headers[name]
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Remove a field, and return its value or the default."""
+        if self._glimpse.full is None and name not in self and not self._glimpse.template.folds:
+            if default:
+                return default[0]
+            raise KeyError(name)
+        return self._glimpse.in_full().headers.pop(name, *default)
 
     def add(self, name: str, value: str) -> None:
         """One more line of a field."""

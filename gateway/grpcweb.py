@@ -33,7 +33,7 @@ class Translation:
         self.is_text = rest.startswith(b"-text")
         self._subtype = rest.removeprefix(b"-text")  # such as +proto
         self._frames = framed  # the client's messages share a connection: what is said of them must be in chunks
-        self._chunks = Chunks(decode=True) if framed and request.length == CHUNKED else None
+        self._chunks = Chunks() if framed and request.length == CHUNKED else None
         self._left = b""  # of base64, less than a group of four
         self.request = copy.copy(request)
         kept = [field for field in request.fields if field.name != b"content-type" and field.kind not in (LENGTH, CODING)]
@@ -46,8 +46,7 @@ class Translation:
         """Content of the request, as gRPC. Raises ProtocolError or ValueError for what cannot be read."""
         if self._chunks is not None:
             self._chunks.feed(data)
-            data = b"".join(self._chunks.payload)
-            self._chunks.payload.clear()
+            data = self._chunks.taken()
         if not self.is_text:
             return data
         data = self._left + data

@@ -4,6 +4,9 @@ Whatever two parsers could read differently is refused, never repaired: that is 
 impossible. Nothing is forwarded that has not been validated; a field line is passed on as the bytes it came
 in, the start line, Host and the hop-by-hop fields are always written anew.
 
+What frames a message is written anew, whatever its sender wrote: `Content-Length: 010` goes on as `10`, chunks as
+chunks of ours, without extensions and with trailers that were looked at.
+
 One compiled expression validates a whole head (about 1 µs for eleven fields); only then is it split. Lines
 seen before are looked up instead of being split again, which is safe because the expression has passed them.
 """
@@ -19,6 +22,12 @@ from gateway.snapshot import DEFAULT_LIMITS, Limits
 
 MAX_CHUNK_LINE: Final = 4096
 LONG_HEAD: Final = 4096  # octets of a head that is too long to remember
+MAX_TRAILERS: Final = 65536  # bytes of a trailer section
+# Bytes of extensions and leading zeros, besides one for each two of content: whoever sends more keeps us busy with nothing.
+SPARE_FRAMING: Final = 16384
+SMALL: Final = 512  # bytes that are sooner copied than looked at through a view
+MAX_INTERIM: Final = 100  # interim responses before one that is not; bytes of all of them
+MAX_INTERIM_BYTES: Final = 65536
 
 # Token and field-value (RFC 9110 §5.6.2, §5.5). Possessive, so that matching is linear in the input.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
@@ -34,7 +43,12 @@ _VERSION = re.compile(rb"[^ \r\n]+ [^ \r\n]+ HTTP/([0-9])\.([0-9])(?:\r\n|$)")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
 # uri-host [":" port] (RFC 3986 §3.2.2), with no userinfo.
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*+)?+")
+# chunk-size [ chunk-ext ] CRLF (RFC 9112 §7.1, §7.1.1): an extension has a name, and a token or a quoted string as its value.
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*+"'
+_EXTENSION = rb"(?:[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+)++"
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")?+\r\n")
+# One coding of a Transfer-Encoding; none of those that are registered has parameters.
+_CODING = re.compile(_TOKEN)
 _TRAILER = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+")
 
 
@@ -56,8 +70,8 @@ class Field(NamedTuple):
     line: bytes
 
 
-# What a field means to a proxy. PLAIN ones pass unchanged.
-(PLAIN, HOST, LENGTH, CODING, CONNECTION, HOP, UPGRADE, EXPECT, FORWARDED_FOR, FORWARDED) = range(10)
+# What a field means to a proxy. PLAIN ones pass unchanged. FOLDED and SHADOW: see `kind_of`.
+(PLAIN, HOST, LENGTH, CODING, CONNECTION, HOP, UPGRADE, EXPECT, FORWARDED_FOR, FORWARDED, FOLDED, SHADOW) = range(12)
 KIND: Final = {
     b"host": HOST,
     b"content-length": LENGTH,
@@ -77,6 +91,29 @@ KIND: Final = {
     b"x-forwarded-host": FORWARDED,
 }
 CHUNKED_FIELD: Final = Field(CODING, b"transfer-encoding", b"chunked", b"Transfer-Encoding: chunked")
+_USUAL: Final = b"-0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def fold(name: bytes) -> bytes:
+    """What CGI and its kin (WSGI, PHP, Rack) tell of a lower-case name: all that is neither letter nor digit is one to them
+    (RFC 3875 §4.1.18 for `-`; `_` becomes the same, and servers fold what is left in the same way)."""
+    rest = name.translate(None, _USUAL)
+    for octet in rest:
+        name = name.replace(bytes((octet,)), b"-")
+    return name
+
+
+def kind_of(name: bytes) -> int:
+    """The kind of a field by its lower-case name. A FOLDED one has a character besides letters, digits and `-`, which to some
+    backends is the same name as another; a SHADOW is one that they take for a field of ours, and never goes on."""
+    kind = KIND.get(name)
+    if kind is not None:
+        return kind
+    if not name.translate(None, _USUAL):
+        return PLAIN
+    return SHADOW if fold(name) in KIND else FOLDED
+
+
 # Fields that must not come as trailers: framing, routing, or trust depend on them (RFC 9110 §6.5.1).
 NOT_A_TRAILER: Final = frozenset(KIND) | {b"authorization", b"cookie", b"set-cookie", b"content-encoding", b"trailer"}
 
@@ -90,11 +127,26 @@ LINES: Final = 8192
 VARIETY: Final = 256
 
 
+def canonical(field: Field) -> Field:
+    """The field as it goes on: one that frames the message as everybody writes it, others as they came."""
+    kind, name, value, line = field
+    if kind == LENGTH:
+        length = content_length(value)
+        if length is not None:
+            value = b"%d" % length
+            return Field(LENGTH, name, value, b"%b: %b" % (line.partition(b":")[0], value))
+    elif kind == CODING and value.lower() == b"chunked":
+        return CHUNKED_FIELD
+    elif kind == EXPECT and value.lower() == b"100-continue":
+        return Field(EXPECT, name, value, b"Expect: 100-continue")
+    return field
+
+
 def _field(line: bytes) -> Field:
     """Split a line that the head's expression has already validated."""
     name, _, value = line.partition(b":")
     lower = name.lower()
-    field = Field(KIND.get(lower, PLAIN), lower, value.strip(b" \t"), line)
+    field = canonical(Field(kind_of(lower), lower, value.strip(b" \t"), line))
     variety = _variety.get(lower, 0)
     if variety < VARIETY and len(line) < 512:
         if len(_lines) >= LINES:
@@ -152,9 +204,22 @@ def framing(fields: Iterable[Field]) -> Framing:
         if length != NO_LENGTH:
             raise ProtocolError(400, "Content-Length and Transfer-Encoding are both given")
         if coding != b"chunked":
-            raise ProtocolError(501, "the only transfer coding understood is chunked")
+            raise _coding_fault(coding)
         length = CHUNKED
     return Framing(length, options)
+
+
+def _coding_fault(codings: bytes) -> ProtocolError:
+    """RFC 9112 §6.3, case 4: 400 where chunked is not the last coding, as then nobody knows where the body ends; §6.1: 501
+    for a coding before it that is not understood, and chunked is applied once."""
+    names = [coding.strip(b" \t") for coding in codings.split(b",")]
+    if not all(map(_CODING.fullmatch, names)):
+        return ProtocolError(400, "Transfer-Encoding is not a list of codings without parameters")
+    if names[-1] != b"chunked":
+        return ProtocolError(400, "the last transfer coding is not chunked")
+    if names.count(b"chunked") > 1:
+        return ProtocolError(400, "chunked is given more than once in Transfer-Encoding")
+    return ProtocolError(501, "the only transfer coding understood is chunked")
 
 
 class Request:
@@ -187,6 +252,12 @@ class Request:
             self.query, self.target = b"", path
         else:
             self.query, self.target = query, b"%b?%b" % (path, query)
+
+    def sift(self, limits: Limits) -> None:
+        """Take away what a backend could take for another field. Raises ProtocolError."""
+        if any(field[0] >= FOLDED for field in self.special):
+            self.fields = sifted(self.fields, limits)
+            self.special = [field for field in self.fields if field[0]]
 
     @property
     def keep_alive(self) -> bool:
@@ -240,7 +311,20 @@ def parse_request(head: bytes, limits: Limits = DEFAULT_LIMITS) -> Request:
     if request.http10 and request.length == CHUNKED:
         # RFC 9112 §6.1: a transfer coding in an HTTP/1.0 message means its framing is faulty.
         raise ProtocolError(400, "Transfer-Encoding in an HTTP/1.0 request")
+    request.sift(limits)
     return request
+
+
+def sifted(fields: list[Field], limits: Limits) -> list[Field]:
+    """The fields without those that a backend could take for another: SHADOW ones in any case, those with an underscore
+    as the Gateway wants it. Raises ProtocolError."""
+    how = limits.underscores
+    if how == "Reject":
+        for field in fields:
+            if field.kind >= FOLDED and b"_" in field.name:
+                raise ProtocolError(400, f"the name of a field has an underscore: {field.name.decode('latin-1')}")
+    drops = how == "Drop"
+    return [field for field in fields if field.kind != SHADOW and not (drops and field.kind == FOLDED and b"_" in field.name)]
 
 
 def parse_line(line: bytes, host: bytes, limits: Limits) -> Request | None:
@@ -359,9 +443,29 @@ def parse_response(head: bytes) -> Response:
     if match is None:
         raise ProtocolError(502, "the backend sent a malformed response head")
     try:
-        return Response(int(match.group(2)), match.group(3).strip(), match.group(1) == b"0", _split(head, DEFAULT_LIMITS))
+        response = Response(int(match.group(2)), match.group(3).strip(), match.group(1) == b"0", _split(head, DEFAULT_LIMITS))
+        if response.http10 and response.length == CHUNKED:
+            raise ProtocolError(502, "Transfer-Encoding in an HTTP/1.0 response")  # RFC 9112 §6.1: its framing is faulty
     except ProtocolError as error:
         raise ProtocolError(502, f"the backend's response: {error.reason}") from None
+    return response
+
+
+class Interim:
+    """Counts interim responses to one request: any number is allowed (RFC 9110 §15.2), but not any amount of work for us."""
+
+    __slots__ = ("_bytes", "_number")
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._bytes = 0
+
+    def count(self, size: int) -> None:
+        """One more, of so many bytes. Raises ProtocolError for one too many."""
+        self._number += 1
+        self._bytes += size
+        if self._number > MAX_INTERIM or self._bytes > MAX_INTERIM_BYTES:
+            raise ProtocolError(502, "the backend sends one interim response after another")
 
 
 _lengths: dict[bytes, int] = {}
@@ -386,8 +490,8 @@ def length_behind(head: bytes) -> int:
 
 
 def chunk(data: bytes) -> bytes:
-    """Data as one chunk (RFC 9112 §7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    """Data as one chunk (RFC 9112 §7.1). None of it is no chunk: one of size 0 would end the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 def last_chunk(trailers: Iterable[Field]) -> bytes:
@@ -395,31 +499,74 @@ def last_chunk(trailers: Iterable[Field]) -> bytes:
     return b"0\r\n%b\r\n" % b"".join(field.line + b"\r\n" for field in trailers)
 
 
-class Chunks:
-    """Finds the end of a chunked body (RFC 9112 §7.1) in bytes that pass through unchanged.
+_OURS: Final = Limits(fields=1 << 30)  # of a body that was framed here: it has passed its sender's limits
 
-    With `decode=True`, `payload` collects the data without its framing, for peers that do not know chunks.
+
+class Chunks:
+    """Reads a chunked body (RFC 9112 §7.1): `payload` collects its content, without framing, and `trailers` what follows.
+
+    Nothing of a sender's framing goes on. What was fed is taken as content (`taken`), or as one chunk of ours for all of it
+    (`framed`): so its size is never more than what is there, small chunks become large ones, and extensions end here, as
+    whoever passes a body on may have them end (§7.1.1).
     """
 
-    __slots__ = ("_decode", "_left", "_line", "_state", "payload", "trailers")
+    __slots__ = ("_ended", "_left", "_limits", "_line", "_spare", "_state", "_trailer_bytes", "payload", "trailers")
     _SIZE, _DATA, _DATA_END, _TRAILER = range(4)
 
-    def __init__(self, *, decode: bool = False) -> None:
+    def __init__(self, limits: Limits = _OURS) -> None:
         self._state = self._SIZE
         self._left = 0
         self._line = b""
-        self._decode = decode
-        self.payload: list[bytes] = []
+        self._limits = limits
+        self._spare = SPARE_FRAMING
+        self._trailer_bytes = 0
+        self._ended = False
+        self.payload: list[bytes | memoryview] = []
         self.trailers: list[Field] = []
+
+    def taken(self) -> bytes:
+        """The content of what was fed since the last time."""
+        payload = self.payload
+        if not payload:
+            return b""
+        data = payload[0] if len(payload) == 1 else b"".join(payload)
+        self.payload = []
+        return bytes(data)
+
+    def framed(self) -> bytes:
+        """The same as one chunk, with the end of the body behind it once that has come."""
+        payload = self.payload
+        if payload:
+            self.payload = []
+            size = sum(map(len, payload))
+            parts = [b"%x\r\n" % size, *payload, b"\r\n"]
+            if self._ended:
+                parts.append(last_chunk(self.trailers))
+            return b"".join(parts)
+        return last_chunk(self.trailers) if self._ended else b""
 
     def feed(self, data: bytes, start: int = 0) -> int:
         """The index just past the body's end, or -1 when it goes on. Raises ProtocolError."""
         at, size = start, len(data)
+        view = memoryview(data)
+        payload = self.payload
         while at < size:
-            if self._state == self._DATA:
+            if self._state == self._SIZE and not self._line:
+                # Whole chunks, one look at each.
+                while (match := _CHUNK.match(data, at)) is not None:
+                    begin = match.end()
+                    end = begin + int(match[1], 16)
+                    if begin == end or data[end : end + 2] != b"\r\n" or begin - at > MAX_CHUNK_LINE:
+                        break
+                    if begin - at > 18:
+                        self._account(begin - at, end - begin)
+                    payload.append(data[begin:end] if end - begin < SMALL else view[begin:end])
+                    at = end + 2
+                if at == size:
+                    break
+            elif self._state == self._DATA:
                 take = min(self._left, size - at)
-                if self._decode:
-                    self.payload.append(data[at : at + take])
+                payload.append(view[at : at + take] if take < size else data)
                 at += take
                 self._left -= take
                 if not self._left:
@@ -436,28 +583,50 @@ class Chunks:
             at = end + 1
             if line[-2:] != b"\r\n":
                 raise ProtocolError(400, "a chunk's line ends in a bare LF")
-            if self._take(line[:-2]):
+            if self._take(line):
+                self._ended = True
                 return at
         return -1
+
+    def _account(self, framing: int, content: int) -> None:
+        """A size line of so many bytes, for so much content."""
+        self._spare = min(self._spare - framing + (content >> 1), SPARE_FRAMING)
+        if self._spare < 0:
+            raise ProtocolError(400, "chunk extensions are longer than what they are about")
 
     def _take(self, line: bytes) -> bool:
         """One line of framing; True when it was the last."""
         if self._state == self._SIZE:
             match = _CHUNK.fullmatch(line)
             if match is None:
-                raise ProtocolError(400, "a chunk's size is malformed")
+                raise ProtocolError(400, "a chunk's size is malformed" if b";" not in line else _extension_fault(line))
             self._left = int(match.group(1), 16)
+            self._account(len(line), self._left)
             self._state = self._DATA if self._left else self._TRAILER
         elif self._state == self._DATA_END:
-            if line:
+            if line != b"\r\n":
                 raise ProtocolError(400, "a chunk is longer than its size")
             self._state = self._SIZE
-        elif not line:
+        elif line == b"\r\n":
+            self.trailers = sifted(self.trailers, self._limits)
             return True
-        elif not _TRAILER.fullmatch(line):
-            raise ProtocolError(400, "a trailer is malformed")
-        elif line.partition(b":")[0].lower() in NOT_A_TRAILER:
-            raise ProtocolError(400, "a trailer carries a field that must not be one")
-        elif self._decode and len(self.trailers) < DEFAULT_LIMITS.fields:
-            self.trailers.append(_field(line))
+        else:
+            self._take_trailer(line[:-2])
         return False
+
+    def _take_trailer(self, line: bytes) -> None:
+        if not _TRAILER.fullmatch(line):
+            raise ProtocolError(400, "a trailer is malformed")
+        if line.partition(b":")[0].lower() in NOT_A_TRAILER:
+            raise ProtocolError(400, "a trailer carries a field that must not be one")
+        self._trailer_bytes += len(line)
+        if len(self.trailers) >= self._limits.fields or self._trailer_bytes > MAX_TRAILERS:
+            raise ProtocolError(431, f"the trailers are more than {self._limits.fields}, or longer than {MAX_TRAILERS} bytes")
+        self.trailers.append(_field(line))
+
+
+def _extension_fault(line: bytes) -> str:
+    size = line.partition(b";")[0].rstrip(b" \t")
+    if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}", size):
+        return "a chunk's size is malformed"
+    return "a chunk's size is malformed: its extension is no name with a token or a quoted string"

@@ -15,6 +15,7 @@ from gateway import tls
 from gateway.asking import Answered, Ask
 from gateway.filters.api import FRAMING, Call, Reply, pair
 from gateway.peers import Endpoint
+from gateway.printable import whereto
 from gateway.snapshot import BackendTLS
 from gateway.tls import Security
 
@@ -32,7 +33,7 @@ async def send(call: Call, reach: Reach, allowed: tuple[str, ...]) -> Reply:
     """Make a request. Raises PermissionError for somebody that a filter may not call, OSError where no answer comes."""
     parsed = _URL.fullmatch(call.url)
     if parsed is None:
-        raise ValueError(f"{call.url!r} is not an http or https URL")
+        raise ValueError(f"'{whereto(call.url)}' is not an http or https URL")
     scheme, host, port, target = parsed.groups()
     number = int(port or (443 if scheme == "https" else 80))
     authority = f"{host}:{number}"
@@ -54,7 +55,7 @@ async def send(call: Call, reach: Reach, allowed: tuple[str, ...]) -> Reply:
     finally:
         ask.cancel()
     if isinstance(answer, str):
-        raise OSError(f"{call.method} {call.url}: {answer}")
+        raise OSError(f"{call.method} {whereto(call.url)}: {answer}")
     fields = [pair(field) for field in answer.response.fields if field.name not in FRAMING]
     return Reply(answer.response.status, fields, answer.body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 LONGEST: Final = 500
@@ -13,3 +14,15 @@ def printable(text: str, most: int = LONGEST) -> str:
     if not short.isprintable():
         short = "".join(one if one.isprintable() else " " for one in short)
     return short if len(text) <= most else f"{short}…"
+
+
+_PARTS: Final = re.compile(r"([^/?#]*//)?([^/?#]*)(.*)", re.DOTALL)
+
+
+def whereto(url: str) -> str:
+    """A URL as it may be shown: users, paths and queries may be keys (RFC 3986 §3.2.1; those of webhooks are)."""
+    found = _PARTS.fullmatch(url)
+    assert found is not None
+    scheme, authority, rest = found.groups()
+    _, user, host = authority.rpartition("@")
+    return printable(f"{scheme or ''}{'…@' if user else ''}{host}{rest if len(rest) < 2 else '/…'}")

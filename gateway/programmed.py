@@ -278,7 +278,7 @@ class Programmed(Exchange):
             self._inward.feed(replaced, True)
             return
         if self.client.is_framed and framed_by_client == CHUNKED:
-            self._decoder = Chunks(decode=True)
+            self._decoder = Chunks()
         for data in taken:
             self._inward.feed(self._decoded(data), False)
         if self.request_done:
@@ -326,9 +326,7 @@ class Programmed(Exchange):
         if self._decoder is None:
             return data
         self._decoder.feed(data)
-        data = b"".join(self._decoder.payload)
-        self._decoder.payload.clear()
-        return data
+        return self._decoder.taken()
 
     def _through_request(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
         assert self._view is not None
@@ -644,7 +642,7 @@ class Programmed(Exchange):
         return rest if isinstance(rest, bytes) else await rest
 
     def _later_chunk(self, result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
-        self._spawn(_deliver_later(result, then))
+        self._spawn(_deliver_later(result, then), result)
 
     def _wait_for(
         self, program: Program, hooks: Hooks, result: Awaitable[Any], then: Callable[[Any], None], passed: Callable[[], None]
@@ -660,12 +658,15 @@ class Programmed(Exchange):
             else:
                 then(made)
 
-        self._spawn(wait())
+        self._spawn(wait(), result)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Any, awaited: Awaitable[Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if asyncio.iscoroutine(awaited):
+            # A task that is cancelled before its first step never gets to what it was to await.
+            task.add_done_callback(lambda _: awaited.close())
 
     def _failed(self, program: Program, hooks: Hooks, error: BaseException) -> bool:
         """A filter did not do its work; whether the exchange goes on without it."""

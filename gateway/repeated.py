@@ -14,6 +14,7 @@ from gateway.filters.headers import Edit
 from gateway.forwarding import request_fields
 from gateway.http1 import (
     EXPECT,
+    FOLDED,
     FORWARDED_FOR,
     HOST,
     LENGTH,
@@ -54,6 +55,7 @@ class Template(Shape):
         "_variants",
         "composed",
         "cut",
+        "folds",
         "keeps",
         "plans",
         "table",
@@ -68,7 +70,9 @@ class Template(Shape):
         self._host = request.host
         self._as_values = any(request.fields[index].kind == FORWARDED_FOR for index in holes)
         # Fields that are passed on behind the plain ones: what a filter adds comes in between.
-        self.keeps = any(field.kind in (EXPECT, LENGTH) for field in request.special)
+        self.keeps = any(field.kind in (EXPECT, LENGTH, FOLDED) for field in request.special)
+        # Some names have look-alikes: whoever sets or removes a field must see them all.
+        self.folds = any(field.kind == FOLDED for field in request.special)
         self._scheme = scheme
         self._known: dict[str, str | int] = {}  # fields as filters look them up
         self.composed: dict[Edit | None, Composition] = {}

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.filters import api
+from gateway.printable import whereto
 from gateway.shared.local import local
 from gateway.shared.memory import Memory, create
 
@@ -151,7 +152,7 @@ def _own_memory() -> Memory:
 
 async def nobody(call: api.Call) -> api.Reply:
     """In place of a client, where there is nobody to call: a filter's tests give it their own."""
-    raise OSError(f"{call.method} {call.url}: nobody can be called from here")
+    raise OSError(f"{call.method} {whereto(call.url)}: nobody can be called from here")
 
 
 def wrong_result(hook: Any, found: Any, wanted: str) -> TypeError:

@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from gateway.printable import whereto
+
 Pair: TypeAlias = tuple[str, str]
 
 
@@ -156,6 +158,7 @@ class Limits(Struct, frozen=True):
     streams: int = 100  # requests at a time on one HTTP/2 connection
     buffered_bytes: int = 65536  # of a body or of pipelined requests that wait their turn, each
     unsent_bytes: int = 48 << 20  # that clients have not taken, over all connections: who takes nothing is cut
+    underscores: Literal["Allow", "Reject", "Drop"] = "Allow"  # names of fields that have one: 400 for Reject
 
 
 DEFAULT_LIMITS = Limits()
@@ -456,10 +459,10 @@ def _without_secrets(part: Script) -> Script:
 
 
 def _without_keys(config: str) -> str:
-    """What a kind of ours is configured with, but for where it may have keys: fields that it sends, and users in URLs."""
+    """What a kind of ours is configured with, but for what may be keys: fields that it sends, all of a URL but its host."""
     value = msgspec.json.decode(config)
     if isinstance(value.get("headers"), dict):
         value["headers"] = dict.fromkeys(value["headers"], "(withheld)")
-    if "@" in str(value.get("target", "")).partition("//")[2].partition("/")[0]:
-        value["target"] = "(withheld)"
+    if "target" in value:
+        value["target"] = whereto(str(value["target"]))
     return msgspec.json.encode(value).decode()

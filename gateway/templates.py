@@ -302,9 +302,10 @@ class ResponseShape(Holes):
     def _framed(self, varying: bytes, end: int) -> tuple[bytes, int, int] | None:
         length = self.length
         if self.length_hole >= 0:
-            found = content_length(self.values(varying)[self.length_hole])
-            if found is None:
-                return None
+            value = self.values(varying)[self.length_hole]
+            found = content_length(value)
+            if found is None or (value[:1] == b"0" and value != b"0"):
+                return None  # what is not written as everybody does goes on written anew
             length = found
         return varying, end + len(self._last), length
 

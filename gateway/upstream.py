@@ -12,8 +12,20 @@ import asyncio
 from typing import Final, Protocol
 
 from gateway.bulk import WORTH, Bulk
-from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Field, ProtocolError, Response, chunk, last_chunk, parse_response
+from gateway.http1 import (
+    CHUNKED,
+    NO_LENGTH,
+    Chunks,
+    Field,
+    Interim,
+    ProtocolError,
+    Response,
+    chunk,
+    last_chunk,
+    parse_response,
+)
 from gateway.peers import Answers, Sender, User
+from gateway.snapshot import DEFAULT_LIMITS
 from gateway.templates import ResponseShape, response_shape
 from gateway.tls import Security
 
@@ -153,8 +165,8 @@ class Upstream(asyncio.Protocol):
     """One connection to a backend: at most one request at a time."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_hundreds", "_keep", "_left", "_paused", "_ready", "_state", "_transport", "endpoint",
-        "idle_since", "user", "write",
+        "_buffer", "_chunks", "_hundreds", "_interim", "_keep", "_left", "_paused", "_ready", "_state", "_transport",
+        "endpoint", "idle_since", "user", "write",
     )  # fmt: skip
     _HEAD, _LENGTH, _CHUNKED, _TO_END = range(4)
 
@@ -172,6 +184,7 @@ class Upstream(asyncio.Protocol):
         self._buffer = b""
         self._left = 0
         self._chunks: Chunks | None = None
+        self._interim: Interim | None = None  # once there was one
         self._keep = False
 
     # --- asyncio.Protocol ---
@@ -377,30 +390,37 @@ class Upstream(asyncio.Protocol):
     def _receive_head(self, user: User, data: bytes) -> None:
         data = self._buffer + data
         self._buffer = b""
-        end = data.find(b"\r\n\r\n")
-        if end < 0 or end > MAX_HEAD:
-            self._buffer = data
-            if len(data) > MAX_HEAD:
-                self._invalid(ProtocolError(502, "the backend's response head is too long"))
-            return
-        try:
-            response = parse_response(data[:end])
-        except ProtocolError as error:
-            self._invalid(error)
-            return
-        rest = data[end + 4 :]
-        if response.status == 101:
-            self._buffer = rest  # the first bytes of the tunnel
-            user.response(response, data[: end + 4])
-            return
-        self.endpoint.head_size = end + 4
-        user.response(response, data[: end + 4])
-        if self.user is not user:
-            return
-        if response.status < 200:
-            if rest:
-                self._receive_head(user, rest)
-            return
+        start = 0
+        while True:
+            end = data.find(b"\r\n\r\n", start)
+            if end < 0 or end - start > MAX_HEAD:
+                self._buffer = data[start:]
+                if len(self._buffer) > MAX_HEAD:
+                    self._invalid(ProtocolError(502, "the backend's response head is too long"))
+                return
+            try:
+                response = parse_response(data[start:end])
+                if response.status < 200:
+                    self._interim = self._interim or Interim()
+                    self._interim.count(end - start)
+            except ProtocolError as error:
+                self._invalid(error)
+                return
+            if response.status == 101:
+                self._buffer = data[end + 4 :]  # the first bytes of the tunnel
+                user.response(response, data[start : end + 4])
+                return
+            self.endpoint.head_size = end + 4 - start
+            user.response(response, data[start : end + 4])
+            if self.user is not user:
+                return
+            start = end + 4
+            if response.status >= 200:
+                break
+            if start == len(data):
+                return
+        rest = data[start:]
+        self._interim = None
         self._keep = response.keep_alive
         length = response.length
         if user.head_only or response.status in (204, 304):
@@ -409,7 +429,7 @@ class Upstream(asyncio.Protocol):
             self.endpoint.learn(response)
         if length == CHUNKED:
             self._state = self._CHUNKED
-            self._chunks = Chunks(decode=user.wants_payload)
+            self._chunks = Chunks(DEFAULT_LIMITS)
         elif length == NO_LENGTH:
             self._state = self._TO_END
         else:
@@ -437,15 +457,12 @@ class Upstream(asyncio.Protocol):
             except ProtocolError as error:
                 self._invalid(ProtocolError(502, f"the backend's response: {error.reason}"))
                 return
-            body = data if end < 0 else data[:end]
-            if user.wants_payload:
-                body = b"".join(chunks.payload)
-                chunks.payload.clear()
+            body = chunks.taken() if user.wants_payload else chunks.framed()
             if body:
                 user.response_data(body)
             if end < 0:
                 return
-            if chunks.trailers:
+            if chunks.trailers and user.wants_payload:
                 user.response_trailers(chunks.trailers)
             surplus = end < len(data)
         else:

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway import blocks, http2
 from gateway.blocks import Malformed, Pair
-from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, ProtocolError, chunk, last_chunk, length_behind
+from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Interim, ProtocolError, chunk, last_chunk, length_behind
 from gateway.http2 import Fault, Stream
 from gateway.http2_connection import Http2Connection
 from gateway.peers import Endpoint, Sender, User
@@ -135,7 +135,8 @@ class Call(Stream):
     """One request to a backend, and its response."""
 
     __slots__ = (
-        "_accept", "_chunks", "_expected", "_headed", "_left", "_response_length", "_tunnel", "endpoint", "reused", "user",
+        "_accept", "_chunks", "_expected", "_headed", "_interim", "_left", "_response_length", "_tunnel", "endpoint",
+        "reused", "user",
     )  # fmt: skip
     conversation: Link
 
@@ -149,6 +150,7 @@ class Call(Stream):
         self._tunnel: StreamTransport | None = None
         self._left = 0  # octets of the request's content still to come
         self._chunks: Chunks | None = None
+        self._interim: Interim | None = None  # once there was one
         self._response_length = NO_LENGTH
         self._expected = -1  # octets of the response's content still to come; -1 where nobody knows
 
@@ -160,7 +162,7 @@ class Call(Stream):
             end = data.find(b"\r\n\r\n") + 4
             length = self._send_request(data[:end])
             if length == CHUNKED:
-                self._chunks = Chunks(decode=True)
+                self._chunks = Chunks()
             elif length > 0:
                 self._left = length
             else:
@@ -170,9 +172,9 @@ class Call(Stream):
             data = data[end:]
         if self._chunks is not None:
             done = self._chunks.feed(data) >= 0
-            for piece in self._chunks.payload:
-                self.send(piece)
-            self._chunks.payload.clear()
+            content = self._chunks.taken()
+            if content:
+                self.send(content)
             if done:
                 Stream.finish(self, self._chunks.trailers)
         elif self._left:
@@ -262,6 +264,9 @@ class Call(Stream):
             return
         if response.status == 101 or (response.status < 200 and end):
             raise Malformed("an interim response that cannot be")
+        if response.status < 200:
+            self._interim = self._interim or Interim()
+            self._interim.count(sum(len(field.line) for field in response.fields))
         user.response(response, b"")
         if response.status < 200 or self.user is not user:
             return

@@ -34,6 +34,7 @@ from gateway.messages import (
     TargetStatistics,
     Tickets,
 )
+from gateway.private import keep_to_yourself
 from gateway.runtime import Runtime
 from gateway.snapshot import Change, Part, Problem
 
@@ -167,6 +168,7 @@ async def _run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Entry point; started by `gateway.workers`."""
+    keep_to_yourself()
     faulthandler.register(signal.SIGUSR1)
     parser = argparse.ArgumentParser(description="one worker of the data plane; started by its parent")
     parser.add_argument("--fd", type=int, required=True)

@@ -16,10 +16,12 @@ from controller.entrance import Entrance
 from controller.install import NAME
 from controller.kubernetes.api import connect
 from controller.kubernetes.cluster import Cluster, Options
+from gateway.private import keep_to_yourself
 
 
 def run_controller(*, namespace: str, identity: str, image: str, feed_port: int, health_port: int, inline: bool) -> None:
     """Run until SIGTERM."""
+    keep_to_yourself()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     options = Options(
         namespace=namespace,

@@ -14,11 +14,13 @@ from controller.cli.show import err
 from controller.documents import Fault
 from controller.standalone import Standalone, default_workers
 from gateway.admin import Admin
+from gateway.private import keep_to_yourself
 from gateway.snapshot import Change, Listener, Problem, Script, key
 
 
 def run_files(path: Path, *, port_offset: int, workers: int | None, bind: str, admin: str, drain: float, inline: bool) -> None:
     """Run until SIGINT or SIGTERM."""
+    keep_to_yourself()
     everywhere = bind == "0.0.0.0"
     count = workers or default_workers()
 

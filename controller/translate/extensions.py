@@ -56,6 +56,7 @@ from controller.translate.status import ExtensionStatus
 from gateway import snapshot
 from gateway.durations import seconds
 from gateway.policies import BUILT_IN
+from gateway.printable import whereto
 
 SETTINGS: Final[dict[str, type[Settings]]] = {
     kind.__name__: kind
@@ -224,9 +225,13 @@ def _built_in(view: View, found: Configured) -> snapshot.Script | str:
     if settings is None:
         return f'spec.configRef: {kind} "{found.metadata.namespace}/{ref.name}" does not exist.'
     for field in ("target", "throttleHost"):
-        asked = settings.spec.get(field, "")
-        if leads_home(view, urlsplit(asked if "://" in asked else f"//{asked}").hostname or ""):
-            return f'{kind} "{ref.name}", spec.{field}: "{asked}" is the data plane itself.'
+        asked = str(settings.spec.get(field, ""))
+        try:
+            host = urlsplit(asked if "://" in asked else f"//{asked}").hostname or ""
+        except ValueError:
+            return f'{kind} "{ref.name}", spec.{field}: "{whereto(asked)}" is no URL.'
+        if leads_home(view, host):
+            return f'{kind} "{ref.name}", spec.{field}: "{whereto(asked)}" is the data plane itself.'
     return snapshot.Script(
         name=str(FilterName(found.metadata.namespace, found.metadata.name, found.ref.kind)),
         source="",

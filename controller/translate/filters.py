@@ -20,8 +20,10 @@ from controller.translate.backends import Needed, Resolved
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
 from gateway import snapshot
+from gateway.http1 import fold
 
-# Fields that frame a message or belong to one connection; a filter that edited them would break both.
+# Fields that frame a message or belong to one connection; a filter that edited them would break both. Nor may it write one
+# that many backends take for such a field (`Content_Length`).
 NOT_EDITABLE = frozenset(
     (
         "connection",
@@ -106,7 +108,7 @@ def faults(filters: tuple[HTTPFilter, ...], where: str = "filters") -> Iterator[
         ):
             if edit is not None:
                 for name in [h.name for h in (*edit.set, *edit.add)] + list(edit.remove):
-                    if name.lower() in NOT_EDITABLE:
+                    if fold(name.lower().encode()).decode() in NOT_EDITABLE:
                         yield f'{where}[{index}].{field}: "{name}" frames the message and cannot be edited'
     types = {one.type for one in filters}
     if {"RequestRedirect", "URLRewrite"} <= types:

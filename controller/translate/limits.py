@@ -37,6 +37,7 @@ def _camel(name: str) -> str:
 
 
 FIELDS: Final = {_camel(name): name for name in Limits.__struct_fields__}
+CHOICES: Final = {"underscores": ("Allow", "Reject", "Drop")}
 
 
 def of(gateway: Gateway) -> Read:
@@ -59,6 +60,11 @@ def read(text: str) -> Read:
         name = FIELDS.get(key)
         if name is None:
             return _fault(f"{key} is not a limit; these are: {', '.join(FIELDS)}")
+        if name in CHOICES:
+            if value not in CHOICES[name]:
+                return _fault(f"{key}: {value!r} was found; one of {', '.join(CHOICES[name])} is needed")
+            changes[name] = value
+            continue
         wants_whole = isinstance(getattr(DEFAULT_LIMITS, name), int)
         is_number = isinstance(value, int) or (isinstance(value, float) and not wants_whole)
         least = 0 if name in MAY_BE_ZERO else 1 if wants_whole else 0.001

@@ -14,6 +14,7 @@ what must wait (`await request.body()`) is done by whoever runs the filter.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import re
@@ -26,7 +27,7 @@ import msgspec
 from gateway.answer import REASON
 from gateway.filters.measuring import Metrics as Metrics
 from gateway.filters.sharing import Shared as Shared
-from gateway.http1 import CODING, KIND, LENGTH, PLAIN, Field, is_host, parse_target
+from gateway.http1 import CODING, FOLDED, KIND, LENGTH, SHADOW, Field, fold, is_host, kind_of, parse_target
 from gateway.http1 import Request as RawRequest
 from gateway.http1 import Response as RawResponse
 
@@ -96,8 +97,11 @@ def field(name: str, value: str) -> Field:
     raw, lower = name.encode(), name.lower().encode()
     if lower in FRAMING:
         raise ValueError(f"{name} frames the message or names its connection; it cannot be set")
+    kind = kind_of(lower)
+    if kind == SHADOW:
+        raise ValueError(f"{name} is to many backends the same as a field of the gateway's own; it cannot be set")
     octets = value.strip(" \t").encode("latin-1")
-    return Field(KIND.get(lower, PLAIN), lower, octets, raw + b": " + octets)
+    return Field(kind, lower, octets, raw + b": " + octets)
 
 
 def pair(field: Field) -> tuple[bytes, bytes]:
@@ -105,8 +109,19 @@ def pair(field: Field) -> tuple[bytes, bytes]:
     return field.line[: len(field.name)], field.value
 
 
+def without_look_alikes(fields: list[Field], name: bytes) -> list[Field]:
+    """The fields without those that CGI and its kin cannot tell from a field of this lower-case name."""
+    if not any(field.kind == FOLDED for field in fields):
+        return fields
+    folded = fold(name)
+    return [field for field in fields if field.kind != FOLDED or field.name == name or fold(field.name) != folded]
+
+
 class Headers(MutableMapping[str, str]):
-    """Header fields, by names of any case. `headers[name]` joins several by commas; setting replaces them all."""
+    """Header fields, by names of any case. `headers[name]` joins several by commas; setting replaces them all.
+
+    To set or remove a field also takes away those whose names many backends cannot tell from it: `X_User` beside `X-User`.
+    """
 
     __slots__ = ("_fields", "is_changed")
 
@@ -122,7 +137,7 @@ class Headers(MutableMapping[str, str]):
 
     def __setitem__(self, name: str, value: str) -> None:
         new = field(name, value)
-        self._fields = [field for field in self._fields if field.name != new.name]
+        self._fields = [field for field in without_look_alikes(self._fields, new.name) if field.name != new.name]
         self._fields.append(new)
         self.is_changed = True
 
@@ -130,11 +145,19 @@ class Headers(MutableMapping[str, str]):
         lower = name.lower().encode("latin-1", "replace")
         if lower in FRAMING:
             raise ValueError(f"{name} frames the message or names its connection; it cannot be removed")
-        kept = [field for field in self._fields if field.name != lower]
-        if len(kept) == len(self._fields):
-            raise KeyError(name)
+        others = without_look_alikes(self._fields, lower)
+        kept = [field for field in others if field.name != lower]
+        self.is_changed = self.is_changed or len(kept) < len(self._fields)
         self._fields = kept
-        self.is_changed = True
+        if len(kept) == len(others):
+            raise KeyError(name)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Remove a field, and return its value or the default."""
+        value = self.get(name, *default) if default else self[name]
+        with contextlib.suppress(KeyError):
+            del self[name]
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(field.name.decode("latin-1") for field in self._fields))

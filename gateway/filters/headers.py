@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gateway.http1 import PLAIN, Field
+from gateway.http1 import FOLDED, Field, fold, kind_of
 from gateway.snapshot import RequestHeaders, ResponseHeaders
 
 Edit: TypeAlias = Callable[[list[Field]], list[Field]]
@@ -16,18 +16,25 @@ NEVER_JOINED = b"set-cookie"
 
 def _field(name: str, value: str) -> Field:
     raw, val = name.encode("latin-1"), value.encode("latin-1", "replace")
-    return Field(PLAIN, raw.lower(), val, raw + b": " + val)
+    lower = raw.lower()
+    return Field(kind_of(lower), lower, val, raw + b": " + val)
 
 
 def build(spec: RequestHeaders | ResponseHeaders) -> Edit:
-    """An edit of a list of fields; it returns a new list and leaves the given one alone."""
+    """An edit of a list of fields; it returns a new list and leaves the given one alone. What it sets or removes, no other
+    name stands for: a client's `X_User` goes where `X-User` is set or removed, as to many backends they are one."""
     replaced = [_field(*pair) for pair in spec.set]
     added = [_field(*pair) for pair in spec.add]
     removed = frozenset(name.lower().encode("latin-1") for name in spec.remove)
     overwritten = frozenset(field.name for field in replaced)
+    folded = frozenset(map(fold, overwritten | removed))
 
     def edit(fields: list[Field]) -> list[Field]:
-        result = [field for field in fields if field.name not in overwritten]
+        result = [
+            field
+            for field in fields
+            if field.name not in overwritten and not (field.kind == FOLDED and fold(field.name) in folded)
+        ]
         result += replaced
         for field in added:
             _append(result, field)

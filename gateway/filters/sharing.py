@@ -33,7 +33,7 @@ class Operation(msgspec.Struct, array_like=True, tag=True):
     @property
     def pace(self) -> bytes:
         """Part of the key of turns: a limit that was edited begins anew, rather than owe what another one granted."""
-        return b"\0%b/%d" % (f"{self.amount:g}".encode(), self.burst)
+        return b"%b/%d" % (f"{self.amount:g}".encode(), self.burst)
 
 
 class Answer(Protocol):

@@ -12,6 +12,7 @@ from gateway.durations import seconds
 from gateway.filters.api import Exchange, config, every, http, metrics
 from gateway.filters.api import log as logger
 
+collector = "/".join(config["target"].split("/")[:3])  # what of it may be told: the rest may be a key
 target, method, headers = config["target"], config.get("method", "POST"), dict(config.get("headers", {}))
 headers.setdefault("Content-Type", "application/json")
 batch = config.get("batch", {})
@@ -74,7 +75,7 @@ async def send() -> None:
         held -= sum(map(len, records))
         try:
             reply = await http.request(method, target, prefix + separator.join(records) + postfix, headers)
-            wrong = f"{target} answers {reply.status}" if reply.status >= 400 else ""
+            wrong = f"{collector} answers {reply.status}" if reply.status >= 400 else ""
         except OSError as error:
             wrong = str(error)
         if wrong:

@@ -14,6 +14,7 @@ from gateway.filters.api import Exchange, Request, config, every, http, metrics
 from gateway.filters.api import log as logger
 
 share = config.get("samplePercentage", 10)
+collector = "/".join(config.get("target", "").split("/")[:3])  # what of it may be told: the rest may be a key
 target, service = config.get("target", ""), config.get("serviceName", "fsm-gateway")
 MOST = 1000  # spans that wait
 spans: list[dict[str, object]] = []
@@ -79,7 +80,7 @@ async def send() -> None:
     spans.clear()
     try:
         reply = await http.request("POST", target, batch, {"Content-Type": "application/json"})
-        wrong = f"{target} answers {reply.status}" if reply.status >= 400 else ""
+        wrong = f"{collector} answers {reply.status}" if reply.status >= 400 else ""
     except OSError as error:
         wrong = str(error)
     if wrong:

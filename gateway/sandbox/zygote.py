@@ -19,12 +19,14 @@ import socket
 import sys
 import xml.etree.ElementTree  # noqa: F401  # only loaded
 
+from gateway.private import keep_to_yourself
 from gateway.sandbox import cell
 from gateway.sandbox.protocol import FORK
 
 
 def main() -> None:
     """Until the worker is gone."""
+    keep_to_yourself()
     parser = argparse.ArgumentParser(description="forks the processes of filters; started by a worker")
     parser.add_argument("--fd", type=int, required=True)
     line = socket.socket(fileno=parser.parse_args().fd)

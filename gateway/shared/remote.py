@@ -1,29 +1,36 @@
 """Shared by all replicas: kept in a Redis or a Valkey.
 
 One that cannot be reached is not asked again for a moment: who asks meanwhile is told so at once, so that requests do
-not queue up behind it.
+not queue up behind it. A store is believed in the numbers that it keeps, and in nothing else: what is no answer to the
+question, too long or too late counts as no answer, and it sends nobody elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import math
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
 import redis.asyncio
+from redis._parsers.resp2 import _AsyncRESP2Parser
 from redis.asyncio.connection import BlockingConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, InvalidResponse  # noqa: A004
 
 from gateway.filters.sharing import Answer, Operation
+from gateway.printable import printable
+from gateway.shared.memory import LONGEST
 from gateway.snapshot import Store
 
 log = logging.getLogger("fsm.shared")
 REST: Final = 1.0  # seconds that a store which failed is left alone
 CONNECTIONS: Final = 32
+LONGEST_KEY: Final = 256  # octets of what a filter calls something; longer ones go by their digest
 
 # The turns of `memory.take`, by the store's own clock, in microseconds so that nothing is rounded to the second.
 TAKE: Final = """
@@ -48,6 +55,31 @@ class Unreachable(OSError):
     """A store does not answer."""
 
 
+class Answers(_AsyncRESP2Parser):
+    """Reads what a store answers us: one number, text or value, and no longer than a value that we keep there.
+
+    RESP2 knows no messages that nobody asked for; in RESP3 a store could tell the library to connect elsewhere.
+    """
+
+    async def _read_response(self, disable_decoding: bool = False) -> Any:
+        line = await self._readline()
+        kind, rest = line[:1], line[1:]
+        if kind == b"-":
+            error = self.parse_error(rest.decode("utf-8", errors="replace"))  # type: ignore[no-untyped-call]
+            if isinstance(error, ConnectionError):  # the library raises others itself
+                raise error
+            return error
+        if kind == b":":
+            return int(rest)
+        if kind == b"+":
+            return rest
+        if kind == b"$":
+            length = int(rest)
+            if -1 <= length <= LONGEST:
+                return None if length < 0 else await self._read(length)
+        raise InvalidResponse(f"not an answer: {printable(line.decode(errors='replace'), 60)}")
+
+
 class Remote:
     """One store, as this worker speaks to it."""
 
@@ -69,6 +101,8 @@ class Remote:
             timeout=store.seconds,
             retry=Retry(NoBackoff(), 1),  # a connection that the store has closed is made again, at once
             client_name="fsm-gateway",
+            protocol=2,
+            parser_class=Answers,
             **secure,
         )
         self._client = redis.asyncio.Redis.from_pool(pool)
@@ -83,7 +117,7 @@ class Remote:
         def do(operation: Operation) -> Answer:
             if operation.kind in ("hold", "release"):  # of connections and requests that this data plane has
                 return here(operation)
-            return asyncio.ensure_future(self._try(f"fsm:{name}:{operation.key}", operation))
+            return asyncio.ensure_future(self._try(_key(name, operation), operation))
 
         return do
 
@@ -97,27 +131,66 @@ class Remote:
         try:
             async with asyncio.timeout(self._store.seconds):
                 return await self._perform(key, operation)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._why = str(error) or f"no answer within {self._store.seconds:g} s"
+        except Exception as error:  # whatever a library makes of whatever a store says
+            self._why = self._said(error) or f"no answer within {self._store.seconds:g} s"
             if monotonic() >= self._rests_until:
                 log.error("store %s:%d: %s", self._store.host, self._store.port, self._why)
             self._rests_until = monotonic() + REST
             raise Unreachable(f"{self._store.host}:{self._store.port}: {self._why}") from None
+
+    def _said(self, error: Exception) -> str:
+        """An error in words that may stand in a log: a store may say anything, the password that it was given for instance."""
+        text = str(error)
+        return printable(text.replace(self._store.password, "…") if self._store.password else text, 200)
 
     async def _perform(self, key: str, operation: Operation) -> Any:
         client = self._client
         match operation.kind:
             case "take":
                 arguments = [operation.amount * 1e6, operation.burst, operation.backlog, operation.units]
-                wait = int(await self._take(keys=[key + operation.pace.decode()], args=arguments))
+                wait = _number(await self._take(keys=[key], args=arguments))
+                if wait > operation.backlog * operation.amount * 1e6 + 1:
+                    raise InvalidResponse(f"a turn in {wait / 1e6:g} s was not asked for")
                 return wait / 1e6 if wait >= 0 else None
             case "add":
-                return float(await self._add(keys=[key], args=[operation.amount, int(operation.seconds * 1000)]))
+                return _number(await self._add(keys=[key], args=[operation.amount, int(operation.seconds * 1000)]))
             case "count":
-                return float(await client.get(key) or 0)
+                return _number(await client.get(key) or 0)
             case "get":
-                return await client.get(f"{key}:value")
+                value = await client.get(key)
+                if value is not None and not isinstance(value, bytes):
+                    raise InvalidResponse("not a value")
+                return value
             case "set":
-                return await client.set(f"{key}:value", operation.value, px=int(operation.seconds * 1000) or None) and None
+                if await client.set(key, operation.value, px=int(operation.seconds * 1000) or None) is not True:
+                    raise InvalidResponse("not kept")
             case "drop":
-                return await client.delete(key, f"{key}:value") and None
+                _number(await client.delete(key, _key_of_value(key)))
+        return None
+
+
+def _key(name: str, operation: Operation) -> str:
+    """Where something is kept: what a filter, or a client, calls it is last, so that nothing in it reaches anything else."""
+    called = operation.key.encode()
+    if len(called) > LONGEST_KEY:
+        called = b"#" + hashlib.sha256(called).hexdigest().encode()
+    match operation.kind:
+        case "take":
+            kind = f"take {operation.pace.decode()}"
+        case "get" | "set":
+            kind = "value"
+        case _:
+            kind = "count"
+    return f"fsm:{name}:{kind}:{called.decode()}"
+
+
+def _key_of_value(key: str) -> str:
+    return key.replace(":count:", ":value:", 1)
+
+
+def _number(said: Any) -> float:
+    """A finite number, as a store says it."""
+    number = float(said) if isinstance(said, int | bytes) else math.nan
+    if not math.isfinite(number):
+        raise InvalidResponse("not a number")
+    return number

@@ -87,7 +87,7 @@ def main() -> None:
                 assert error.status == 502
         elif kind == 2:
             try:
-                Chunks(decode=True).feed(provider.ConsumeBytes(1 << 12))
+                Chunks().feed(provider.ConsumeBytes(1 << 12))
             except ProtocolError as error:
                 assert error.status == 400
         elif kind == 3:

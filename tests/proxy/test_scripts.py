@@ -497,7 +497,7 @@ async def test_a_filter_calls_somebody(proxy: Proxy, server: Server, other: Serv
         ("http://127.0.0.1:1/", "PermissionError: this filter may not call 127.0.0.1:1; its definition's spec.network has"),
         ("http://example.com/", "PermissionError: this filter may not call example.com:80"),
         ("ftp://x/", "ValueError: 'ftp://x/' is not an http or https URL"),
-        ("http://a@b/", "ValueError: 'http://a@b/' is not an http or https URL"),
+        ("http://a@b/", "ValueError: 'http://…@b/' is not an http or https URL"),
         ("http://127.0.0.1:NONE/", "OSError: GET http://127.0.0.1:NONE/: 127.0.0.1:NONE: "),
     ],
 )

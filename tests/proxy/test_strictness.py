@@ -119,23 +119,40 @@ REFUSED = [
           post(b"Transfer-Encoding: chunked", b"X: y", b"content-length: 0", body=b"0\r\n\r\n")),
     *rows(400, "Transfer-Encoding is given more than once", post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
           post(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"), post(b"Transfer-Encoding: gzip", b"transfer-encoding: chunked")),
-    *rows(501, "chunked", *(
+    # RFC 9112 §6.3, case 4: where chunked is not the last coding, nobody knows where the body ends; §6.1: chunked once.
+    *rows(400, "last transfer coding is not chunked", *(
         post(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n")
-        for value in (b"gzip, chunked", b"chunked, gzip", b"chunked, chunked", b"chunked, identity", b"identity", b"identity, chunked", b"xchunked",
-                      b"chunkedx", b"x chunked", b"chunked;q=1", b"chunked,", b",chunked", b"\"chunked\"", b"'chunked'", b"gzip", b"deflate", b"",
-                      b"chunked\x80", b"\xa0chunked", b"cow", b"chun ked", b"chunk", b"trailers")
+        for value in (b"chunked, gzip", b"chunked, identity", b"identity", b"xchunked", b"chunkedx", b"'chunked'", b"gzip", b"deflate", b"cow", b"chunk",
+                      b"trailers", b"chunked, x-chunked", b"gzip, deflate")
+    )),
+    *rows(400, "more than once in Transfer-Encoding", *(
+        post(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n") for value in (b"chunked, chunked", b"chunked, gzip, chunked", b"chunked,Chunked")
+    )),
+    *rows(400, "not a list of codings without parameters", *(
+        post(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n")
+        for value in (b"x chunked", b"chunked;q=1", b"chunked,", b",chunked", b"\"chunked\"", b"", b"chunked\x80", b"\xa0chunked", b"chun ked",
+                      b"gzip;x=\"chunked\"", b"gzip,,chunked", b"chunked ;", b"chunked; a=b", b"\\chunked", b"[chunked]")
+    )),
+    *rows(501, "the only transfer coding", *(
+        post(b"Transfer-Encoding: " + value, body=b"0\r\n\r\n")
+        for value in (b"gzip, chunked", b"identity, chunked", b"x, chunked", b"gzip , \tCHUNKED", b"x-gzip,chunked")
     )),
     *rows(400, "HTTP/1.0", get(b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.0") + b"0\r\n\r\n"),
     # --- Chunks (RFC 9112 §7.1) ---
     *rows(400, "chunk's size is malformed", *(
         chunked(size + b"\r\nabc\r\n0\r\n\r\n")
         for size in (b"-3", b"+3", b"0x3", b"3h", b"g", b" 3", b"3 ", b"\t3", b"3\t", b"", b"3.0", b"3,3", b"3_0", b"1" * 16, b"f" * 17,
-                     b"3;\x00", b"3;a\x01b", b"3;a\x7f", b"3 3", b";x", b"\xb3", b"0x", b"--", b"3:x", b"3 x")
+                     b"3;\x00", b"3;a\x01b", b"3;a\x7f", b"3 3", b";x", b"\xb3", b"0x", b"--", b"3:x", b"3 x",
+                     # Extensions that do not fit the grammar (§7.1.1).
+                     b"3;", b"3; ", b"3;;a", b"3;=a", b"3;a=", b"3;a=b c", b"3;a=\"b", b"3;a=b\"", b"3;a=\"b\"c", b"3;a b", b"3;a=b=c", b"3;a,b",
+                     b"3;\xe9", b"3;a=\xe9", b"3 a=b", b"3;a=\"b\\\"", b"3;(a)", b"3;a=b;", b"3;a:b")
     )),
+    *rows(400, "extensions are longer", chunked(b"1;a=%b\r\nx\r\n" % (b"y" * 2000) * 9)),
+    *rows(431, "trailers", chunked(b"0\r\n" + b"X: y\r\n" * 201 + b"\r\n"), chunked(b"0\r\n" + b"X: %b\r\n" % (b"y" * 4000) * 17 + b"\r\n")),
     *rows(400, "longer than its size", chunked(b"2\r\nabc\r\n0\r\n\r\n"), chunked(b"3\r\nabcd\r\n0\r\n\r\n")),
     *rows(400, "bare LF", chunked(b"3\nabc\r\n0\r\n\r\n"), chunked(b"3\r\nabc\n0\r\n\r\n"), chunked(b"0\n\n"), chunked(b"0\r\n\n"),
           chunked(b"3;a\nb\r\nabc\r\n0\r\n\r\n"), chunked(b"0\r\nX: y\n\r\n")),
-    *rows(400, "size line or a trailer is too long", chunked(b"3;" + b"x" * 5000 + b"\r\nabc\r\n0\r\n\r\n"), chunked(b"0\r\nX: " + b"y" * 5000)),
+    *rows(400, "size line or a trailer is too long", chunked(b"3;" + b"x" * 5000 + b"=y\r\nabc\r\n0\r\n\r\n"), chunked(b"0\r\nX: " + b"y" * 5000)),
     *rows(400, "trailer is malformed", chunked(b"0\r\nbad\r\n\r\n"), chunked(b"0\r\nX : y\r\n\r\n"), chunked(b"0\r\n X: y\r\n\r\n"),
           chunked(b"0\r\n: y\r\n\r\n"), chunked(b"0\r\nX: \x00\r\n\r\n"), chunked(b"0\r\nX: y\r\n z\r\n\r\n"), chunked(b"0\r\nX: a\rb\r\n\r\n")),
     # Fields that must not be smuggled in behind a body (RFC 9110 §6.5.1).
@@ -240,6 +257,9 @@ BAD_RESPONSES = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
     b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nok",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0x2\r\n\r\nok", b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999999999999\r\n\r\nok",
+    b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nok",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",

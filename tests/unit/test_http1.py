@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 
 import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, ProtocolError, parse_request, parse_response
+from gateway.http1 import (
+    CHUNKED,
+    FOLDED,
+    LENGTH,
+    NO_LENGTH,
+    PLAIN,
+    SHADOW,
+    Chunks,
+    ProtocolError,
+    kind_of,
+    parse_request,
+    parse_response,
+)
+from gateway.snapshot import Limits
 
 HOST = b"\r\nHost: a"
 
@@ -90,8 +104,10 @@ def test_good_requests(head: bytes, expected: tuple) -> None:
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked", 400, "both"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400, "more than once"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked", 501, "chunked"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked", 501, "chunked"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity", 501, "chunked"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked", 400, "the last transfer coding"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity", 400, "the last transfer coding"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked", 400, "more than once"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1", 400, "without parameters"),
         (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked", 400, "HTTP/1.0"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: a-miracle", 417, "100-continue"),
     ],
@@ -143,7 +159,7 @@ def test_anything_is_parsed_or_refused(junk: bytes) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3", 200, 3),
         (b"HTTP/1.1 200 ", 200, NO_LENGTH),
         (b"HTTP/1.1 200", 200, NO_LENGTH),
-        (b"HTTP/1.0 404 Not Found\r\nTransfer-Encoding: chunked", 404, CHUNKED),
+        (b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: Chunked", 404, CHUNKED),
     ],
 )
 def test_responses(head: bytes, status: int, length: int) -> None:
@@ -159,7 +175,7 @@ GOOD = b'5\r\nhello\r\n6;ext="v"\r\n world\r\n000\r\nX-Trailer: 1\r\n\r\n'
 @given(st.lists(st.integers(1, len(GOOD) - 1), max_size=8))
 def test_chunks_split_anywhere(cuts: list[int]) -> None:
     marks = [0, *sorted(set(cuts)), len(GOOD)]
-    chunks = Chunks(decode=True)
+    chunks = Chunks()
     ends = [chunks.feed(GOOD[a:b]) for a, b in itertools.pairwise(marks)]
     assert ends[:-1] == [-1] * (len(ends) - 1)
     assert ends[-1] == marks[-1] - marks[-2]
@@ -182,3 +198,56 @@ def test_what_follows_a_body_is_not_part_of_it() -> None:
 def test_bad_chunks(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         Chunks().feed(body)
+
+
+EXTENSIONS = st.sampled_from([b"", b";a", b";a=b", b'; a = "\\"b;\\""', b" ;a;b=c"])
+
+
+@given(
+    st.lists(st.tuples(st.binary(min_size=1, max_size=40), st.integers(0, 4), EXTENSIONS)),
+    st.sets(st.integers(0, 600)),
+    EXTENSIONS,
+)
+def test_whatever_a_sender_frames_goes_on_in_chunks_of_ours(
+    pieces: list[tuple[bytes, int, bytes]], cuts: set[int], last: bytes
+) -> None:
+    body = b"".join(b"%b%x%b\r\n%b\r\n" % (b"0" * zeros, len(data), ext, data) for data, zeros, ext in pieces)
+    body += b"00" + last + b"\r\nX-Sum: 1\r\nContent_Length: 5\r\n\r\n"
+    marks = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
+    chunks = Chunks()
+    ends, out = zip(*((chunks.feed(body[a:b]), chunks.framed()) for a, b in itertools.pairwise(marks)), strict=True)
+    assert [end for end in ends if end >= 0] == [marks[-1] - marks[-2]]
+    content = b""
+    for piece in out:  # each is a whole chunk, or nothing, or the end
+        while piece:
+            head, _, rest = piece.partition(b"\r\n")
+            assert re.fullmatch(rb"0|[1-9a-f][0-9a-f]*", head)
+            if head == b"0":
+                assert rest == b"X-Sum: 1\r\n\r\n"
+                break
+            size = int(head, 16)
+            assert rest[size : size + 2] == b"\r\n"
+            content, piece = content + rest[:size], rest[size + 2 :]
+    assert content == b"".join(data for data, _, _ in pieces)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (b"content-length", LENGTH), (b"content_length", SHADOW), (b"content.length", SHADOW), (b"transfer_encoding", SHADOW), (b"x-user", PLAIN),
+        (b"x_user", FOLDED), (b"x.user", FOLDED), (b"x-forwarded_for", SHADOW), (b"etag", PLAIN), (b"_host", FOLDED), (b"te_", FOLDED),
+        (b"http2_settings", SHADOW),
+    ],
+)  # fmt: skip
+def test_names_that_backends_fold(name: bytes, kind: int) -> None:
+    assert kind_of(name) == kind
+
+
+@pytest.mark.parametrize(("how", "names"), [("Allow", [b"x_user", b"x-user", b"x.user"]), ("Drop", [b"x-user", b"x.user"])])
+def test_underscores(how: str, names: list[bytes]) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nX_User: 1\r\nX-User: 2\r\nContent_Length: 3\r\nX.User: 4"
+    found = parse_request(head, Limits(underscores=how))  # type: ignore[arg-type]
+    assert [field.name for field in found.fields] == [b"host", *names]
+    with pytest.raises(ProtocolError, match="the name of a field has an underscore: x_user") as caught:
+        parse_request(head, Limits(underscores="Reject"))
+    assert caught.value.status == 400

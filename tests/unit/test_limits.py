@@ -15,6 +15,8 @@ from gateway.snapshot import DEFAULT_LIMITS, Limits
         ("{}", DEFAULT_LIMITS),
         ("{headBytes: 8192, idleSeconds: 5}", Limits(head_bytes=8192, idle_seconds=5.0)),
         ('{"bodyBytes": 0, "headSeconds": 0.5}', Limits(body_bytes=0, head_seconds=0.5)),
+        ("{underscores: Drop}", Limits(underscores="Drop")),
+        ("{underscores: Allow, fields: 5}", Limits(fields=5)),
         ("requestsPerConnection: 1000\nconnections: 0", Limits(requests_per_connection=1000, connections=0)),
     ],
 )
@@ -34,6 +36,9 @@ def test_good(text: str, limits: Limits) -> None:
         ("{idleSeconds: soon}", "a number of seconds"),
         ("{idleSeconds: 0}", "at least 0.001"),
         ("{fields: true}", "True was found"),
+        ("{underscores: drop}", "'drop' was found; one of Allow, Reject, Drop is needed"),
+        ("{underscores: [Drop]}", "one of Allow, Reject, Drop is needed"),
+        ("{underscores: 0}", "one of Allow, Reject, Drop is needed"),
     ],
 )
 def test_bad(text: str, words: str) -> None:

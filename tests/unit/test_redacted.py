@@ -21,6 +21,8 @@ KEY = "hidden-from-all"
         Script("s", "source", secrets=(("name", KEY),), store=Store("valkey", password=KEY)),
         Script("s", "", json.dumps({"target": "http://logs/", "headers": {"Authorization": KEY}}), built_in="HTTPLog"),
         Script("s", "", json.dumps({"target": f"https://me:{KEY}@logs/"}), built_in="HTTPLog"),
+        Script("s", "", json.dumps({"target": f"https://logs/hooks/{KEY}"}), built_in="HTTPLog"),
+        Script("s", "", json.dumps({"target": f"https://logs/?key={KEY}"}), built_in="Zipkin"),
     ],
 )
 def test_no_key_is_shown(part: Part) -> None:
@@ -30,7 +32,7 @@ def test_no_key_is_shown(part: Part) -> None:
 
 
 def test_what_is_no_key_is_shown() -> None:
-    config = {"target": "http://logs/a@b", "method": "POST", "headers": {"X-From": KEY}}
+    config = {"target": "http://logs/", "method": "POST", "headers": {"X-From": KEY}}
     shown = redacted(Script("s", "", json.dumps(config), built_in="HTTPLog"))
     assert isinstance(shown, Script)
     assert json.loads(shown.config) == {**config, "headers": {"X-From": "(withheld)"}}

@@ -63,6 +63,7 @@ def request(r):
         r.headers["X-Id"] = "changed"
     if r.headers.get("x-id", "").endswith(("2", "3")):
         del r.headers["x-id"]
+    r.headers.pop("x-set", None)
     if "cookie" in r.headers:
         r.headers.add("X-Cookies", str(len(r.cookies)))
     if r.headers.get("x-canary") == "yes":
@@ -148,12 +149,17 @@ FRAGMENTS = [
     b"\r\n", b"\n", b"\r", b"\0", b":", b" ", b"\t", b"\r\n ", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n",
     b"Host: x\r\n", b"\r\n\r\n", b"Connection: close\r\n", b"Connection: X-Id\r\n", b"\x7f", b"\x80", b"X-T: 1\r\n",
     b"X-Forwarded-For: 1.1.1.1\r\n", b"\r\nContent-Length: 3", b"C: d\r\n", b"Expect: 100-continue\r\n", b"Upgrade: x\r\n",
+    b"X_Set: 1\r\n", b"X_Seen: 1\r\n", b"Content_Length: 3\r\n", b"\r\nX.Id: 1", b"_",
     b"\r\nHost: b", b"%", b"#", b"", b"x-canary: yes\r\n", b"9", b"HTTP/1.0",
 ]  # fmt: skip
 
 
 VALUES = {
     "X-Id": ["{n}", "{r:x}"],
+    "X_Id": ["{n}", "1"],
+    "X_Set": ["{n}", "1"],
+    "X-Seen_2": ["{n}"],
+    "Content_Length": ["3", "{n}"],
     "X-T": ["a b; c=d", "é", " padded ", "{r}"],
     "Cookie": ["s={r:x}; theme=dark", "s={r:x}"],
     "Referer": ["https://a.example/{n}", ""],
