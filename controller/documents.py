@@ -6,12 +6,15 @@ keeps timestamps as the text that they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import yaml
 
+NO_OBJECT: Final = "not a Kubernetes object: apiVersion, kind and metadata are needed"
+MOST: Final = 1_000_000  # values in one document; aliases make many of few
 Path: TypeAlias = tuple[str | int, ...]
 
 
@@ -96,45 +99,59 @@ def read(text: str, file: str) -> Iterator[Document | Fault]:
         loader.dispose()
 
 
-class _DuplicateKeyError(Exception):
-    def __init__(self, line: int, key: str) -> None:
-        super().__init__(key)
-        self.line = line
-        self.key = key
+class _NotJSONError(Exception):
+    """YAML that no JSON is as good as: what Kubernetes reads is JSON."""
+
+    def __init__(self, node: yaml.Node, message: str) -> None:
+        super().__init__(message)
+        self.line = node.start_mark.line + 1
 
 
 def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document | Fault]:
     lines: dict[Path, int] = {}
     try:
         value = _build(node, loader, (), lines)
-    except _DuplicateKeyError as error:
-        yield Fault(file, error.line, f'"{error.key}" is given twice; keep one')
+    except _NotJSONError as error:
+        yield Fault(file, error.line, str(error))
+        return
+    except RecursionError:
+        yield Fault(file, node.start_mark.line + 1, "is nested too deeply to be read")
         return
     if value is None:
         return
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        yield Fault(file, node.start_mark.line + 1, "not a Kubernetes object: apiVersion, kind and metadata are needed")
+        yield Fault(file, node.start_mark.line + 1, NO_OBJECT)
         return
     if value["kind"] == "List" and isinstance(value.get("items"), list):
         for index, item in enumerate(value["items"]):
             inner = {path[2:]: line for path, line in lines.items() if path[:2] == ("items", index)}
-            yield Document(file, item, inner)
+            if isinstance(item, dict) and isinstance(item.get("kind"), str):
+                yield Document(file, item, inner)
+            else:
+                yield Fault(file, inner.get((), 0), NO_OBJECT)
         return
     yield Document(file, value, lines)
 
 
 def _build(node: yaml.Node, loader: Loader, path: Path, lines: dict[Path, int]) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
+    if len(lines) > MOST:
+        raise _NotJSONError(node, f"has more than {MOST} values; split it")
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _NotJSONError(key_node, "the name of a field is text")
+            key = key_node.value
             if key in result:
-                raise _DuplicateKeyError(key_node.start_mark.line + 1, str(key))
+                raise _NotJSONError(key_node, f'"{key}" is given twice; keep one')
             lines[*path, key] = key_node.start_mark.line + 1
             result[key] = _build(value_node, loader, (*path, key), lines)
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, loader, (*path, index), lines) for index, item in enumerate(node.value)]
-    return loader.construct_object(node)
+    value = loader.construct_object(node)
+    if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+        raise _NotJSONError(node, f"found {node.tag.removeprefix('tag:yaml.org,2002:')} \"{str(node.value)[:60]}\"; JSON has no such value")
+    return value

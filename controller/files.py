@@ -1,11 +1,13 @@
 """The file provider: a file or directory of YAML, kept in a world, and followed as it changes.
 
 `FileSource.load` is the whole truth of one look: it re-reads files that differ from last time and leaves the
-rest alone. A file that is broken keeps the objects of its last good state; a broken object keeps its own.
+rest alone. A file that is broken keeps the objects of its last good state; a broken object keeps its own;
+one that guards something, and never was good, keeps that shut.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -17,10 +19,12 @@ from typing import NamedTuple
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
+from controller.decoding import salvaged
 from controller.documents import Document, Fault, read
 from controller.objects import (
     CONTROLLER,
     GATEWAY_CLASS,
+    KINDS,
     AnyObject,
     ExtensionRef,
     Filter,
@@ -36,6 +40,7 @@ from controller.objects import (
 from controller.validate import Valid, readable, validate
 from controller.world import World
 
+log = logging.getLogger("fsm.files")
 SUFFIXES = (".yaml", ".yml", ".json", ".py")
 GATEWAY_CLASS_REF = Ref("GatewayClass", "", GATEWAY_CLASS)
 MAX_BYTES = 16 << 20  # of one file
@@ -174,7 +179,11 @@ class FileSource:
             yield obj.ref, obj
 
     def _take(self, document: Document, kept: dict[Ref, AnyObject], good: dict[Ref, AnyObject], faults: list[Fault]) -> None:
-        result = validate(document)
+        try:
+            result = validate(document)
+        except Exception as error:
+            log.exception("%s", document.name)
+            result = [document.fault((), f"cannot be checked ({type(error).__name__}: {error}); please report this")]
         if isinstance(result, Valid):
             ref = result.object.ref
             self.refused.pop(ref, None)
@@ -189,10 +198,13 @@ class FileSource:
             if odd is not None:
                 self.refused[odd.ref] = odd
                 self.origins.setdefault(odd.ref, Origin(document.file, document.line()))
-            meta = document.value.get("metadata") or {}
-            for ref, old in kept.items():
-                if (ref.kind, ref.name) == (document.value["kind"], meta.get("name")):
-                    good[ref] = old
+            meta = document.value.get("metadata")
+            name = meta.get("name") if isinstance(meta, dict) else None
+            stays = {ref: old for ref, old in kept.items() if (ref.kind, ref.name) == (document.value["kind"], name)}
+            good.update(stays)
+            guard = salvaged(KINDS[document.value["kind"]], document.value, f"{result[0].field}: {result[0].message}.") if not stays else None
+            if guard is not None and guard.ref not in good:
+                good[guard.ref] = guard  # it guards something, which stays shut as long as nobody knows how
 
     def _claim(self, path: Path, old: dict[Ref, AnyObject], new: dict[Ref, AnyObject], touched: set[Ref]) -> None:
         """Note what a file defines now, in place of what it did."""

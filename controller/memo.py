@@ -8,7 +8,7 @@ they read has really changed are they worked out again: an equal result stops th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from controller.objects import AnyObject, Ref
 from controller.world import Key, World
@@ -16,6 +16,18 @@ from controller.world import Key, World
 P = ParamSpec("P")
 R = TypeVar("R")
 ObjectT = TypeVar("ObjectT")
+F = TypeVar("F", bound=Callable[..., Any])
+_guards: Final[dict[Any, Callable[..., Any]]] = {}
+
+
+def guarded(instead: Callable[..., Any]) -> Callable[[F], F]:
+    """Where a function raises, its value is `instead(view, error, *arguments)`, which must not raise."""
+
+    def marked(function: F) -> F:
+        _guards[function] = instead
+        return function
+
+    return marked
 
 
 class Cell:
@@ -43,6 +55,7 @@ class View:
         self._stack: list[Cell] = []
         self._names: list[Key] = []
         self.computed = 0  # how many values were worked out, for tests and for the curious
+        self.failures: dict[Key, dict[str, Exception]] = {}  # what our own code raised: by the value, and what it was about
 
     # --- for translating functions ---
 
@@ -67,6 +80,14 @@ class View:
         """The same, for a call that is held as a key."""
         return self._read(key)
 
+    def attempt(self, about: object, work: Callable[[], R], instead: Callable[[Exception], R]) -> R:
+        """A part of a value, or what stands in its place where that part raises."""
+        try:
+            return work()
+        except Exception as error:
+            self.failures.setdefault(self._names[-1], {})[str(about)] = error
+            return instead(error)
+
     # --- for who drives ---
 
     def update(self, changed: Iterable[Key]) -> set[Key]:
@@ -89,6 +110,7 @@ class View:
         if self._readers.get(key):
             return
         cell = self._cells.pop(key, None)
+        self.failures.pop(key, None)
         self._stale.discard(key)
         self._readers.pop(key, None)
         if cell is not None:
@@ -114,11 +136,17 @@ class View:
             self._compute(key, cell)
         elif key in self._stale:
             self._stale.discard(key)
-            if any(self._changed_at(read) > cell.computed for read in cell.reads):
+            if cell.computed == 0 or self._has_changed(cell):
                 self._compute(key, cell)
             else:
                 cell.computed = self._now
         return cell
+
+    def _has_changed(self, cell: Cell) -> bool:
+        try:
+            return any(self._changed_at(read) > cell.computed for read in cell.reads)
+        except Exception:
+            return True  # something that it read cannot be worked out any more: it is for itself, or its guard, to say
 
     def _changed_at(self, key: Key) -> int:
         return self._ensure(key).changed if callable(key[0]) else self._leaf_changed.get(key, 0)
@@ -128,11 +156,21 @@ class View:
         cell.reads = {}
         self._stack.append(cell)
         self._names.append(key)
+        self.failures.pop(key, None)
+        depth = len(self._stack)
         try:
             value = key[0](self, *key[1:])
+        except Exception as error:
+            del self._stack[depth:], self._names[depth:]
+            guard = _guards.get(key[0])
+            if guard is None:
+                self._stale.add(key)  # not worked out: whoever asks again has it tried again
+                cell.reads = {**before, **cell.reads}
+                raise
+            self.failures.setdefault(key, {})[""] = error
+            value = guard(self, error, *key[1:])
         finally:
-            self._stack.pop()
-            self._names.pop()
+            del self._stack[depth - 1 :], self._names[depth - 1 :]
         self.computed += 1
         for read in before.keys() - cell.reads.keys():
             self._readers.get(read, set()).discard(key)

@@ -7,7 +7,7 @@ and of Kubernetes' core/v1 and discovery.k8s.io/v1.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,11 @@ class Ref(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+# A field that no object can set: JSON that has it would be somebody's idea of a joke.
+FAULT: Final = "(fault)"
 
 
 class Struct(msgspec.Struct, frozen=True, rename="camel"):
@@ -359,7 +364,7 @@ class RedirectFilter(Struct, frozen=True):
     scheme: str = ""
     hostname: str = ""
     path: PathModifier | None = None
-    port: int = 0
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     status_code: int = 302
 
 
@@ -383,8 +388,8 @@ class ObjectReference(Struct, frozen=True):
 class Fraction(Struct, frozen=True):
     """Fraction."""
 
-    numerator: int
-    denominator: int = 100
+    numerator: Annotated[int, msgspec.Meta(ge=0)]
+    denominator: Annotated[int, msgspec.Meta(ge=1)] = 100
 
 
 class MirrorFilter(Struct, frozen=True):
@@ -640,6 +645,7 @@ class BackendTLSPolicy(Object, frozen=True):
     """gateway.networking.k8s.io BackendTLSPolicy."""
 
     spec: BackendTLSPolicySpec = BackendTLSPolicySpec()
+    fault: str = msgspec.field(default="", name=FAULT)  # what of it cannot be read
 
 
 class GrantFrom(Struct, frozen=True):
@@ -680,7 +686,7 @@ class ExternalHostname(Struct, frozen=True):
 class XBackendPort(Struct, frozen=True):
     """The port of an XBackend."""
 
-    number: int = 0
+    number: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
 
 
 class XBackendSpec(Struct, frozen=True):
@@ -726,13 +732,13 @@ class SecretUse(Struct, frozen=True):
 class StoreSpec(Struct, frozen=True):
     """A Redis or Valkey that all replicas share."""
 
-    host: str
-    port: int = 6379
-    database: int = 0
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+    port: Port = 6379
+    database: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     username: str = ""
     password_ref: SecretKey | None = None
     tls: bool = False
-    timeout: str = "200ms"
+    timeout: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,5}(h|m|s|ms)){1,4}$")] = "200ms"
 
 
 class FilterSpec(Struct, frozen=True):
@@ -757,7 +763,7 @@ class ListenerTarget(Struct, frozen=True):
     name: str
     group: str = GATEWAY_GROUP
     kind: str = "Gateway"
-    port: int | None = None
+    port: Port | None = None
 
 
 class ListenerFilterSpec(FilterSpec, frozen=True):
@@ -772,6 +778,7 @@ class ListenerFilter(Object, frozen=True):
     """extension.gateway.flomesh.io ListenerFilter: for the connections of a Gateway, or all of its requests."""
 
     spec: ListenerFilterSpec = ListenerFilterSpec()
+    fault: str = msgspec.field(default="", name=FAULT)  # what of it cannot be read
 
 
 class RuleTarget(Struct, frozen=True):
@@ -803,19 +810,27 @@ class RouteRuleFilterPolicy(Object, frozen=True):
     """gateway.flomesh.io RouteRuleFilterPolicy."""
 
     spec: RouteRuleFilterPolicySpec = RouteRuleFilterPolicySpec()
+    fault: str = msgspec.field(default="", name=FAULT)  # what of it cannot be read
 
 
 class Policy(Object, frozen=True):
     """A policy of gateway.flomesh.io/v1alpha1: a target, and what is said of it, of its parts, by name."""
 
-    spec: dict[str, Any] = {}
+    spec: Any = None  # as it is stored; `controller/policies.py` reads it
+    fault: str = msgspec.field(default="", name=FAULT)  # why it is not to be believed, but for what it is for
 
     @property
     def targets(self) -> tuple[Ref, ...]:
-        """What it is for."""
-        given = self.spec.get("targetRefs") or [self.spec.get("targetRef", {})]
+        """What it is for, as far as that can be read and is in its own namespace: of others it has nothing to say."""
+        spec = self.spec if isinstance(self.spec, dict) else {}
+        given = spec.get("targetRefs") or [spec.get("targetRef")]
         own = self.metadata.namespace
-        return tuple(Ref(one.get("kind", ""), one.get("namespace") or own, one.get("name", "")) for one in given)
+        return tuple(
+            Ref(one["kind"], own, one["name"])
+            for one in (given if isinstance(given, list) else ())
+            if isinstance(one, dict) and one.get("namespace") in (None, "", own)
+            and isinstance(one.get("kind"), str) and isinstance(one.get("name"), str)
+        )  # fmt: skip
 
 
 class RateLimitPolicy(Policy, frozen=True):
@@ -860,6 +875,13 @@ class UpstreamTLSPolicy(Policy, frozen=True):
 
 class FaultInjectionPolicy(Policy, frozen=True):
     """gateway.flomesh.io FaultInjectionPolicy."""
+
+
+# Kinds that guard something: where one cannot be done, what it guards stays shut.
+GUARDING: Final = frozenset((
+    "AccessControlPolicy", "RateLimitPolicy", "GatewayTLSPolicy", "UpstreamTLSPolicy", "BackendTLSPolicy", "ListenerFilter",
+    "RouteRuleFilterPolicy",
+))  # fmt: skip
 
 
 class SourceRef(Struct, frozen=True):
@@ -911,7 +933,7 @@ class FilterConfig(Object, frozen=True):
 class Settings(Object, frozen=True):
     """One of our own kinds whose spec is, as it stands, what its filter is configured with."""
 
-    spec: dict[str, Any] = {}
+    spec: Any = None
 
 
 class RequestTermination(Settings, frozen=True):
@@ -968,7 +990,7 @@ class DNSModifier(Settings, frozen=True):
 class ServicePort(Struct, frozen=True):
     """ServicePort."""
 
-    port: int
+    port: Port
     name: str = ""
     protocol: str = "TCP"
     target_port: int | str = 0
@@ -1038,7 +1060,7 @@ class SlicePort(Struct, frozen=True):
     """EndpointPort."""
 
     name: str | None = ""
-    port: int | None = None
+    port: Port | None = None
     protocol: str | None = "TCP"
 
 

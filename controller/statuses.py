@@ -18,7 +18,7 @@ from controller.translate.status import (
 )
 
 # Conditions that are good news when they are False.
-BAD_WHEN_TRUE = ("Conflicted", "PartiallyInvalid", "OverlappingTLSConfig", "InsecureFrontendValidationMode")
+BAD_WHEN_TRUE = ("Conflicted", "PartiallyInvalid", "OverlappingTLSConfig", "InsecureFrontendValidationMode", "FailingClosed")
 
 
 def is_healthy(condition: Condition) -> bool:

@@ -7,6 +7,7 @@ Every fault names the file, line, object and field, what was found, and what wou
 from __future__ import annotations
 
 import difflib
+from copy import deepcopy
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.resources import files
@@ -18,6 +19,7 @@ import jsonschema_rs
 import msgspec
 import yaml
 
+from controller.decoding import convert, quoted
 from controller.documents import Document, Fault, Path, spelled
 from controller.objects import KINDS, AnyObject, Kind
 
@@ -58,35 +60,22 @@ def _metadata(document: Document, kind: Kind) -> Iterator[Fault]:
     name = meta.get("name")
     if not isinstance(name, str) or not name:
         yield document.fault(("metadata", "name"), "is missing")
+    if not isinstance(meta.get("namespace", ""), str):
+        yield document.fault(("metadata", "namespace"), f"found {quoted(meta['namespace'])}; text is needed")
     if not kind.namespaced and meta.get("namespace"):
         yield document.fault(("metadata", "namespace"), f"a {kind.type.__name__} has no namespace; remove it")
     meta.setdefault("namespace", "default" if kind.namespaced else "")
 
 
 def _typed(document: Document, kind: Kind) -> Valid | list[Fault]:
-    try:
-        return Valid(msgspec.convert(document.value, kind.type), document)
-    except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `$")
-        path = _path(where.rstrip("`"))
-        return [document.fault(path, message[:1].lower() + message[1:])]
+    made = convert(document.value, kind.type)
+    return [document.fault(*made)] if isinstance(made, tuple) else Valid(made, document)
 
 
 def readable(document: Document) -> AnyObject | None:
     """A refused object all the same, where it has the right shape: to say what else is wrong with it."""
     result = _typed(document, KINDS[document.value["kind"]])
     return result.object if isinstance(result, Valid) else None
-
-
-def _path(text: str) -> Path:
-    """msgspec's `.spec.ports[0].port` as a path."""
-    parts: list[str | int] = []
-    for piece in text.replace("[", ".[").strip(".").split("."):
-        if piece.startswith("["):
-            parts.append(int(piece[1:-1]) if piece[1:-1].isdigit() else piece[1:-1])
-        elif piece:
-            parts.append(piece)
-    return tuple(parts)
 
 
 # --- CRDs -------------------------------------------------------------------------------------------------
@@ -116,6 +105,19 @@ def _schema(kind: str, version: str) -> Schema | None:
                 if served["name"] == version and served["served"]:
                     return Schema(served["schema"]["openAPIV3Schema"])
     return None
+
+
+def fault_of_spec(kind: str, spec: Any) -> str:
+    """What is wrong with the spec of one of our own kinds, by its CRD: it may have been stored under an older one."""
+    schema = _schema(kind, KINDS[kind].versions[0])
+    if schema is None:
+        return ""
+    try:
+        document = Document("", {"kind": kind, "spec": deepcopy(spec)})  # it is given its defaults, which are not stored
+        fault = next(schema.check(document), None)
+    except (RecursionError, ValueError, OverflowError) as error:
+        return f"spec: cannot be read: {error}."
+    return f"{fault.field}: {fault.message}." if fault is not None else ""
 
 
 class Schema:

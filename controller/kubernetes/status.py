@@ -35,7 +35,7 @@ WRITERS: Final = 8
 # The types of conditions that are ours to take away.
 OURS: Final = frozenset((
     "Accepted", "Programmed", "ResolvedRefs", "Conflicted", "PartiallyInvalid", "SupportedVersion", "OverlappingTLSConfig",
-    "InsecureFrontendValidationMode",
+    "InsecureFrontendValidationMode", "FailingClosed",
 ))  # fmt: skip
 
 Json = dict[str, Any]

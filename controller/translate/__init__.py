@@ -95,12 +95,10 @@ class Translator:
                     found.add((gateways.listener_set_status, *where))
                 case "Filter":
                     found.add((extensions.status, *where))
-                case "ListenerFilter":
-                    found.add((extensions.listener_status, *where))
+                case "ListenerFilter" | "RouteRuleFilterPolicy":
+                    found.add((extensions.guarding_status, ref.kind, *where))
                 case kind if kind in attached.POLICIES:
                     found.add((attached.status, kind, *where))
-                case "RouteRuleFilterPolicy":
-                    found.add((extensions.rule_policy_status, *where))
                 case "BackendTLSPolicy":
                     found.add((policies.status, *where))
                 case _:
@@ -122,6 +120,8 @@ class Translator:
         for _, namespace, name in _calls(todo, gateways.running):
             where = (namespace, name)
             running = self.view.call(gateways.running, namespace, name)
+            if running == gateways.UNKNOWN:
+                continue
             if self.gateways.get(where) != running:
                 self._update.gateways[where] = running
                 if running is None:
@@ -218,8 +218,8 @@ class Translator:
         part: Part | str = self.view.value(_maker(name))
         if isinstance(part, snapshot.Backend) and part.tls is not None and part.tls.own is None:
             info = self.view.call(gateways.gateway, *where)
-            if info is not None and isinstance(info.client, snapshot.Certificate):
-                part = msgspec.structs.replace(part, tls=msgspec.structs.replace(part.tls, certificate=info.client.name))
+            if info is not None and info.shown is not None:
+                part = msgspec.structs.replace(part, tls=msgspec.structs.replace(part.tls, certificate=info.shown.name))
         if not isinstance(part, str):  # a filter that cannot be used any more: its routes say so, and ask for it no longer
             self._put(where, part)
 
@@ -267,14 +267,10 @@ class Translator:
             self._status(Ref("BackendTLSPolicy", namespace, name), self.view.call(policies.status, namespace, name))
         for _, namespace, name in _calls(todo, extensions.status):
             self._status(Ref("Filter", namespace, name), self.view.call(extensions.status, namespace, name))
-        for _, namespace, name in _calls(todo, extensions.listener_status):
-            status_of_filter = self.view.call(extensions.listener_status, namespace, name)
-            self._status(Ref("ListenerFilter", namespace, name), status_of_filter)
+        for _, kind, namespace, name in _calls(todo, extensions.guarding_status):
+            self._status(Ref(kind, namespace, name), self.view.call(extensions.guarding_status, kind, namespace, name))
         for _, kind, namespace, name in _calls(todo, attached.status):
             self._status(Ref(kind, namespace, name), self.view.call(attached.status, kind, namespace, name))
-        for _, namespace, name in _calls(todo, extensions.rule_policy_status):
-            status_of_policy = self.view.call(extensions.rule_policy_status, namespace, name)
-            self._status(Ref("RouteRuleFilterPolicy", namespace, name), status_of_policy)
 
     def _status(self, ref: Ref, status: Status | None) -> None:
         if self.statuses.get(ref) == status:

@@ -1,19 +1,27 @@
-"""Policies of gateway.flomesh.io/v1alpha1, attached to Gateways, routes and Services: which one is in force where.
+"""Policies of gateway.flomesh.io, attached to Gateways, routes and Services: which one is in force where.
 
-Of several that fit, the most specific is: a rule's match before a hostname, before a whole route, before a Gateway's port,
-before a whole Gateway; a Service's port before the Service. Of those that are equally specific the oldest is. Each of its
-scopes is one program of a data plane.
+One decision, `judged`, says what a policy may say and whether it can be done; its status and what is in force are both
+made from it. What a policy has no right to say (its target is not there, is another namespace's, or an older policy has
+said it) has no effect at all. What it has the right to say but says wrongly has none either, unless the kind protects:
+then nothing passes where it was meant (`shut`), and its status says that.
+
+Of several that fit, the most specific is in force: a rule's match before a hostname, before a whole route, before a
+Gateway's port, before a whole Gateway; a Service's port before the Service. Of those that are equally specific the oldest
+is. Each of a policy's scopes is one program of a data plane.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from controller.memo import View
+from controller import policies
+from controller.memo import View, guarded
 from controller.objects import (
+    GATEWAY_GROUP,
+    GUARDING,
     AccessControlPolicy,
     BackendLBPolicy,
     CircuitBreakingPolicy,
@@ -39,10 +47,11 @@ from controller.objects import (
     SessionStickyPolicy,
     UpstreamTLSPolicy,
 )
-from controller.translate import ancestors, certificates, conditions, extensions, grpc, matches, sessions
+from controller.policies import WHOLE, Said, Scope, Target
+from controller.translate import ancestors, certificates, conditions, extensions, grpc, matches, ports, sessions
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
-from controller.translate.listeners import covers
+from controller.translate.ports import covers
 from controller.translate.status import ExtensionStatus
 from gateway import snapshot
 from gateway.durations import seconds
@@ -52,7 +61,6 @@ if TYPE_CHECKING:
     from controller.translate.backends import BackendName
 
 Config: TypeAlias = dict[str, Any]
-Scope: TypeAlias = tuple[str, int, Config]  # which list ("" for the whole), which of it, the entry
 Fits: TypeAlias = Callable[[Scope], bool]
 TARGETS: Final[dict[str, Any]] = {"Gateway": Gateway, "HTTPRoute": HTTPRoute, "GRPCRoute": GRPCRoute, "Service": Service}
 
@@ -68,55 +76,55 @@ class Place(NamedTuple):
 # --- what each kind comes to ---
 
 
-def _rate_limit(config: Config) -> Config:
-    headers = {one["name"]: one["value"] for one in config.get("responseHeadersToAdd", ())}
+def _rate_limit(config: policies.RateLimit) -> Config:
     return {
-        "requests": config["requests"],
-        "burst": config.get("burst", config["requests"]),
-        "interval": f"{config['statTimeWindow']}s",
-        "backlog": config.get("backlog", 10),
-        "response": {"status": config.get("responseStatusCode", 429), "headers": headers},
+        "requests": config.requests,
+        "burst": config.requests if config.burst is None else config.burst,
+        "interval": f"{config.stat_time_window}s",
+        "backlog": config.backlog,
+        "response": {
+            "status": config.response_status_code,
+            "headers": {one.name: one.value for one in config.response_headers_to_add},
+        },
     }
 
 
-def _access_control(config: Config) -> Config:
-    lists = {"allowed": config["whitelist"]} if config.get("whitelist") else {"forbidden": config.get("blacklist", [])}
-    response = {"status": config.get("statusCode", 403), "body": config.get("message", "")}
-    return {**lists, "enableXFF": config.get("enableXFF", False), "response": response}
+def _access_control(config: policies.AccessControl) -> Config:
+    # Where both are given, both hold: who is on the blacklist may not, whatever the whitelist says.
+    lists = {name: given for name, given in (("allowed", config.whitelist), ("forbidden", config.blacklist)) if given}
+    return {
+        **(lists or {"forbidden": ()}),
+        "enableXFF": config.enable_xff,
+        "response": {"status": config.status_code, "body": config.message},
+    }
 
 
-def _fault_injection(config: Config) -> Config:
+def _fault_injection(config: policies.FaultInjection) -> Config:
     made: Config = {}
-    if "delay" in config:
-        delay = config["delay"]
-        least, most = delay.get("fixed"), delay.get("fixed")
-        if "range" in delay:
-            least, most = delay["range"]["min"], delay["range"]["max"]
-        unit, times = delay.get("unit", "s"), 1
-        if unit == "d":
-            unit, times = "h", 24
+    if config.delay is not None:
+        delay = config.delay
+        least, most = (delay.range.min, delay.range.max) if delay.range is not None else (delay.fixed, delay.fixed)
+        unit, times = ("h", 24) if delay.unit == "d" else (delay.unit, 1)
         made["delay"] = {
-            "percentage": delay["percent"], "min": f"{(least or 0) * times}{unit}", "max": f"{(most or 0) * times}{unit}",
+            "percentage": delay.percent, "min": f"{(least or 0) * times}{unit}", "max": f"{(most or 0) * times}{unit}",
         }  # fmt: skip
-    if "abort" in config:
-        abort = config["abort"]
-        response = {"status": abort.get("statusCode", 503), "body": abort.get("message", "")}
-        made["abort"] = {"percentage": abort["percent"], "response": response}
+    if config.abort is not None:
+        abort = config.abort
+        made["abort"] = {"percentage": abort.percent, "response": {"status": abort.status_code, "body": abort.message}}
     return made
 
 
-def _circuit_breaking(config: Config) -> Config:
-    def either(word: str) -> list[float]:
-        return [config.get(f"{word}AmountThreshold", 0), float(config.get(f"{word}RatioThreshold", 0))]
-
-    response = {"status": config.get("degradedStatusCode", 503), "body": config.get("degradedResponseContent", "")}
+def _circuit_breaking(config: policies.CircuitBreaking) -> Config:
     return {
-        "latencyThreshold": f"{round(float(config.get('slowTimeThreshold', 0)) * 1000)}ms",
-        "minRequests": config["minRequestAmount"],
-        "anyOf": {"errors": either("error"), "slow": either("slow")},
-        "checkInterval": f"{config['statTimeWindow']}s",
-        "breakInterval": f"{config['degradedTimeWindow']}s",
-        "response": response,
+        "latencyThreshold": f"{round(float(config.slow_time_threshold or 0) * 1000)}ms",
+        "minRequests": config.min_request_amount,
+        "anyOf": {
+            "errors": [config.error_amount_threshold or 0, float(config.error_ratio_threshold or 0)],
+            "slow": [config.slow_amount_threshold or 0, float(config.slow_ratio_threshold or 0)],
+        },
+        "checkInterval": f"{config.stat_time_window}s",
+        "breakInterval": f"{config.degraded_time_window}s",
+        "response": {"status": config.degraded_status_code, "body": config.degraded_response_content},
     }
 
 
@@ -126,7 +134,12 @@ class Meaning(NamedTuple):
     type: type[Policy]
     targets: tuple[str, ...]
     built_in: str = ""
-    config: Callable[[Config], Config] = dict
+    config: Callable[[Any], Config] = dict
+
+    @property
+    def protects(self) -> bool:
+        """Whether nothing passes where it cannot be done."""
+        return self.type.__name__ in GUARDING
 
 
 ON_ROUTES: Final = ("Gateway", "HTTPRoute", "GRPCRoute")
@@ -144,9 +157,210 @@ POLICIES: Final = {
     "UpstreamTLSPolicy": Meaning(UpstreamTLSPolicy, ("Service",)),
     "GatewayTLSPolicy": Meaning(GatewayTLSPolicy, ("Gateway",)),
 }
-
-
 LOOKING: Final = [kind for kind, one in POLICIES.items() if one.built_in and one.targets != ("Service",)]  # at requests
+WORDS: Final = {  # the parts of each kind of target that a policy may speak of
+    "Gateway": ("", "ports", "hostnames"),
+    "HTTPRoute": ("", "hostnames", "http"),
+    "GRPCRoute": ("", "hostnames", "grpc"),
+    "Service": ("", "ports"),
+}
+
+# --- the one decision ---
+
+
+class Verdict(NamedTuple):
+    """What becomes of a policy."""
+
+    accepted: Condition
+    at: tuple[tuple[Ref, tuple[Scope, ...]], ...] = ()  # what is in force at each of its targets
+    shut: bool = False  # and that is that nothing passes there
+
+
+def _closed(view: View, error: Exception, kind: str, namespace: str, name: str) -> Verdict | None:
+    """In place of a verdict that our own code failed at."""
+    policy = view.get(POLICIES[kind].type, namespace, name)
+    accepted = conditions.filter_not_valid("Invalid", conditions.fault_of_ours(error))
+    if policy is None or not POLICIES[kind].protects:
+        return Verdict(accepted) if policy is not None else None
+    return Verdict(accepted, tuple((target, (WHOLE,)) for target in dict.fromkeys(policy.targets)), shut=True)
+
+
+@guarded(_closed)
+def judged(view: View, kind: str, namespace: str, name: str) -> Verdict | None:
+    """What a policy may say, and whether it can be done."""
+    policy = view.get(POLICIES[kind].type, namespace, name)
+    if policy is None:
+        return None
+    said = policies.read(policy)
+    refusal = _no_right(view, policy, said)
+    if refusal is not None:
+        return Verdict(refusal)
+    scopes = said.scopes
+    if not scopes:
+        if not said.faults:
+            text = "spec: it says nothing; config, or a config in ports, hostnames, http or grpc is needed."
+            return Verdict(conditions.filter_not_valid("Invalid", text))
+        scopes = (WHOLE,)  # what it speaks of cannot be told
+    standing, idle, older = _standing(view, policy, said.targets, scopes)
+    if not standing:
+        refusal = conditions.filter_not_valid("Conflicted", older) if older and not idle else None
+        return Verdict(refusal or conditions.filter_not_valid("TargetNotFound", " ".join((*idle, *filter(None, [older])))))
+    wrong = said.faults or tuple(_undone(view, policy, standing))
+    if wrong and not POLICIES[kind].protects:
+        return Verdict(conditions.filter_not_valid("Invalid", " ".join(wrong)))
+    if wrong:
+        return Verdict(conditions.filter_not_valid("Invalid", " ".join(wrong)), standing, shut=True)
+    accepted = conditions.policy_accepted()
+    return Verdict(conditions.with_warning(accepted, " ".join(idle)) if idle else accepted, standing)
+
+
+def _no_right(view: View, policy: Policy, said: Said) -> Condition | None:
+    """Why a policy has nothing to say at all: of one that is for several, every target must be its own."""
+    kind, namespace = policy.ref.kind, policy.metadata.namespace
+    given = policy.spec.get("targetRefs") if isinstance(policy.spec, dict) else None
+    if not said.targets or (isinstance(given, list) and given and len(said.targets) < len(given)):
+        return conditions.filter_not_valid("Invalid", " ".join(said.faults) or "spec.targetRef is missing.")
+    for index, target in enumerate(said.targets):
+        field = f"spec.targetRefs[{index}]" if given else "spec.targetRef"
+        if target.kind not in POLICIES[kind].targets:
+            text = f'{field}.kind: "{target.kind}" cannot have a {kind}; {", ".join(POLICIES[kind].targets)} can.'
+            return conditions.filter_not_valid("Invalid", text)
+        group = "" if target.kind == "Service" else GATEWAY_GROUP
+        if target.group not in (None, group, "core" if not group else group):
+            text = f'{field}.group: found "{target.group}"; a {target.kind} is of "{group}".'
+            return conditions.filter_not_valid("Invalid", text)
+        if target.namespace not in ("", namespace):
+            text = f'{field}.namespace: found "{target.namespace}"; a policy is for its own namespace, "{namespace}".'
+            return conditions.filter_not_valid("Invalid", text)
+        if view.get(TARGETS[target.kind], namespace, target.name) is None:
+            text = f'{field}: {target.kind} "{namespace}/{target.name}" does not exist.'
+            return conditions.filter_not_valid("TargetNotFound", text)
+    return None
+
+
+def _standing(
+    view: View, policy: Policy, targets: tuple[Target, ...], scopes: tuple[Scope, ...]
+) -> tuple[tuple[tuple[Ref, tuple[Scope, ...]], ...], tuple[str, ...], str]:
+    """What of a policy stands at its targets; what means nothing there, in words; and who has said the rest before."""
+    kind, namespace = policy.ref.kind, policy.metadata.namespace
+    found: list[tuple[Ref, tuple[Scope, ...]]] = []
+    idle: dict[str, None] = {}
+    older = ""
+    for ref in dict.fromkeys(Ref(one.kind, namespace, one.name) for one in targets):
+        before = {name: other for other, theirs in _older(view, policy, ref) for scope in theirs for name in _names(scope)}
+        kept: list[Scope] = []
+        for scope in scopes:
+            why = _means_nothing(view, kind, ref, scope)
+            if why:
+                idle[f"{scope.field}{why}"] = None
+                continue
+            names = [name for name in _names(scope) if name not in before]
+            if not names:
+                other = before[_names(scope)[0]]
+                older = f'{kind} "{other}" is older and says something of all that this one does.'
+                continue
+            kept.append(scope._replace(bps=scope.bps if any(name[0] == "bps" for name in names) else 0))
+        if kept:
+            found.append((ref, tuple(kept)))
+    return tuple(found), tuple(idle), older
+
+
+def _names(scope: Scope) -> list[tuple[str, object]]:
+    """What a scope speaks of, as another may have before it: requests, bytes, or both."""
+    of: object = scope.of
+    if isinstance(of, HTTPMatch | GRPCMatch):
+        of = _meant(scope)
+    said: list[tuple[str, object]] = [(scope.word, of)] if scope.config is not None or not scope.bps else []
+    return [*said, ("bps", of)] if scope.bps else said
+
+
+def _older(view: View, policy: Policy, target: Ref) -> list[tuple[str, tuple[Scope, ...]]]:
+    """The older policies of the same kind at a target, and what of them stands there."""
+    return [
+        (one.name, one.scopes) for one in _in_force_at(view, policy.ref.kind, target, before=policy) if one.age < _age(policy)
+    ]
+
+
+def _means_nothing(view: View, kind: str, target: Ref, scope: Scope) -> str:
+    """Why a scope changes nothing at a target, in words that follow its field; empty where it does."""
+    if scope.word not in WORDS[target.kind]:
+        return f": a {target.kind} has none."
+    if target.kind != "Gateway" and scope.bps and scope.config is None:
+        return f".bps: a {target.kind} has no bytes of its own; a Gateway has."
+    if target.kind == "Gateway" and scope.word in ("", "ports"):
+        return _means_no_port(view, kind, target, scope)
+    if target.kind == "Service" and scope.word == "ports":
+        service = view.get(Service, target.namespace, target.name)
+        numbers = [one.port for one in service.spec.ports] if service is not None else []
+        if scope.of not in numbers and service is not None and service.spec.type != "ExternalName":
+            return f'.port: Service "{target.name}" has no port {scope.of}; it has {", ".join(map(str, numbers)) or "none"}.'
+    if scope.word in ("http", "grpc") and not _is_of(view, target, scope):
+        return f".match: {target.kind} has no rule with this match."
+    return ""
+
+
+def _means_no_port(view: View, kind: str, gateway: Ref, scope: Scope) -> str:
+    """The same for the ports of a Gateway: what protects must be told where it cannot."""
+    opened = ports.of(view, gateway.namespace, gateway.name)
+    here = [one for one in opened if scope.word == "" or one.number == scope.of]
+    listed = ", ".join(f"{one.number} ({one.spoken})" for one in opened) or "none"
+    if not here:
+        if not scope.word:
+            return ""  # listeners may come
+        return f'.port: Gateway "{gateway.name}" has no listener at {scope.of}; it has {listed}.'
+    if kind == "GatewayTLSPolicy":
+        if not any(one.is_terminated for one in here):
+            return f': TLS is not terminated at its port {", ".join(str(one.number) for one in here)} ({listed}), so nobody shows a certificate there.'
+        if all(ports.validation_at(view, gateway, one.number) for one in here):
+            return ": the Gateway's own spec.tls.frontend says how clients prove who they are, and goes before."
+    if kind == "RateLimitPolicy" and not scope.bps and not any(one.has_requests for one in here):
+        return f": there are no requests to limit at {', '.join(str(one.number) for one in here)} ({listed}); bps limits bytes."
+    return ""
+
+
+def _undone(view: View, policy: Policy, standing: Iterable[tuple[Ref, tuple[Scope, ...]]]) -> Iterable[str]:
+    """What cannot be done though it can be read: what it refers to is not there."""
+    kind, namespace = policy.ref.kind, policy.metadata.namespace
+    for target, scopes in standing:
+        for scope in scopes:
+            wrong: object = ""
+            if POLICIES[kind].built_in and scope.config is not None:
+                wrong = view.call(script, namespace, f"{policy.metadata.name}#{scope.name}", kind)
+            elif kind == "UpstreamTLSPolicy":
+                wrong = _authority(view, namespace, target.name, scope.config)
+            if isinstance(wrong, str) and wrong:
+                yield f"{scope.field}.{wrong}"
+
+
+class InForce(NamedTuple):
+    """What of a policy is in force at a target."""
+
+    age: tuple[str, str, str]
+    namespace: str
+    name: str
+    scopes: tuple[Scope, ...]
+    shut: bool
+
+
+def _in_force_at(view: View, kind: str, target: Ref, *, before: Policy | None = None) -> list[InForce]:
+    """The policies of a kind that are in force at a target, the oldest first; or of those that are older than one."""
+    found = []
+    for ref in view.index("policies of", target.kind, target.namespace, target.name):
+        if ref.kind != kind:
+            continue
+        policy = view.get(POLICIES[kind].type, ref.namespace, ref.name)
+        if policy is None or (before is not None and _age(policy) >= _age(before)):
+            continue
+        verdict = view.call(judged, kind, ref.namespace, ref.name)
+        for at, scopes in verdict.at if verdict is not None else ():
+            if at == target and verdict is not None:
+                found.append(InForce(_age(policy), ref.namespace, ref.name, scopes, verdict.shut))
+    return sorted(found)
+
+
+def _age(policy: Policy) -> tuple[str, str, str]:
+    return policy.metadata.creation_timestamp, policy.metadata.namespace, policy.metadata.name
+
 
 # --- which is in force ---
 
@@ -156,12 +370,12 @@ def apart(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay) -> list[
     if not isinstance(rule, snapshot.Rule) or len(rule.matches) < 2:
         return [rule]
     said = [
-        ((kind, policy.metadata.name, scope[0], scope[1]), _meant(scope))
-        for kind in LOOKING for policy in _of(view, kind, route) for scope in scopes(policy) if _is_match(scope, rule)
+        ((kind, one.name, scope.name), _meant(scope))
+        for kind in LOOKING for one in _in_force_at(view, kind, route) for scope in one.scopes if _is_match(scope, rule)
     ]  # fmt: skip
     if not said:
         return [rule]
-    groups: dict[tuple[tuple[str, str, str, int], ...], list[int]] = {}
+    groups: dict[tuple[tuple[str, str, str], ...], list[int]] = {}
     for index, match in enumerate(rule.matches):
         groups.setdefault(tuple(name for name, meant in said if meant == match), []).append(index)
     return [
@@ -172,65 +386,69 @@ def apart(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay) -> list[
     ]
 
 
-def filters(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay, place: Place) -> tuple[FilterName, ...]:
-    """The programs of policies for a rule at one of its places."""
-    found = [_in_force(view, kind, route, rule, place) for kind in LOOKING] if isinstance(rule, snapshot.Rule) else []
+def filters(
+    view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay, place: Place
+) -> tuple[FilterName | snapshot.Fault, ...]:
+    """The programs of policies for a rule at one of its places; a fault where one cannot be done that protects."""
+    found = [_in_force(view, kind, route, rule, place) for kind in LOOKING]
+    if isinstance(rule, snapshot.Relay):  # connections have addresses and bytes, and no requests
+        found = [
+            one for one in found if isinstance(one, snapshot.Fault) or (one is not None and one.kind == "AccessControlPolicy")
+        ]
     return tuple(name for name in (*found, _byte_rate(view, place)) if name is not None)
 
 
 def _byte_rate(view: View, place: Place) -> FilterName | None:
     """How many bytes may pass at a port; each port has its own, also where one number is given for all of a Gateway's."""
-    for policy in _of(view, "RateLimitPolicy", Ref("Gateway", *place.gateway)):
-        if _bps(policy, place.port):
-            return FilterName(policy.metadata.namespace, f"{policy.metadata.name}#bps{place.port}", "RateLimitPolicy")
+    for one in _in_force_at(view, "RateLimitPolicy", Ref("Gateway", *place.gateway)):
+        if _bps(one.scopes, place.port):
+            return FilterName(one.namespace, f"{one.name}#bps{place.port}", "RateLimitPolicy")
     return None
 
 
-def _bps(policy: Policy, port: int) -> int:
+def _bps(scopes: Iterable[Scope], port: int) -> int:
     """Bytes a second, by an entry for the port or for the whole; 0 for any number."""
-    own = next((one["bps"] for one in policy.spec.get("ports", ()) if one["port"] == port and "bps" in one), 0)
-    return int(own or policy.spec.get("bps", 0))
+    given = {scope.of: scope.bps for scope in scopes if scope.word in ("", "ports") and scope.bps}
+    return given.get(port) or given.get(None, 0)
 
 
-def _in_force(view: View, kind: str, route: Ref, rule: snapshot.Rule, place: Place) -> FilterName | None:
+def _in_force(
+    view: View, kind: str, route: Ref, rule: snapshot.Rule | snapshot.Relay, place: Place
+) -> FilterName | snapshot.Fault | None:
     gateway = Ref("Gateway", *place.gateway)
-    of_route, of_gateway = _of(view, kind, route), _of(view, kind, gateway)
+    of_route, of_gateway = _in_force_at(view, kind, route), _in_force_at(view, kind, gateway)
     fits: Fits = lambda scope: _is_match(scope, rule)  # noqa: E731
-    named: Fits = lambda scope: scope[0] == "hostnames" and _means(scope[2]["hostname"], place.hostname)  # noqa: E731
-    at_port: Fits = lambda scope: scope[0] == "ports" and scope[2]["port"] == place.port  # noqa: E731
-    whole: Fits = lambda scope: not scope[0]  # noqa: E731
-    for policies, is_meant in (
+    named: Fits = lambda scope: scope.word == "hostnames" and _means(str(scope.of), place.hostname)  # noqa: E731
+    at_port: Fits = lambda scope: scope.word == "ports" and scope.of == place.port  # noqa: E731
+    whole: Fits = lambda scope: not scope.word  # noqa: E731
+    for found, is_meant in (
         (of_route, fits), (of_route, named), (of_route, whole), (of_gateway, named), (of_gateway, at_port), (of_gateway, whole),
     ):  # fmt: skip
-        for policy in policies:
-            for scope in scopes(policy):
-                name = _name(kind, policy, scope)
-                if is_meant(scope) and not isinstance(view.call(script, *name), str):
-                    return name
+        for one in found:
+            for scope in one.scopes:
+                if is_meant(scope) and one.shut:
+                    return snapshot.Fault(500, f'{kind} "{one.namespace}/{one.name}" is not valid: nobody may pass')
+                if is_meant(scope) and scope.config is not None:
+                    return FilterName(one.namespace, f"{one.name}#{scope.name}", kind)
     return None
 
 
-def of_service(view: View, kind: str, backend: tuple[str, str, int]) -> Config | None:
+def of_service(view: View, kind: str, backend: tuple[str, str, int]) -> Any:
     """What the policy of a kind says that is in force at a Service's port: (namespace, name, port)."""
     namespace, name, port = backend
     found = _at_port(view, kind, Ref("Service", namespace, name), port)
-    return config_of(found[0], found[1][2]) if found is not None else None
+    return found[1].config if found is not None and not found[0].shut else None
 
 
-def _at_port(view: View, kind: str, target: Ref, port: int) -> tuple[Policy, Scope] | None:
+def _at_port(view: View, kind: str, target: Ref, port: int) -> tuple[InForce, Scope] | None:
     """What is in force at a port of a target: an entry for it, or else for all of its ports."""
-    policies = _of(view, kind, target)
+    found = _in_force_at(view, kind, target)
     for word in ("ports", ""):
-        for policy in policies:
-            for scope in scopes(policy):
-                if scope[0] == word and (not word or scope[2]["port"] == port):
-                    return policy, scope
+        for one in found:
+            for scope in one.scopes:
+                if scope.word == word and (not word or scope.of == port):
+                    return one, scope
     return None
-
-
-def _name(kind: str, policy: Policy, scope: Scope) -> FilterName:
-    """Names the program of one scope of a policy."""
-    return FilterName(policy.metadata.namespace, f"{policy.metadata.name}#{scope[0]}{scope[1]}", kind)
 
 
 def breaker(view: View, backend: BackendName) -> FilterName | None:
@@ -239,32 +457,31 @@ def breaker(view: View, backend: BackendName) -> FilterName | None:
         return None
     kind = "CircuitBreakingPolicy"
     found = _at_port(view, kind, Ref("Service", backend.namespace, backend.name), backend.port)
-    return _name(kind, *found) if found is not None else None
+    return FilterName(found[0].namespace, f"{found[0].name}#{found[1].name}", kind) if found is not None else None
 
 
 def retry(view: View, backends: Iterable[BackendName]) -> snapshot.Retry | None:
     """What RetryPolicies say of a rule's backends: the first that has one decides."""
     for backend in backends:
-        found = of_service(view, "RetryPolicy", (backend.namespace, backend.name, backend.port))
+        found: policies.Retry | None = of_service(view, "RetryPolicy", (backend.namespace, backend.name, backend.port))
         if found is not None:
-            codes = tuple(sorted({code for word in found["retryOn"] for code in _codes(word)}))
-            return snapshot.Retry(codes, found.get("numRetries", 3), float(found.get("backoffBaseInterval", 1)))
+            codes = tuple(sorted({code for word in found.retry_on for code in _codes(word)}))
+            return snapshot.Retry(codes, found.num_retries, float(found.backoff_base_interval))
     return None
 
 
 ALGORITHMS: Final = {
     "RoundRobinLoadBalancer": "RoundRobin", "LeastConnectionLoadBalancer": "LeastLoad", "HashingLoadBalancer": "Hashing",
-    "RoundRobin": "RoundRobin", "LeastLoad": "LeastLoad",
 }  # fmt: skip
 
 
 def algorithm(view: View, namespace: str, name: str, port: int) -> str:
     """How a Service's endpoints are chosen."""
-    for kind in ("BackendLBPolicy", "LoadBalancerPolicy"):
-        found = of_service(view, kind, (namespace, name, port))
-        if found is not None:
-            return ALGORITHMS[found["algorithm"]]
-    return "RoundRobin"
+    by_backend: policies.BackendLB | None = of_service(view, "BackendLBPolicy", (namespace, name, port))
+    if by_backend is not None:
+        return by_backend.algorithm
+    by_balancer: policies.LoadBalancer | None = of_service(view, "LoadBalancerPolicy", (namespace, name, port))
+    return ALGORITHMS[by_balancer.type] if by_balancer is not None else "RoundRobin"
 
 
 def is_hashed(view: View, backend: BackendName) -> bool:
@@ -274,49 +491,57 @@ def is_hashed(view: View, backend: BackendName) -> bool:
 
 def health(view: View, namespace: str, name: str, port: int) -> snapshot.Health | None:
     """How the health of a Service's endpoints is known."""
-    config = of_service(view, "HealthCheckPolicy", (namespace, name, port))
+    config: policies.HealthCheck | None = of_service(view, "HealthCheckPolicy", (namespace, name, port))
     if config is None:
         return None
     matches_ = tuple(
-        snapshot.HealthMatch(
-            tuple(one.get("statusCodes", ())), one.get("body", ""),
-            tuple((field["name"], field["value"]) for field in one.get("headers", ())),
-        )
-        for one in config.get("matches", ())
-    )  # fmt: skip
-    interval, timeout = _lasting(config.get("interval", 0)), _lasting(config.get("failTimeout", 5))
-    return snapshot.Health(interval, config.get("maxFails", 1), timeout, config.get("path", ""), matches_)
+        snapshot.HealthMatch(one.status_codes, one.body, tuple((field.name, field.value) for field in one.headers))
+        for one in config.matches
+    )
+    interval, timeout = _lasting(config.interval), _lasting(config.fail_timeout)
+    return snapshot.Health(interval, config.max_fails, timeout, config.path, matches_)
 
 
 def upstream_tls(view: View, namespace: str, name: str, port: int) -> snapshot.BackendTLS | str | None:
     """How a Service is spoken to over TLS by an UpstreamTLSPolicy; in words, why it cannot be."""
-    config = of_service(view, "UpstreamTLSPolicy", (namespace, name, port))
-    return _authority(view, namespace, name, config) if config is not None else None
+    found = _at_port(view, "UpstreamTLSPolicy", Ref("Service", namespace, name), port)
+    if found is None:
+        return None
+    if found[0].shut:
+        return f'UpstreamTLSPolicy "{found[0].name}" is not valid'
+    return _authority(view, namespace, name, found[1].config)
 
 
-def _authority(view: View, namespace: str, service: str, config: Config) -> snapshot.BackendTLS | str:
-    ref = config["certificateRef"]
-    pem = extensions.secret(view, namespace, SecretKey(ref["name"], "ca.crt"))
+def _authority(view: View, namespace: str, service: str, config: policies.UpstreamTLS) -> snapshot.BackendTLS | str:
+    name = config.certificate_ref.name
+    pem = extensions.secret(view, namespace, SecretKey(name, "ca.crt"))
     if not pem:
-        return f'config.certificateRef: Secret "{namespace}/{ref["name"]}" with the key "ca.crt" is not there.'
+        return f'config.certificateRef: Secret "{namespace}/{name}" with the key "ca.crt" is not there.'
+    checked = certificates.checked(pem, f'Secret "{namespace}/{name}"')
+    if isinstance(checked, certificates.Fault):
+        return f"config.certificateRef: {checked.message}"
     own = None
-    if config.get("mTLS"):
-        found = certificates.certificate(view, "UpstreamTLSPolicy", namespace, SecretRef(ref["name"]))
+    if config.mtls:
+        found = certificates.certificate(view, "UpstreamTLSPolicy", namespace, SecretRef(name))
         if isinstance(found, certificates.Fault):
             return f"config.mTLS: {found.message}"
         own = found
     return snapshot.BackendTLS(f"{service}.{namespace}.svc", pem, own=own)
 
 
-def _lasting(given: str | float) -> float:
+def _lasting(given: str | int) -> float:
     """Seconds, of a Duration or of a number of them."""
     return seconds(given) if isinstance(given, str) else float(given)
 
 
-def asks_for_certificates(view: View, gateway: Ref, port: int) -> bool:
-    """Whether clients of a Gateway's port must prove who they are, by a GatewayTLSPolicy."""
+def asks_for_certificates(view: View, gateway: Ref, port: int) -> bool | str:
+    """Whether clients of a Gateway's port must prove who they are, by a GatewayTLSPolicy; in words, why nobody can."""
     found = _at_port(view, "GatewayTLSPolicy", gateway, port)
-    return found is not None and bool((config_of(found[0], found[1][2]) or {}).get("mTLS", False))
+    if found is None:
+        return False
+    if found[0].shut:
+        return f'GatewayTLSPolicy "{found[0].name}" is not valid: until it is, nobody may connect.'
+    return bool(found[1].config.mtls)
 
 
 def _codes(word: str) -> Iterable[int]:
@@ -328,82 +553,50 @@ def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence
     """What BackendLBPolicies and SessionStickyPolicies say of a rule's backends: the first that has one decides."""
     for backend in backends:
         where = (backend.namespace, backend.name, backend.port)
-        asked = (of_service(view, "BackendLBPolicy", where) or {}).get("sessionPersistence")
-        if asked is not None:
-            return sessions.persistence(_as_in_routes(asked), str(backend))
-        found = of_service(view, "SessionStickyPolicy", where)
+        balancing: policies.BackendLB | None = of_service(view, "BackendLBPolicy", where)
+        if balancing is not None and balancing.session_persistence is not None:
+            return sessions.persistence(_as_in_routes(balancing.session_persistence), str(backend))
+        found: policies.SessionSticky | None = of_service(view, "SessionStickyPolicy", where)
         if found is not None:
-            lasting = float(found.get("expires", 3600))
-            return snapshot.Persistence("", found.get("cookieName", "_srv_id"), "/", lasting, lasting > 0)
+            lasting = float(found.expires)
+            return snapshot.Persistence("", found.cookie_name, "/", lasting, lasting > 0)
     return None
 
 
-def _as_in_routes(asked: Config) -> SessionPersistence:
+def _as_in_routes(asked: policies.Persistence) -> SessionPersistence:
     """SessionPersistence as BackendLBPolicy spells it (Gateway API 1.1)."""
-    name = asked.get("sessionName", "")
+    name = asked.session_name
     return SessionPersistence(
-        asked.get("type", "Cookie"),
-        asked.get("absoluteTimeout", ""),
-        CookiePersistence(name, lifetime_type=asked.get("cookieConfig", {}).get("lifetimeType", "Session")),
+        asked.type,
+        asked.absolute_timeout or "",
+        CookiePersistence(name, lifetime_type=asked.cookie_config.lifetime_type),
         HeaderPersistence(name) if name else None,
     )
-
-
-def _of(view: View, kind: str, target: Ref) -> list[Policy]:
-    """The policies of a kind for a target, the oldest first."""
-    refs = [ref for ref in view.index("policies of", target.kind, target.namespace, target.name) if ref.kind == kind]
-    found = [one for ref in refs if (one := view.get(POLICIES[kind].type, ref.namespace, ref.name)) is not None]
-    return sorted(found, key=_age)
-
-
-def _age(policy: Policy) -> tuple[str, str, str]:
-    return policy.metadata.creation_timestamp, policy.metadata.namespace, policy.metadata.name
-
-
-def scopes(policy: Policy) -> Iterator[Scope]:
-    """Every part of a policy that says something."""
-    for word in ("http", "grpc", "hostnames", "ports"):
-        for index, entry in enumerate(policy.spec.get(word, ())):
-            if config_of(policy, entry) is not None and ("bps" not in entry or "config" in entry):
-                yield word, index, entry
-    if config_of(policy, policy.spec) is not None:
-        yield "", 0, policy.spec
-
-
-def config_of(policy: Policy, entry: Config) -> Config | None:
-    """What an entry of a policy says; the policy's own where it says nothing; None where neither does."""
-    for one in (entry, policy.spec):
-        if "config" in one or "healthCheck" in one:
-            said: Config = one["config"] if "config" in one else one["healthCheck"]
-            return said
-        if "type" in one or "algorithm" in one:
-            return {**one, "algorithm": one.get("type", one.get("algorithm"))}
-    return None
 
 
 def _is_of(view: View, target: Ref, scope: Scope) -> bool:
     """Whether a route has a rule with the match that an entry names."""
     route = view.get(TARGETS[target.kind], target.namespace, target.name)
-    if isinstance(route, GRPCRoute) and scope[0] == "grpc":
+    if isinstance(route, GRPCRoute) and scope.word == "grpc":
         return any(_meant(scope) in grpc.matches_of(rule) for rule in route.spec.rules)
-    if isinstance(route, HTTPRoute) and scope[0] == "http":
+    if isinstance(route, HTTPRoute) and scope.word == "http":
         return any(_meant(scope) in matches.matches(rule) for rule in route.spec.rules)
     return False
 
 
-def _is_match(scope: Scope, rule: snapshot.Rule) -> bool:
+def _is_match(scope: Scope, rule: snapshot.Rule | snapshot.Relay) -> bool:
     """Whether an entry is for a match, and a rule has it."""
-    if scope[0] not in ("http", "grpc") or (scope[0] == "grpc" and not rule.grpc):
+    if scope.word not in ("http", "grpc") or isinstance(rule, snapshot.Relay) or (scope.word == "grpc" and not rule.grpc):
         return False
     return _meant(scope) in rule.matches
 
 
 def _meant(scope: Scope) -> snapshot.Match:
     """The match that an entry names."""
-    word, _, entry = scope
-    if word == "grpc":
-        return grpc.translated(msgspec.convert(entry["match"], GRPCMatch))
-    return matches.translated(msgspec.convert(entry["match"], HTTPMatch))
+    if isinstance(scope.of, GRPCMatch):
+        return grpc.translated(scope.of)
+    assert isinstance(scope.of, HTTPMatch)
+    return matches.translated(scope.of)
 
 
 def _means(pattern: str, hostname: str) -> bool:
@@ -414,26 +607,28 @@ def _means(pattern: str, hostname: str) -> bool:
 # --- programs ---
 
 
+@guarded(lambda view, error, *_: f"cannot be used: {conditions.fault_of_ours(error)}")
 def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script | str:
     """The part that data planes get for one scope of a policy, or what is wrong."""
-    name, _, scope = name.partition("#")
+    name, _, wanted = name.partition("#")
     meaning = POLICIES[kind]
     policy = view.get(meaning.type, namespace, name)
     if policy is None:
         return "it does not exist."
-    if scope.startswith("bps"):
-        bps = _bps(policy, int(scope[3:]))
-        return _program(namespace, f"{name}#{scope}", kind, "ByteRate", {"bps": bps}) if bps else "it has no such scope."
-    entry = next((one for word, index, one in scopes(policy) if f"{word}{index}" == scope), None)
-    if entry is None:
+    said = policies.read(policy)
+    if wanted.startswith("bps"):
+        bps = _bps(said.scopes, int(wanted[3:]))
+        return _program(namespace, f"{name}#{wanted}", kind, "ByteRate", {"bps": bps}) if bps else "it has no such scope."
+    scope = next((one for one in said.scopes if one.name == wanted), None)
+    if scope is None or scope.config is None:
         return "it has no such scope."
-    config: Config = config_of(policy, entry) or {}
-    if config.get("mode") == "Global" and "store" not in config:
-        return 'config.mode: "Global" needs config.store, a Redis or Valkey in which all replicas count.'
-    store = extensions.store(view, namespace, config["store"]) if "store" in config else None
-    if isinstance(store, str):
-        return store
-    return _program(namespace, f"{name}#{scope}", kind, meaning.built_in, meaning.config(config), store)
+    store = None
+    if isinstance(scope.config, policies.RateLimit) and scope.config.store is not None:
+        made = extensions.store(view, namespace, scope.config.store, "config.store")
+        if isinstance(made, str):
+            return made
+        store = made
+    return _program(namespace, f"{name}#{wanted}", kind, meaning.built_in, meaning.config(scope.config), store)
 
 
 def _program(
@@ -454,62 +649,30 @@ def _program(
 # --- statuses ---
 
 
+def _unsaid(view: View, error: Exception, kind: str, namespace: str, name: str) -> ExtensionStatus | None:
+    policy = view.get(POLICIES[kind].type, namespace, name)
+    accepted = conditions.filter_not_valid("Invalid", conditions.fault_of_ours(error))
+    return ExtensionStatus(policy.metadata.generation, (accepted,)) if policy is not None else None
+
+
+@guarded(_unsaid)
 def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus | None:
     """What to say of a policy."""
     policy = view.get(POLICIES[kind].type, namespace, name)
-    if policy is None:
+    verdict = view.call(judged, kind, namespace, name)
+    if policy is None or verdict is None:
         return None
-    accepted = _accepted(view, kind, policy)
-    meant = [target for target in policy.targets if target.kind in POLICIES[kind].targets and target.namespace == namespace]
-    return ExtensionStatus(policy.metadata.generation, (accepted,), ancestors.of(view, meant, accepted))
+    said = [verdict.accepted]
+    if verdict.shut:
+        what = ", ".join(f'{target.kind} "{target.name}"' for target, _ in verdict.at)
+        said.append(conditions.failing_closed(f"{_WHAT_IS_SHUT[kind]} {what}"))
+    meant = [target for target in policy.targets if target.kind in POLICIES[kind].targets]
+    return ExtensionStatus(policy.metadata.generation, tuple(said), ancestors.of(view, meant, *said))
 
 
-def _accepted(view: View, kind: str, policy: Policy) -> Condition:
-    namespace = policy.metadata.namespace
-    for target in policy.targets:
-        if target.kind not in POLICIES[kind].targets:
-            text = f'spec.targetRef.kind: "{target.kind}" cannot have a {kind}; {", ".join(POLICIES[kind].targets)} can.'
-            return conditions.filter_not_valid("Invalid", text)
-        if target.namespace != namespace:
-            text = f'spec.targetRef.namespace: found "{target.namespace}"; a policy is for its own namespace, "{namespace}".'
-            return conditions.filter_not_valid("Invalid", text)
-        if view.get(TARGETS[target.kind], namespace, target.name) is None:
-            text = f'spec.targetRef: {target.kind} "{namespace}/{target.name}" does not exist.'
-            return conditions.filter_not_valid("TargetNotFound", text)
-    said = list(scopes(policy))
-    if not _says(policy):
-        text = "spec: it says nothing; config, or a config in ports, hostnames, http or grpc is needed."
-        return conditions.filter_not_valid("Invalid", text)
-    for scope in said:
-        if scope[0] in ("http", "grpc") and not _is_of(view, policy.targets[0], scope):
-            text = f"spec.{scope[0]}[{scope[1]}].match: {policy.targets[0].kind} has no rule with this match."
-            return conditions.filter_not_valid("TargetNotFound", text)
-    for word, index, _ in said if POLICIES[kind].built_in else ():
-        made = view.call(script, namespace, f"{policy.metadata.name}#{word}{index}", kind)
-        if isinstance(made, str):
-            return conditions.filter_not_valid("Invalid", f"spec.{f'{word}[{index}].' if word else ''}{made}")
-    if kind == "UpstreamTLSPolicy":
-        for word, index, entry in said:
-            wrong = _authority(view, namespace, policy.targets[0].name, config_of(policy, entry) or {})
-            if isinstance(wrong, str):
-                return conditions.filter_not_valid("Invalid", f"spec.{f'{word}[{index}].' if word else ''}{wrong}")
-    for other in _of(view, kind, policy.targets[0]):
-        if _age(other) >= _age(policy):
-            break
-        if _says(policy) <= _says(other):
-            text = f'{kind} "{other.metadata.name}" is older and says something of all that this one does.'
-            return conditions.filter_not_valid("Conflicted", text)
-    return conditions.policy_accepted()
-
-
-def _says(policy: Policy) -> set[tuple[str, str]]:
-    """What a policy speaks of."""
-    whole = [("bps", "")] if "bps" in policy.spec else []
-    ports = [("bps", str(one["port"])) for one in policy.spec.get("ports", ()) if "bps" in one]
-    return {*(_names(one) for one in scopes(policy)), *whole, *ports}
-
-
-def _names(scope: Scope) -> tuple[str, str]:
-    word, _, entry = scope
-    what = entry.get("match") or entry.get("hostname") or entry.get("port") if word else ""
-    return word, str(what)
+_WHAT_IS_SHUT: Final = {
+    "UpstreamTLSPolicy": "nothing is sent to",
+    "GatewayTLSPolicy": "nobody can connect over TLS to",
+    "AccessControlPolicy": "requests are answered with 500, and connections closed, at",
+    "RateLimitPolicy": "requests are answered with 500, and connections closed, at",
+}

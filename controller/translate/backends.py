@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypeAlias
 
-from controller.memo import View
+from controller.memo import View, guarded
 from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
 from controller.translate import attached, conditions, grants, policies
 from controller.translate.addresses import leads_home
@@ -72,6 +72,8 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
         return _fault("BackendNotFound", conditions.service_not_found(to, ref.name))
     if ref.port is None:
         return _fault("BackendNotFound", conditions.port_missing(to, ref.name))
+    if not 1 <= ref.port <= 65535:
+        return _fault("BackendNotFound", conditions.port_not_found(service, ref, transport(SPOKEN[kind])))
     spoken = SPOKEN[kind]
     port = _port(service, ref.port, spoken)
     if service.spec.type == "ExternalName":
@@ -85,7 +87,18 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
             f'Service "{to}/{ref.name}" port {ref.port}: appProtocol "{port.app_protocol}" is not supported; '
             "kubernetes.io/h2c, kubernetes.io/ws and those of HTTP are.",
         )
+    if spoken == "udp" and (asks := _asks_for_tls(view, to, ref.name, ref.port, port.name if port else "")):
+        text = f'Service "{to}/{ref.name}" is spoken to over TLS only, by {asks}; datagrams cannot be.'
+        return _fault("UnsupportedProtocol", text)
     return Resolved(BackendName("Service", to, ref.name, ref.port, spoken))
+
+
+def _asks_for_tls(view: View, namespace: str, service: str, number: int, port_name: str) -> str:
+    """Which policy wants a port to be spoken to over TLS only."""
+    policy = policies.is_asked_for(view, namespace, service, port_name)
+    if policy is not None:
+        return f'BackendTLSPolicy "{policy}"'
+    return "an UpstreamTLSPolicy" if attached.upstream_tls(view, namespace, service, number) is not None else ""
 
 
 def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
@@ -117,6 +130,13 @@ def transport(spoken: str) -> str:
     return "UDP" if spoken == "udp" else "TCP"
 
 
+def _nobody(
+    view: View, error: Exception, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""] = ""
+) -> snapshot.Backend:
+    return snapshot.Backend(str(BackendName(kind, namespace, name, number, spoken)))
+
+
+@guarded(_nobody)
 def backend(
     view: View, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""] = ""
 ) -> snapshot.Backend:
@@ -181,6 +201,7 @@ def _sort_endpoints(
                 leaving.add(snapshot.Endpoint(address, number, pod))
 
 
+@guarded(lambda *_: True)
 def is_fresh(view: View, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""] = "") -> bool:
     """Whether a backend's endpoints are what its Service now selects, as far as that can be seen.
 

@@ -74,7 +74,7 @@ def _authority(view: View, from_kind: str, namespace: str, ref: AuthorityRef) ->
         bundle = view.get(ClusterTrustBundle, "", ref.name)
         if bundle is None:
             return Fault("reference", f'There is no ClusterTrustBundle "{ref.name}".')
-        return _checked(bundle.spec.trust_bundle, f'ClusterTrustBundle "{ref.name}"')
+        return checked(bundle.spec.trust_bundle, f'ClusterTrustBundle "{ref.name}"')
     if ref.group or ref.kind not in ("ConfigMap", "Secret"):
         named = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
         return Fault("kind", f'caCertificateRef "{ref.name}" is a {named}; a ConfigMap with key ca.crt is needed.')
@@ -92,11 +92,12 @@ def _authority(view: View, from_kind: str, namespace: str, ref: AuthorityRef) ->
         return Fault("reference", f"There is no {where}.")
     if not text:
         return Fault("reference", f"{where} has no key ca.crt.")
-    return _checked(text, where)
+    return checked(text, where)
 
 
 @lru_cache(maxsize=1024)
-def _checked(text: str, where: str) -> str | Fault:
+def checked(text: str, where: str) -> str | Fault:
+    """The text, if it holds certificates."""
     try:
         x509.load_pem_x509_certificates(text.encode())
     except ValueError:

@@ -319,6 +319,19 @@ def filter_not_valid(reason: str, message: str) -> Condition:
     return _false("Accepted", reason, message)
 
 
+# --- what cannot be done, but protects ---
+
+
+def failing_closed(message: str) -> Condition:
+    """FailingClosed; absent where what protects does so, or has no say. It is not accepted, and yet has an effect: this one."""
+    return _true("FailingClosed", "Invalid", f"Until it is valid, {message}.")
+
+
+def fault_of_ours(error: Exception) -> str:
+    """Words for what our own code raised."""
+    return f"the controller fails at it ({type(error).__name__}: {str(error)[:200]}); please report this."
+
+
 # --- words that conditions, `fsm validate` and `fsm explain` share ---
 
 

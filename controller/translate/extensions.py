@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import jsonschema_rs
 import msgspec
-import yaml
 
-from controller.memo import View
+from controller.memo import View, guarded
 from controller.objects import (
     EXTENSION_GROUP,
+    GATEWAY_GROUP,
     CircuitBreaker,
     ConcurrencyLimit,
     ConfigMap,
@@ -33,6 +33,7 @@ from controller.objects import (
     HTTPLog,
     IPRestriction,
     ListenerFilter,
+    ListenerTarget,
     Metrics,
     NamespacedFilterDefinition,
     ParametersRef,
@@ -41,6 +42,7 @@ from controller.objects import (
     Ref,
     RequestTermination,
     RouteRuleFilterPolicy,
+    RuleTarget,
     Secret,
     SecretKey,
     Settings,
@@ -49,10 +51,12 @@ from controller.objects import (
     UDPRoute,
     Zipkin,
 )
-from controller.translate import ancestors, conditions
+from controller.translate import ancestors, conditions, ports
 from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
 from controller.translate.status import ExtensionStatus
+from controller.validate import fault_of_spec
+from controller.written import WrittenError, load
 from gateway import snapshot
 from gateway.durations import seconds
 from gateway.policies import BUILT_IN
@@ -66,7 +70,14 @@ SETTINGS: Final[dict[str, type[Settings]]] = {
     )
 }  # fmt: skip
 Configured: TypeAlias = Filter | ListenerFilter
+ASPECTS: Final = ("Listener", "Route")  # what a ListenerFilter stands before: connections, or routes
+RULES: Final[dict[str, type[TCPRoute | UDPRoute]]] = {"TCPRoute": TCPRoute, "UDPRoute": UDPRoute}
+KINDS_THAT_GUARD: Final[dict[str, type[ListenerFilter | RouteRuleFilterPolicy]]] = {
+    "ListenerFilter": ListenerFilter,
+    "RouteRuleFilterPolicy": RouteRuleFilterPolicy,
+}
 LONGEST: Final = 3600.0  # seconds that what comes with the gateway may take: as long as its own spec says
+_DURATION: Final = re.compile("([0-9]{1,5}(h|m|s|ms)){1,4}")
 _UNITS: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
@@ -95,14 +106,112 @@ def resolve(view: View, namespace: str, ref: ParametersRef) -> FilterName | Cond
     return FilterName(namespace, ref.name)
 
 
+class Guarding(NamedTuple):
+    """What becomes of something that stands before a Gateway's ports, or before rules: where it does so, and what is said."""
+
+    accepted: Condition
+    at: tuple[ListenerTarget | RuleTarget, ...] = ()
+    shut: bool = False  # it cannot be used, so that nothing passes there
+
+
+def _unguarded(view: View, error: Exception, kind: str, namespace: str, name: str) -> Guarding | None:
+    found = view.get(KINDS_THAT_GUARD[kind], namespace, name)
+    accepted = conditions.filter_not_valid("Invalid", conditions.fault_of_ours(error))
+    return Guarding(accepted, found.spec.target_refs, shut=True) if found is not None else None
+
+
+@guarded(_unguarded)
+def guarding(view: View, kind: str, namespace: str, name: str) -> Guarding | None:
+    """The one decision about a ListenerFilter or a RouteRuleFilterPolicy, from which its status and its effect are made.
+
+    Of several targets those that are there are guarded, whatever became of the others: a Gateway that goes must not take
+    the guard of another along.
+    """
+    found = view.get(KINDS_THAT_GUARD[kind], namespace, name)
+    if found is None:
+        return None
+    if not found.spec.target_refs:
+        text = found.fault or "spec.targetRefs: found none; what it is for is needed."
+        return Guarding(conditions.filter_not_valid("Invalid", text))
+    faults: list[Condition] = []
+    at: list[ListenerTarget | RuleTarget] = []
+    for index, target in enumerate(found.spec.target_refs):
+        missing = _missing_gateway if isinstance(target, ListenerTarget) else _missing_rule
+        fault = missing(view, namespace, f"spec.targetRefs[{index}]", target)
+        if fault is None:
+            at.append(target)
+        else:
+            faults.append(fault)
+    if not at:
+        return Guarding(faults[0])
+    good = conditions.filter_accepted() if isinstance(found, ListenerFilter) else conditions.policy_accepted()
+    accepted = _unusable(view, found) or good
+    shut = not accepted.is_true and accepted.reason != "ScriptInvalid"
+    if faults and accepted.is_true:
+        accepted = conditions.with_warning(accepted, " ".join(one.message for one in faults))
+    return Guarding(accepted, tuple(at), shut)
+
+
+def _unusable(view: View, found: ListenerFilter | RouteRuleFilterPolicy) -> Condition | None:
+    """Why it cannot do what it is for."""
+    namespace = found.metadata.namespace
+    if isinstance(found, ListenerFilter):
+        made = view.call(script, namespace, found.metadata.name, "ListenerFilter")
+        accepted = _accepted(view, FilterName(namespace, found.metadata.name, "ListenerFilter"), made)
+        return None if accepted.is_true else accepted
+    if found.fault:
+        return conditions.filter_not_valid("Invalid", found.fault)
+    for index, ref in enumerate(found.spec.filter_refs):
+        if (ref.group, ref.kind) != (EXTENSION_GROUP, "Filter"):
+            text = f'spec.filterRefs[{index}]: "{ref.group}/{ref.kind}" is no kind of filter; {EXTENSION_GROUP}/Filter is.'
+            return conditions.filter_not_valid("Invalid", text)
+        made = view.call(script, namespace, ref.name, "Filter")
+        if isinstance(made, str):
+            text = f'spec.filterRefs[{index}]: Filter "{namespace}/{ref.name}": {made}'
+            return conditions.filter_not_valid("FilterNotValid", text)
+    return None
+
+
+def _missing_gateway(view: View, namespace: str, field: str, target: ListenerTarget) -> Condition | None:
+    if (target.group, target.kind) != (GATEWAY_GROUP, "Gateway"):
+        text = f'{field}: "{target.group}/{target.kind}" has no listeners; {GATEWAY_GROUP}/Gateway has.'
+        return conditions.filter_not_valid("Invalid", text)
+    if view.get(Gateway, namespace, target.name) is None:
+        text = f'{field}: Gateway "{namespace}/{target.name}" does not exist.'
+        return conditions.filter_not_valid("TargetNotFound", text)
+    opened = sorted({one.number for one in ports.of(view, namespace, target.name)})
+    if target.port is not None and target.port not in opened:
+        listed = ", ".join(map(str, opened)) or "none"
+        text = f'{field}.port: Gateway "{target.name}" has no listener at {target.port}; it has {listed}.'
+        return conditions.filter_not_valid("TargetNotFound", text)
+    return None
+
+
+def _missing_rule(view: View, namespace: str, field: str, target: RuleTarget) -> Condition | None:
+    kind = RULES.get(target.kind) if target.group == GATEWAY_GROUP else None
+    if kind is None:
+        text = f'{field}: "{target.group}/{target.kind}" cannot have one; {" and ".join(RULES)} can.'
+        return conditions.filter_not_valid("Invalid", text)
+    route = view.get(kind, namespace, target.name)
+    if route is None:
+        text = f'{field}: {target.kind} "{namespace}/{target.name}" does not exist.'
+        return conditions.filter_not_valid("TargetNotFound", text)
+    if target.rule and all(rule.name != target.rule for rule in route.spec.rules):
+        text = f'{field}.rule: {target.kind} "{target.name}" has no rule named "{target.rule}".'
+        return conditions.filter_not_valid("TargetNotFound", text)
+    return None
+
+
 def listener_filters(view: View, namespace: str, gateway: str, port: int, aspect: str) -> tuple[FilterName, ...]:
     """The ListenerFilters of a Gateway's port, in order; also those that cannot be used: what they guard stays shut."""
     found = []
     for ref in view.index("listener filters of", namespace, gateway):
         one = view.get(ListenerFilter, ref.namespace, ref.name)
-        if one is not None and one.spec.aspect == aspect:
-            if any(target.name == gateway and target.port in (None, port) for target in one.spec.target_refs):
-                found.append((one.spec.priority, one.metadata.creation_timestamp, ref.name))
+        verdict = view.call(guarding, "ListenerFilter", ref.namespace, ref.name)
+        if one is None or verdict is None or (one.spec.aspect if one.spec.aspect in ASPECTS else ASPECTS[0]) != aspect:
+            continue
+        if any(isinstance(at, ListenerTarget) and at.name == gateway and at.port in (None, port) for at in verdict.at):
+            found.append((one.spec.priority, one.metadata.creation_timestamp, ref.name))
     return tuple(FilterName(namespace, name, "ListenerFilter") for *_, name in sorted(found))
 
 
@@ -111,32 +220,43 @@ def rule_filters(view: View, route: Ref, rule: str) -> tuple[FilterName, ...]:
     found: dict[FilterName, tuple[int, str, str, int]] = {}
     for ref in view.index("rule filters of", route.kind, route.namespace, route.name):
         policy = view.get(RouteRuleFilterPolicy, ref.namespace, ref.name)
-        if policy is None or not any(
-            (target.kind, target.name) == (route.kind, route.name) and target.rule in ("", rule)
-            for target in policy.spec.target_refs
-        ):
+        verdict = view.call(guarding, "RouteRuleFilterPolicy", ref.namespace, ref.name)
+        if policy is None or verdict is None:
+            continue
+        here = [at for at in verdict.at if isinstance(at, RuleTarget) and (at.kind, at.name) == (route.kind, route.name)]
+        if not any(at.rule in ("", rule) for at in here):
             continue
         for index, one in enumerate(policy.spec.filter_refs):
             order = (one.priority, policy.metadata.creation_timestamp, policy.metadata.name, index)
             name = FilterName(route.namespace, one.name)
             found[name] = min(order, found.get(name, order))
+        if verdict.shut:  # names no program, so that nobody passes
+            shut = FilterName(ref.namespace, ref.name, "RouteRuleFilterPolicy")
+            found[shut] = (-1, policy.metadata.creation_timestamp, policy.metadata.name, 0)
     return tuple(sorted(found, key=lambda name: found[name]))
 
 
+@guarded(lambda view, error, *_: f"cannot be used: {conditions.fault_of_ours(error)}")
 def script(view: View, namespace: str, name: str, kind: str = "Filter") -> snapshot.Script | str:
     """The part that data planes get, or what is wrong."""
-    found: Configured | None = (
-        view.get(Filter, namespace, name) if kind == "Filter" else view.get(ListenerFilter, namespace, name)
-    )
+    found: Configured | None = None
+    if kind == "Filter":
+        found = view.get(Filter, namespace, name)
+    elif kind == "ListenerFilter":
+        found = view.get(ListenerFilter, namespace, name)
     if found is None:
         return "it does not exist."
+    if isinstance(found, ListenerFilter) and found.fault:
+        return found.fault
+    if isinstance(found, ListenerFilter) and found.spec.aspect not in ASPECTS:
+        return f'spec.aspect: found "{found.spec.aspect}"; {" and ".join(ASPECTS)} are understood.'
     supplies = _supplies(view, found)
     if isinstance(supplies, str):
         return supplies
-    secrets, store = supplies
+    secrets, kept = supplies
     if found.spec.definition_ref is None and found.spec.type in BUILT_IN and BUILT_IN[found.spec.type].kind:
         made = _built_in(view, found)
-        return made if isinstance(made, str) else msgspec.structs.replace(made, secrets=secrets, store=store)
+        return made if isinstance(made, str) else msgspec.structs.replace(made, secrets=secrets, store=kept)
     definition = _definition(view, found)
     if isinstance(definition, str):
         return definition
@@ -149,6 +269,11 @@ def script(view: View, namespace: str, name: str, kind: str = "Filter") -> snaps
     wrong = _misfit(definition, config)
     if wrong:
         return wrong
+    memory = _bytes(definition.memory)
+    if memory is None:
+        return f'spec.memory of its definition: found "{definition.memory[:60]}"; such as 256Mi is needed.'
+    if not _DURATION.fullmatch(definition.timeout):
+        return f'spec.timeout of its definition: found "{definition.timeout[:60]}"; such as 500ms or 2s is needed.'
     allowed = view.note("setting", "inline filters")  # "allowed", or "default" where they are all meant to be
     execution = definition.execution or ("inline" if allowed == "default" else "process")
     if execution == "inline" and not allowed:
@@ -157,14 +282,19 @@ def script(view: View, namespace: str, name: str, kind: str = "Filter") -> snaps
         name=str(FilterName(namespace, name, kind)),
         source=source,
         secrets=secrets,
-        store=store,
+        store=kept,
         config=msgspec.json.encode(config).decode(),
         execution="inline" if execution == "inline" else "process",
         passes=definition.failure_policy == "Open",
         seconds=seconds(definition.timeout),
         network=definition.network,
-        memory=int(definition.memory[:-2]) * _UNITS[definition.memory[-2:]],
+        memory=memory,
     )
+
+
+def _bytes(text: str) -> int | None:
+    found = re.fullmatch("([0-9]{1,6})(Ki|Mi|Gi)", text)
+    return int(found[1]) * _UNITS[found[2]] if found else None
 
 
 def _supplies(view: View, found: Configured) -> tuple[tuple[snapshot.Pair, ...], snapshot.Store | None] | str:
@@ -177,16 +307,12 @@ def _supplies(view: View, found: Configured) -> tuple[tuple[snapshot.Pair, ...],
         secrets.append((one.name, value))
     if found.spec.store is None:
         return tuple(secrets), None
-    made = _store(view, found.metadata.namespace, found.spec.store, "spec.store")
+    made = store(view, found.metadata.namespace, found.spec.store, "spec.store")
     return made if isinstance(made, str) else (tuple(secrets), made)
 
 
-def store(view: View, namespace: str, spec: dict[str, Any]) -> snapshot.Store | str:
-    """A store that a policy names; or what is wrong with it."""
-    return _store(view, namespace, msgspec.convert(spec, StoreSpec), "config.store")
-
-
-def _store(view: View, namespace: str, asked: StoreSpec, field: str) -> snapshot.Store | str:
+def store(view: View, namespace: str, asked: StoreSpec, field: str) -> snapshot.Store | str:
+    """A store that a filter or a policy names; or what is wrong with it."""
     if leads_home(view, asked.host):
         return f'{field}.host: "{asked.host}" is the data plane itself.'
     password = ""
@@ -224,6 +350,9 @@ def _built_in(view: View, found: Configured) -> snapshot.Script | str:
     settings = view.get(SETTINGS[kind], found.metadata.namespace, ref.name)
     if settings is None:
         return f'spec.configRef: {kind} "{found.metadata.namespace}/{ref.name}" does not exist.'
+    wrong = fault_of_spec(kind, settings.spec)
+    if wrong:
+        return f'{kind} "{ref.name}", {wrong}'
     for field in ("target", "throttleHost"):
         asked = str(settings.spec.get(field, ""))
         try:
@@ -286,9 +415,10 @@ def _config(view: View, found: Configured) -> dict[str, Any] | str:
     if config is None:
         return f'spec.configRef: FilterConfig "{found.metadata.namespace}/{ref.name}" does not exist.'
     try:
-        value = yaml.safe_load(config.spec.config)
-    except yaml.YAMLError as error:
-        return f'FilterConfig "{ref.name}", spec.config: not YAML: {str(error).splitlines()[0]}.'
+        value = load(config.spec.config)
+        msgspec.json.encode(value)
+    except (WrittenError, TypeError, ValueError, OverflowError) as error:
+        return f'FilterConfig "{ref.name}", spec.config: not YAML that filters can be given: {error}.'
     if not isinstance(value, dict):
         return f'FilterConfig "{ref.name}", spec.config: found {type(value).__name__}; a mapping of names to values is needed.'
     return value
@@ -308,6 +438,7 @@ def _misfit(definition: FilterDefinitionSpec, config: dict[str, Any]) -> str:
     return f"spec.configRef: {where + ': ' if where else ''}{error.message}."
 
 
+@guarded(lambda *_: None)
 def status(view: View, namespace: str, name: str) -> ExtensionStatus | None:
     """What to say of a Filter: whether it can be used, and what the data planes that use it found."""
     found = view.get(Filter, namespace, name)
@@ -317,58 +448,19 @@ def status(view: View, namespace: str, name: str) -> ExtensionStatus | None:
     return ExtensionStatus(found.metadata.generation, (_accepted(view, FilterName(namespace, name), made),))
 
 
-def listener_status(view: View, namespace: str, name: str) -> ExtensionStatus | None:
-    """What to say of a ListenerFilter."""
-    found = view.get(ListenerFilter, namespace, name)
-    if found is None:
+@guarded(lambda *_: None)
+def guarding_status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus | None:
+    """What to say of a ListenerFilter, or of a RouteRuleFilterPolicy."""
+    found = view.get(KINDS_THAT_GUARD[kind], namespace, name)
+    verdict = view.call(guarding, kind, namespace, name)
+    if found is None or verdict is None:
         return None
-    missing = _missing_gateway(view, found)
-    made = view.call(script, namespace, name, "ListenerFilter")
-    accepted = missing or _accepted(view, FilterName(namespace, name, "ListenerFilter"), made)
-    targets = [Ref("Gateway", namespace, target.name) for target in found.spec.target_refs]
-    return ExtensionStatus(found.metadata.generation, (accepted,), ancestors.of(view, targets, accepted))
-
-
-def _missing_gateway(view: View, found: ListenerFilter) -> Condition | None:
-    for index, target in enumerate(found.spec.target_refs):
-        gateway = view.get(Gateway, found.metadata.namespace, target.name)
-        if gateway is None:
-            where = f'Gateway "{found.metadata.namespace}/{target.name}"'
-            return conditions.filter_not_valid("TargetNotFound", f"spec.targetRefs[{index}]: {where} does not exist.")
-        if target.port is not None and all(one.port != target.port for one in gateway.spec.listeners):
-            ports = ", ".join(sorted({str(one.port) for one in gateway.spec.listeners}))
-            text = f'spec.targetRefs[{index}].port: Gateway "{target.name}" has no listener at {target.port}; it has {ports}.'
-            return conditions.filter_not_valid("TargetNotFound", text)
-    return None
-
-
-def rule_policy_status(view: View, namespace: str, name: str) -> ExtensionStatus | None:
-    """What to say of a RouteRuleFilterPolicy: whether its rules and its Filters are there."""
-    found = view.get(RouteRuleFilterPolicy, namespace, name)
-    if found is None:
-        return None
-    accepted = _rule_policy_accepted(view, found)
-    targets = [Ref(target.kind, namespace, target.name) for target in found.spec.target_refs]
-    return ExtensionStatus(found.metadata.generation, (accepted,), ancestors.of(view, targets, accepted))
-
-
-def _rule_policy_accepted(view: View, found: RouteRuleFilterPolicy) -> Condition:
-    namespace = found.metadata.namespace
-    for index, target in enumerate(found.spec.target_refs):
-        kind: type[TCPRoute | UDPRoute] = TCPRoute if target.kind == "TCPRoute" else UDPRoute
-        route = view.get(kind, namespace, target.name)
-        if route is None:
-            where = f'{target.kind} "{namespace}/{target.name}"'
-            return conditions.filter_not_valid("TargetNotFound", f"spec.targetRefs[{index}]: {where} does not exist.")
-        if target.rule and all(rule.name != target.rule for rule in route.spec.rules):
-            text = f'spec.targetRefs[{index}].rule: {target.kind} "{target.name}" has no rule named "{target.rule}".'
-            return conditions.filter_not_valid("TargetNotFound", text)
-    for index, ref in enumerate(found.spec.filter_refs):
-        made = view.call(script, namespace, ref.name, "Filter")
-        if isinstance(made, str):
-            text = f'spec.filterRefs[{index}]: Filter "{namespace}/{ref.name}": {made}'
-            return conditions.filter_not_valid("FilterNotValid", text)
-    return conditions.policy_accepted()
+    said = [verdict.accepted]
+    if verdict.shut:
+        what = ", ".join(f'{at.kind} "{at.name}"' for at in verdict.at)
+        said.append(conditions.failing_closed(f"nothing passes where it is meant ({what})"))
+    targets = [Ref(target.kind, namespace, target.name) for target in verdict.at or found.spec.target_refs]
+    return ExtensionStatus(found.metadata.generation, tuple(said), ancestors.of(view, targets, *said))
 
 
 def _accepted(view: View, name: FilterName, made: snapshot.Script | str) -> Condition:

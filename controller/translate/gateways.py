@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from controller.memo import View
+from controller.memo import View, guarded
 from controller.objects import (
     CONTROLLER,
-    GATEWAY_GROUP,
     Gateway,
     GatewayAddress,
     GatewayClass,
     ListenerSet,
-    Namespace,
     Ref,
-    RouteNamespaces,
     Service,
 )
-from controller.translate import certificates, conditions, limits, parameters
+from controller.translate import certificates, conditions, limits, parameters, ports
 from controller.translate.ancestors import is_ours
 from controller.translate.backends import Needed
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
-from controller.translate.listeners import KINDS, ListenerInfo, listeners, validation
+from controller.translate.listeners import ListenerInfo, listeners
 from controller.translate.parameters import Parameters
 from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, ListenerStatus
 from controller.world import Report
@@ -106,6 +103,9 @@ class Running(NamedTuple):
     parameters: Parameters
 
 
+UNKNOWN: Final = "unknown"  # in place of what must run: it is left as it is
+
+
 class GatewayInfo(NamedTuple):
     """A Gateway of ours, as routes see it."""
 
@@ -119,13 +119,22 @@ class GatewayInfo(NamedTuple):
     @property
     def backends(self) -> tuple[Needed, ...]:
         """What the filters of its listeners need."""
-        return tuple(dict.fromkeys(name for one in self.listeners for name in one.backends))
+        return tuple(dict.fromkeys(name for one in self._served for name in one.backends))
+
+    @property
+    def _served(self) -> tuple[ListenerInfo, ...]:
+        return tuple(one for one in self.listeners if one.part is not None) if self.refused is None else ()
+
+    @property
+    def shown(self) -> snapshot.Certificate | None:
+        """The certificate that backends are shown."""
+        return self.client if isinstance(self.client, snapshot.Certificate) and self.refused is None else None
 
     @property
     def parts(self) -> tuple[snapshot.Part, ...]:
         """Everything of it that is served, but for routes."""
-        made: list[snapshot.Part] = [] if not isinstance(self.client, snapshot.Certificate) else [self.client]
-        for one in self.listeners if self.refused is None else ():
+        made: list[snapshot.Part] = [self.shown] if self.shown is not None else []
+        for one in self._served:
             if one.part is not None:
                 made += [*one.certificates, one.part]
                 if one.filters and one.protocol in ("HTTP", "HTTPS"):
@@ -145,16 +154,25 @@ def _unmatched(one: ListenerInfo) -> snapshot.Rule:
     )
 
 
+def _closed(view: View, error: Exception, namespace: str, name: str) -> GatewayInfo:
+    return GatewayInfo(namespace, name, (), conditions.gateway_parameters(conditions.fault_of_ours(error)), (), None)
+
+
+@guarded(_closed)
 def gateway(view: View, namespace: str, name: str) -> GatewayInfo | None:
     """A Gateway, if it exists and is ours."""
     found = view.get(Gateway, namespace, name)
     if found is None or not view.call(is_ours, found.spec.gateway_class_name):
         return None
-    allowed = found.spec.allowed_listeners.namespaces
-    sets = [one for one in _sets(view, found) if is_allowed(view, allowed, namespace, one.metadata.namespace)]
+    sets = ports.sets(view, found)
     client: snapshot.Certificate | Fault | None = None
     if found.spec.tls.backend.client_certificate_ref is not None:
-        client = certificates.certificate(view, "Gateway", namespace, found.spec.tls.backend.client_certificate_ref)
+        ref = found.spec.tls.backend.client_certificate_ref
+        client = view.attempt(
+            f"{found.ref}, spec.tls.backend",
+            lambda: certificates.certificate(view, "Gateway", namespace, ref),
+            lambda error: Fault("reference", conditions.fault_of_ours(error)),
+        )
     return GatewayInfo(
         namespace, name, listeners(view, found, sets), _refused(view, found), tuple(one.ref for one in sets), client
     )
@@ -172,41 +190,18 @@ def _refused(view: View, found: Gateway) -> Condition | None:
     return conditions.gateway_parameters(asked) if isinstance(asked, str) else None
 
 
+@guarded(lambda view, error, namespace, name: UNKNOWN)
 def running(view: View, namespace: str, name: str) -> Running | None:
     """What must run for a Gateway of ours."""
     info, found = view.call(gateway, namespace, name), view.get(Gateway, namespace, name)
     if info is None or found is None:
         return None
     asked = parameters.of(view, found)
-    ports = {("UDP" if one.protocol == "UDP" else "TCP", one.port) for one in info.listeners if one.protocol in KINDS}
-    return Running(found, tuple(sorted(ports)), parameters.DEFAULTS if isinstance(asked, str) else asked)
+    opened = {("UDP" if one.protocol == "UDP" else "TCP", one.port) for one in info.listeners if one.is_accepted}
+    return Running(found, tuple(sorted(opened)), parameters.DEFAULTS if isinstance(asked, str) else asked)
 
 
-def _sets(view: View, found: Gateway) -> list[ListenerSet]:
-    """The ListenerSets that name a Gateway, the oldest first (GEP-1713)."""
-    refs = view.index("listener sets of", found.metadata.namespace, found.metadata.name)
-    sets = [one for ref in refs if (one := view.get(ListenerSet, ref.namespace, ref.name)) is not None and _names_gateway(one)]
-    return sorted(sets, key=lambda one: (one.metadata.creation_timestamp, one.metadata.namespace, one.metadata.name))
-
-
-def _names_gateway(one: ListenerSet) -> bool:
-    return (one.spec.parent_ref.group, one.spec.parent_ref.kind) == (GATEWAY_GROUP, "Gateway")
-
-
-def is_allowed(view: View, allowed: RouteNamespaces, home: str, namespace: str) -> bool:
-    """Whether a namespace is one of those allowed, seen from the namespace `home`."""
-    match allowed.from_:
-        case "All":
-            return True
-        case "Same":
-            return namespace == home
-        case "Selector" if allowed.selector is not None:
-            found = view.get(Namespace, "", namespace)
-            return found is not None and allowed.selector.matches(found.metadata.labels)
-        case _:
-            return False
-
-
+@guarded(lambda *_: None)
 def class_status(view: View, name: str) -> ClassStatus | None:
     """What to say of a GatewayClass of ours."""
     found = view.get(GatewayClass, "", name)
@@ -247,6 +242,7 @@ def _said(view: View, found: Gateway, info: GatewayInfo) -> _Said:
     return _Said(report, view.note("attached", *where) or {}, problems, addresses, accepted, programmed)
 
 
+@guarded(lambda *_: None)
 def gateway_status(view: View, namespace: str, name: str) -> GatewayStatus | None:
     """What to say of a Gateway of ours."""
     info = view.call(gateway, namespace, name)
@@ -276,16 +272,18 @@ def _more(found: Gateway, info: GatewayInfo) -> Iterator[Condition]:
             yield conditions.client_certificate("ResolvedRefs", "All references are resolved.")
     insecure = sorted(
         one.port for one in info.listeners
-        if one.protocol == "HTTPS" and (v := validation(found, one.port)) is not None and v.mode == "AllowInsecureFallback"
+        if (one.protocol == "HTTPS" or (one.part is not None and one.part.clients is not None))
+        and (v := ports.validation(found, one.port)) is not None and v.mode == "AllowInsecureFallback"
     )  # fmt: skip
     if insecure:
         yield conditions.insecure_validation(insecure)
 
 
+@guarded(lambda *_: None)
 def listener_set_status(view: View, namespace: str, name: str) -> ListenerSetStatus | None:
     """What to say of a ListenerSet whose Gateway is ours."""
     one = view.get(ListenerSet, namespace, name)
-    if one is None or not _names_gateway(one):
+    if one is None or not ports.names_gateway(one):
         return None
     where = (one.spec.parent_ref.namespace or namespace, one.spec.parent_ref.name)
     info, found = view.call(gateway, *where), view.get(Gateway, *where)

@@ -13,15 +13,18 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import yaml
 
+from controller.decoding import quoted
 from controller.objects import Gateway
+from controller.written import WrittenError, load
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 
 ANNOTATION: Final = "gateway.flomesh.io/limits"
 MAY_BE_ZERO: Final = frozenset(
     ("body_bytes", "body_rate", "connections", "connections_per_address", "requests_per_connection", "unsent_bytes")
 )
+
+MOST: Final = 2**53  # of any limit
 
 
 class Read(NamedTuple):
@@ -48,16 +51,16 @@ def of(gateway: Gateway) -> Read:
 def read(text: str) -> Read:
     """The limits that an annotation's text means."""
     try:
-        written = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        return _fault(f"not YAML or JSON: {error}".splitlines()[0])
+        written = load(text)
+    except WrittenError as error:
+        return _fault(f"not YAML or JSON: {error}")
     if written is None:
         return Read(DEFAULT_LIMITS, "")
     if not isinstance(written, dict):
         return _fault("a mapping is needed, such as {bodyBytes: 10485760}")
     changes: dict[str, Any] = {}
     for key, value in written.items():
-        name = FIELDS.get(key)
+        name = FIELDS.get(key) if isinstance(key, str) else None
         if name is None:
             return _fault(f"{key} is not a limit; these are: {', '.join(FIELDS)}")
         if name in CHOICES:
@@ -68,11 +71,15 @@ def read(text: str) -> Read:
         wants_whole = isinstance(getattr(DEFAULT_LIMITS, name), int)
         is_number = isinstance(value, int) or (isinstance(value, float) and not wants_whole)
         least = 0 if name in MAY_BE_ZERO else 1 if wants_whole else 0.001
-        if isinstance(value, bool) or not is_number or value < least:
+        if isinstance(value, bool) or not is_number or not least <= value <= MOST:
             kind = "a whole number" if wants_whole else "a number of seconds"
-            return _fault(f"{key}: {value!r} was found; {kind} of at least {least:g} is needed")
+            return _fault(f"{key}: {_shown(value)} was found; {kind} of at least {least:g} is needed")
         changes[name] = value if wants_whole else float(value)
     return Read(msgspec.structs.replace(DEFAULT_LIMITS, **changes), "")
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, int | float | bool | str) and len(str(value)) < 60 else quoted(value)
 
 
 def _fault(words: str) -> Read:

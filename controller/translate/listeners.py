@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import ssl
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from sys import intern
 from typing import NamedTuple
 
@@ -10,7 +12,6 @@ from controller.memo import View
 from controller.objects import (
     GATEWAY_GROUP,
     OPTION,
-    ClientValidation,
     Gateway,
     GatewayListener,
     ListenerSet,
@@ -19,11 +20,12 @@ from controller.objects import (
     RouteNamespaces,
     SecretKey,
 )
-from controller.translate import attached, certificates, conditions, extensions, filters, limits
+from controller.translate import attached, certificates, conditions, extensions, filters, limits, ports
 from controller.translate.backends import Needed, resolve
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
+from controller.translate.ports import covers
 from gateway import snapshot
 
 # The kinds of routes that a protocol can carry.
@@ -84,8 +86,37 @@ def listeners(view: View, gateway: Gateway, sets: Sequence[ListenerSet]) -> tupl
     ]
     conflicts = _conflicts(own, others)
     allowed = limits.of(gateway).limits
-    made = [_listener(view, gateway, one, conflicts.get(one.key), allowed) for one in (*own, *others)]
-    return tuple(_overlapping(made))
+    made = [_guarded(view, gateway, one, conflicts.get(one.key), allowed) for one in (*own, *others)]
+    return tuple(_overlapping(list(_agreed(made))))
+
+
+def _guarded(
+    view: View, gateway: Gateway, candidate: _Candidate, conflict: list[Condition] | None, allowed: snapshot.Limits
+) -> ListenerInfo:
+    """A listener, of which a fault of our own takes down no other."""
+    owner, one, key = candidate
+
+    def instead(error: Exception) -> ListenerInfo:
+        said = (conditions.unsupported_listener_value(conditions.fault_of_ours(error)), conditions.listener_resolved())
+        return ListenerInfo(owner, one.name, key, one.port, one.protocol, "", RouteNamespaces(), (), said, None, ())
+
+    return view.attempt(f"{owner}, listener {one.name}", lambda: _listener(view, gateway, candidate, conflict, allowed), instead)
+
+
+def _agreed(made: list[ListenerInfo]) -> Iterator[ListenerInfo]:
+    """OpenSSL settles a connection's cipher suites before it knows the server name: a port has those of its first listener."""
+    first: dict[int, ListenerInfo] = {}
+    for one in made:
+        if one.part is None or not one.certificates:
+            yield one
+            continue
+        other = first.setdefault(one.port, one)
+        if other.part is not None and other.part.ciphers != one.part.ciphers:
+            text = f'tls.options: {OPTION}cipher-suites differ from those of listener "{other.name}" at the same port {one.port}.'
+            refused = conditions.unsupported_listener_value(text)
+            yield one._replace(conditions=(refused, *one.conditions[1:]), part=None)
+        else:
+            yield one
 
 
 def _listener(
@@ -103,22 +134,27 @@ def _listener(
         said += conflict
     else:
         said += [conditions.listener_accepted(), conditions.no_conflicts()]
-    fault = _options_fault(one)
+    fault = _misuse(gateway, one) or _options_fault(one)
     if fault and said[0].is_true:
         said[0] = conditions.unsupported_listener_value(fault)
-    if one.protocol == "HTTPS" or (one.protocol == "TLS" and not _is_passthrough(one)):
+    if is_terminated(one):
         found, unresolved = _certificates(view, owner, one)
         resolved = resolved or unresolved
-    if one.protocol == "HTTPS":
         clients, refusal, unresolved = _clients(view, gateway, one.port)
         resolved = resolved or unresolved
-        if clients is None and refusal is None and attached.asks_for_certificates(view, gateway.ref, one.port):
+        asked = attached.asks_for_certificates(view, gateway.ref, one.port) if clients is None and refusal is None else False
+        if isinstance(asked, str):
+            refusal = conditions.no_valid_authority([asked])
+        elif asked:
             clients = _clients_of_own(view, owner, one)
             if clients is None:
-                missing = "a GatewayTLSPolicy asks for mTLS: the certificate's Secret has no ca.crt."
+                missing = "a GatewayTLSPolicy asks for mTLS: the certificate's Secret has no ca.crt with certificates in PEM."
                 refusal = conditions.no_valid_authority([missing])
         if refusal is not None and said[0].is_true:
             said[0] = refusal
+    elif ports.validation(gateway, one.port) is not None and said[0].is_true:
+        text = f"The Gateway's spec.tls.frontend is for listeners that terminate TLS: no certificate is asked for here ({ports.spoken(one)})."
+        said[0] = conditions.with_warning(said[0], text)
     specs, needed, unfiltered = _filters(view, owner, one)
     if unfiltered is not None:
         if unfiltered.type == "Accepted" and said[0].is_true:
@@ -128,10 +164,12 @@ def _listener(
     said.append(resolved or conditions.listener_resolved())
     met, guarding = _own_filters(view, gateway, one)
     needed += (*met, *guarding)
+    if one.protocol == "UDP":  # there is no connection to meet: they meet a flow, where it is passed on
+        met, guarding = (), (*met, *guarding)
     specs = (*(snapshot.Scripted(str(name)) for name in guarding), *specs)
     part = None
     # A listener that allows an unknown kind beside a known one serves the known one; one of several CAs may be missing.
-    has_certificate = bool(found) or one.protocol not in ("HTTPS", "TLS") or _is_passthrough(one)
+    has_certificate = bool(found) or one.protocol not in ("HTTPS", "TLS") or ports.is_passthrough(one)
     if said[0].is_true and kinds and has_certificate:
         part = snapshot.Listener(
             key,
@@ -140,7 +178,7 @@ def _listener(
             one.hostname.lower(),
             tuple(certificate.name for certificate in found),
             allowed,
-            passthrough=_is_passthrough(one),
+            passthrough=ports.is_passthrough(one),
             clients=clients,
             minimum=_option(one, "minimum-tls-version"),
             ciphers=_option(one, "cipher-suites"),
@@ -182,8 +220,41 @@ def _filters(
     return specs, tuple(needed), conditions.listener_unresolved(fault.reason, fault.message) if fault else None
 
 
-def _is_passthrough(one: GatewayListener) -> bool:
-    return one.protocol == "TLS" and one.tls is not None and one.tls.mode == "Passthrough"
+def is_terminated(one: GatewayListener) -> bool:
+    """Whether TLS ends at a listener."""
+    return one.protocol == "HTTPS" or (one.protocol == "TLS" and not ports.is_passthrough(one))
+
+
+def _misuse(gateway: Gateway, one: GatewayListener) -> str:
+    """What a listener asks for that its protocol cannot give. The API's own rules forbid most of it, and objects may be older
+    than those: what would protect must not be passed over in silence."""
+    if not 1 <= one.port <= 65535:
+        return f"port: found {one.port}; 1 to 65535 is needed."
+    if one.tls is not None and one.protocol in ("HTTP", "TCP", "UDP"):
+        return f"tls: a listener with protocol {one.protocol} is in the clear; use HTTPS or TLS, or leave tls away."
+    if one.tls is not None and one.protocol == "HTTPS" and one.tls.mode != ports.TERMINATE:
+        return f'tls.mode: found "{one.tls.mode}"; with protocol HTTPS it is Terminate.'
+    if one.tls is not None and one.protocol == "TLS" and one.tls.mode not in (ports.TERMINATE, ports.PASSTHROUGH):
+        return f'tls.mode: found "{one.tls.mode}"; Terminate and Passthrough are understood.'
+    if one.hostname and one.protocol in ("TCP", "UDP"):
+        return f"hostname: with protocol {one.protocol} there are no names to tell connections by; leave it away."
+    if one.filters is not None and one.filters.requests and one.protocol not in ("HTTP", "HTTPS"):
+        return f"filters.requests: a listener with protocol {one.protocol} has no requests; HTTP and HTTPS have."
+    if not is_terminated(one) and any(
+        each.port == one.port and each.tls.validation is not None for each in gateway.spec.tls.frontend.per_port
+    ):
+        return f"the Gateway's spec.tls.frontend.perPort asks for certificates at port {one.port}, where none can be shown ({ports.spoken(one)})."
+    return ""
+
+
+@lru_cache(maxsize=64)
+def _are_ciphers(text: str) -> bool:
+    """Whether OpenSSL knows some of these cipher suites."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(text)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
 
 
 def _option(one: GatewayListener, name: str) -> str:
@@ -197,6 +268,11 @@ def _options_fault(one: GatewayListener) -> str:
     minimum = _option(one, "minimum-tls-version")
     if minimum and minimum not in _VERSIONS:
         return f'tls.options: {OPTION}minimum-tls-version is "{minimum}"; {" and ".join(_VERSIONS)} are understood.'
+    ciphers = _option(one, "cipher-suites")
+    if ciphers and not _are_ciphers(ciphers):
+        return f'tls.options: {OPTION}cipher-suites: OpenSSL knows none of "{ciphers}".'
+    if (minimum or ciphers) and not is_terminated(one):
+        return f"tls.options: TLS does not end at this listener ({ports.spoken(one)}), so that they cannot be held to here."
     return ""
 
 
@@ -275,11 +351,6 @@ def _covered(one: ListenerInfo, other: ListenerInfo) -> bool:
     )
 
 
-def covers(wildcard: str, hostname: str) -> bool:
-    """Whether *.example.com covers a name, or a narrower wildcard, below example.com."""
-    return wildcard.startswith("*.") and hostname.endswith(wildcard[1:]) and hostname != wildcard
-
-
 # --- references -------------------------------------------------------------------------------------------
 
 
@@ -314,15 +385,9 @@ def _certificates(view: View, owner: Ref, one: GatewayListener) -> tuple[tuple[s
 _CA_REASONS = {"reference": "InvalidCACertificateRef", "kind": "InvalidCACertificateKind", "grant": "RefNotPermitted"}
 
 
-def validation(gateway: Gateway, port: int) -> ClientValidation | None:
-    """How clients prove who they are on a port: what is said of the port, or else the default (GEP-91)."""
-    frontend = gateway.spec.tls.frontend
-    return next((one.tls for one in frontend.per_port if one.port == port), frontend.default).validation
-
-
 def _clients(view: View, gateway: Gateway, port: int) -> tuple[snapshot.Clients | None, Condition | None, Condition | None]:
     """How clients prove who they are; why the listener is not accepted; what is wrong with the references."""
-    asked = validation(gateway, port)
+    asked = ports.validation(gateway, port)
     if asked is None:
         return None, None, None
     namespace = gateway.metadata.namespace
@@ -336,8 +401,9 @@ def _clients(view: View, gateway: Gateway, port: int) -> tuple[snapshot.Clients 
 def _clients_of_own(view: View, owner: Ref, one: GatewayListener) -> snapshot.Clients | None:
     """Clients with certificates of the authority that stands beside the listener's own certificate."""
     for ref in one.tls.certificate_refs if one.tls is not None else ():
-        pem = extensions.secret(view, ref.namespace or owner.namespace, SecretKey(ref.name, "ca.crt"))
-        if pem:
+        where = ref.namespace or owner.namespace
+        pem = extensions.secret(view, where, SecretKey(ref.name, "ca.crt"))
+        if pem and not isinstance(certificates.checked(pem, f'Secret "{where}/{ref.name}"'), Fault):
             return snapshot.Clients(pem)
     return None
 

@@ -26,10 +26,10 @@ from __future__ import annotations
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
-import yaml
 
 from controller.memo import View
 from controller.objects import ConfigMap, Gateway, GatewayClass, ParametersRef
+from controller.written import WrittenError, load
 
 
 def _resources() -> dict[str, dict[str, str]]:
@@ -106,9 +106,9 @@ def _values(view: View, where: str, ref: ParametersRef, namespace: str) -> dict[
     values: dict[str, Any] = {}
     for key, text in (found.data or {}).items():
         try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            return f'{where}: ConfigMap "{ref.name}", {key}: not YAML: {str(error).splitlines()[0]}.'
+            values[key] = load(text)
+        except WrittenError as error:
+            return f'{where}: ConfigMap "{ref.name}", {key}: not YAML: {error}.'
     return values
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from controller.memo import View
-from controller.objects import OPTION, BackendTLSPolicy, PolicyTarget, Ref
+from controller.memo import View, guarded
+from controller.objects import OPTION, BackendTLSPolicy, PolicyTarget, Ref, Service
 from controller.translate import ancestors, certificates, conditions
 from controller.translate.conditions import Condition
 from controller.translate.status import PolicyStatus
 from gateway import snapshot
 
+VERSIONS = ("1.2", "1.3")
+MINIMUM = OPTION + "minimum-tls-version"
 _REASONS = {"reference": "InvalidCACertificateRef", "kind": "InvalidKind", "grant": "InvalidCACertificateRef"}
 
 
@@ -44,6 +46,9 @@ def _age(policy: BackendTLSPolicy) -> tuple[str, str]:
     return policy.metadata.creation_timestamp, f"{policy.metadata.namespace}/{policy.metadata.name}"
 
 
+@guarded(
+    lambda view, error, *_: (None, conditions.policy_invalid(conditions.fault_of_ours(error)), conditions.policy_resolved())
+)
 def validated(view: View, namespace: str, name: str) -> tuple[snapshot.BackendTLS | None, Condition, Condition]:
     """What a policy asks for, if that can be done; whether it is accepted; whether its references are resolved."""
     policy = view.get(BackendTLSPolicy, namespace, name)
@@ -51,6 +56,9 @@ def validated(view: View, namespace: str, name: str) -> tuple[snapshot.BackendTL
     if policy is None:
         return None, conditions.no_valid_authority(()), resolved
     wanted = policy.spec.validation
+    fault = policy.fault or _fault(policy)
+    if fault:
+        return None, conditions.policy_invalid(fault), resolved
     pem, faults = certificates.authorities(view, "BackendTLSPolicy", namespace, wanted.ca_certificate_refs)
     if faults:
         resolved = conditions.policy_unresolved(_REASONS[faults[0].kind], " ".join(fault.message for fault in faults))
@@ -63,24 +71,65 @@ def validated(view: View, namespace: str, name: str) -> tuple[snapshot.BackendTL
         snapshot.SubjectName("URI", one.uri) if one.type == "URI" else snapshot.SubjectName("Hostname", one.hostname)
         for one in wanted.subject_alt_names
     )
-    minimum = policy.spec.options.get(OPTION + "minimum-tls-version", "")
-    return snapshot.BackendTLS(wanted.hostname, pem, names, minimum=minimum), conditions.policy_accepted(), resolved
+    return snapshot.BackendTLS(wanted.hostname, pem, names, minimum=policy.spec.options.get(MINIMUM, "")), conditions.policy_accepted(), resolved
 
 
+def _fault(policy: BackendTLSPolicy) -> str:
+    """What a policy asks for that cannot be held to: a backend must not be believed for less."""
+    wanted = policy.spec.validation
+    if not wanted.hostname:
+        return "spec.validation.hostname: is missing; the name that the backend must prove is needed."
+    if not wanted.hostname.isascii() or len(wanted.hostname) > 253:
+        return f'spec.validation.hostname: found "{wanted.hostname[:60]}"; a name as DNS has it is needed.'
+    for index, one in enumerate(wanted.subject_alt_names):
+        if one.type not in ("Hostname", "URI") or not (one.uri if one.type == "URI" else one.hostname):
+            return f"spec.validation.subjectAltNames[{index}]: a Hostname or a URI, and its value, are needed."
+    for name, value in policy.spec.options.items():
+        if name.startswith(OPTION) and name != MINIMUM:
+            return f'spec.options: "{name}" is not known; {MINIMUM} is.'
+        if name == MINIMUM and value not in VERSIONS:
+            return f'spec.options: {MINIMUM} is "{value[:60]}"; {" and ".join(VERSIONS)} are understood.'
+    return ""
+
+
+def is_asked_for(view: View, namespace: str, service: str, port_name: str) -> str | None:
+    """The policy by which a port of a Service is spoken to over TLS only."""
+    return _policy_of(view, namespace, service, port_name)
+
+
+@guarded(lambda *_: None)
 def status(view: View, namespace: str, name: str) -> PolicyStatus | None:
     """What to say of a policy, to each Gateway of ours that sends requests to its Services."""
     policy = view.get(BackendTLSPolicy, namespace, name)
     if policy is None:
         return None
-    _, accepted, resolved = view.call(validated, namespace, name)
+    made, accepted, resolved = view.call(validated, namespace, name)
+    said = [accepted, resolved]
     older = _older(view, policy)
-    if older:
-        accepted = conditions.policy_conflicted(older)
+    nowhere = _nowhere(view, policy)
+    if nowhere:
+        said[0] = conditions.filter_not_valid("TargetNotFound", nowhere)
+    elif older:
+        said[0] = conditions.policy_conflicted(older)
+    elif made is None:
+        said.append(conditions.failing_closed("nothing is sent to what it is for"))
     targets = [
         Ref("Service", namespace, one.name) for one in policy.spec.target_refs if (one.group, one.kind) == ("", "Service")
     ]
-    told = ancestors.of(view, targets, accepted, resolved)
+    told = ancestors.of(view, targets, *said)
     return PolicyStatus(policy.metadata.generation, told) if told else None
+
+
+def _nowhere(view: View, policy: BackendTLSPolicy) -> str:
+    """Why a policy is for nothing: no Service has the port that it names."""
+    for target in policy.spec.target_refs:
+        service = view.get(Service, policy.metadata.namespace, target.name) if target.kind == "Service" else None
+        if service is not None and (not target.section_name or any(p.name == target.section_name for p in service.spec.ports)):
+            return ""
+    target = next((one for one in policy.spec.target_refs if one.section_name), None)
+    if target is None:
+        return ""
+    return f'spec.targetRefs: {target.kind} "{target.name}" has no port named "{target.section_name}".'
 
 
 def _older(view: View, policy: BackendTLSPolicy) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from controller.memo import View
+from controller.memo import View, guarded
 from controller.objects import (
     GATEWAY_GROUP,
     AnyRoute,
@@ -24,8 +24,9 @@ from controller.translate import attached, conditions, grpc, relays, rules
 from controller.translate.attached import Place
 from controller.translate.backends import Needed
 from controller.translate.conditions import Condition
-from controller.translate.gateways import GatewayInfo, gateway, is_allowed
-from controller.translate.listeners import ListenerInfo, covers, route_kind_allowed
+from controller.translate.gateways import GatewayInfo, gateway
+from controller.translate.listeners import ListenerInfo, route_kind_allowed
+from controller.translate.ports import covers, is_allowed
 from controller.translate.rules import Rules
 from controller.translate.status import ParentStatus, RouteStatus
 from gateway import snapshot
@@ -58,6 +59,18 @@ class _Parent(NamedTuple):
     owner: Ref
 
 
+def _nowhere(view: View, error: Exception, kind: str, namespace: str, name: str) -> RouteInfo:
+    """In place of a route that our own code fails at: it is served nowhere, and says so."""
+    found = view.get(TYPES[kind], namespace, name)
+    if found is None:
+        return RouteInfo(None, ())
+    said = (conditions.unsupported_value(conditions.fault_of_ours(error)), conditions.route_resolved())
+    ours = [one for one in found.spec.parent_refs if _parent(view, found, one) is not None]
+    parents = tuple(ParentStatus(_verbatim(one), said) for one in ours)
+    return RouteInfo(RouteStatus(found.metadata.generation, parents) if parents else None, ())
+
+
+@guarded(_nowhere)
 def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
     """One route, against every Gateway of ours that it names."""
     found = view.get(TYPES[kind], namespace, name)
@@ -96,8 +109,8 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
             needed: dict[Needed, None] = needed,
         ) -> tuple[snapshot.Filter, ...]:
             given = attached.filters(view, found.ref, rule, Place(gateway_name, guards[one.listener].port, one.hostname))
-            needed.update(dict.fromkeys(given))
-            return tuple(snapshot.Scripted(str(name)) for name in given)
+            needed.update(dict.fromkeys(name for name in given if not isinstance(name, snapshot.Fault)))
+            return tuple(one if isinstance(one, snapshot.Fault) else snapshot.Scripted(str(one)) for one in given)
 
         apart = [part for rule in made.rules for part in attached.apart(view, found.ref, rule)]
         placed = tuple(one for rule in apart for one in _placed(rule, at, guards, policies))
@@ -153,9 +166,10 @@ def _placed(
     groups: dict[tuple[str, tuple[snapshot.Filter, ...]], list[snapshot.Attachment]] = {}
     for one in at:
         own = guards[one.listener].filters
-        if isinstance(rule, snapshot.Relay) and not all(isinstance(each, snapshot.Scripted) for each in own):
+        every = own + policies(rule, one)
+        if isinstance(rule, snapshot.Relay) and not all(isinstance(each, snapshot.Scripted) for each in every):
             continue  # nobody can be asked whether a connection may pass
-        groups.setdefault((one.listener if own else "", own + policies(rule, one)), []).append(one)
+        groups.setdefault((one.listener if own else "", every), []).append(one)
     names: set[str] = set()
     for (listener, filters), here in groups.items():
         name = f"{rule.name}@{listener}" if listener else rule.name

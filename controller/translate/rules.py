@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from controller.memo import View
 from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, ParametersRef, Ref, SessionPersistence
@@ -12,6 +12,9 @@ from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
 from gateway import snapshot
 from gateway.durations import seconds
+
+
+HEAVIEST: Final = 1_000_000  # BackendRef.weight
 
 
 class Rules(NamedTuple):
@@ -105,6 +108,7 @@ def forwarding(
     specs, resolved, needed = filters.translate(rule_filters, look_up, find)
     targets = []
     for ref in refs:
+        weight = min(max(ref.weight, 0), HEAVIEST)
         own, own_resolved, own_needed = filters.translate(ref.filters, look_up, find)
         one = look_up(ref)
         resolved += [one, *own_resolved]
@@ -115,10 +119,10 @@ def forwarding(
             if breaker is not None:
                 needed.append(breaker)
                 own += (snapshot.Scripted(str(breaker)),)
-            targets.append(snapshot.Target(ref.weight, str(one.backend), own, hashed=attached.is_hashed(view, one.backend)))
+            targets.append(snapshot.Target(weight, str(one.backend), own, hashed=attached.is_hashed(view, one.backend)))
         else:
             reason = one.fault.message if one.fault else ""
-            targets.append(snapshot.Target(ref.weight, "", (), 500, reason))
+            targets.append(snapshot.Target(weight, "", (), 500, reason))
     return specs, tuple(targets), needed, resolved
 
 

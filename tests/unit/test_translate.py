@@ -228,5 +228,6 @@ def test_a_policy_that_shows_a_certificate_has_one() -> None:
     backend = lacking.parts["default", "gw"]["backend", "default/a:80"]
     assert isinstance(backend, Backend)
     assert not backend.endpoints
-    (accepted,) = lacking.statuses[policy.ref].conditions
+    accepted, closing = lacking.statuses[policy.ref].conditions
+    assert (closing.type, closing.status) == ("FailingClosed", "True")
     assert 'spec.config.mTLS: Secret "default/mine" lacks tls.crt or tls.key' in accepted.message

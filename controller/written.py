@@ -1,0 +1,29 @@
+"""YAML that stands inside of objects: annotations, values of ConfigMaps, FilterConfigs.
+
+It is read without aliases, by which a few lines can stand for more than fits into memory; whatever is wrong is one error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+
+class WrittenError(ValueError):
+    """It is not YAML that can be read."""
+
+
+def load(text: str) -> Any:
+    """The value that a text means. Raises WrittenError with words for one line."""
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise WrittenError(f"line {event.start_mark.line + 1}: aliases are not understood here; write it out")
+        return yaml.load(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise WrittenError(str(error).splitlines()[0]) from None
+    except (RecursionError, ValueError, OverflowError) as error:
+        if isinstance(error, WrittenError):
+            raise
+        raise WrittenError("it is nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
