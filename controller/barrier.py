@@ -26,7 +26,7 @@ class Barrier:
     """The rules of one Gateway, on their way out."""
 
     def __init__(self, is_fresh: Callable[[str], bool], *, limit: float = LIMIT) -> None:
-        self._is_fresh = is_fresh
+        self.is_fresh = is_fresh
         self._limit = limit
         self._released: dict[Key, Rule] = {}
         self._held: dict[Key, Held] = {}
@@ -75,7 +75,7 @@ class Barrier:
             return False
         before, after = shares(old), shares(rule)
         rising = [name for name, share in after.items() if share > before.get(name, 0.0)]
-        if all(self._is_fresh(name) for name in rising):
+        if all(self.is_fresh(name) for name in rising):
             return False
         donors = [parts.get(("backend", name)) for name in before]
         return any(isinstance(donor, Backend) and donor.endpoints for donor in donors)

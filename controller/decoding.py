@@ -167,7 +167,9 @@ def _tls_policy(meta: Meta, spec: Any, fault: str) -> BackendTLSPolicy:
 def _listener_filter(meta: Meta, spec: Any, fault: str) -> ListenerFilter:
     aspect = spec.get("aspect", "Listener") if isinstance(spec, dict) else "Listener"
     targets = _each(spec, "targetRefs", ListenerTarget)
-    return ListenerFilter(meta, ListenerFilterSpec(aspect="Route" if aspect == "Route" else "Listener", target_refs=targets), fault)
+    return ListenerFilter(
+        meta, ListenerFilterSpec(aspect="Route" if aspect == "Route" else "Listener", target_refs=targets), fault
+    )
 
 
 def _rule_policy(meta: Meta, spec: Any, fault: str) -> RouteRuleFilterPolicy:

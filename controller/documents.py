@@ -153,5 +153,7 @@ def _build(node: yaml.Node, loader: Loader, path: Path, lines: dict[Path, int]) 
         return [_build(item, loader, (*path, index), lines) for index, item in enumerate(node.value)]
     value = loader.construct_object(node)
     if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
-        raise _NotJSONError(node, f"found {node.tag.removeprefix('tag:yaml.org,2002:')} \"{str(node.value)[:60]}\"; JSON has no such value")
+        raise _NotJSONError(
+            node, f'found {node.tag.removeprefix("tag:yaml.org,2002:")} "{str(node.value)[:60]}"; JSON has no such value'
+        )
     return value

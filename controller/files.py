@@ -202,7 +202,11 @@ class FileSource:
             name = meta.get("name") if isinstance(meta, dict) else None
             stays = {ref: old for ref, old in kept.items() if (ref.kind, ref.name) == (document.value["kind"], name)}
             good.update(stays)
-            guard = salvaged(KINDS[document.value["kind"]], document.value, f"{result[0].field}: {result[0].message}.") if not stays else None
+            guard = (
+                salvaged(KINDS[document.value["kind"]], document.value, f"{result[0].field}: {result[0].message}.")
+                if not stays
+                else None
+            )
             if guard is not None and guard.ref not in good:
                 good[guard.ref] = guard  # it guards something, which stays shut as long as nobody knows how
 

@@ -112,6 +112,8 @@ def _cluster_role(values: Values) -> list[Json]:
         _rule(["discovery.k8s.io"], ["endpointslices"], "list watch"),
         _rule(["apiextensions.k8s.io"], ["customresourcedefinitions"], "list watch"),
         _rule(["authentication.k8s.io"], ["tokenreviews"], "create"),
+        # What no status can say (an object cannot be read) is told beside the object.
+        _rule([""], ["events"], "create"),
     ]
     name = f"{NAME}-{values.mesh_name}"
     role = {

@@ -261,7 +261,7 @@ class Scope(NamedTuple):
     """One part of a policy's target ("" for the whole), and what is said of it."""
 
     word: str  # the field that it stands in
-    index: int
+    position: int
     of: HTTPMatch | GRPCMatch | str | int | None  # the match, hostname or port that is meant
     config: Any = None  # typed; None where only bytes are counted, or where it cannot be read
     bps: int = 0  # RateLimitPolicy: bytes a second
@@ -269,12 +269,12 @@ class Scope(NamedTuple):
     @property
     def name(self) -> str:
         """Names it within its policy."""
-        return f"{self.word}{self.index}"
+        return f"{self.word}{self.position}"
 
     @property
     def field(self) -> str:
         """As people write it."""
-        return f"spec.{self.word}[{self.index}]" if self.word else "spec"
+        return f"spec.{self.word}[{self.position}]" if self.word else "spec"
 
 
 class Said(NamedTuple):

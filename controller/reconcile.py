@@ -2,23 +2,30 @@
 
 Work arrives in batches because we were busy; there is no timer to tune. The only one there is ends a wait of
 the barrier.
+
+No object ends the loop. Values are guarded one by one (`memo.py`), so that what our code fails at is one object's; what
+breaks a round all the same is found among what had changed, and set aside, and everything else goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from controller.barrier import Barrier
-from controller.objects import Ref
-from controller.translate import GatewayName, Translator
+from controller.objects import AnyObject, Ref
+from controller.problems import FAILING, Problems
+from controller.translate import GatewayName, Translator, Update
 from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import World
 from gateway import snapshot
 from gateway.snapshot import Change, Key, Part, Parts
+
+log = logging.getLogger("fsm.loop")
 
 
 class Sink(Protocol):
@@ -48,13 +55,18 @@ class Publication:
         put: list[Part] = []
         drop: list[Key] = []
         for key, part in changes.items():
+            try:
+                print_ = snapshot.fingerprint(part) if part is not None else 0
+            except (TypeError, ValueError, OverflowError, UnicodeError):
+                log.exception("%s %s cannot be sent; what stood before it stays", *key)
+                continue
             self._sum -= self._prints.pop(key, 0)
             if part is None:
                 if self.parts.pop(key, None) is not None:
                     drop.append(key)
                 continue
             self.parts[key] = part
-            self._prints[key] = snapshot.fingerprint(part)
+            self._prints[key] = print_
             self._sum += self._prints[key]
             put.append(part)
         put.sort(key=lambda part: snapshot.RANK[snapshot.key(part)[0]])
@@ -74,6 +86,9 @@ class Reconciler:
         self.world = world
         self.translator = Translator(world)
         self.publications: dict[GatewayName, Publication] = {}
+        self.problems = Problems()
+        self._failing: set[Ref] = set()
+        self._aside: dict[Ref, AnyObject] = {}  # objects that broke a round
         self._sink = sink
         self._before = before
         self._barriers: dict[GatewayName, Barrier] = {}
@@ -106,17 +121,93 @@ class Reconciler:
     async def round(self) -> None:
         """One batch."""
         if self._before is not None:
-            await self._before()
-        update = self.translator.update()
+            await self._kept_going(self._before())
+        update = self._translated()
+        self._name_failing()
         if update.gateways:
-            await self._sink.follow(update.gateways)
+            await self._kept_going(self._sink.follow(update.gateways))
         for gateway in sorted(update.parts.keys() | self._waiting()):
-            await self._publish(gateway, update.parts.get(gateway, {}))
+            await self._kept_going(self._publish(gateway, update.parts.get(gateway, {})))
         if update.statuses:
-            await self._sink.write(update.statuses)
+            await self._kept_going(self._sink.write(update.statuses))
         self._set_alarm()
         if self.world.changed:
             self.wake()
+
+    async def _kept_going(self, work: Awaitable[None]) -> None:
+        """A step of a round, of which a fault of our own keeps no other from being taken."""
+        try:
+            await work
+        except Exception:
+            self.problems.rounds_failed += 1
+            log.exception("a step of a round failed; the others go on")
+
+    def _translated(self) -> Update:
+        """What a batch came to, whatever is in it."""
+        batch = {key[1] for key in self.world.changed if key[0] == "object"}
+        try:
+            return self.translator.update()
+        except Exception:
+            self.problems.rounds_failed += 1
+            log.exception("a round failed; what broke it is looked for among %d objects", len(batch))
+            return self._started_over(batch)
+
+    def _started_over(self, batch: set[Ref]) -> Update:
+        """A translation from nothing, without those objects of a batch that break it."""
+        taken = {ref: found for ref in sorted(batch) if (found := self.world.read(("object", ref))) is not None}
+        for ref in taken:
+            self.world.drop(ref)
+        fresh = _fresh(self.world)
+        if fresh is None:  # nothing of the batch is to blame: what stands stays
+            for found in taken.values():
+                self.world.put(found)
+            self.world.changed.clear()
+            return Update({}, {}, {})
+        for ref in self._culprits(list(taken), taken):
+            self._aside[ref] = taken[ref]
+            self.problems.note(FAILING, ref, [("", "it breaks the controller's loop and is set aside; please report this")])
+        fresh = _fresh(self.world) or fresh
+        self.world.changed.clear()
+        old, self.translator = self.translator, fresh
+        for barrier in self._barriers.values():
+            barrier.is_fresh = fresh.is_fresh
+        return self._differences(old, fresh)
+
+    def _differences(self, old: Translator, new: Translator) -> Update:
+        """What is to be said and sent now: of the old one's results nobody knows how many were."""
+        parts: dict[GatewayName, dict[Key, Part | None]] = {}
+        for gateway in self.publications.keys() | new.parts.keys():
+            sent = self.publications.get(gateway)
+            before, after = sent.parts if sent is not None else {}, new.parts.get(gateway, {})
+            parts[gateway] = {key: after.get(key) for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        statuses: dict[Ref, Status | None] = {**dict.fromkeys(old.statuses), **new.statuses}
+        # What runs for a Gateway is not taken away because something broke a round.
+        return Update(parts, statuses, dict(new.gateways))
+
+    def _culprits(self, refs: list[Ref], taken: dict[Ref, AnyObject]) -> list[Ref]:
+        """Put objects back; returns those with which nothing can be translated."""
+        for ref in refs:
+            self.world.put(taken[ref])
+        if _fresh(self.world) is not None:
+            return []
+        for ref in refs:
+            self.world.drop(ref)
+        if len(refs) == 1:
+            return refs
+        half = len(refs) // 2
+        return self._culprits(refs[:half], taken) + self._culprits(refs[half:], taken)
+
+    def _name_failing(self) -> None:
+        """Objects at which our own code fails, and those at which it does no more."""
+        failing = self.translator.failing()
+        for ref in self._failing - failing.keys():
+            self.problems.note(FAILING, ref, ())
+        for ref in [ref for ref in self._aside if self.world.read(("object", ref)) is not None]:
+            del self._aside[ref]  # it has changed, and come back
+            self.problems.note(FAILING, ref, ())
+        for ref, found in failing.items():
+            self.problems.note(FAILING, ref, found)
+        self._failing = set(failing)
 
     async def _publish(self, gateway: GatewayName, changes: dict[Key, Part | None]) -> None:
         barrier = self._barriers.get(gateway)
@@ -138,3 +229,14 @@ class Reconciler:
         deadlines = [deadline for barrier in self._barriers.values() if (deadline := barrier.deadline) is not None]
         if deadlines:
             self._alarm = asyncio.get_running_loop().call_at(min(deadlines), self.wake)
+
+
+def _fresh(world: World) -> Translator | None:
+    """A translator that has seen everything; None where that fails."""
+    made = Translator(world)
+    world.changed = {("object", obj.ref) for obj in world}
+    try:
+        made.update()
+    except Exception:
+        return None
+    return made

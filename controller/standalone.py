@@ -15,6 +15,7 @@ from controller.documents import Fault
 from controller.editing import SourceEditor
 from controller.files import FileSource, Watcher
 from controller.objects import Ref
+from controller.problems import Problem
 from controller.reconcile import Reconciler
 from controller.statuses import described
 from controller.translate import GatewayName
@@ -22,7 +23,8 @@ from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import Report, World
 from gateway.admin import Admin, Saved
-from gateway.snapshot import Change, Key, Listener, Part, Problem, Relay, Rule, key
+from gateway.snapshot import Change, Key, Listener, Part, Relay, Rule, key
+from gateway.snapshot import Problem as PartProblem
 from gateway.workers import Workers
 
 
@@ -41,8 +43,10 @@ class Standalone:
         self.reconciler = Reconciler(self.world, self, before=self._look)
         editor = SourceEditor(self.world, self.source, self._after)
         self.admin = Admin(self.workers, extra={"/status": self._statuses, "/faults": self._faults}, editor=editor)
-        self.on_applied: Callable[[Change, float, tuple[Problem, ...]], None] = lambda *_: None
+        self.on_applied: Callable[[Change, float, tuple[PartProblem, ...]], None] = lambda *_: None
         self.on_faults: Callable[[list[Fault]], None] = lambda _: None
+        self.on_problem: Callable[[str], None] = lambda _: None
+        self.reconciler.problems.told = self._told
         self._path = path
         self._watcher: Watcher | None = None
         self._rules: dict[str, dict[GatewayName, Rule]] = {}
@@ -165,7 +169,7 @@ class Standalone:
             if ("listener", name) in self.workers.parts:
                 drop.append(("listener", name))
 
-    def _report(self, gateway: GatewayName, problems: tuple[Problem, ...]) -> None:
+    def _report(self, gateway: GatewayName, problems: tuple[PartProblem, ...]) -> None:
         # Its own listeners, and those of its ListenerSets.
         parts = self.reconciler.publications[gateway].parts
         names = {name for kind, name in parts if kind in ("listener", "script")}
@@ -184,7 +188,11 @@ class Standalone:
         return described(self.reconciler.translator.statuses)
 
     async def _faults(self) -> Any:
-        return [str(fault) for fault in self.source.faults]
+        return [*map(str, self.source.faults), *map(str, self.reconciler.problems)]
+
+    def _told(self, problem: Problem) -> None:
+        origin = self.source.origins.get(problem.about)
+        self.on_problem(f"{f'{origin.file}:{origin.line}: ' if origin else ''}{problem}")
 
 
 def _collide(one: Listener, other: Listener) -> bool:

@@ -7,8 +7,8 @@ Every fault names the file, line, object and field, what was found, and what wou
 from __future__ import annotations
 
 import difflib
-from copy import deepcopy
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache
 from importlib.resources import files
 from ipaddress import ip_address

@@ -19,7 +19,7 @@ def load(text: str) -> Any:
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise WrittenError(f"line {event.start_mark.line + 1}: aliases are not understood here; write it out")
+                raise WrittenError("aliases are not understood here; write it out")
         return yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         raise WrittenError(str(error).splitlines()[0]) from None

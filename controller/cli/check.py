@@ -46,6 +46,10 @@ class Loaded:
                         text = f"{condition.type}={condition.status}, {condition.reason}: {condition.message}"
                         file, line = origin or ("", 0)
                         found.append(Fault(file, line, text, name))
+        for ref, several in sorted(self.translation.failing.items()):
+            file, line = self.source.origins.get(ref, ("", 0))
+            for part, text in several:
+                found.append(Fault(file, line, f"the controller fails at it: {text}; please report this", str(ref), part))
         return [*found, *self._orphans()]
 
     def _would_say(self) -> dict[Ref, Status]:

@@ -64,9 +64,13 @@ async def _serve_health(cluster: Cluster, port: int) -> Callable[[], Awaitable[N
     async def readyz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n") if cluster.ready else web.Response(status=503, text="not ready\n")
 
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(text=cluster.reconciler.problems.metrics(), content_type="text/plain")
+
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     assert runner.server is not None

@@ -35,6 +35,7 @@ async def _run(standalone: Standalone, admin: str, drain: float, offset: int) ->
     printer = Printer(offset)
     standalone.on_applied = printer.applied
     standalone.on_faults = printer.faults
+    standalone.on_problem = lambda text: err.print(f"[red]{escape(text)}[/]")
     standalone.workers.on_failure = lambda text: err.print(f"[red]{escape(text)}[/]")
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):

@@ -16,12 +16,14 @@ from controller import manifests
 from controller.feed import Allowance, FeedServer, UnreviewedError
 from controller.kubernetes import lease, trust
 from controller.kubernetes.api import Api, ApiError, path
+from controller.kubernetes.events import Events
 from controller.kubernetes.infrastructure import Infrastructure
 from controller.kubernetes.secrets import CERTIFICATES, NamedSecrets
 from controller.kubernetes.status import StatusWriter
 from controller.kubernetes.watch import Follower, Stored
 from controller.manifests import Settings
 from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyObject, Gateway, Kind, Meta, Object, Ref
+from controller.problems import UNREADABLE
 from controller.reconcile import Reconciler
 from controller.translate import GatewayName
 from controller.translate.attached import POLICIES
@@ -121,6 +123,8 @@ class Cluster:
         self.world.note(("setting", "inline filters"), "allowed" if options.inline_filters else "")
         self.reconciler = Reconciler(self.world, self)
         self.writer = StatusWriter(api)
+        self.events = Events(api)
+        self.reconciler.problems.told = self.events.tell
         self._reviewer = trust.Reviewer(api)
         self._words: dict[GatewayName, Allowance] = {}  # how often data planes may change what is said of their problems
         self._later: dict[GatewayName, asyncio.TimerHandle] = {}  # when that is looked at again
@@ -151,6 +155,7 @@ class Cluster:
                 self.reconciler.wake()
                 group.create_task(self.reconciler.run())
                 group.create_task(self.writer.run())
+                group.create_task(self.events.run())
                 client = self._api.client
                 group.create_task(lease.lead(client, options.namespace, options.identity, self._lead))
                 self.ready = True
@@ -182,7 +187,7 @@ class Cluster:
         if name in self._followers and not self._followers[name].done():
             return None
         put, drop = (self._secrets.put, self._secrets.drop) if name in NAMING else (self._know, self._forget)
-        follower = Follower(self._api, KINDS[name], put, drop, query=FOLLOWED[name])
+        follower = Follower(self._api, KINDS[name], put, drop, query=FOLLOWED[name], odd=self._odd)
         self._followers[name] = self._group.create_task(follower.run())
         return follower
 
@@ -202,7 +207,14 @@ class Cluster:
         if self.world.put(obj):
             self.reconciler.wake()
 
+    def _odd(self, ref: Ref, wrong: str, stored: Stored) -> None:
+        """An object cannot be read, or can again."""
+        self.events.identities[ref] = stored.metadata.uid
+        self.reconciler.problems.note(UNREADABLE, ref, [("", wrong)] if wrong else ())
+
     def _forget(self, ref: Ref) -> None:
+        self.reconciler.problems.forget(ref)
+        self.events.identities.pop(ref, None)
         if ref.kind in WITH_STATUS:
             self.writer.gone(ref)
         if ref.kind == "Service":
@@ -238,6 +250,7 @@ class Cluster:
         self.leading = leading
         self.writer.lead(leading)
         self._infrastructure.lead(leading)
+        self.events.lead(leading, self.reconciler.problems)
         if leading and self._class_is_missing():
             self._group.create_task(self._make_class())
 

@@ -86,6 +86,11 @@ class Infrastructure:
                     log.warning("what runs for Gateway %s/%s: %s", *name, error)
                     await asyncio.sleep(error.retry_after or min(0.2 * 2**attempt, 30))
                     continue
+                except Exception:  # of our own: it stays this Gateway's
+                    attempt += 1
+                    log.exception("what runs for Gateway %s/%s", *name)
+                    await asyncio.sleep(min(0.2 * 2**attempt, 30))
+                    continue
                 attempt = 0
                 if name not in self._again:
                     return

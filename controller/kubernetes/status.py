@@ -30,6 +30,7 @@ log = logging.getLogger("fsm.status")
 # Seconds between two writes of one object: somebody who reads, changes and writes it (the Argo Rollouts plugin
 # tries five times, 10 ms apart) must find a gap.
 APART: Final = 0.1
+LONGEST: Final = 60.0  # seconds until a status that is refused is tried again
 WRITERS: Final = 8
 
 # The types of conditions that are ours to take away.
@@ -51,11 +52,13 @@ class StatusWriter:
         self._queue: asyncio.Queue[Ref] = asyncio.Queue()
         self._queued: set[Ref] = set()
         self._last: dict[Ref, float] = {}
+        self._refused: dict[Ref, int] = {}  # how often in a row it could not be written
         self.leading = False
         self.writes = 0
 
     def want(self, ref: Ref, status: Status | None) -> None:
         """What should be said of an object from now on."""
+        self._refused.pop(ref, None)
         self._wanted[ref] = status
         self._push(ref)
 
@@ -70,6 +73,7 @@ class StatusWriter:
         self._stored.pop(ref, None)
         self._wanted.pop(ref, None)
         self._last.pop(ref, None)
+        self._refused.pop(ref, None)
 
     def lead(self, leading: bool) -> None:
         """Start or stop writing."""
@@ -81,7 +85,7 @@ class StatusWriter:
     def was_programmed(self, ref: Ref) -> bool:
         """Whether the stored status of a Gateway says Programmed: data planes may run that we have not met yet."""
         stored = self._stored.get(ref)
-        said = (stored.status or {}).get("conditions", []) if stored else []
+        said = _entries(_status(stored), "conditions") if stored else []
         return any(c.get("type") == "Programmed" and c.get("status") == "True" for c in said)
 
     async def run(self) -> None:
@@ -107,27 +111,42 @@ class StatusWriter:
                 continue
             try:
                 await self._write(ref)
+                self._refused.pop(ref, None)
             except ApiError as error:
-                if error.status not in (404, 409):
-                    log.warning("status of %s: %s", ref, error)
-                if error.status != 404:
+                if error.status == 409:
                     self._last[ref] = loop.time()
                     loop.call_later(error.retry_after or APART, self._push, ref)
+                elif error.status != 404:
+                    self._later(ref, error, error.retry_after)
+            except Exception as error:  # what stands is odder than we know how to add to: it must not keep others from theirs
+                self._later(ref, error)
+
+    def _later(self, ref: Ref, error: Exception, after: float = 0.0) -> None:
+        """Try again, each time later: what a schema or a webhook refuses once it will refuse again."""
+        loop = asyncio.get_running_loop()
+        times = self._refused[ref] = self._refused.get(ref, 0) + 1
+        if times & (times - 1) == 0:
+            log.warning(
+                "status of %s cannot be written (%d times): %s", ref, times, error, exc_info=not isinstance(error, ApiError)
+            )
+        self._last[ref] = loop.time()
+        loop.call_later(after or min(APART * 2**times, LONGEST), self._push, ref)
 
     async def _write(self, ref: Ref) -> None:
         stored = self._stored.get(ref)
         if stored is None:
             return
         status = self._wanted.get(ref)
-        body = merged(stored.status or {}, status, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-        if body == (stored.status or {}):
+        before = _status(stored)
+        body = merged(before, status, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        if body == before:
             return
         generation = getattr(status, "generation", stored.metadata.generation)
         if generation < stored.metadata.generation:
             return  # an answer to an older question; the newer one is being worked out
         patch: Json = {
             "metadata": {"resourceVersion": stored.metadata.resource_version},
-            "status": _patch(stored.status or {}, body),
+            "status": _patch(before, body),
         }
         where = path_of(KINDS[ref.kind], ref, "status")
         try:
@@ -140,6 +159,16 @@ class StatusWriter:
         self.writes += 1
         self._last[ref] = asyncio.get_running_loop().time()
         self._stored[ref] = msgspec.convert(answer, Stored)
+
+
+def _status(stored: Stored) -> Json:
+    return stored.status if isinstance(stored.status, dict) else {}
+
+
+def _entries(before: Json, name: str) -> list[Json]:
+    """The entries of a list that are what they should be: others may have written anything."""
+    given = before.get(name)
+    return [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
 
 
 def _patch(before: Json, after: Json) -> Json:
@@ -200,16 +229,16 @@ def _ancestors(before: Json, status: PolicyStatus | ExtensionStatus, now: str) -
 
 
 def _ours(before: Json, name: str) -> list[Json]:
-    return [entry for entry in before.get(name) or () if entry.get("controllerName") == CONTROLLER]
+    return [entry for entry in _entries(before, name) if entry.get("controllerName") == CONTROLLER]
 
 
 def _others(before: Json, name: str) -> list[Json]:
-    return [entry for entry in before.get(name) or () if entry.get("controllerName") != CONTROLLER]
+    return [entry for entry in _entries(before, name) if entry.get("controllerName") != CONTROLLER]
 
 
 def _said(before: Json, conditions: Iterable[Condition], generation: int, now: str) -> Json:
     """Conditions in the order that they have; foreign types stay, and a time changes only with a status."""
-    old = {c["type"]: c for c in before.get("conditions", [])}
+    old = {c["type"]: c for c in _entries(before, "conditions") if isinstance(c.get("type"), str)}
     new = {c.type: _condition(c, old.get(c.type, {}), generation, now) for c in conditions}
     kept = {type_: c for type_, c in old.items() if type_ in new or type_ not in OURS}
     return {"conditions": list({**kept, **new}.values())}
@@ -233,7 +262,7 @@ def _address(address: GatewayAddress) -> Json:
 
 
 def _listener(before: Json, one: Any, generation: int, now: str) -> Json:
-    old: Json = next((entry for entry in before.get("listeners", []) if entry.get("name") == one.name), {})
+    old: Json = next((entry for entry in _entries(before, "listeners") if entry.get("name") == one.name), {})
     return {
         "attachedRoutes": one.attached,
         **_said(old, one.conditions, generation, now),

@@ -15,7 +15,9 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
+from controller.decoding import Reader, Unreadable
 from controller.kubernetes.api import Api, ApiError, path
+from controller.kubernetes.pieces import elements, members
 from controller.objects import AnyObject, Kind, Ref
 
 log = logging.getLogger("fsm.watch")
@@ -53,6 +55,7 @@ class OnlyMeta(msgspec.Struct, rename="camel"):
     namespace: str = ""
     resource_version: str = ""
     generation: int = 0
+    uid: str = ""
 
 
 class Stored(msgspec.Struct):
@@ -74,12 +77,48 @@ _event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _stored: msgspec.json.Decoder[Stored] = msgspec.json.Decoder(Stored)
 
 
+def _page(data: bytes) -> RawList:
+    """A page of a list, however odd one of its items is."""
+    try:
+        return _list.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        parts = members(data)
+        meta = members(parts.get("metadata", b""))
+        version, following = (_text(meta.get(name, b"")) for name in ("resourceVersion", "continue"))
+        return RawList([msgspec.Raw(one) for one in elements(parts["items"])], ListMeta(version, following))
+
+
+def _identified(raw: msgspec.Raw | bytes) -> Stored:
+    """An object's identity, however odd the rest of it is."""
+    try:
+        return _stored.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        meta = members(members(bytes(raw)).get("metadata", b""))
+        name, namespace, version, uid = (_text(meta.get(one, b"")) for one in ("name", "namespace", "resourceVersion", "uid"))
+        return Stored(OnlyMeta(name, namespace, version, 0, uid))
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeError):
+        return ""
+
+
 class _GoneError(Exception):
     """The list must be read again."""
 
 
+def _event_of(line: bytes) -> Event:
+    try:
+        return _event.decode(line)
+    except RecursionError:
+        parts = members(line)
+        return Event(_text(parts["type"]), msgspec.Raw(parts["object"]))
+
+
 class Follower:
-    """See the module. Tells `put(object, stored)` and `drop(ref)`; `missing` hears that the kind is not served."""
+    """See the module. Tells `put(object, stored)` and `drop(ref)`; of what cannot be read, or put, `odd` hears."""
 
     def __init__(
         self,
@@ -90,14 +129,16 @@ class Follower:
         *,
         query: dict[str, str] | None = None,
         namespace: str = "",
+        odd: Callable[[Ref, str, Stored], None] = lambda *_: None,
     ) -> None:
+        self._odd = odd  # (ref, what is wrong or "" where nothing is, stored)
         self._api = api
         self._kind = kind
         self._put = put
         self._drop = drop
         self._query = query or {}
         self._namespace = namespace  # "" for all
-        self._decode: msgspec.json.Decoder[AnyObject] = msgspec.json.Decoder(kind.type)
+        self._reader = Reader(kind)
         self._known: dict[Ref, None] = {}
         self._version = ""
         self._api_version = kind.api_versions[0]
@@ -132,6 +173,12 @@ class Follower:
                 attempt += 1
                 log.warning("watching %s: %s", self._kind.plural, error)
                 await asyncio.sleep(error.retry_after or min(0.1 * 2**attempt, 10) * random.uniform(0.5, 1))  # noqa: S311
+            except (msgspec.DecodeError, KeyError) as error:
+                # Not what an API server says (a proxy's page, half a line): the list is read again, and not in a tight loop.
+                attempt += 1
+                self._version = ""
+                log.warning("watching %s: what came cannot be read: %s", self._kind.plural, error)
+                await asyncio.sleep(min(0.1 * 2**attempt, 10))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 # The connection ended; where it ended is known, so nothing is read twice.
                 attempt += 1
@@ -154,7 +201,7 @@ class Follower:
         found: dict[Ref, None] = {}
         query = {**self._query, "limit": str(PAGE)}
         while True:
-            page = _list.decode(await self._api.raw("GET", self._path, query=query))
+            page = _page(await self._api.raw("GET", self._path, query=query))
             for raw in page.items:
                 ref = self._take(raw)
                 if ref is not None:
@@ -174,7 +221,7 @@ class Follower:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     if line:
-                        self._handle(_event.decode(line))
+                        self._handle(_event_of(line))
 
     def _handle(self, event: Event) -> None:
         if event.type == "ERROR":
@@ -182,7 +229,7 @@ class Follower:
             if problem.code == 410:
                 raise _GoneError
             raise ApiError(problem.code, problem.message)
-        stored = _stored.decode(event.object)
+        stored = _identified(event.object)
         if event.type == "DELETED":
             self._forget(Ref(self._kind.type.__name__, stored.metadata.namespace, stored.metadata.name))
         elif event.type in ("ADDED", "MODIFIED"):
@@ -190,16 +237,22 @@ class Follower:
         self._version = stored.metadata.resource_version
 
     def _take(self, raw: msgspec.Raw) -> Ref | None:
-        stored = _stored.decode(raw)
+        stored = _identified(raw)
         ref = Ref(self._kind.type.__name__, stored.metadata.namespace, stored.metadata.name)
         self._known[ref] = None
-        try:
-            obj = self._decode.decode(raw)
-        except msgspec.ValidationError as error:
+        found = self._reader.read(raw, ref)
+        if isinstance(found, Unreadable):
             # What we knew of it stays in force.
-            log.error("%s cannot be understood: %s", ref, error)
+            log.error("%s cannot be read: %s", ref, found)
+            self._odd(ref, str(found), stored)
             return ref
-        self._put(obj, stored)
+        try:
+            self._put(found, stored)
+        except Exception as error:
+            log.exception("%s", ref)
+            self._odd(ref, f"the controller fails at it ({type(error).__name__}: {error})", stored)
+        else:
+            self._odd(ref, "", stored)
         return ref
 
     def _forget(self, ref: Ref) -> None:

@@ -120,8 +120,8 @@ class Translator:
         for _, namespace, name in _calls(todo, gateways.running):
             where = (namespace, name)
             running = self.view.call(gateways.running, namespace, name)
-            if running == gateways.UNKNOWN:
-                continue
+            if (gateways.running, *where) in self.view.failures:
+                continue  # what runs is left as it is
             if self.gateways.get(where) != running:
                 self._update.gateways[where] = running
                 if running is None:
@@ -281,10 +281,35 @@ class Translator:
             self.statuses[ref] = status
         self._update.statuses[ref] = status
 
+    def failing(self) -> dict[Ref, list[tuple[str, str]]]:
+        """The objects at which our own code fails, and at what of them: parts and messages."""
+        found: dict[Ref, list[tuple[str, str]]] = {}
+        for key, several in self.view.failures.items():
+            for part, error in several.items():
+                found.setdefault(_about(key), []).append((part, f"{type(error).__name__}: {error}"))
+        return found
+
     def is_fresh(self, name: str) -> bool:
         """Whether a backend of this name has endpoints, and they are the ones that its Service selects now."""
         backend = self._by_name.get(name)
         return backend is None or self.view.call(backends.is_fresh, *backend)
+
+
+def _about(key: Key) -> Ref:
+    """The object that a value is about."""
+    function, arguments = key[0], key[1:]
+    kinds = {
+        gateways.gateway: "Gateway", gateways.gateway_status: "Gateway", gateways.running: "Gateway",
+        gateways.class_status: "GatewayClass", gateways.listener_set_status: "ListenerSet", extensions.status: "Filter",
+        policies.status: "BackendTLSPolicy", policies.validated: "BackendTLSPolicy",
+    }  # fmt: skip
+    if function in kinds:
+        return Ref(kinds[function], *(("", *arguments) if len(arguments) == 1 else arguments))
+    if function in (extensions.script, attached.script):
+        namespace, name, kind = (*arguments, "Filter")[:3]
+        return Ref(kind, namespace, name.partition("#")[0])
+    kind, namespace, name = (str(one) for one in arguments[:3])
+    return Ref(kind, namespace, name)
 
 
 def _maker(name: Needed) -> Key:
@@ -307,13 +332,14 @@ class Translation(NamedTuple):
 
     parts: dict[GatewayName, Parts]
     statuses: dict[Ref, Status]
+    failing: dict[Ref, list[tuple[str, str]]]  # at what our own code fails: parts of objects, and messages
 
 
 def translate(world: World) -> Translation:
     """Everything the world implies for our Gateways: what each should do, and what to say about it."""
     translator = Translator(world)
     translator.update()
-    return Translation(translator.parts, translator.statuses)
+    return Translation(translator.parts, translator.statuses, translator.failing())
 
 
 __all__ = ["CONTROLLER", "GatewayName", "Translation", "Translator", "Update", "translate"]

@@ -226,7 +226,7 @@ def _no_right(view: View, policy: Policy, said: Said) -> Condition | None:
             text = f'{field}.kind: "{target.kind}" cannot have a {kind}; {", ".join(POLICIES[kind].targets)} can.'
             return conditions.filter_not_valid("Invalid", text)
         group = "" if target.kind == "Service" else GATEWAY_GROUP
-        if target.group not in (None, group, "core" if not group else group):
+        if target.group not in (None, group):
             text = f'{field}.group: found "{target.group}"; a {target.kind} is of "{group}".'
             return conditions.filter_not_valid("Invalid", text)
         if target.namespace not in ("", namespace):
@@ -308,9 +308,10 @@ def _means_no_port(view: View, kind: str, gateway: Ref, scope: Scope) -> str:
         if not scope.word:
             return ""  # listeners may come
         return f'.port: Gateway "{gateway.name}" has no listener at {scope.of}; it has {listed}.'
-    if kind == "GatewayTLSPolicy":
+    if kind == "GatewayTLSPolicy" and (scope.config is None or scope.config.mtls):
         if not any(one.is_terminated for one in here):
-            return f': TLS is not terminated at its port {", ".join(str(one.number) for one in here)} ({listed}), so nobody shows a certificate there.'
+            where = ", ".join(str(one.number) for one in here)
+            return f": TLS is not terminated at its port {where} ({listed}), so nobody shows a certificate there."
         if all(ports.validation_at(view, gateway, one.number) for one in here):
             return ": the Gateway's own spec.tls.frontend says how clients prove who they are, and goes before."
     if kind == "RateLimitPolicy" and not scope.bps and not any(one.has_requests for one in here):

@@ -135,9 +135,13 @@ def guarding(view: View, kind: str, namespace: str, name: str) -> Guarding | Non
         return Guarding(conditions.filter_not_valid("Invalid", text))
     faults: list[Condition] = []
     at: list[ListenerTarget | RuleTarget] = []
-    for index, target in enumerate(found.spec.target_refs):
-        missing = _missing_gateway if isinstance(target, ListenerTarget) else _missing_rule
-        fault = missing(view, namespace, f"spec.targetRefs[{index}]", target)
+    targets: tuple[ListenerTarget | RuleTarget, ...] = found.spec.target_refs
+    for index, target in enumerate(targets):
+        field = f"spec.targetRefs[{index}]"
+        if isinstance(target, ListenerTarget):
+            fault = _missing_gateway(view, namespace, field, target)
+        else:
+            fault = _missing_rule(view, namespace, field, target)
         if fault is None:
             at.append(target)
         else:

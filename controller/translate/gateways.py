@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from controller.memo import View, guarded
 from controller.objects import (
@@ -103,9 +103,6 @@ class Running(NamedTuple):
     parameters: Parameters
 
 
-UNKNOWN: Final = "unknown"  # in place of what must run: it is left as it is
-
-
 class GatewayInfo(NamedTuple):
     """A Gateway of ours, as routes see it."""
 
@@ -190,7 +187,7 @@ def _refused(view: View, found: Gateway) -> Condition | None:
     return conditions.gateway_parameters(asked) if isinstance(asked, str) else None
 
 
-@guarded(lambda view, error, namespace, name: UNKNOWN)
+@guarded(lambda *_: None)  # which is no reason to take away what runs: see Translator
 def running(view: View, namespace: str, name: str) -> Running | None:
     """What must run for a Gateway of ours."""
     info, found = view.call(gateway, namespace, name), view.get(Gateway, namespace, name)

@@ -100,7 +100,9 @@ def _guarded(
         said = (conditions.unsupported_listener_value(conditions.fault_of_ours(error)), conditions.listener_resolved())
         return ListenerInfo(owner, one.name, key, one.port, one.protocol, "", RouteNamespaces(), (), said, None, ())
 
-    return view.attempt(f"{owner}, listener {one.name}", lambda: _listener(view, gateway, candidate, conflict, allowed), instead)
+    return view.attempt(
+        f"{owner}, listener {one.name}", lambda: _listener(view, gateway, candidate, conflict, allowed), instead
+    )
 
 
 def _agreed(made: list[ListenerInfo]) -> Iterator[ListenerInfo]:
@@ -112,7 +114,9 @@ def _agreed(made: list[ListenerInfo]) -> Iterator[ListenerInfo]:
             continue
         other = first.setdefault(one.port, one)
         if other.part is not None and other.part.ciphers != one.part.ciphers:
-            text = f'tls.options: {OPTION}cipher-suites differ from those of listener "{other.name}" at the same port {one.port}.'
+            text = (
+                f'tls.options: {OPTION}cipher-suites differ from those of listener "{other.name}" at the same port {one.port}.'
+            )
             refused = conditions.unsupported_listener_value(text)
             yield one._replace(conditions=(refused, *one.conditions[1:]), part=None)
         else:
@@ -153,7 +157,7 @@ def _listener(
         if refusal is not None and said[0].is_true:
             said[0] = refusal
     elif ports.validation(gateway, one.port) is not None and said[0].is_true:
-        text = f"The Gateway's spec.tls.frontend is for listeners that terminate TLS: no certificate is asked for here ({ports.spoken(one)})."
+        text = f"The Gateway's spec.tls.frontend is for listeners that terminate TLS; this one is {ports.spoken(one)}."
         said[0] = conditions.with_warning(said[0], text)
     specs, needed, unfiltered = _filters(view, owner, one)
     if unfiltered is not None:
@@ -243,7 +247,8 @@ def _misuse(gateway: Gateway, one: GatewayListener) -> str:
     if not is_terminated(one) and any(
         each.port == one.port and each.tls.validation is not None for each in gateway.spec.tls.frontend.per_port
     ):
-        return f"the Gateway's spec.tls.frontend.perPort asks for certificates at port {one.port}, where none can be shown ({ports.spoken(one)})."
+        where = f"port {one.port}, where none can be shown ({ports.spoken(one)})."
+        return f"the Gateway's spec.tls.frontend.perPort asks for certificates at {where}"
     return ""
 
 

@@ -71,7 +71,11 @@ def validated(view: View, namespace: str, name: str) -> tuple[snapshot.BackendTL
         snapshot.SubjectName("URI", one.uri) if one.type == "URI" else snapshot.SubjectName("Hostname", one.hostname)
         for one in wanted.subject_alt_names
     )
-    return snapshot.BackendTLS(wanted.hostname, pem, names, minimum=policy.spec.options.get(MINIMUM, "")), conditions.policy_accepted(), resolved
+    return (
+        snapshot.BackendTLS(wanted.hostname, pem, names, minimum=policy.spec.options.get(MINIMUM, "")),
+        conditions.policy_accepted(),
+        resolved,
+    )
 
 
 def _fault(policy: BackendTLSPolicy) -> str:
@@ -126,10 +130,10 @@ def _nowhere(view: View, policy: BackendTLSPolicy) -> str:
         service = view.get(Service, policy.metadata.namespace, target.name) if target.kind == "Service" else None
         if service is not None and (not target.section_name or any(p.name == target.section_name for p in service.spec.ports)):
             return ""
-    target = next((one for one in policy.spec.target_refs if one.section_name), None)
-    if target is None:
-        return ""
-    return f'spec.targetRefs: {target.kind} "{target.name}" has no port named "{target.section_name}".'
+    named = [
+        f'{one.kind} "{one.name}" has no port named "{one.section_name}"' for one in policy.spec.target_refs if one.section_name
+    ]
+    return f"spec.targetRefs: {'; '.join(named)}." if named else ""
 
 
 def _older(view: View, policy: BackendTLSPolicy) -> str:

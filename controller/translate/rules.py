@@ -13,7 +13,6 @@ from controller.translate.extensions import FilterName
 from gateway import snapshot
 from gateway.durations import seconds
 
-
 HEAVIEST: Final = 1_000_000  # BackendRef.weight
 
 
