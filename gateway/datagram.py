@@ -8,11 +8,14 @@ there are too many.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any, Final, TypeAlias
 
 from gateway import sieve
 from gateway.filters import api
+from gateway.greeting import may_connect, told
 from gateway.relay import Line
+from gateway.snapshot import DEFAULT_LIMITS
 
 IDLE: Final = 60.0  # seconds without a datagram either way
 FLOWS: Final = 16384  # at a time on one port
@@ -74,7 +77,10 @@ class Datagrams(asyncio.DatagramProtocol):
         self.line: Line | None = None
         self.now = asyncio.get_running_loop().time()
         self.refused = 0
+        self.limits = DEFAULT_LIMITS
         self._flows: dict[Address, Flow] = {}
+        self._each: Counter[str] = Counter()  # flows of each host
+        self._met: dict[Address, api.Connection] = {}  # whom filters that meet connections have let in
         self._transport: asyncio.DatagramTransport
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -107,6 +113,9 @@ class Datagrams(asyncio.DatagramProtocol):
         task.add_done_callback(self._tasks.discard)
 
     async def _sifted(self, taken: list[sieve.Taking], datagram: api.Datagram, client: Address) -> None:
+        if datagram.from_client and client not in self._flows and not await self._may_begin(client):
+            self.refused += 1
+            return
         data = await sieve.pass_datagram(taken, datagram)
         if datagram.answered is not None:
             self._transport.sendto(datagram.answered, client)
@@ -116,6 +125,20 @@ class Datagrams(asyncio.DatagramProtocol):
             self._pass_on(data, client)
         else:
             self._transport.sendto(data, client)
+
+    async def _may_begin(self, client: Address) -> bool:
+        """Whether the filters that meet connections let a flow in, which is as much of one as UDP has."""
+        programs = self.line.programs if self.line is not None else ()
+        if client in self._met or all(program.hooks is not None and program.hooks.connect is None for program in programs):
+            return True
+        connection = api.Connection(str(client[0]).removeprefix("::ffff:"), self.number, "udp")
+        if not await may_connect(programs, connection):
+            return False
+        if client in self._met or len(self._met) >= FLOWS:
+            told(connection)
+        else:
+            self._met[client] = connection
+        return True
 
     def _pass_on(self, data: bytes, addr: Address) -> None:
         flow = self._flows.get(addr)
@@ -133,6 +156,11 @@ class Datagrams(asyncio.DatagramProtocol):
             if self.line is not None:
                 self.line.tally.refused += 1
             return None
+        most, each, host = self.limits.connections, self.limits.connections_per_address, str(client[0])
+        if (most and len(self._flows) >= most) or (each and self._each[host] >= each):
+            self.line.tally.refused += 1
+            return None
+        self._each[host] += 1
         if len(self._flows) >= FLOWS:
             self.forget(min(self._flows, key=lambda one: self._flows[one].seen))
         self.line.tally.accepted += 1
@@ -155,15 +183,24 @@ class Datagrams(asyncio.DatagramProtocol):
         flow = self._flows.pop(client, None)
         if flow is not None:
             flow.close()
+            host = str(client[0])
+            self._each[host] -= 1
+            if self._each[host] <= 0:
+                del self._each[host]
+        connection = self._met.pop(client, None)
+        if connection is not None:
+            told(connection)
 
     def tick(self, now: float) -> None:
         """Forget who is silent."""
         self.now = now
         for client in [client for client, flow in self._flows.items() if flow.seen < now - IDLE]:
             self.forget(client)
+        for client in [client for client in self._met if client not in self._flows]:
+            self.forget(client)  # answered by a filter, or refused by a later one: there is no flow
 
     def close(self) -> None:
         """Take nothing more; flows end with it."""
         self._transport.close()
-        for client in list(self._flows):
+        for client in [*self._flows, *self._met]:
             self.forget(client)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
@@ -18,7 +19,7 @@ from gateway.greeting import left, may_connect, met
 from gateway.prepared import Backend
 from gateway.programs import Program
 from gateway.routing import patterns
-from gateway.snapshot import Relay
+from gateway.snapshot import DEFAULT_LIMITS, Relay
 from gateway.tls import Security
 from gateway.upstream import CONNECT
 
@@ -72,7 +73,8 @@ class Switchboard:
         self.splice = splice
         self._ended = ended
         self.open = 0  # connections under way
-        self.most = 0  # of them at a time; 0 for any number
+        self.limits = DEFAULT_LIMITS
+        self._addresses: Counter[str] = Counter()  # of clients, where one may have only so many
         self.refused = 0  # that belong to no line, or were one too many
         self.tasks: set[asyncio.Task[object]] = set()
 
@@ -84,7 +86,22 @@ class Switchboard:
         """What becomes of a connection whose client asked for a name; None where nobody is there for it."""
         return lookup(self.modes, name)
 
-    def began(self) -> Callable[[], None]:
+    def admit(self, address: str) -> bool:
+        """Whether a client may have another connection; who may `leaves` once it is gone."""
+        most, each = self.limits.connections, self.limits.connections_per_address
+        if (most and self.open + len(self.tasks) >= most) or (each and self._addresses[address] >= each):
+            self.refused += 1
+            return False
+        self._addresses[address] += 1
+        return True
+
+    def leaves(self, address: str) -> None:
+        """A client's connection is gone."""
+        self._addresses[address] -= 1
+        if self._addresses[address] <= 0:
+            del self._addresses[address]
+
+    def began(self, address: str = "") -> Callable[[], None]:
         """A connection is under way; call what is returned when each of its two ends is gone."""
         self.open += 1
         left = 2
@@ -94,6 +111,7 @@ class Switchboard:
             left -= 1
             if not left:
                 self.open -= 1
+                self.leaves(address)
                 self._ended()
 
         return done
@@ -159,17 +177,27 @@ class Incoming(Early):
         super().__init__()
         self._board = board
         self._name = name
+        self._address = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        board = self._board
-        if board.most and board.open + len(board.tasks) >= board.most:
-            board.refused += 1
-            self.transport.abort()
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if peer else ""
+        if self._board.admit(self._address):
+            self._board.spawn(self._connect)
         else:
-            board.spawn(self._connect)
+            self.transport.abort()
 
     async def _connect(self) -> None:
+        joined = False
+        try:
+            joined = await self._join()
+        finally:
+            if not joined:
+                self._board.leaves(self._address)
+
+    async def _join(self) -> bool:
+        """Make the other end, and join the two; false where that cannot be."""
         board = self._board
         line = board.line(self._name)
         connection = None
@@ -178,7 +206,7 @@ class Incoming(Early):
             if not await may_connect(line.programs, connection):
                 line.tally.refused += 1
                 self.transport.abort()
-                return
+                return False
         other = await reach(line) if line is not None else None
         if other is None or other.lost or self.lost:
             if line is not None:
@@ -188,16 +216,17 @@ class Incoming(Early):
             self.transport.abort()
             if other is not None:
                 other.transport.abort()
-            return
+            return False
         assert line is not None
         line.tally.accepted += 1
         taken = sieve.taking(line.programs, "data")
         if taken and connection is not None:
-            sieve.join(taken, connection, self.transport, other.transport, board.began())
+            sieve.join(taken, connection, self.transport, other.transport, board.began(self._address))
         else:
-            board.splice(self.transport, other.transport, board.began())
+            board.splice(self.transport, other.transport, board.began(self._address))
         self.pass_on(other.transport)
         other.pass_on(self.transport)
+        return True
 
 
 async def reach(line: Line) -> Early | None:

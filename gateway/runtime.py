@@ -396,6 +396,8 @@ class Runtime:
         if port in self.datagrams:
             lines = self._board(self._on(port, udp=True))
             self.datagrams[port].line = lines.get("")
+            for listener in self._on(port, udp=True)[:1]:
+                self.datagrams[port].limits = listener.limits
         if port not in self.open:
             return
         listeners = self._on(port)
@@ -410,7 +412,7 @@ class Runtime:
         opened.board.modes = {listener.hostname: mode_of(listener) for listener in listeners}
         self._post(opened, listeners)
         limits = listeners[0].limits
-        opened.board.most = limits.connections
+        opened.board.limits = limits
         if door.limits != limits:
             door.limit(limits)
 
@@ -652,11 +654,14 @@ class Runtime:
             try:
                 contexts[listener.hostname] = self._shown(listener)
             except ValueError as error:
+                contexts[listener.hostname] = ()
                 problems.append(Problem(listener.name, str(error)))
         opened.chooser.contexts = contexts
         try:
             opened.chooser.configure([listener for listener in listeners if not listener.passthrough])
         except (ValueError, ssl.SSLError) as error:
+            # Who must show a certificate is among what was not put in force: nobody gets in until it is.
+            opened.chooser.contexts = {}
             problems += [Problem(listener.name, str(error)) for listener in listeners]
         return problems
 

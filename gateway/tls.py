@@ -165,6 +165,8 @@ class Chooser:
         patterns = (host, *("*." + ".".join(labels[at:]) for at in range(1, len(labels))))
         for pattern in (*patterns, ""):
             shown = self.contexts.get(pattern)
+            if shown is not None and not shown:
+                break  # a listener's certificate cannot be used: its clients are not another's
             if shown:
                 # Of several certificates the one that is good for the name; a wildcard is one label (RFC 9525 §6.3).
                 fitting = (one for one in shown if not one.names.isdisjoint(patterns[:2]))
