@@ -245,6 +245,7 @@ CONFIGS: Final[dict[str, type[Any]]] = {
     "GatewayTLSPolicy": GatewayTLS,
     "UpstreamTLSPolicy": UpstreamTLS,
 }
+NEEDED: Final = {"LoadBalancerPolicy": "type", "HealthCheckPolicy": "config or healthCheck"}
 BARE: Final = {"LoadBalancerPolicy": "type", "BackendLBPolicy": ""}  # kinds without a config, and what an entry must have then
 
 
@@ -359,7 +360,10 @@ class _Reading:
                 bps = self.typed(entry["bps"], Rate, (word, index, "bps")) if "bps" in entry else 0
                 if own is None and "bps" not in entry:
                     own, where = whole, path  # what an entry does not say is as the policy has it
-                if own is not None or "bps" in entry:
+                if own is None and "bps" not in entry:
+                    self.fault((word, index), f"says nothing; {NEEDED.get(self.kind, 'config')} is needed")
+                    yield Scope(word, index, of)
+                else:
                     config = self.typed(own, CONFIGS[self.kind], where) if own is not None else None
                     yield Scope(word, index, of, config, bps or 0)
         bps = self.typed(self.spec["bps"], Rate, ("bps",)) if "bps" in self.spec else 0

@@ -195,17 +195,16 @@ def judged(view: View, kind: str, namespace: str, name: str) -> Verdict | None:
     refusal = _no_right(view, policy, said)
     if refusal is not None:
         return Verdict(refusal)
-    scopes = said.scopes
+    faults, scopes = said.faults, said.scopes
     if not scopes:
-        if not said.faults:
-            text = "spec: it says nothing; config, or a config in ports, hostnames, http or grpc is needed."
-            return Verdict(conditions.filter_not_valid("Invalid", text))
-        scopes = (WHOLE,)  # what it speaks of cannot be told
+        # What it speaks of cannot be told, or it speaks of nothing: then it is for all of its target.
+        scopes = (WHOLE,)
+        faults = faults or ("spec: it says nothing; config, or a config in ports, hostnames, http or grpc is needed.",)
     standing, idle, older = _standing(view, policy, said.targets, scopes)
     if not standing:
         refusal = conditions.filter_not_valid("Conflicted", older) if older and not idle else None
         return Verdict(refusal or conditions.filter_not_valid("TargetNotFound", " ".join((*idle, *filter(None, [older])))))
-    wrong = said.faults or tuple(_undone(view, policy, standing))
+    wrong = faults or tuple(_undone(view, policy, standing))
     if wrong and not POLICIES[kind].protects:
         return Verdict(conditions.filter_not_valid("Invalid", " ".join(wrong)))
     if wrong:
