@@ -286,6 +286,7 @@ class Said(NamedTuple):
     faults: tuple[str, ...]  # what cannot be read, by the field
 
 
+UNKNOWN: Final = -1  # bytes a second that cannot be read
 WHOLE: Final = Scope("", 0, None)
 _HEADS: Final[dict[str, tuple[str, Any]]] = {
     "http": ("match", HTTPMatch),
@@ -365,11 +366,11 @@ class _Reading:
                     yield Scope(word, index, of)
                 else:
                     config = self.typed(own, CONFIGS[self.kind], where) if own is not None else None
-                    yield Scope(word, index, of, config, bps or 0)
+                    yield Scope(word, index, of, config, UNKNOWN if bps is None else bps)
         bps = self.typed(self.spec["bps"], Rate, ("bps",)) if "bps" in self.spec else 0
         if whole is not None or "bps" in self.spec:
             config = self.typed(whole, CONFIGS[self.kind], path) if whole is not None else None
-            yield Scope("", 0, None, config, bps or 0)
+            yield Scope("", 0, None, config, UNKNOWN if bps is None else bps)
 
     def _given(self, entry: dict[str, Any], path: Path) -> tuple[Any, Path]:
         """What an entry says, and where; None where it says nothing."""

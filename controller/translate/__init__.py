@@ -54,6 +54,7 @@ class Translator:
         self._attached: dict[GatewayName, Counter[str]] = {}
         self._own: dict[GatewayName, tuple[Needed, ...]] = {}  # that listeners need
         self._of: dict[tuple[str, str, str], Counter[GatewayName]] = {}  # which Gateways use a Service, or a Filter
+        self._spoken: dict[tuple[str, str], Counter[str]] = {}  # how routes speak to a Service
         self.gateways: dict[GatewayName, Running] = {}
         self._roots: set[Key] = set()
         self._update = Update({}, {}, {})
@@ -231,6 +232,10 @@ class Translator:
         users = self._of.setdefault((kind, name.namespace, name.name), Counter())
         users[where] += by
         self.world.note((f"gateways of {kind}", name.namespace, name.name), frozenset(+users))
+        if isinstance(name, BackendName):
+            spoken = self._spoken.setdefault((name.namespace, name.name), Counter())
+            spoken[name.spoken] += by
+            self.world.note(("spoken to service", name.namespace, name.name), frozenset(+spoken))
 
     def _need_no_more(self, where: GatewayName, name: Needed) -> None:
         del self._needed[where][name]

@@ -258,6 +258,9 @@ def _standing(
                 other = before[_names(scope)[0]]
                 older = f'{kind} "{other}" is older and says something of all that this one does.'
                 continue
+            note = _means_less(view, kind, ref, scope)
+            if note:
+                idle[note] = None
             kept.append(scope._replace(bps=scope.bps if any(name[0] == "bps" for name in names) else 0))
         if kept:
             found.append((ref, tuple(kept)))
@@ -313,8 +316,22 @@ def _means_no_port(view: View, kind: str, gateway: Ref, scope: Scope) -> str:
             return f": TLS is not terminated at its port {where} ({listed}), so nobody shows a certificate there."
         if all(ports.validation_at(view, gateway, one.number) for one in here):
             return ": the Gateway's own spec.tls.frontend says how clients prove who they are, and goes before."
-    if kind == "RateLimitPolicy" and not scope.bps and not any(one.has_requests for one in here):
+    if kind == "RateLimitPolicy" and scope.config is not None and not scope.bps and not any(one.has_requests for one in here):
         return f": there are no requests to limit at {', '.join(str(one.number) for one in here)} ({listed}); bps limits bytes."
+    return ""
+
+
+def _means_less(view: View, kind: str, gateway: Ref, scope: Scope) -> str:
+    """Where a scope that protects does not reach, though it does something elsewhere."""
+    if gateway.kind != "Gateway" or scope.word not in ("", "ports") or scope.config is None:
+        return ""
+    here = [one for one in ports.of(view, gateway.namespace, gateway.name) if not scope.word or one.number == scope.of]
+    if kind == "RateLimitPolicy":
+        listed = ", ".join(f"{one.number} ({one.spoken})" for one in here if not one.has_requests)
+        return f"{scope.field}: there are no requests to limit at {listed}; bps limits bytes." if listed else ""
+    if kind == "GatewayTLSPolicy" and scope.config.mtls:
+        listed = ", ".join(f"{one.number} ({one.spoken})" for one in here if not one.is_terminated)
+        return f"{scope.field}: TLS is not terminated at {listed}, so nobody shows a certificate there." if listed else ""
     return ""
 
 
@@ -408,7 +425,7 @@ def _byte_rate(view: View, place: Place) -> FilterName | None:
 
 def _bps(scopes: Iterable[Scope], port: int) -> int:
     """Bytes a second, by an entry for the port or for the whole; 0 for any number."""
-    given = {scope.of: scope.bps for scope in scopes if scope.word in ("", "ports") and scope.bps}
+    given = {scope.of: scope.bps for scope in scopes if scope.word in ("", "ports") and scope.bps > 0}
     return given.get(port) or given.get(None, 0)
 
 
@@ -662,12 +679,21 @@ def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus 
     verdict = view.call(judged, kind, namespace, name)
     if policy is None or verdict is None:
         return None
-    said = [verdict.accepted]
+    accepted = verdict.accepted
+    if kind == "CircuitBreakingPolicy" and accepted.is_true and _has_streams(view, policy):
+        text = "What TCP, TLS and UDP routes send there has no requests to count, and is never held back."
+        accepted = conditions.with_warning(accepted, text)
+    said = [accepted]
     if verdict.shut:
         what = ", ".join(f'{target.kind} "{target.name}"' for target, _ in verdict.at)
         said.append(conditions.failing_closed(f"{_WHAT_IS_SHUT[kind]} {what}"))
     meant = [target for target in policy.targets if target.kind in POLICIES[kind].targets]
     return ExtensionStatus(policy.metadata.generation, tuple(said), ancestors.of(view, meant, *said))
+
+
+def _has_streams(view: View, policy: Policy) -> bool:
+    """Whether anything but requests is sent to a policy's Services."""
+    return any({"tcp", "udp"} & set(view.note("spoken to service", one.namespace, one.name)) for one in policy.targets)
 
 
 _WHAT_IS_SHUT: Final = {

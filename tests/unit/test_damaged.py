@@ -70,7 +70,7 @@ class Cluster:
         self.version += 1
         meta = {**value["metadata"], "resourceVersion": str(self.version)}
         line = json.dumps({"type": what, "object": {**value, "metadata": meta}}).encode()
-        self.followers[value["kind"]]._handle(_event_of(line))  # noqa: SLF001
+        self.followers[value["kind"]]._handle(_event_of(line))
         return Ref(value["kind"], meta.get("namespace", ""), meta["name"])
 
     def said(self, ref: Ref) -> str:
@@ -119,7 +119,7 @@ def check_is_named(cluster: Cluster, ref: Ref, damage: Damage, where: str) -> No
     """A policy whose config is not what its CRD wants says so, by the field."""
     if ref.kind not in CONFIGS or damage.path[:1] != ("spec",) or "config" not in damage.path:
         return
-    if fault_of_spec(ref.kind, damage.value.get("spec")) and damage.what in ("a list of lists", "an object of objects"):
+    if fault_of_spec(ref.kind, damage.value.get("spec")) and damage.what == "a list of lists":
         said = cluster.said(ref)
         assert "spec" in said or "older" in said, f"{where}: {said!r}"
 
@@ -180,5 +180,3 @@ async def test_files_with_everything_that_can_be_wrong(subject: Subject, tmp_pat
 def test_there_are_subjects_of_every_kind() -> None:
     missing = KINDS.keys() - {one.value["kind"] for one in SUBJECTS}
     assert missing <= {"ClusterTrustBundle"}, missing
-
-

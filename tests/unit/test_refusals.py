@@ -38,9 +38,15 @@ def pem() -> tuple[str, str, str]:
     return authority.cert_pem.bytes().decode(), chain_, mine.private_key_pem.bytes().decode()
 
 
-def made(kind: str, name: str, spec: Any, namespace: str = HOME, created: str = "2026-01-02T00:00:00Z", **rest: Any) -> AnyObject:
+def made(
+    kind: str, name: str, spec: Any, namespace: str = HOME, created: str = "2026-01-02T00:00:00Z", **rest: Any
+) -> AnyObject:
     """An object as the watch would make it, whatever its spec is."""
-    value = {"metadata": {"name": name, "namespace": namespace, "creationTimestamp": created, "generation": 1}, "spec": spec, **rest}
+    value = {
+        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": created, "generation": 1},
+        "spec": spec,
+        **rest,
+    }
     try:
         found: AnyObject = msgspec.convert(value, KINDS[kind].type)
     except msgspec.ValidationError as error:
@@ -73,7 +79,11 @@ def base() -> list[AnyObject]:
             {"name": "tcp", "port": 9000, "protocol": "TCP"},
             {"name": "udp", "port": 9001, "protocol": "UDP"},
         ]
-        spec = {"gatewayClassName": "fsm-gateway-cls", "listeners": listeners, "allowedListeners": {"namespaces": {"from": "Same"}}}
+        spec = {
+            "gatewayClassName": "fsm-gateway-cls",
+            "listeners": listeners,
+            "allowedListeners": {"namespaces": {"from": "Same"}},
+        }
         forward = {"backendRefs": [{"name": "app", "port": 80}]}
         parents = [{"name": "gw"}]
         at_path = {"matches": [{"path": {"type": "Exact", "value": "/x"}}, {"path": {"value": "/"}}], **forward}
@@ -157,7 +167,7 @@ def passes_less(before: Parts, after: Parts) -> bool:
                 continue
             case None if key[0] == "rule":
                 continue
-            case snapshot.Rule() | snapshot.Relay() if is_shut(new, after) or old is not None and same_but_place(old, new):
+            case snapshot.Rule() | snapshot.Relay() if is_shut(new, after) or (old is not None and same_but_place(old, new)):
                 continue
             case snapshot.Backend() if not new.endpoints:
                 continue
@@ -274,7 +284,12 @@ def test_no_target_at_all(kind: str, given: Any) -> None:
 def test_said_wrongly(kind: str, target: str, damage: str) -> None:
     """It is its owner's to say, and cannot be read: nothing, or, where it guards something, nothing passes."""
     spec = spec_of(kind, target)
-    values: dict[str, Any] = {"null": None, "text": "x", "a list": ["x"], "unknown only": {"retryOn": 5, "blacklist": 5, "mTLS": 5}}
+    values: dict[str, Any] = {
+        "null": None,
+        "text": "x",
+        "a list": ["x"],
+        "unknown only": {"retryOn": 5, "blacklist": 5, "mTLS": 5},
+    }
     if damage in values:
         for field in ("config", "type", "algorithm"):
             if field in spec:
@@ -523,5 +538,3 @@ def test_what_cannot_be_told_is_not_in_force(monkeypatch: pytest.MonkeyPatch) ->
             before, after = without.parts[gateway], with_.parts[gateway]
             assert passes_less(before, after) if kind in GUARDING else before == after
         assert (without.parts != with_.parts) == (kind in GUARDING)
-
-
