@@ -160,6 +160,18 @@ async def live(stage: Stage, folder: Path) -> None:
                 await stage.until(
                     lambda kind=kind: any("status" in obj for at, obj in server.objects.items() if at[1] == PLURALS[kind])
                 )
+        # An object that cannot be read: no status can say so, an Event does.
+        meta = {"name": "odd", "namespace": "default"}
+        server.put(
+            "namespacedfilterdefinitions",
+            {
+                "apiVersion": "extension.gateway.flomesh.io/v1alpha1",
+                "kind": "NamespacedFilterDefinition",
+                "metadata": meta,
+                "spec": "text",
+            },
+        )
+        await stage.until(lambda: any(at[1] == "events" for at in server.objects))
         # Parameters that go, and a Gateway that leaves our class.
         server.put("configmaps", {**server.find("configmaps", "default", "how"), "data": {}})
         await stage.until(lambda: not server.find("horizontalpodautoscalers", "default", "main-fsm-gateway-cls"))
