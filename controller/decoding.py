@@ -127,7 +127,9 @@ class Reader:
     def _without(self, error: msgspec.ValidationError, raw: bytes | msgspec.Raw, ref: Ref) -> AnyObject | Unreadable:
         try:
             value: Any = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, RecursionError) as odd:  # such as a number that is none
+        except RecursionError:
+            return Unreadable(ref, "", "is nested too deeply to be read")
+        except msgspec.DecodeError as odd:  # such as a number that is none
             return Unreadable(ref, "", f"cannot be read: {odd}")
         return faulty(self._kind, value, ref, error)
 

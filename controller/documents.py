@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import yaml
 
 NO_OBJECT: Final = "not a Kubernetes object: apiVersion, kind and metadata are needed"
-MOST: Final = 1_000_000  # values in one document; aliases make many of few
+MOST: Final = 200_000  # values in one document; aliases make many of few
 Path: TypeAlias = tuple[str | int, ...]
 
 

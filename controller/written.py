@@ -5,9 +5,11 @@ It is read without aliases, by which a few lines can stand for more than fits in
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import yaml
+
+DEEPEST: Final = 100  # levels
 
 
 class WrittenError(ValueError):
@@ -17,9 +19,13 @@ class WrittenError(ValueError):
 def load(text: str) -> Any:
     """The value that a text means. Raises WrittenError with words for one line."""
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise WrittenError("aliases are not understood here; write it out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise WrittenError("it is nested too deeply")
         return yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         raise WrittenError(str(error).splitlines()[0]) from None

@@ -37,7 +37,7 @@ class ListMeta(msgspec.Struct, rename="camel"):
 class RawList(msgspec.Struct):
     """A list whose items are decoded one by one: one that is odd must not hide the others."""
 
-    items: list[msgspec.Raw]
+    items: list[msgspec.Raw] | None  # null is how some servers say that there are none
     metadata: ListMeta
 
 
@@ -81,9 +81,9 @@ def _page(data: bytes) -> RawList:
     """A page of a list, however odd one of its items is."""
     try:
         return _list.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except RecursionError:
         parts = members(data)
-        meta = members(parts.get("metadata", b""))
+        meta = members(parts["metadata"])
         version, following = (_text(meta.get(name, b"")) for name in ("resourceVersion", "continue"))
         return RawList([msgspec.Raw(one) for one in elements(parts["items"])], ListMeta(version, following))
 
@@ -202,7 +202,7 @@ class Follower:
         query = {**self._query, "limit": str(PAGE)}
         while True:
             page = _page(await self._api.raw("GET", self._path, query=query))
-            for raw in page.items:
+            for raw in page.items or ():
                 ref = self._take(raw)
                 if ref is not None:
                     found[ref] = None
