@@ -1,6 +1,6 @@
 """Every field that protects × every protocol and mode: it is enforced, or refused with a reason. Nothing is passed over in silence.
 
-The table says which; `tests/proxy/test_protection.py` tries each mechanism over real connections.
+The table says which; `tests/proxy/test_protected.py` tries each mechanism over real connections.
 """
 
 from __future__ import annotations
