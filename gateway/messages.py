@@ -13,7 +13,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from gateway import frames
-from gateway.filters.measuring import BUCKETS, Labels
+from gateway.filters.measuring import BUCKETS, OCTETS, Labels
 from gateway.snapshot import Change, Part, Problem
 
 PIECE = 100  # parts in one message
@@ -110,6 +110,8 @@ class FilterStatistics(msgspec.Struct, frozen=True, array_like=True):
     last_failure: str = ""
     runs: str = ""
     measures: tuple[tuple[str, str, Labels, tuple[float, ...]], ...] = ()  # kind, name, labels, values
+    dropped: int = 0  # of what it measured
+    most: int = OCTETS  # that it may show
 
     def __post_init__(self) -> None:
         for kind, name, _, values in self.measures:

@@ -15,13 +15,16 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from gateway.filters import api
-from gateway.filters.measuring import Measures
+from gateway.filters.measuring import Measures, Room
+from gateway.plain import plain
 from gateway.script import Code, blame
 from gateway.watch import TooLong, Watched, watch
 
 log = logging.getLogger("fsm.filters")
 SLOW: Final = 0.05  # seconds on the loop that are too long
 OFTEN: Final = 8  # such calls, after which a filter must leave the loop
+LINES: Final = 20  # of the log, a second, about its failures
+WORDS: Final = 1000  # characters of one
 FORGIVEN: Final = 60.0  # seconds between two of them, after which they are not counted together
 
 
@@ -68,7 +71,9 @@ class Program:
 
     __slots__ = (
         "_last_slow",
+        "_lines",
         "_said",
+        "_since",
         "_streak",
         "calls",
         "failures",
@@ -82,7 +87,7 @@ class Program:
         "slow",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, room: Room | None = None) -> None:
         self.name = name
         self.hooks: Hooks | None = None  # None: it has never been good
         self.passes = False  # where it fails, the request goes on
@@ -91,23 +96,33 @@ class Program:
         self.failures = 0
         self.slow = 0
         self.last_failure = ""
-        self.measures = Measures()
+        self.measures = Measures(name, room)
         self.overdue: Callable[[], None] = lambda: None  # called where it keeps everybody waiting
         self._streak = 0  # slow calls that are counted together
         self._last_slow = 0.0
         self._said: Tally[str] = Tally()
+        self._since = 0.0
+        self._lines = 0
 
     def failed(self, error: BaseException, hooks: Hooks) -> None:
         """Count a failure, and say it: the first time, the second, the fourth, the eighth…"""
         self.failures += 1
-        words = self._blamed(error, hooks)
+        words = plain(self._blamed(error, hooks), WORDS)
         self.last_failure = words
         self._said[words] += 1
         times = self._said[words]
         if len(self._said) > 100:
             self._said.clear()
-        if times & (times - 1) == 0:
+        if times & (times - 1) == 0 and self._may_say():
             log.error("filter %s, %s%s", self.name, words, f" ({times} times)" if times > 1 else "")
+
+    def _may_say(self) -> bool:
+        """Failures that are all different are no reason to fill a log."""
+        now = monotonic()
+        if now - self._since > 1:
+            self._since, self._lines = now, 0
+        self._lines += 1
+        return self._lines <= LINES
 
     def _blamed(self, error: BaseException, hooks: Hooks) -> str:
         if isinstance(error, TimeoutError):

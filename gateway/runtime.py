@@ -26,6 +26,7 @@ from gateway import policies, script, tls, tunnel
 from gateway.datagram import Datagrams
 from gateway.door import Clock, Door
 from gateway.downstream import Arrival, Downstream
+from gateway.filters.measuring import Room
 from gateway.greeting import Entrance, is_early
 from gateway.health import Checks
 from gateway.peers import Endpoint
@@ -35,7 +36,9 @@ from gateway.programs import Program
 from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
 from gateway.relay import Tally as RelayTally
 from gateway.routing import Entry, HostKey, HostRules, Table
-from gateway.sandbox import confined
+from gateway.sandbox import keeper
+from gateway.sandbox.confined import Confined
+from gateway.sandbox.forking import Zygote
 from gateway.snapshot import Backend as BackendPart
 from gateway.snapshot import (
     Certificate,
@@ -158,11 +161,12 @@ class Runtime:
         self._lines: dict[str, Line] = {}  # by relay
         self.tallies: dict[str, RelayTally] = {}  # by relay
         self.programs: dict[str, Program] = {}
-        self.zygote = confined.Zygote()
+        self._room = Room()  # for what their filters measure
+        self.zygote = Zygote()
         self._stock = Stock(self._reach, memory, index, count)
         self._timers: dict[str, Timers] = {}  # of programs that run here
         self._working: set[asyncio.Task[None]] = set()
-        self._keepers: dict[str, confined.Keeper] = {}  # of programs in processes of their own
+        self._keepers: dict[str, keeper.Keeper] = {}  # of programs in processes of their own
         self._relays: dict[str, dict[str, None]] = {}  # by listener
         self._contexts: dict[str, tuple[object, list[tls.Shown]]] = {}  # by listener, with what they were made of
         self.open: dict[int, Open] = {}
@@ -462,7 +466,7 @@ class Runtime:
         """The program of a name; one whose source has not come cannot be used yet."""
         program = self.programs.get(name)
         if program is None:
-            program = self.programs[name] = Program(name)
+            program = self.programs[name] = Program(name, self._room)
         return program
 
     async def _put_script(self, part: Script) -> None:
@@ -473,7 +477,7 @@ class Runtime:
         source = policies.source(part.built_in) if part.built_in else part.source
         if part.execution == "inline":
             if part.is_tried and not part.built_in:
-                await confined.tried(self.zygote, supply(part))
+                await keeper.tried(self.zygote, supply(part))
             watch.start()
             try:
                 code = program.hooks = script.load(part.name, source, part.config, supply(part).inline())
@@ -485,20 +489,26 @@ class Runtime:
             program.overdue = partial(self._move_out, part) if not part.built_in else lambda: None
             if part.name in self._keepers:
                 self._keepers.pop(part.name).drop()
+            if isinstance(before, Confined):
+                before.retire()
         else:
-            keeper = self._keepers.get(part.name)
-            if keeper is None:
-                keeper = self._keepers[part.name] = confined.Keeper(self.zygote, program, supply)
+            kept = self._keepers.get(part.name)
+            if kept is None:
+                kept = self._keepers[part.name] = keeper.Keeper(self.zygote, program, supply)
             try:
-                await keeper.put(part)
+                await kept.put(part)
             except script.ScriptError as error:
                 if program.hooks is None:
                     program.passes = part.passes
                     if not error.line:
-                        keeper.keep_trying(part)
+                        kept.keep_trying(part)
                 raise
             self._stop_timers(part.name)
         program.passes, program.patience = part.passes, part.seconds
+        if part.built_in:
+            program.measures.own()
+        elif program.measures.dropped:
+            program.measures.forget()  # the source before this one measured too much
         if isinstance(before, script.Code):
             before.unload()
 
@@ -534,17 +544,19 @@ class Runtime:
             self._stop_timers(name)
         if self._working:
             await asyncio.wait(self._working, timeout=LAST)
-        for keeper in self._keepers.values():
-            keeper.drop()
+        for kept in self._keepers.values():
+            kept.drop()
         await self.zygote.stop()
         await self._stock.close()
 
     def _drop_script(self, name: str) -> None:
-        keeper = self._keepers.pop(name, None)
-        if keeper is not None:
-            keeper.drop()
+        kept = self._keepers.pop(name, None)
+        if kept is not None:
+            kept.drop()
         self._stop_timers(name)
-        self.program(name).hooks = None
+        program = self.program(name)
+        program.hooks = None
+        program.measures.forget()
 
     # --- ports ---
 

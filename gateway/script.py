@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import linecache
-import logging
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -19,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.filters import api
+from gateway.plain import logger, plain
 from gateway.printable import whereto
 from gateway.shared.local import local
 from gateway.shared.memory import Memory, create
@@ -43,6 +43,7 @@ class ScriptError(ValueError):
     """A source that cannot be used. `line` is 0 where none can be blamed."""
 
     def __init__(self, name: str, line: int, reason: str) -> None:
+        reason = plain(reason)
         super().__init__(f"{name}, line {line}: {reason}" if line else f"{name}: {reason}")
         self.line = line
         self.reason = reason
@@ -104,7 +105,7 @@ def load(name: str, source: str, config: str = "{}", services: Mapping[str, Any]
     code = Code(name, file, module)
     given = {
         "config": _read_only(msgspec.json.decode(config)),
-        "log": logging.getLogger(f"fsm.filter.{name}"),
+        "log": logger(f"fsm.filter.{name}"),
         "every": partial(_every, code),
         "http": api.HttpClient(nobody),
         "shared": api.Shared(local(_own_memory, name)),

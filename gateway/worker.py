@@ -19,7 +19,7 @@ import socket
 import msgspec
 import uvloop
 
-from gateway import frames, messages
+from gateway import descriptors, frames, messages, plain
 from gateway.messages import (
     Applied,
     Apply,
@@ -142,6 +142,8 @@ class Worker:
                     one.last_failure,
                     one.hooks.runs if one.hooks is not None else "",
                     tuple((*key, tuple(values)) for key, values in one.measures.series.items()),
+                    one.measures.dropped,
+                    one.measures.most,
                 )
                 for name, one in self._runtime.programs.items()
             ),
@@ -168,8 +170,6 @@ async def _run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Entry point; started by `gateway.workers`."""
-    keep_to_yourself()
-    faulthandler.register(signal.SIGUSR1)
     parser = argparse.ArgumentParser(description="one worker of the data plane; started by its parent")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--index", type=int, default=0)
@@ -177,7 +177,12 @@ def main() -> None:
     parser.add_argument("--bind", default="")
     parser.add_argument("--port-offset", type=int, default=0)
     parser.add_argument("--memory", type=int, default=-1, help="a file descriptor of the memory that workers share")
-    uvloop.run(_run(parser.parse_args()))
+    arguments = parser.parse_args()
+    descriptors.keep_only(arguments.fd, arguments.memory)
+    keep_to_yourself()
+    faulthandler.register(signal.SIGUSR1)
+    plain.speak_plainly()  # filters that run inline print here, and in logs they repeat what clients have sent
+    uvloop.run(_run(arguments))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import copy
 import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
@@ -702,15 +702,17 @@ def _length(data: bytes) -> Field:
 
 # --- calling others ---------------------------------------------------------------------------------------
 
+LONGEST: Final = 3600.0  # seconds that anybody waits for an answer; the worker has its own patience
 
-class Call(msgspec.Struct, array_like=True, tag=True):
+
+class Call(msgspec.Struct, array_like=True, tag=True, forbid_unknown_fields=True):
     """A request that a filter makes."""
 
-    method: str
-    url: str
-    headers: list[tuple[bytes, bytes]]
+    method: Annotated[str, msgspec.Meta(max_length=32)]
+    url: Annotated[str, msgspec.Meta(max_length=1 << 16)]
+    headers: Annotated[list[tuple[bytes, bytes]], msgspec.Meta(max_length=1000)]
     body: bytes
-    timeout: float
+    timeout: Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
 
 
 class Reply(msgspec.Struct, array_like=True, tag=True):
@@ -753,7 +755,7 @@ class HttpClient:
             given.add(name, value)
         if said and "content-type" not in given:
             given["Content-Type"] = said
-        return await self._send(Call(method, url, given.pairs(), content, timeout))
+        return await self._send(Call(method, url, given.pairs(), content, min(timeout, LONGEST)))
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None, *, timeout: float = 5.0) -> Reply:
         """GET."""

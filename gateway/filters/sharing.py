@@ -13,22 +13,27 @@ Keys are the filter's own. Where a store is named (`spec.store`), everything is 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
+KEY: Final = 1 << 16  # characters
+Amount: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
-class Operation(msgspec.Struct, array_like=True, tag=True):
+
+class Operation(msgspec.Struct, array_like=True, tag=True, forbid_unknown_fields=True):
     """Something to be done where it is shared."""
 
     kind: Literal["add", "count", "take", "hold", "release", "get", "set", "drop"]
-    key: str
-    amount: float = 0.0  # to add; of take: seconds from one turn to the next
-    seconds: float = 0.0  # that it is kept
-    burst: int = 0
-    backlog: int = 0
+    key: Annotated[str, msgspec.Meta(max_length=KEY)]
+    amount: Amount = 0.0  # to add; of take: seconds from one turn to the next
+    seconds: Seconds = 0.0  # that it is kept
+    burst: Count = 0
+    backlog: Count = 0
     value: bytes = b""
-    units: int = 1  # turns that are taken together
+    units: Count = 1  # turns that are taken together
 
     @property
     def pace(self) -> bytes:

@@ -14,19 +14,24 @@ import os
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final
 
-from gateway import frames, script
+from gateway import script
 from gateway.filters import api
+from gateway.filters.measuring import Labels, Measured
 from gateway.filters.sharing import Operation
 from gateway.http1 import KIND, PLAIN, Field, Request, Response, parse_target
 from gateway.sandbox import cage, protocol
 from gateway.sandbox.protocol import (
+    AT_ONCE,
+    WORDS,
     Ask,
     Call,
     Cancel,
+    ChangedRequest,
     Closed,
     ConnectionData,
     Done,
@@ -34,6 +39,7 @@ from gateway.sandbox.protocol import (
     Forget,
     Load,
     Loaded,
+    MadeResponse,
     Measure,
     Pairs,
     Ping,
@@ -50,6 +56,9 @@ from gateway.timers import Timers
 
 FAULTS: Final[dict[str, type[Exception]]] = {"PermissionError": PermissionError, "ValueError": ValueError}
 CONNECTIONS: Final = 10_000  # whose state is kept
+LINES: Final = 100  # of its log, a second
+GATHERING: Final = 0.05  # seconds that what was measured is added up before it is told
+GATHERED: Final = 1 << 18  # octets of it, about, at most
 
 
 class Known:
@@ -83,6 +92,8 @@ class Cell:
         self._asking: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count()
         self._tasks: dict[int, asyncio.Task[None]] = {}  # by the numbers of calls
+        self._log = Log(self._send)
+        self._gathered = Gathered(self._send)
 
     async def serve(self) -> None:
         """Until the line is closed."""
@@ -115,41 +126,48 @@ class Cell:
                 case Ping():
                     self._send(Pong())
 
-    def _send(self, message: Any) -> None:
-        frames.write(self._writer, message)
+    def _send(self, message: protocol.FromCell) -> None:
+        """Say something. Raises ValueError for what the worker would not understand."""
+        self._writer.write(protocol.said(message))
 
     async def _load(self, message: Load) -> None:
         layers = cage.enter(message.memory)
-        sys.stdout = sys.stderr = Printed(self._send)
-        logging.getLogger("fsm.filter").addHandler(Line(self._send))
+        sys.stdout = sys.stderr = Printed(self._log.say)
+        logging.getLogger("fsm.filter").addHandler(Line(self._log.say))
         logging.getLogger("fsm.filter").setLevel(logging.INFO)
         try:
             services = {
                 "http": api.HttpClient(self._fetch),
                 "shared": api.Shared(self._ask),
-                "metrics": api.Metrics(lambda measured: self._send(Measure(measured))),
+                "metrics": api.Metrics(self._gathered.take),
                 "secrets": MappingProxyType(dict(message.secrets)),
             }
             self._code = script.load(message.name, message.source, message.config, services)
             tests = await script.run_tests(self._code)
         except ScriptError as error:
-            self._send(Loaded(fault=error.reason, line=error.line))
+            self._send(Loaded(fault=error.reason[:WORDS], line=min(error.line, 1_000_000)))
             return
         except MemoryError:
             self._send(Loaded(fault=f"takes more than {message.memory >> 20} MiB of memory"))
             return
-        self._send(Loaded(self._code.moments, layers, tests, len(self._code.timers)))
+        self._send(Loaded(self._code.moments, layers, tests, len(self._code.timers)))  # type: ignore[arg-type]  # they are these
         self._timers = Timers(self._code.timers, self._run)
 
     async def _call(self, call: Call) -> None:
         try:
             done = await self._called(call)
         except api.Refused as error:
-            done = Done(call.number, status=error.status, failure=error.reason)
-        except (Exception, MemoryError) as error:
-            line, words = blame(error, self._code.file)
-            done = Done(call.number, failure=f"line {line}: {words}" if line else words)
-        self._send(done)
+            done = Done(call.number, status=error.status, failure=error.reason[:WORDS])
+        except Exception as error:
+            done = Done(call.number, failure=self._blamed(error))
+        try:
+            self._send(done)
+        except Exception as error:  # such as one that is too long
+            self._send(Done(call.number, failure=self._blamed(error)))
+
+    def _blamed(self, error: Exception) -> str:
+        line, words = blame(error, self._code.file)
+        return (f"line {line}: {words}" if line else words)[:WORDS]
 
     async def _called(self, call: Call) -> Done:
         if call.connection is not None:
@@ -233,17 +251,18 @@ class Cell:
     def want(self, exchange: int, of: str, limit: int) -> Awaitable[bytes]:
         """Ask the worker for a body."""
         number = next(self._numbers)
+        self._send(Want(number, exchange, of, limit))  # type: ignore[arg-type]  # one of the two
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._wanted[number] = future
-        self._send(Want(number, exchange, of, limit))
         return future
 
     def _ask(self, what: api.Call | Operation) -> asyncio.Future[Any]:
         """Let the worker do it: there is no network here, and no memory but our own."""
         number = next(self._numbers)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asking[number] = future
         self._send(Ask(number, what))
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_look)
+        self._asking[number] = future
         return future
 
     async def _fetch(self, call: api.Call) -> api.Reply:
@@ -261,15 +280,15 @@ class Cell:
 
     async def _finish(self) -> None:
         await self._timers.stop()
+        self._gathered.send()
         self._writer.close()
 
     async def _run(self, function: Any) -> None:
         """A timer's function."""
         try:
             await _settled(function())
-        except (Exception, MemoryError) as error:
-            line, words = blame(error, self._code.file)
-            self._send(Said(logging.ERROR, f"line {line}: {words}" if line else words))
+        except Exception as error:
+            self._log.say(logging.ERROR, self._blamed(error))
 
     def _told(self, message: Whole) -> None:
         future = self._wanted.pop(message.number, None)
@@ -292,22 +311,43 @@ class Remote:
         return self._cell.want(self._exchange, self._of, limit)
 
 
+class Log:
+    """What is said, as lines: as many as are no flood, and how many more there were."""
+
+    def __init__(self, send: Callable[[protocol.FromCell], None]) -> None:
+        self._line = send
+        self._since = 0.0
+        self._lines = 0
+
+    def say(self, level: int, text: str) -> None:
+        """One line."""
+        now = monotonic()
+        if now - self._since > 1:
+            over, self._since, self._lines = self._lines - LINES, now, 0
+            if over > 0:
+                self._line(Said(logging.WARNING, f"{over} more lines were not passed on"))
+        self._lines += 1 + text.count("\n")
+        if self._lines <= LINES:
+            words = text[:WORDS].encode("utf-8", "backslashreplace").decode()  # surrogates are no text
+            self._line(Said(min(max(level, 0), 100), words[:WORDS]))
+
+
 class Line(logging.Handler):
     """Sends what is logged to the worker."""
 
-    def __init__(self, send: Any) -> None:
+    def __init__(self, say: Callable[[int, str], None]) -> None:
         super().__init__()
-        self._line = send
+        self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._line(Said(record.levelno, self.format(record)[:4096]))
+        self._say(record.levelno, self.format(record))
 
 
 class Printed(io.TextIOBase):
-    """What is printed, as lines for the log: the worker passes on as many as are no flood."""
+    """What is printed, as lines for the log."""
 
-    def __init__(self, send: Any) -> None:
-        self._line = send
+    def __init__(self, say: Callable[[int, str], None]) -> None:
+        self._say = say
         self._begun = ""
 
     def writable(self) -> bool:
@@ -316,9 +356,55 @@ class Printed(io.TextIOBase):
     def write(self, text: str) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            self._line(Said(logging.INFO, line[:4096]))
-        self._begun = self._begun[-4096:]
+            self._say(logging.INFO, line)
+        self._begun = self._begun[-WORDS:]
         return len(text)
+
+
+class Gathered:
+    """What was measured, added up for a moment: a message each time would cost the worker more than the request."""
+
+    def __init__(self, send: Callable[[protocol.FromCell], None]) -> None:
+        self._line = send
+        self._numbers: dict[tuple[str, str, Labels], Measured] = {}
+        self._durations: list[Measured] = []
+        self._octets = 0
+        self._later: asyncio.TimerHandle | None = None
+
+    def take(self, one: Measured) -> None:
+        """Count it in."""
+        key = one.kind, one.name, one.labels
+        known = self._numbers.get(key)
+        if known is not None:
+            known.value = known.value + one.value if one.kind == "counter" else one.value
+            return
+        if one.kind == "histogram":
+            self._durations.append(one)
+        else:
+            self._numbers[key] = one
+        self._octets += 50 + len(one.name) + 4 * sum(len(name) + len(value) for name, value in one.labels)
+        if len(self._numbers) + len(self._durations) >= AT_ONCE or self._octets > GATHERED:
+            self.send()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(GATHERING, self.send)
+
+    def send(self) -> None:
+        """Tell the worker."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        measured = (*self._numbers.values(), *self._durations)
+        self._numbers.clear()
+        self._durations.clear()
+        self._octets = 0
+        if measured:
+            self._line(Measure(measured))
+
+
+def _look(future: asyncio.Future[Any]) -> None:
+    """A filter need not wait for what it asked for: then nobody is told what became of it."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _settled(result: Any) -> Any:
@@ -339,14 +425,14 @@ def _response(data: ResponseData, source: api.Source) -> api.Response:
     return api.Response.received(Response(data.status, b"", False, _fields(data.headers)), source)
 
 
-def _request_data(request: api.Request) -> RequestData | None:
+def _request_data(request: api.Request) -> ChangedRequest | None:
     if not request.is_changed:
         return None
-    return RequestData(request.method, request.target, request.host, request.headers.pairs(), request.replaced)
+    return ChangedRequest(request.method, request.target, request.host, request.headers.pairs(), request.replaced)
 
 
-def _response_data(response: api.Response) -> ResponseData:
-    return ResponseData(response.status, response.headers.pairs(), response.content)
+def _response_data(response: api.Response) -> MadeResponse:
+    return MadeResponse(response.status, response.headers.pairs(), response.content)
 
 
 def run(connection: socket.socket) -> None:
@@ -355,6 +441,11 @@ def run(connection: socket.socket) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # the worker's own; what is said goes over the line
         os.dup2(nowhere, descriptor)
+    if nowhere > 2:
+        os.close(nowhere)
+
+    # Python 3.12 and later write what has heaped up by sendmsg, which can carry descriptors and is not allowed here.
+    asyncio.selector_events._HAS_SENDMSG = False  # type: ignore[attr-defined]
 
     async def serve() -> None:
         reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 20)

@@ -1,8 +1,8 @@
 """A filter in a process of its own, as an exchange knows it: functions that answer later.
 
-An edit is a new process: it loads the source and runs its tests, and only then takes the place of the one before, which
-ends with its last exchange. A process that dies takes the calls under way along and is replaced; one that does not
-answer, not even to say that it is there, is killed.
+Nothing that the process says is believed: a message that means nothing ends it, and so does one too many. One that dies takes
+the calls under way along; one that does not answer, not even to say that it is there, is killed, and so is one whose line
+is closed, whatever it does then.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import socket
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Final
 
-from gateway import frames
 from gateway.filters import api
 from gateway.http1 import Field
-from gateway.programs import Program
-from gateway.sandbox import protocol
+from gateway.plain import logger, plain
+from gateway.sandbox import credit, protocol
+from gateway.sandbox.credit import Credit
+from gateway.sandbox.forking import Zygote
+from gateway.sandbox.line import Line
 from gateway.sandbox.protocol import (
     Ask,
     Call,
@@ -32,6 +32,7 @@ from gateway.sandbox.protocol import (
     Forget,
     Load,
     Loaded,
+    MadeResponse,
     Measure,
     Over,
     Ping,
@@ -44,73 +45,22 @@ from gateway.sandbox.protocol import (
     Whole,
 )
 from gateway.script import ScriptError
-from gateway.snapshot import Script
-from gateway.supplies import Supplies, Supply
+from gateway.supplies import Supplies
 from gateway.timers import LAST
 
 log = logging.getLogger("fsm.filters")
 LOADING: Final = 2.0  # seconds to load a source and run its tests
 ANSWERING: Final = 0.25  # seconds to say that it is there
-MOST: Final = 1000  # calls under way
+ENDING: Final = 2.0  # seconds from the end of its line to its own
+MOST: Final = 1000  # calls under way, either way
+BODY: Final = protocol.LONGEST - (1 << 16)  # octets that it may have whole
+WEIGHT: Final = 4 << 20  # octets of what it has asked for and is not done yet
 LINES: Final = 100  # of its log, a second
-AGAIN: Final = (0.0, 0.1, 0.5, 2.0, 5.0)  # seconds before a process that died is replaced, the more often the longer
-CALM: Final = 30.0  # seconds after which a death is forgotten
+DATAGRAM: Final = 65507  # octets at most
 
 
 class FailedError(Exception):
     """What a filter's process says of a failure, or that it is gone."""
-
-
-class Zygote:
-    """Forks processes; started with the first."""
-
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-        self._line: socket.socket
-        self._turn = asyncio.Lock()
-        self.living: set[Confined] = set()
-
-    async def fork(self) -> tuple[socket.socket, int]:
-        """One more process: our end of its line, and its number."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        try:
-            with theirs:
-                async with self._turn:
-                    if self._process is None or self._process.returncode is not None:
-                        await self._start()
-                    socket.send_fds(self._line, [protocol.FORK], [theirs.fileno()])
-                    said = await asyncio.get_running_loop().sock_recv(self._line, 16)
-            if not said:
-                raise OSError("the process that starts filters has ended")
-            return ours, int(said)
-        except BaseException:
-            ours.close()
-            raise
-
-    async def _start(self) -> None:
-        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._line.setblocking(False)
-        with theirs:
-            # Its environment is empty but for the import path: nothing that is secret is there to be read.
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "gateway.sandbox.zygote", "--fd", str(theirs.fileno()), pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL, env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
-            )  # fmt: skip
-
-    def kill(self, pid: int) -> None:
-        """End a process at once."""
-        if self._process is not None and self._process.returncode is None:
-            self._line.send(protocol.KILL + b"%d" % pid)
-
-    async def stop(self) -> None:
-        """End all of them."""
-        for one in list(self.living):
-            await one.stop()
-        if self._process is not None:
-            self._line.close()
-            await self._process.wait()
-            self._process = None
 
 
 class Confined:
@@ -131,23 +81,31 @@ class Confined:
         self.log: Callable[[api.Exchange], Awaitable[None]] | None = None
         self.layers: tuple[str, ...] = ()
         self.on_death: Callable[[Confined], None] = lambda _: None
+        self.began = monotonic()
+        self.broke_rules = False
+        self.end = ""  # what became of it
+        self.pid = 0
         self._zygote = zygote
+        self._credit = Credit(of_all=zygote.of_all)
         self._timers = 0
-        self._pid = 0
-        self._writer: asyncio.StreamWriter
-        self._listening: asyncio.Task[None] | None = None
+        self._number = 0  # of the process
+        self._line: Line | None = None
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loaded: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
         self._numbers = itertools.count(1)
         self._calls: dict[int, asyncio.Future[Done]] = {}
         self._exchanges: dict[int, tuple[int, api.Request]] = {}  # by the view's identity: its number, and itself
         self._views: dict[int, tuple[api.Request, api.Response | None]] = {}  # by number
-        self._bodies: set[asyncio.Task[None]] = set()
+        self._working: set[asyncio.Task[None]] = set()
+        self._asks: set[asyncio.Task[None]] = set()  # those of them that ask others
+        self._weight = 0  # octets of what these carry
         self._pong = asyncio.Event()
         self._check: asyncio.Task[None] | None = None
         self._is_retired = False
         self._users = 0  # exchanges that keep to it
         self._lines = 0
         self._since = 0.0
+        self._logger = logger(f"fsm.filter.{self.script.name}")
 
     @property
     def runs(self) -> str:
@@ -157,27 +115,38 @@ class Confined:
     @property
     def is_dead(self) -> bool:
         """Whether there is nobody to call."""
-        return self._listening is None or self._listening.done()
+        return self._line is None or self._ended.done()
 
     async def start(self) -> None:
         """Start the process and load the source. Raises ScriptError."""
+        try:
+            await self._start()
+        except BaseException:
+            self.retire()
+            self.kill()
+            raise
+
+    async def _start(self) -> None:
         script = self.script
         try:
-            ours, self._pid = await self._zygote.fork()
-        except OSError as error:
-            raise ScriptError(script.name, 0, f"there is no process for it: {error}") from None
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        self._listening = asyncio.create_task(self._listen(reader))
+            ours, self._number, self.pid = await self._zygote.fork()
+        except (OSError, TimeoutError) as error:
+            raise ScriptError(script.name, 0, f"there is no process for it: {error or 'no answer'}") from None
+        line = Line(self._credit, self._take, self._over, lambda: bool(self._calls))
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: line, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        self._line = line
         self._zygote.living.add(self)
-        frames.write(self._writer, Load(script.name, script.source, script.config, script.memory, script.secrets))
+        self._send(Load(script.name, script.source, script.config, script.memory, script.secrets))
         try:
             async with asyncio.timeout(LOADING):
                 loaded = await asyncio.shield(self._loaded)
         except TimeoutError:
-            self.kill()
             raise ScriptError(script.name, 0, f"loading it and its tests took longer than {LOADING:g} s") from None
         if loaded.fault:
-            self.retire()
             raise ScriptError(script.name, loaded.line, loaded.fault)
         self.layers = loaded.layers
         self._timers = loaded.timers
@@ -187,30 +156,33 @@ class Confined:
     def retire(self) -> None:
         """Another has its place: end with the last exchange."""
         self._is_retired = True
-        if not self._users and self._listening is not None:
+        if not self._users:
             self._end()
 
     def _end(self) -> None:
-        if not self._timers:
-            self._writer.close()
-        elif not self.is_dead:
+        if self._line is None or self.is_dead:
+            return
+        if self._timers:
             self._send(Finish())
-            asyncio.get_running_loop().call_later(LAST + 1, self.kill)
+        else:
+            self._line.close()
+        asyncio.get_running_loop().call_later(LAST + 1 if self._timers else ENDING, self.kill)
 
     def kill(self) -> None:
         """End it at once."""
-        if not self.is_dead:
-            self._zygote.kill(self._pid)
+        self._zygote.kill(self._number)
 
     async def stop(self) -> None:
         """End it and wait until it is over."""
         self._is_retired = True
-        if self._listening is not None:
+        if self._line is not None:
             if self._timers:
                 self._end()
-                await asyncio.wait([self._listening], timeout=LAST)
+                await asyncio.wait([self._ended], timeout=LAST)
             self.kill()
-            await self._listening
+            if not self.is_dead:
+                self._line.close()
+                await asyncio.wait([self._ended], timeout=ENDING)
 
     def acquire(self) -> None:
         """An exchange keeps to it."""
@@ -227,8 +199,8 @@ class Confined:
             self._end()
 
     def _send(self, message: object) -> None:
-        if not self._writer.is_closing():
-            frames.write(self._writer, message)
+        if self._line is not None:
+            self._line.write(message)
 
     # --- the moments ---
 
@@ -277,8 +249,8 @@ class Confined:
         call = Call(next(self._numbers), 0, "datagram", data=datagram.data, connection=where, from_client=datagram.from_client)
         done = await self._call(call)
         if done.answer is not None:
-            datagram.answer(done.answer)
-        return done.data
+            datagram.answer(_fitting(done.answer))
+        return _fitting(done.data) if done.data is not None else None
 
     async def _ask(
         self,
@@ -304,25 +276,27 @@ class Confined:
         return await self._call(call)
 
     async def _call(self, call: Call) -> Done:
-        if self.is_dead or self._writer.is_closing():
+        if self._line is None or self.is_dead or self._line.is_closing:
             raise FailedError("its process ended")
         if len(self._calls) >= MOST:
             raise FailedError(f"{MOST} calls wait for it already")
         number = call.number
         future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
-        frames.write(self._writer, call)
+        self._credit.earn()
         try:
+            await self._line.wait_room()
+            self._line.write(call)
             done = await future
         except asyncio.CancelledError:
             self._send(Cancel(number))
             if self._check is None or self._check.done():  # too late, or nobody wants to know; perhaps it hangs
-                self._check = asyncio.create_task(self._look_whether_alive())
+                self._check = self._spawn(self._look_whether_alive())
             raise
         finally:
             self._calls.pop(number, None)
         if done.status:
-            raise api.Refused(done.status if 400 <= done.status <= 599 else 500, done.failure)
+            raise api.Refused(done.status if 400 <= done.status <= 599 else 500, plain(done.failure))
         if done.failure:
             raise FailedError(done.failure)
         return done
@@ -341,75 +315,113 @@ class Confined:
 
     # --- its end of the line ---
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        reason = "its process ended"
-        try:
-            while True:
-                self._take(await protocol.read_from_cell(reader))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        except ValueError as error:  # and msgspec's errors
-            reason = f"its process sent what nobody understands ({error})"
+    def _over(self, reason: str, is_forced: bool) -> None:
+        """The line has ended: so has the process, or it will."""
+        reason = f"its process was ended: {reason}" if reason else "its process ended"
+        self.broke_rules, self.end = is_forced, plain(reason)
+        if is_forced and self._is_retired:
+            log.error("filter %s: %s", self.script.name, self.end)
+        self._zygote.living.discard(self)
+        if is_forced or not self._is_retired:
             self.kill()
-        finally:
-            self._zygote.living.discard(self)
-            self._writer.close()
-            if not self._loaded.done():
-                self._loaded.set_result(Loaded(fault=f"{reason} while it was loaded"))
-            for future in self._calls.values():
-                if not future.done():
-                    future.set_exception(FailedError(reason))
-            if not self._is_retired:
-                self.on_death(self)
+        else:  # it has a moment to end by itself
+            asyncio.get_running_loop().call_later(ENDING, self.kill)
+        self._ended.set_result(None)
+        for task in self._asks:
+            task.cancel()
+        if not self._loaded.done():
+            self._loaded.set_result(Loaded(fault=f"{self.end} while it was loaded"))
+        for future in self._calls.values():
+            if not future.done():
+                future.set_exception(FailedError(self.end))
+        if not self._is_retired:
+            self.on_death(self)
 
-    def _take(self, message: protocol.FromCell) -> None:
+    def _take(self, data: memoryview) -> float:
+        """A message, and what it costs at least. Whatever this raises ends the process."""
+        message = protocol.from_cell(data)
+        cost = credit.MESSAGE + len(data) * credit.OCTET
         match message:
             case Done():
                 future = self._calls.get(message.number)
                 if future is not None and not future.done():
                     future.set_result(message)
+                    return 0.0  # it was asked for
             case Want():
+                cost += credit.LATER
                 self._spawn(self._tell(message))
             case Ask():
-                if len(self._bodies) >= MOST:
-                    self._send(Told(message.number, None, f"{MOST} calls are under way already"))
-                    return
-                self._spawn(self._answer(message))
+                cost += self._do(message, len(data))
             case Measure():
-                self._supplies.measured(message.what)
+                for one in message.what:
+                    self._supplies.measured(one)
             case Said():
                 self._say(message)
             case Pong():
                 self._pong.set()
-            case Loaded() if not self._loaded.done():
+            case Loaded():
+                if self._loaded.done():
+                    raise ValueError("loaded again")
                 self._loaded.set_result(message)
+        return cost
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], weight: int = 0) -> asyncio.Task[None]:
+        """Do something that takes longer; while there is too much of that, the process is not heard."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._working.discard(task)
+            self._asks.discard(task)
+            self._weight -= weight
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("filter %s: %s", self.script.name, plain(repr(error)))
+            if self._line is not None and len(self._working) < MOST and self._weight <= WEIGHT:
+                self._line.release("busy")
+
         task = asyncio.create_task(work)
-        self._bodies.add(task)
-        task.add_done_callback(self._bodies.discard)
+        self._working.add(task)
+        if weight:
+            self._asks.add(task)
+        self._weight += weight
+        task.add_done_callback(done)
+        if self._line is not None and (len(self._working) >= MOST or self._weight > WEIGHT):
+            self._line.hold("busy")
+        return task
 
     async def _tell(self, want: Want) -> None:
         request, response = self._views.get(want.exchange, (None, None))
         message = response if want.of == "response" else request
         try:
-            data = await message.body(want.limit) if message is not None else b""
+            data = await message.body(min(want.limit, BODY)) if message is not None else b""
             self._send(Whole(want.number, data))
         except api.Refused as error:
             self._send(Whole(want.number, b"", error.status, error.reason))
+        except Exception as error:  # the exchange cannot give it, or is over
+            self._send(Whole(want.number, b"", 500, plain(str(error))))
 
-    async def _answer(self, ask: Ask) -> None:
-        """Do something for it, as far as its definition lets it."""
-        result: api.Reply | bool | float | bytes | None
+    def _do(self, ask: Ask, weight: int) -> float:
+        """Do something for it, as far as its definition lets it: at once, where that can be. What that costs on top."""
+        if isinstance(ask.what, api.Call):
+            self._spawn(self._answer(ask.number, self._fetch(ask.what)), weight)
+            return credit.ASK
         try:
-            if isinstance(ask.what, api.Call):
-                result = await self._fetch(ask.what)
-            else:
-                result = await self._supplies.share(ask.what)
-        except (OSError, ValueError) as error:
-            self._send(Told(ask.number, None, str(error), type(error).__name__))
-        else:
-            self._send(Told(ask.number, result))
+            answer = self._supplies.share(ask.what)
+            if not answer.done():
+                self._spawn(self._answer(ask.number, answer), weight)
+                return credit.LATER
+            self._send(Told(ask.number, answer.result()))
+        except Exception as error:
+            self._fail(ask.number, error)
+        return 0.0
+
+    async def _answer(self, number: int, later: Awaitable[api.Reply | bool | float | bytes | None]) -> None:
+        try:
+            self._send(Told(number, await later))
+        except Exception as error:
+            self._fail(number, error)
+
+    def _fail(self, number: int, error: Exception) -> None:
+        """Whatever came of what a filter asked for is the filter's."""
+        self._send(Told(number, None, str(error) or type(error).__name__, type(error).__name__))
 
     async def _fetch(self, call: api.Call) -> api.Reply:
         call.headers = [api.pair(_checked(pair)) for pair in call.headers]
@@ -422,84 +434,15 @@ class Confined:
         now = monotonic()
         if now - self._since > 1:
             self._since, self._lines = now, 0
-        self._lines += 1
+        self._lines += 1 + said.text.count("\n")
         if self._lines <= LINES:
-            logging.getLogger(f"fsm.filter.{self.script.name}").log(said.level, "%s", said.text)
-
-
-class Keeper:
-    """Keeps the process of a program alive."""
-
-    def __init__(self, zygote: Zygote, program: Program, supply: Supply) -> None:
-        self._supply = supply
-        self._zygote = zygote
-        self._program = program
-        self._deaths: list[float] = []
-        self._again: asyncio.Task[None] | None = None
-
-    async def put(self, script: Script) -> None:
-        """Bring a source into force. Raises ScriptError; what was in force before stays then."""
-        made = Confined(self._zygote, self._supply(script))
-        await made.start()
-        made.on_death = self._died
-        before, self._program.hooks = self._program.hooks, made
-        if self._again is not None and self._again is not asyncio.current_task():
-            self._again.cancel()
-        if isinstance(before, Confined):
-            before.retire()
-
-    def keep_trying(self, script: Script) -> None:
-        """Nothing is in force, and no line of the source was to blame: it may have been the moment."""
-        self._again = asyncio.create_task(self._try_again(script))
-
-    async def _try_again(self, script: Script) -> None:
-        for delay in (*AGAIN[1:], *(AGAIN[-1],) * 10):
-            await asyncio.sleep(delay)
-            try:
-                await self.put(script)
-                return
-            except ScriptError as error:
-                log.error("filter %s", error)
-                if error.line:
-                    return
-
-    def drop(self) -> None:
-        """It is wanted no more."""
-        if self._again is not None:
-            self._again.cancel()
-        if isinstance(self._program.hooks, Confined):
-            self._program.hooks.retire()
-
-    def _died(self, dead: Confined) -> None:
-        if self._program.hooks is not dead:
-            return
-        now = monotonic()
-        self._deaths = [at for at in self._deaths if now - at < CALM] + [now]
-        delay = AGAIN[min(len(self._deaths), len(AGAIN)) - 1]
-        log.error("the process of filter %s ended; another follows in %g s", self._program.name, delay)
-        self._again = asyncio.create_task(self._replace(dead, delay))
-
-    async def _replace(self, dead: Confined, delay: float) -> None:
-        await asyncio.sleep(delay)
-        try:
-            if self._program.hooks is dead:
-                await self.put(dead.script)
-        except ScriptError as error:
-            log.error("filter %s", error)
-            self._died(dead)
-
-
-async def tried(zygote: Zygote, supplies: Supplies) -> None:
-    """Load a source and run its tests where they can do no harm. Raises ScriptError."""
-    made = Confined(zygote, supplies)
-    await made.start()
-    made.retire()
+            self._logger.log(said.level, "%s", said.text)
 
 
 def _request_data(request: api.Request) -> RequestData:
     raw, connection = request.raw(), request.connection
     return RequestData(
-        request.method, request.target, request.host, request.headers.pairs(), None, raw.http10, connection.address,
+        request.method, request.target, request.host, request.headers.pairs(), raw.http10, connection.address,
         connection.port, connection.scheme, request.route, connection.number, request.choices,
     )  # fmt: skip
 
@@ -512,7 +455,13 @@ def _checked(pair: tuple[bytes, bytes]) -> Field:
     return api.field(pair[0].decode("latin-1"), pair[1].decode("latin-1"))
 
 
-def _made(data: ResponseData) -> api.Response:
+def _fitting(data: bytes) -> bytes:
+    if len(data) > DATAGRAM:
+        raise FailedError(f"{len(data)} bytes are no datagram; {DATAGRAM} are")
+    return data
+
+
+def _made(data: MadeResponse) -> api.Response:
     made = api.Response(data.status)
     made.become(data.status, data.headers, data.body or b"")
     return made

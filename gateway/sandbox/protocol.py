@@ -1,13 +1,14 @@
 """What a worker and the process of a filter say to each other: msgpack values, each behind its length.
 
-The process is not trusted: whatever comes of it is checked as if a client had sent it (`api`'s setters do), and a
-frame that is too long or cannot be read ends it.
+The process is not trusted: what comes of it is read as a client's bytes are. Types say how long a text may be, how many
+there may be of anything, and which words there are; numbers are finite; whatever is not said here is refused, and a frame
+that is too long or cannot be read ends the process. What a message means is checked where it is used (`api`'s setters do).
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -17,21 +18,31 @@ from gateway.filters.api import Reply
 from gateway.filters.measuring import Measured
 from gateway.filters.sharing import Operation
 
-FORK, KILL = b"f", b"k"  # what a worker says to the zygote, with a socket or a process's number
-LONGEST: Final = 32 << 20  # octets of a frame
+FORK, KILL = b"f", b"k"  # what a worker says to the zygote, each with a number, the first with a socket
+LONGEST: Final = 32 << 20  # octets of a frame to a cell
+LONGEST_SAID: Final = 4 << 20  # and from it: of a body, of a value, of everything
+WORDS: Final = 4096  # characters of a line of the log, of what is said of a failure
+FIELDS: Final = 1000  # of a head that comes back
+AT_ONCE: Final = 500  # things that were measured, in one message
 
 Pairs: TypeAlias = list[tuple[bytes, bytes]]
+FewPairs: TypeAlias = Annotated[list[tuple[bytes, bytes]], msgspec.Meta(max_length=FIELDS)]
+Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+Some: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Words: TypeAlias = Annotated[str, msgspec.Meta(max_length=WORDS)]
+Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=512)]
+Long: TypeAlias = Annotated[str, msgspec.Meta(max_length=1 << 16)]
+Moment: TypeAlias = Literal["request", "request_body", "response", "response_body", "log", "connect", "data", "datagram"]
+Layer: TypeAlias = Literal["limits", "landlock", "seccomp"]
 
 
 class RequestData(msgspec.Struct, array_like=True):
-    """A request's head, and a body in place of the client's."""
+    """A request's head."""
 
     method: str
     target: str
     host: str
     headers: Pairs
-    body: bytes | None = None
-    # Towards the filter only.
     http10: bool = False
     address: str = ""
     port: int = 0
@@ -42,10 +53,27 @@ class RequestData(msgspec.Struct, array_like=True):
 
 
 class ResponseData(msgspec.Struct, array_like=True):
-    """A response's head, and a body in place of the backend's."""
+    """A response's head."""
 
     status: int
     headers: Pairs
+
+
+class ChangedRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A request's head as a filter wants it, and a body in place of the client's."""
+
+    method: Name
+    target: Long
+    host: Long
+    headers: FewPairs
+    body: bytes | None = None
+
+
+class MadeResponse(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A response's head, and a body in place of the backend's."""
+
+    status: Annotated[int, msgspec.Meta(ge=0, le=999)]
+    headers: FewPairs
     body: bytes | None = None
 
 
@@ -129,30 +157,30 @@ class Ping(msgspec.Struct, tag=True):
     """Say `Pong`."""
 
 
-class Loaded(msgspec.Struct, tag=True):
+class Loaded(msgspec.Struct, tag=True, forbid_unknown_fields=True):
     """The source is loaded and passed its tests; or `fault`, on `line`."""
 
-    moments: tuple[str, ...] = ()
-    layers: tuple[str, ...] = ()
-    tests: int = 0
-    timers: int = 0
-    fault: str = ""
-    line: int = 0
+    moments: Annotated[tuple[Moment, ...], msgspec.Meta(max_length=8)] = ()
+    layers: Annotated[tuple[Layer, ...], msgspec.Meta(max_length=3)] = ()
+    tests: Some = 0
+    timers: Some = 0
+    fault: Words = ""
+    line: Some = 0
 
 
-class Want(msgspec.Struct, tag=True):
+class Want(msgspec.Struct, tag=True, forbid_unknown_fields=True):
     """Send the whole body of an exchange's request, or response."""
 
-    number: int
-    exchange: int
-    of: str
-    limit: int
+    number: Number
+    exchange: Number
+    of: Literal["request", "response"]
+    limit: Number
 
 
-class Ask(msgspec.Struct, tag=True):
+class Ask(msgspec.Struct, tag=True, forbid_unknown_fields=True):
     """Make a request to somebody else, or do something with what is shared."""
 
-    number: int
+    number: Number
     what: HttpCall | Operation
 
 
@@ -165,35 +193,35 @@ class Told(msgspec.Struct, tag=True):
     kind: str = ""
 
 
-class Measure(msgspec.Struct, tag=True):
-    """Count something."""
+class Measure(msgspec.Struct, tag=True, forbid_unknown_fields=True):
+    """Count these."""
 
-    what: Measured
+    what: Annotated[tuple[Measured, ...], msgspec.Meta(max_length=AT_ONCE)]
 
 
-class Said(msgspec.Struct, tag=True):
+class Said(msgspec.Struct, tag=True, forbid_unknown_fields=True):
     """A line for the log."""
 
-    level: int
-    text: str
+    level: Annotated[int, msgspec.Meta(ge=0, le=100)]
+    text: Words
 
 
-class Done(msgspec.Struct, tag=True):
+class Done(msgspec.Struct, tag=True, forbid_unknown_fields=True):
     """What came of a call; None for what stays as it is."""
 
-    number: int
-    request: RequestData | None = None
-    response: ResponseData | None = None
+    number: Number
+    request: ChangedRequest | None = None
+    response: MadeResponse | None = None
     data: bytes | None = None
-    choice: tuple[str, str | None] | None = None
-    status: int = 0  # of a request that the filter refuses
+    choice: tuple[Name, Long | None] | None = None
+    status: Annotated[int, msgspec.Meta(ge=0, le=999)] = 0  # of a request that the filter refuses
     admitted: bool | None = None  # whether a client may connect
     watches: bool = False  # it wants to know of the connection's end
     answer: bytes | None = None  # to a datagram
-    failure: str = ""
+    failure: Words = ""
 
 
-class Pong(msgspec.Struct, tag=True):
+class Pong(msgspec.Struct, tag=True, forbid_unknown_fields=True):
     """Here I am."""
 
 
@@ -209,6 +237,15 @@ async def read_to_cell(reader: asyncio.StreamReader) -> ToCell:
     return _to_cell.decode(await frames.read(reader, LONGEST))
 
 
-async def read_from_cell(reader: asyncio.StreamReader) -> FromCell:
-    """The next message from a cell; raises IncompleteReadError at the end, ValueError for what is none."""
-    return _from_cell.decode(await frames.read(reader, LONGEST))
+def from_cell(data: bytes | memoryview) -> FromCell:
+    """A message from a cell. Raises ValueError (or whatever a decoder may) for what is none."""
+    return _from_cell.decode(data)
+
+
+def said(message: FromCell) -> bytes:
+    """A message from a cell, framed: refused here, by ValueError, where it would not be understood there."""
+    framed = frames.framed(message)
+    if len(framed) - 4 > LONGEST_SAID:
+        raise ValueError(f"{len(framed) - 4} bytes are more than can be passed on at once; {LONGEST_SAID} are not")
+    _from_cell.decode(memoryview(framed)[4:])
+    return framed

@@ -1,6 +1,7 @@
 """Forks the processes of filters. It has everything imported that they need, so that one more takes a millisecond or two.
 
 A worker passes the far end of a socket; the fork serves there. The zygote ends with its worker, and its children with it.
+It never sees a source, a configuration or a secret: what it knows, every filter's process knows.
 """
 
 from __future__ import annotations
@@ -19,18 +20,63 @@ import socket
 import sys
 import xml.etree.ElementTree  # noqa: F401  # only loaded
 
+from gateway import descriptors
 from gateway.private import keep_to_yourself
-from gateway.sandbox import cell
+from gateway.sandbox import cage, cell
 from gateway.sandbox.protocol import FORK
+
+
+class Children:
+    """By the numbers that the worker gave them: those of processes are used again, and one of the dead must not be killed."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._pids: dict[int, int] = {}
+
+    def fork(self, number: int, fd: int) -> None:
+        """One more, and an answer: the process's number, or what is in the way."""
+        try:
+            pid = _fork(fd)
+        except OSError as error:  # there are too many, or there is no memory
+            self._say(b"%d -%d" % (number, error.errno or 0))
+        else:
+            self._pids[number] = pid
+            self._say(b"%d %d" % (number, pid))
+
+    def _say(self, answer: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # then the next read says that it is over
+            self._line.send(answer)
+
+    def kill(self, number: int) -> None:
+        """End one, unless it has been reaped."""
+        if number in self._pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pids[number], signal.SIGKILL)
+
+    def kill_all(self) -> None:
+        """The end."""
+        for number in self._pids:
+            self.kill(number)
+
+    def reap(self) -> None:
+        """Forget those that have ended."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                self._pids = {number: one for number, one in self._pids.items() if one != pid}
 
 
 def main() -> None:
     """Until the worker is gone."""
-    keep_to_yourself()
     parser = argparse.ArgumentParser(description="forks the processes of filters; started by a worker")
     parser.add_argument("--fd", type=int, required=True)
-    line = socket.socket(fileno=parser.parse_args().fd)
-    children: set[int] = set()
+    arguments = parser.parse_args()
+    descriptors.keep_only(arguments.fd)
+    keep_to_yourself()
+    line = socket.socket(fileno=arguments.fd)
+    children = Children(line)
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
@@ -43,50 +89,35 @@ def main() -> None:
         ready, _, _ = select.select([line.fileno(), wake], [], [])
         if wake in ready:
             os.read(wake, 4096)
-            _reap(children)
+            children.reap()
         if line.fileno() in ready:
             data, fds, _, _ = socket.recv_fds(line, 64, 1)
             if not data:
                 break
             if data[:1] == FORK:
-                pid = _fork(fds[0], line, (wake, waker))
-                children.add(pid)
-                with contextlib.suppress(BrokenPipeError):  # then the next read says that it is over
-                    line.send(b"%d" % pid)
-            elif int(data[1:]) in children:  # not yet reaped, so the number is still its own
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(data[1:]), signal.SIGKILL)
-    for pid in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+                children.fork(int(data[1:]), fds[0])
+                os.close(fds[0])
+            else:
+                children.kill(int(data[1:]))
+    children.kill_all()
 
 
-def _fork(fd: int, line: socket.socket, pipe: tuple[int, int]) -> int:
+def _fork(fd: int) -> int:
+    parent = os.getpid()
     pid = os.fork()
     if pid:
-        os.close(fd)
         return pid
     code = 1
     try:
+        descriptors.keep_only(fd)
+        cage.follow(parent)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        line.close()
-        for end in pipe:
-            os.close(end)
         cell.run(socket.socket(fileno=fd))
         code = 0
     finally:
         sys.stderr.flush()
         os._exit(code)
-
-
-def _reap(children: set[int]) -> None:
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                return
-            children.discard(pid)
 
 
 if __name__ == "__main__":

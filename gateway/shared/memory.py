@@ -8,12 +8,14 @@ lapses first. So everything costs the same however much there is, nothing grows,
     values    2**12 buckets × 4 entries: digest, where in the log, length, when it lapses
     log       the values themselves, written round and round; an entry whose place was written over is gone
 
-A bucket is changed under a lock on its octet in the file, which the kernel releases if the holder dies. Times are of the
-monotonic clock, which every process of a machine reads alike.
+A bucket is changed under a lock on its octet in the file, which the kernel releases if the holder dies. A holder that is
+stopped while it has one is not waited for: at worst one count is lost, or one value not kept. Times are of the monotonic
+clock, which every process of a machine reads alike.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import mmap
@@ -21,13 +23,15 @@ import os
 import struct
 import sys
 import tempfile
-from time import monotonic
+from time import monotonic, perf_counter, sleep
 from typing import Final
 
 NUMBERS: Final = 1 << 15  # buckets
 VALUES: Final = 1 << 12
 LOG: Final = 32 << 20  # octets
 LONGEST: Final = 1 << 20  # octets of a value
+PATIENCE: Final = 0.02  # seconds to wait for a lock; who holds one is done in some microseconds
+STALLED: Final = 1.0  # seconds for which a lock that could not be had is not waited for again
 
 _NUMBER: Final = struct.Struct("16sdd")  # digest, number, when it lapses
 _VALUE: Final = struct.Struct("16sQQd")  # digest, position in the log, length, when it lapses
@@ -69,6 +73,7 @@ class Memory:
         self._map = mmap.mmap(descriptor, SIZE)
         self._count = min(count, WORKERS)
         self._index = index % WORKERS
+        self._stalled: dict[int, float] = {}  # locks that could not be had: until when they are not waited for
         # What the worker that had this place before held is not held any more.
         self._life = self._lives(self._index) + 1
         _HEAD.pack_into(self._map, _LIVES_AT + 8 * self._index, self._life)
@@ -200,7 +205,8 @@ class Memory:
             raise ValueError(f"a value of {len(value)} bytes is too long; {LONGEST} are not")
         digest, bucket = _place(key, VALUES)
         length = len(value) + 1  # so that 0 is: nothing
-        self._lock(_LOG_LOCK)
+        if not self._lock(_LOG_LOCK):
+            return  # two that write at once might give one the other's value
         try:
             (position,) = _HEAD.unpack_from(self._map, 0)
             if position % LOG + length > LOG:
@@ -237,8 +243,27 @@ class Memory:
 
     # --- locks ---
 
-    def _lock(self, octet: int) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, octet)
+    def _lock(self, octet: int) -> bool:
+        """Have it, if that is possible soon. Whoever holds it may have been stopped: nobody else may be for that."""
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, octet)
+        except OSError:
+            return self._wait_for(octet)
+        return True
+
+    def _wait_for(self, octet: int) -> bool:
+        now = monotonic()
+        if self._stalled.get(octet, 0.0) > now:
+            return False
+        until = perf_counter() + PATIENCE
+        while perf_counter() < until:
+            sleep(0.00005)
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, octet)
+                return True
+        self._stalled = {one: until for one, until in self._stalled.items() if until > now}
+        self._stalled[octet] = now + STALLED
+        return False
 
     def _unlock(self, octet: int) -> None:
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, octet)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.filters.measuring import Labels
+from gateway.filters.measuring import OCTETS_OF_ALL, SERIES, Labels, shown
 from gateway.messages import Statistics
 
 SLOTS = range(14)  # 0.5 ms … 4 s; the rest counts as +Inf
@@ -113,17 +113,36 @@ class Snapshot(Collector):
             yield family
 
     def _measured(self) -> Iterator[Metric]:
-        """What filters measured themselves, added up. A name is of the kind that it was first given."""
-        sums: dict[str, tuple[str, dict[tuple[str, Labels], list[float]]]] = {}
+        """What filters measured themselves, added up; as much as each may show, however many workers there are."""
+        sums: dict[tuple[str, str, str, Labels], list[float]] = {}
+        left: dict[str, tuple[int, int]] = {}  # of each filter: octets, series
+        dropped: Tally[str] = Tally()
+        of_all = OCTETS_OF_ALL
         for worker in self._workers:
             for one in worker.filters:
+                if one.dropped:
+                    dropped[one.name] += one.dropped
+                octets, series = left.get(one.name, (one.most, SERIES))
                 for kind, name, labels, values in one.measures:
-                    known, series = sums.setdefault(name.removesuffix("_total"), (kind, {}))
-                    if known == kind:
-                        before = series.get((one.name, labels))
-                        series[one.name, labels] = [a + b for a, b in zip(before, values, strict=True)] if before else [*values]
-        for name, (kind, series) in sums.items():
-            yield _family(name, kind, series)
+                    known = sums.get((one.name, kind, name, labels))
+                    if known is not None:
+                        sums[one.name, kind, name, labels] = [a + b for a, b in zip(known, values, strict=True)]
+                        continue
+                    size = shown(one.name, kind, name, labels)
+                    if not series or size > octets or (one.most < OCTETS_OF_ALL and size > of_all):
+                        dropped[one.name] += 1
+                        continue
+                    octets, series = octets - size, series - 1
+                    of_all -= size if one.most < OCTETS_OF_ALL else 0
+                    sums[one.name, kind, name, labels] = [*values]
+                left[one.name] = octets, series
+        yield from _families(sums)
+        family = CounterMetricFamily(
+            "fsm_filter_measures_dropped", "Things that filters measured under more names than are kept.", labels=["filter"]
+        )
+        for filter_name, count in dropped.items():
+            family.add_metric([filter_name], count)
+        yield family
 
     def _relays(self) -> dict[str, tuple[int, int]]:
         result: dict[str, tuple[int, int]] = {}
@@ -148,21 +167,32 @@ class Snapshot(Collector):
         return GaugeMetricFamily(name, text, value=sum(getattr(worker, attribute) for worker in self._workers))
 
 
-def _family(name: str, kind: str, series: dict[tuple[str, Labels], list[float]]) -> Metric:
-    metric = Metric(name, "Measured by a filter.", kind)
-    for (filter_name, labels), values in series.items():
-        labelled = {"filter": filter_name, **dict(labels)}
-        if kind == "histogram":
-            running = 0.0
-            for slot in SLOTS:
-                running += values[slot]
-                metric.add_sample(f"{name}_bucket", {**labelled, "le": f"{2**slot * 0.0005:g}"}, running)
-            metric.add_sample(f"{name}_bucket", {**labelled, "le": "+Inf"}, sum(values[:-1]))
-            metric.add_sample(f"{name}_count", labelled, sum(values[:-1]))
-            metric.add_sample(f"{name}_sum", labelled, values[-1])
-        else:
-            metric.add_sample(f"{name}_total" if kind == "counter" else name, labelled, values[0])
-    return metric
+def _families(sums: dict[tuple[str, str, str, Labels], list[float]]) -> Iterator[Metric]:
+    """One for each name. One that is of several kinds has none: no filter hides what another one measures."""
+    families: dict[str, Metric] = {}
+    for (filter_name, kind, name, labels), values in sums.items():
+        short = name.removesuffix("_total")
+        metric = families.get(short)
+        if metric is None:
+            metric = families[short] = Metric(short, "Measured by a filter.", kind)
+        elif metric.type != kind:
+            metric.type = "unknown"
+        _add(metric, kind, {"filter": filter_name, **dict(labels)}, values)
+    yield from families.values()
+
+
+def _add(metric: Metric, kind: str, labelled: dict[str, str], values: list[float]) -> None:
+    name = metric.name
+    if kind == "histogram":
+        running = 0.0
+        for slot in SLOTS:
+            running += values[slot]
+            metric.add_sample(f"{name}_bucket", {**labelled, "le": f"{2**slot * 0.0005:g}"}, running)
+        metric.add_sample(f"{name}_bucket", {**labelled, "le": "+Inf"}, sum(values[:-1]))
+        metric.add_sample(f"{name}_count", labelled, sum(values[:-1]))
+        metric.add_sample(f"{name}_sum", labelled, values[-1])
+    else:
+        metric.add_sample(f"{name}_total" if kind == "counter" else name, labelled, values[0])
 
 
 def exposition(workers: Iterable[Statistics], supervision: Supervision | None = None) -> bytes:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.filters.measuring import BUCKETS, OCTETS, OCTETS_OF_ALL, shown
 from gateway.messages import FilterStatistics, RelayStatistics, Statistics, TargetStatistics
 from gateway.prepared import Counter
 from gateway.telemetry.metrics import exposition
@@ -46,3 +52,54 @@ def test_filters() -> None:
 def test_endpoints_that_stand_aside_for_a_worker_count_once() -> None:
     workers = [Statistics(resting=(("ns/s:80", "10.0.0.1:80"),)), Statistics(resting=(("ns/s:80", "10.0.0.1:80"),))]
     assert 'fsm_endpoints_resting{backend="ns/s:80"} 1.0' in exposition(workers).decode()
+
+
+def measured(name: str, *series: tuple[str, str, tuple[tuple[str, str], ...], tuple[float, ...]]) -> FilterStatistics:
+    return FilterStatistics(name, 0, 0, 0, measures=series)
+
+
+def test_what_filters_measured_is_added_up_over_workers() -> None:
+    worker = Statistics(filters=(measured("a", ("counter", "n_total", (("kind", "x"),), (2.0,))),))
+    assert 'n_total{filter="a",kind="x"} 4.0' in exposition([worker, worker]).decode()
+
+
+def test_no_filter_hides_what_another_measures() -> None:
+    """Under one name in several kinds, the name has no kind; every sample is there."""
+    one, other = measured("a", ("gauge", "logins", (), (1.0,))), measured("b", ("counter", "logins_total", (), (2.0,)))
+    text = exposition([Statistics(filters=(one, other))]).decode()
+    assert "# TYPE logins untyped" in text
+    assert 'logins{filter="a"} 1.0' in text
+    assert 'logins_total{filter="b"} 2.0' in text
+
+
+def test_what_filters_measured_is_bounded_over_workers_and_over_filters() -> None:
+    """Each worker keeps to its bound; names of which every worker has others do not get round it, nor do many filters."""
+
+    def worker(index: int, name: str) -> Statistics:
+        return Statistics(
+            filters=(measured(name, *(("gauge", f"g{index}_{n}", (("l", "x" * 100),), (1.0,)) for n in range(150))),)
+        )
+
+    empty = len(exposition([Statistics()]))
+    of_one = exposition([worker(index, "a") for index in range(16)])
+    assert OCTETS / 2 < len(of_one) - empty < OCTETS * 1.1
+    assert b'fsm_filter_measures_dropped_total{filter="a"}' in of_one
+    of_all = exposition([worker(index, f"f{index}") for index in range(100)])
+    assert OCTETS_OF_ALL / 2 < len(of_all) - empty < OCTETS_OF_ALL * 1.1
+
+
+@given(
+    st.sampled_from(["counter", "gauge", "histogram"]),
+    st.from_regex(re.compile(r"[a-z_][a-z0-9_]{0,99}", re.ASCII), fullmatch=True),
+    st.dictionaries(
+        st.from_regex(re.compile("[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII), fullmatch=True), st.text(max_size=200), max_size=16
+    ),
+)
+def test_a_series_takes_no_more_room_than_was_reckoned(kind: str, name: str, labels: dict[str, str]) -> None:
+    values = tuple([1e18] * (BUCKETS + 1) if kind == "histogram" else [1e18])
+    series = (kind, name, tuple(sorted(labels.items())), values)
+    without, with_it = (
+        len(exposition([Statistics(filters=(measured("ns/filter", *measures),))])) for measures in ((), (series,))
+    )
+    taken = with_it - without
+    assert taken <= shown("ns/filter", *series[:3])

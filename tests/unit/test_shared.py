@@ -89,6 +89,32 @@ def test_a_process_that_dies_with_a_lock_does_not_keep_it() -> None:
     memory.close()
 
 
+def test_a_process_that_is_stopped_with_a_lock_does_not_stop_others() -> None:
+    descriptor = create()
+    memory = Memory(descriptor)
+    memory.add(b"k", 1, 0)
+    pid = os.fork()
+    if not pid:
+        mine = Memory(descriptor)
+        for octet in (module._LOCKS + module._place(b"k", module.NUMBERS)[1], module._LOG_LOCK):
+            mine._lock(octet)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    os.waitpid(pid, os.WUNTRACED)
+    began = time.perf_counter()
+    assert [memory.add(b"k", 1, 0) for _ in range(100)][-1] == 101
+    for _ in range(100):
+        memory.set(b"v", b"value", 0)
+    assert memory.get(b"v") is None  # not kept: two who write at once might give one the other's
+    assert time.perf_counter() - began < 0.5
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    memory._stalled.clear()
+    memory.set(b"v", b"value", 0)
+    assert memory.get(b"v") == b"value"
+    memory.close()
+
+
 def test_a_count_begins_anew(memory: Memory, clock: Callable[[float], None]) -> None:
     assert [memory.add(b"k", 1, 10), memory.add(b"k", 1, 10)] == [1, 2]
     clock(9)

@@ -1,0 +1,105 @@
+"""Keeps the process of a program alive: an edit is a new one, which takes the place of the one before once it is good.
+
+One that dies is replaced, the later the more often that was; one that broke the rules still later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import Final
+
+from gateway.plain import plain
+from gateway.programs import Program
+from gateway.sandbox.confined import Confined
+from gateway.sandbox.forking import Zygote
+from gateway.script import ScriptError
+from gateway.snapshot import Script
+from gateway.supplies import Supplies, Supply
+
+log = logging.getLogger("fsm.filters")
+AGAIN: Final = (0.0, 0.1, 0.5, 2.0, 5.0)  # seconds before a process that died is replaced, the more often the longer
+# The same for one that broke the rules: not to be borne for long, but it may have been another's data.
+PUNISHED: Final = (0.5, 2.0, 5.0, 15.0, 60.0)
+CALM: Final = 30.0  # seconds that a process must have lived for deaths before it to be forgotten
+
+
+class Keeper:
+    """See the module."""
+
+    def __init__(self, zygote: Zygote, program: Program, supply: Supply) -> None:
+        self._supply = supply
+        self._zygote = zygote
+        self._program = program
+        self._deaths = 0
+        self._again: asyncio.Task[None] | None = None
+
+    async def put(self, script: Script) -> None:
+        """Bring a source into force. Raises ScriptError; what was in force before stays then."""
+        made = Confined(self._zygote, self._supply(script))
+        await made.start()
+        before, self._program.hooks = self._program.hooks, made
+        if self._again is not None and self._again is not asyncio.current_task():
+            self._again.cancel()
+        if isinstance(before, Confined):
+            if before.script != script:
+                self._deaths = 0
+            before.retire()
+        made.on_death = self._died
+        if made.is_dead:  # already
+            self._died(made)
+
+    def keep_trying(self, script: Script) -> None:
+        """Nothing is in force, and no line of the source was to blame: it may have been the moment."""
+        self._again = asyncio.create_task(self._try_again(script))
+
+    async def _try_again(self, script: Script) -> None:
+        for delay in (*AGAIN[1:], *(AGAIN[-1],) * 10):
+            await asyncio.sleep(delay)
+            error = await self._failure(script)
+            if error is None or (isinstance(error, ScriptError) and error.line):
+                return
+
+    async def _failure(self, script: Script) -> Exception | None:
+        """Try once more; what was in the way."""
+        try:
+            await self.put(script)
+        except Exception as error:
+            log.error("filter %s", error if isinstance(error, ScriptError) else plain(f"{self._program.name}: {error!r}"))
+            return error
+        return None
+
+    def drop(self) -> None:
+        """It is wanted no more."""
+        if self._again is not None:
+            self._again.cancel()
+        if isinstance(self._program.hooks, Confined):
+            self._program.hooks.retire()
+
+    def _died(self, dead: Confined) -> None:
+        if monotonic() - dead.began > CALM:
+            self._deaths = 0
+        self._follow(dead)
+
+    def _follow(self, dead: Confined) -> None:
+        """Have another in the place of one that died, the later the more have."""
+        if self._program.hooks is not dead:
+            return
+        delays = PUNISHED if dead.broke_rules else AGAIN
+        delay = delays[min(self._deaths, len(delays) - 1)]
+        self._deaths += 1
+        log.error("filter %s: %s; another follows in %g s", self._program.name, dead.end, delay)
+        self._again = asyncio.create_task(self._replace(dead, delay))
+
+    async def _replace(self, dead: Confined, delay: float) -> None:
+        await asyncio.sleep(delay)
+        if self._program.hooks is dead and await self._failure(dead.script) is not None:
+            self._follow(dead)
+
+
+async def tried(zygote: Zygote, supplies: Supplies) -> None:
+    """Load a source and run its tests where they can do no harm. Raises ScriptError."""
+    made = Confined(zygote, supplies)
+    await made.start()
+    made.retire()

@@ -1,0 +1,204 @@
+"""A worker's end of the line to a filter's process: frames as they come, as many as the process has credit for.
+
+Work on what came is cut into slices, between which everybody else has a turn. While the process owes too much, does not
+read what it is sent, or has too much under way, it is not read; who goes on like that, begins a frame and does not end it,
+or sends what is none, is cut off, with a reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Final
+
+from gateway import frames
+from gateway.sandbox.credit import SAVED, Credit
+from gateway.sandbox.protocol import LONGEST_SAID
+
+SLICE: Final = 0.0005  # seconds of work at a time
+PATIENCE: Final = 3.0  # seconds that a process is not heard, all in all, before it is cut off; forgotten once it has saved some
+CALLED: Final = 0.1  # of that, while somebody waits for its answers: it may have much to do, and is made to wait itself
+ENDING: Final = 5.0  # seconds from a frame's first octet to its last, and for reading what waits
+FULL: Final = 1 << 20  # octets that wait for the process
+SHORTEST, LONGEST_PAUSE = 0.001, 0.05  # seconds
+
+
+class Line(asyncio.Protocol):
+    """See the module. `take` is given each message and returns what it costs at least; `ended` is called once."""
+
+    def __init__(
+        self,
+        credit: Credit,
+        take: Callable[[memoryview], float],
+        ended: Callable[[str, bool], None],
+        is_called: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._credit = credit
+        self._is_called = is_called
+        self._take = take
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._buffer = bytearray()
+        self._holding: set[str] = set()  # why it is not read
+        self._is_reading = True
+        self._room: asyncio.Future[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._turn: asyncio.Handle | None = None
+        self._deadline: asyncio.TimerHandle | None = None  # of a frame that has begun
+        self._hurry: asyncio.TimerHandle | None = None  # of what waits to be read
+        self._unheard = 0.0
+        self._reason = ""
+        self._is_forced = False
+        self.is_closing = False
+
+    # --- towards the process ---
+
+    def write(self, message: Any) -> None:
+        """Say something, unless nobody is there any more."""
+        if not self.is_closing:
+            self._transport.write(frames.framed(message))
+
+    async def wait_room(self) -> None:
+        """While more waits for the process than it should."""
+        while "full" in self._holding and not self.is_closing:
+            if self._room is None:
+                self._room = self._loop.create_future()
+            await asyncio.shield(self._room)
+
+    def close(self) -> None:
+        """Say nothing more."""
+        self.is_closing = True
+        self._transport.close()
+
+    def cut(self, reason: str) -> None:
+        """It has broken the rules."""
+        self._reason, self._is_forced = self._reason or reason, True
+        self.is_closing = True
+        self._transport.abort()
+
+    def pause_writing(self) -> None:
+        self._hurry = self._loop.call_later(ENDING, self.cut, "it does not read what it is sent")
+        self.hold("full")
+
+    def resume_writing(self) -> None:
+        if self._hurry is not None:
+            self._hurry.cancel()
+        self.release("full")
+        self._make_room()
+
+    def _make_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
+    # --- from it ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._transport.set_write_buffer_limits(FULL)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closing = True
+        self._buffer = bytearray()
+        for timer in (self._again, self._deadline, self._hurry):
+            if timer is not None:
+                timer.cancel()
+        self._make_room()
+        self._ended(self._reason, self._is_forced)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._work()
+
+    def hold(self, why: str) -> None:
+        """Do not read it for now."""
+        self._holding.add(why)
+        self._listen(False)
+
+    def release(self, why: str) -> None:
+        """Read it again, unless there is another reason not to."""
+        if why in self._holding:
+            self._holding.discard(why)
+            self._soon()
+
+    def _soon(self) -> None:
+        """Go on when others have had their turn."""
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._work)
+
+    def _listen(self, wanted: bool) -> None:
+        if wanted != self._is_reading and not self.is_closing:
+            self._is_reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _work(self) -> None:
+        """Take what has come, for as long as a slice lasts."""
+        self._turn = None
+        if self._holding or self.is_closing:
+            return
+        began = perf_counter()
+        taken, least = 0, 0.0
+        while (size := self._whole(taken)) and not self._holding and perf_counter() - began < SLICE:
+            try:
+                with memoryview(self._buffer) as view, view[taken + 4 : taken + size] as message:
+                    least += self._take(message)
+            except Exception as error:  # whatever it was, it came of what the process said
+                self.cut(f"it sent what nobody understands ({type(error).__name__}: {error})")
+            if self.is_closing:
+                return
+            taken += size
+        del self._buffer[:taken]
+        now = perf_counter()
+        self._credit.charge(max(now - began, least), now)
+        self._go_on(now, bool(taken))
+
+    def _whole(self, at: int) -> int:
+        """Octets of the frame that begins there, and of its length; 0 where it has not come yet."""
+        if len(self._buffer) - at < 4:
+            return 0
+        size = int.from_bytes(self._buffer[at : at + 4], "big")
+        if size > LONGEST_SAID:
+            self.cut(f"it sent what nobody understands (a message of {size} bytes)")
+            return 0
+        return size + 4 if len(self._buffer) - at >= size + 4 else 0
+
+    def _go_on(self, now: float, has_taken: bool) -> None:
+        """Read on at once, when others have had their turn, or when it may be heard again."""
+        has_more = bool(self._whole(0))
+        if self.is_closing:
+            return
+        if has_taken or self._deadline is None:
+            self._expect(bool(self._buffer))
+        wait = self._credit.wait(now)
+        if self._credit.owed <= -SAVED / 2:
+            self._unheard = 0.0
+        if wait:
+            wait = min(max(wait, SHORTEST), LONGEST_PAUSE)
+            self._unheard += wait * CALLED if self._is_called() else wait
+            if self._unheard > PATIENCE:
+                self.cut("it says more than there is time to listen to")
+                return
+            self.hold("credit")
+            self._again = self._loop.call_later(wait, self.release, "credit")
+        elif has_more:
+            self._listen(False)
+            self._soon()
+        else:
+            self._listen(not self._holding)
+
+    def _expect(self, rest: bool) -> None:
+        """A frame that has begun must come to its end."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._loop.call_later(ENDING, self._late) if rest else None
+
+    def _late(self) -> None:
+        if self._holding:  # it was not read
+            self._deadline = self._loop.call_later(ENDING, self._late)
+        else:
+            self.cut("it began a message and did not end it")
