@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CLUSTER := tests/cluster
 
-.PHONY: help demo test test-slow test-stores test-browser format cluster cluster-down e2e conformance bench bench-changes bench-filters bench-smoke bench-peers image clean
+.PHONY: help demo test test-slow test-stores test-browser format cluster cluster-down e2e conformance bench bench-changes bench-filters bench-floods bench-smoke bench-peers image clean
 
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -71,10 +71,14 @@ bench-changes: $(READY) bench-peers ## Changes: how soon in force, what they cos
 bench-filters: $(READY) ## Filters in Python: what an edit costs others, and what a hostile one does to its neighbours (3 minutes)
 	$(BIN)/python -m bench.filters $(ARGS)
 
+bench-floods: $(READY) ## Hostile clients: what each attack does to those who ask beside it, and to memory (20 minutes)
+	$(BIN)/python -m bench.floods $(ARGS)
+
 bench-smoke: bench-peers ## That the measurements run, in two minutes
 	$(BIN)/python -m bench --rounds 1 --seconds 1
 	$(BIN)/python -m bench.changes --quick
 	$(BIN)/python -m bench.filters --quick
+	$(BIN)/python -m bench.floods --quick "rapid reset" "PING, never read" "windows of nothing" "half heads" honest
 
 image: ## The container image, by whatever builds Dockerfiles here
 	$${BUILDER:-docker} build -t fsm-gateway:dev .

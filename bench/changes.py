@@ -80,6 +80,7 @@ class Running:
     folder: Path
     port: int
     backend: int
+    pid: int = 0
     started: float = 0.0  # seconds until it was ready
 
     def write(self, name: str, text: str) -> float:
@@ -144,6 +145,7 @@ async def running(routes: int) -> AsyncIterator[Running]:
     try:
         await wait_until_answers([child], [(ports[1], "/readyz")])
         made.started = time.perf_counter() - began
+        made.pid = child.pid
         yield made
     finally:
         child.terminate()

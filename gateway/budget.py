@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 BUDGET: Final = 10_000  # points that may be spent at once
+OPENING: Final = 2_000  # as many of them has a new connection: more of these are no way to have more
 A_SECOND: Final = 2_000  # points that come back each second
 
 # What is spent.
@@ -44,7 +45,7 @@ class Budget:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._since = clock.now  # up to when what time adds has been counted
-        self.spent = 0  # less what was earned since: may be below 0 until something is spent
+        self.spent = BUDGET - OPENING  # less what was earned since: may be below 0 until something is spent
 
     def spend(self, points: int) -> bool:
         """Whether there were so many points left."""

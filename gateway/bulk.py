@@ -47,22 +47,27 @@ class Bulk(asyncio.BufferedProtocol):
 
     def __init__(self, owner: Borrower) -> None:
         self._owner = owner
-        self._view = _spare.pop() if _spare else memoryview(bytearray(SIZE))
+        self._view: memoryview | None = None  # made when something comes: a client that takes nothing holds one buffer, not two
         self._unwritten: list[memoryview] = []  # buffers that the client's socket has not taken yet
         self._free: list[memoryview] = []
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._view[: min(SIZE, self._owner.left() - TAIL)]
+        view = self._view
+        if view is None:
+            view = self._view = self._free.pop() if self._free else _spare.pop() if _spare else memoryview(bytearray(SIZE))
+        return view[: min(SIZE, self._owner.left() - TAIL)]
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._owner.bulk(self._view[:nbytes]):
+        view = self._view
+        assert view is not None
+        if self._owner.bulk(view[:nbytes]):
             self._free += self._unwritten
             self._unwritten.clear()
         else:
-            self._unwritten.append(self._view)
-            self._view = self._free.pop() if self._free else memoryview(bytearray(SIZE))
+            self._unwritten.append(view)
+            self._view = None
         if self._owner.left() <= TAIL:
-            if len(_spare) < SPARE:
+            if self._view is not None and len(_spare) < SPARE:
                 _spare.append(self._view)
             self._owner.bulk_done()
 

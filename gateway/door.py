@@ -16,6 +16,7 @@ from gateway.programs import Program
 from gateway.repeated import Templates
 from gateway.routing import Sites, Table
 from gateway.snapshot import DEFAULT_LIMITS, Limits
+from gateway.turns import Turns
 from gateway.unsent import Unsent
 
 FORGET: Final = 5.0  # seconds between two requests after which a connection lets go of what it remembers
@@ -76,6 +77,7 @@ class Door:
         self.arrivals: tuple[Program, ...] = ()  # that look at requests before a rule is chosen
         self.connections: set[Connection] = set()
         self.unsent = Unsent()
+        self.turns = Turns()
         self.limit(DEFAULT_LIMITS)
         self._addresses: Tally[bytes] = Tally()  # of connections, where an address may have only so many
         # Counts.
@@ -87,6 +89,7 @@ class Door:
     def limit(self, limits: Limits) -> None:
         """Put limits in force; requests under way keep what they have passed."""
         self.limits = limits
+        self.unsent.most = limits.unsent_bytes
         self.most_requests = limits.requests_per_connection or sys.maxsize
         self.templates = Templates(self.scheme, limits.head_bytes + 4)
         for connection in self.connections:
@@ -102,7 +105,7 @@ class Door:
         """Close what has waited too long."""
         self._look_at_clock()
         now = self.clock.now
-        self.unsent.tick(now, self.limits.unsent_bytes)
+        self.unsent.tick(now)
         resting = self.idle_until - FORGET
         for connection in list(self.connections):
             if connection.deadline < now:

@@ -29,10 +29,11 @@ from gateway.programmed import begin
 from gateway.routing import Entry, Table
 from gateway.snapshot import Limits
 from gateway.stream_transport import StreamTransport
+from gateway.turns import SECONDS
 
 REMEMBERED: Final = 32  # field blocks of a connection: what it costs us must stay small, whoever connects
 LONG: Final = 1024  # octets of a field block that is not worth it
-MOST_OWED: Final = 1 << 22  # octets of content that wait on one connection, above which no more streams are opened
+MOST_OWED: Final = 1 << 22  # octets of content that wait on one connection, above which none is fetched and no stream opened
 GOODBYE: Final = 2.0  # seconds for a client that is cut to read why
 
 
@@ -402,13 +403,13 @@ class DownstreamHttp2(Http2Connection):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_asks", "_draining", "_head_until", "_server_name", "_version", "address", "deadline",
+        "__weakref__", "_asks", "_draining", "_head_until", "_is_full_up", "_server_name", "_version", "address", "deadline",
         "door", "listener",
     )  # fmt: skip
     is_server = True
 
     def __init__(self, door: Door, server_name: bytes = b"") -> None:
-        super().__init__(door.limits.head_bytes, door.clock)
+        super().__init__(door.limits.head_bytes, door.clock, door.turns)
         self.door = door
         self._server_name = server_name
         self.listener = door.table.owner(server_name)  # to which the connection belongs
@@ -417,6 +418,7 @@ class DownstreamHttp2(Http2Connection):
         self._asks: dict[bytes, Ask] = {}
         self._version = 0
         self._draining = False
+        self._is_full_up = False  # so much content waits that no backend is read
         self._head_until = 0.0  # when a field section, or the client's introduction, must be whole; 0 between them
 
     @property
@@ -514,7 +516,10 @@ class DownstreamHttp2(Http2Connection):
         elif self._is_full():
             self._refuse_stream(stream)
             return
-        self._begin(DownstreamStream(self, stream, ask.request), ask, end)
+        made = DownstreamStream(self, stream, ask.request)
+        if made.opened - self._turn_began > SECONDS:
+            self.turn = 0  # this one, and then others have their turn
+        self._begin(made, ask, end)
 
     def _is_full(self) -> bool:
         return self.closing or len(self.streams) >= self.door.limits.streams or self.owed > MOST_OWED
@@ -680,6 +685,16 @@ class DownstreamHttp2(Http2Connection):
 
     def note_unsent(self) -> None:
         self.noted = self.owed
+        if self.owed > MOST_OWED and not self._is_full_up:
+            self._is_full_up = True
+            for stream in list(self.streams.values()):
+                stream.congested()
+        elif self._is_full_up and self.owed < MOST_OWED // 2:
+            self._is_full_up = False
+            if not self.stopped:
+                for stream in list(self.streams.values()):
+                    if stream.owed < http2.HIGH_WATER:
+                        stream.relieved()
         self.door.unsent.note(self, self.unsent(), self.door.clock.now)
 
     def unsent(self) -> int:

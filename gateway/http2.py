@@ -46,8 +46,8 @@ CONNECTION_WINDOW: Final = 1 << 22  # and on all of them together, which bounds 
 FRAME: Final = 16384  # octets in a frame, both ways: what every peer takes
 HIGH_WATER: Final = 1 << 16  # octets waiting on a stream above which its source is told to pause
 
-TURN: Final = 400  # frames that one connection is read in one turn of the loop
-SECTION: Final = 4  # frames that a field section counts for, and one more for each 256 octets of its block
+TURN: Final = 64  # frames that one connection is read in one turn of the loop
+BLOCK: Final = 8  # bits of a field block's length that count for one more of them: reading it is work
 WE_RESET: Final = 1000  # streams that we have reset, which the peer may not know yet
 
 _frame = struct.Struct(">BHBBI")
@@ -423,7 +423,7 @@ class Conversation:
                     raise Fault(PROTOCOL_ERROR, "a stream depends on itself")
                 payload = payload[5:]
         if flags & END_HEADERS:
-            self.turn -= SECTION + (len(payload) >> 8)
+            self.turn -= len(payload) >> BLOCK
             self.section(stream, payload, bool(flags & END_STREAM))
         else:
             self._block, self._block_stream, self._block_flags = [payload], stream, flags
@@ -440,7 +440,7 @@ class Conversation:
             raise Fault(ENHANCE_YOUR_CALM, "a field section in too many pieces")
         if flags & END_HEADERS:
             block, self._block = b"".join(self._block), None
-            self.turn -= SECTION + (len(block) >> 8)
+            self.turn -= len(block) >> BLOCK
             self.section(self._block_stream, block, bool(self._block_flags & END_STREAM))
 
     def decoded(self, block: bytes) -> list[Pair]:

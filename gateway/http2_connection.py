@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Final
 
 from gateway.budget import Clock
 from gateway.gathering import Gatherer
 from gateway.http2 import HIGH_WATER, Conversation, Fault
+from gateway.turns import Turns
 
 OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is not listened to
 
@@ -15,10 +17,12 @@ OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is
 class Http2Connection(Conversation, asyncio.Protocol):
     """See the module."""
 
-    __slots__ = ("_gatherer", "_goes_on", "_is_held", "_transport")
+    __slots__ = ("_gatherer", "_goes_on", "_is_held", "_transport", "_turn_began", "_turns")
 
-    def __init__(self, most_head: int, clock: Clock) -> None:
+    def __init__(self, most_head: int, clock: Clock, turns: Turns) -> None:
         super().__init__(most_head, clock)
+        self._turns = turns
+        self._turn_began = 0.0
         self._transport: asyncio.Transport
         self._gatherer: Gatherer | None = None  # with TLS
         self._goes_on = False  # more of what has come is read in the next turn
@@ -33,6 +37,10 @@ class Http2Connection(Conversation, asyncio.Protocol):
             self.write = self._gatherer.write
 
     def data_received(self, data: bytes) -> None:
+        if self._goes_on and data:
+            self._buffer += data  # was on its way when reading was paused
+            return
+        self._turn_began = monotonic()
         try:
             waits = self.receive(data)
         except Fault as fault:
@@ -45,7 +53,7 @@ class Http2Connection(Conversation, asyncio.Protocol):
         if waits and not self._goes_on:
             # Others have their turn first, and meanwhile nothing more is taken from the network.
             self._goes_on = True
-            asyncio.get_running_loop().call_soon(self._go_on)
+            self._turns.wait(self._go_on)
             if not self._is_held and not self._transport.is_closing():
                 self._transport.pause_reading()
 
@@ -90,7 +98,7 @@ class Http2Connection(Conversation, asyncio.Protocol):
         if self._is_held:
             self._is_held = False
             if self._goes_on:
-                asyncio.get_running_loop().call_soon(self._go_on)
+                self._turns.wait(self._go_on)
             elif not self._transport.is_closing():
                 self._transport.resume_reading()
         self.pump()

@@ -2,7 +2,7 @@
 
 One connection owes little: its backend is paused while it does. A thousand that take nothing owe a thousand times as much.
 Above the limit, whoever has taken nothing for a while is cut, first from the address that owes most: a slow client takes
-something, and stays.
+something, and stays. The further above, the shorter the while.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import os
 from collections import Counter as Tally
 from typing import Final, Protocol
 
-PATIENCE: Final = 5.0  # seconds without taking a byte, before which nobody is cut
+# How many times the limit there may be, at most, of those who have taken nothing for so many seconds.
+PATIENCE: Final = ((4, 0.0), (2, 1.0), (1, 5.0))
+MARGIN: Final = 8  # an eighth less than that is left, so that the next byte is not a reason to look again
 
 
 class Debtor(Protocol):
@@ -40,14 +42,20 @@ class Debt:
 class Unsent:
     """See the module."""
 
-    __slots__ = ("_debts", "total")
+    __slots__ = ("_debts", "most", "total")
 
     def __init__(self) -> None:
         self._debts: dict[Debtor, Debt] = {}
         self.total = 0
+        self.most = 0  # the limit; 0 for none
 
     def note(self, debtor: Debtor, size: int, now: float) -> None:
         """So much waits for a connection; 0 where it has taken all."""
+        self._set(debtor, size, now)
+        if self.most and self.total > self.most * PATIENCE[0][0]:
+            self._shed(*PATIENCE[0], now)
+
+    def _set(self, debtor: Debtor, size: int, now: float) -> None:
         debt = self._debts.get(debtor)
         if debt is None:
             if size:
@@ -61,26 +69,29 @@ class Unsent:
         if not size:
             del self._debts[debtor]
 
-    def tick(self, now: float, most: int) -> None:
-        """Bring the sum below `most` octets, as far as patience allows."""
-        if not most or self.total <= most >> 2:
+    def tick(self, now: float) -> None:
+        """Bring the sum down as far as patience allows."""
+        if not self.most or self.total <= self.most >> 2:
             return
         # What was noted is what there was when a connection stopped taking: more may have come behind it.
         for debtor in list(self._debts):
-            self.note(debtor, debtor.unsent(), now)
-        if self.total <= most:
+            self._set(debtor, debtor.unsent(), now)
+        for times, seconds in PATIENCE:
+            self._shed(times, seconds, now)
+
+    def _shed(self, times: int, seconds: float, now: float) -> None:
+        if self.total <= self.most * times:
             return
+        target = self.most * times - self.most // MARGIN
         owed: Tally[bytes] = Tally()
         for debtor, debt in self._debts.items():
             owed[debtor.address] += debt.size
-        for address, _ in owed.most_common():
-            for debtor, debt in list(self._debts.items()):
-                if self.total <= most:
-                    return
-                if debtor.address == address and now - debt.since >= PATIENCE:
-                    while debt.size and self.total > most:
-                        debtor.shed()
-                        self.note(debtor, debtor.unsent(), debt.since)
+        order = sorted(self._debts.items(), key=lambda one: (-owed[one[0].address], one[1].since))
+        for debtor, debt in order:
+            if now - debt.since >= seconds:
+                while debt.size and self.total > target:
+                    debtor.shed()
+                    self._set(debtor, debtor.unsent(), debt.since)
 
 
 class Trimmer:

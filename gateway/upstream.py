@@ -95,6 +95,8 @@ class Pool:
         task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, user: User) -> None:
+        if user.abandoned:
+            return  # cancelled as soon as it was asked for
         loop = asyncio.get_running_loop()
         tls = self.security
         try:

@@ -19,6 +19,7 @@ from gateway.http2_connection import Http2Connection
 from gateway.peers import Endpoint, Sender, User
 from gateway.stream_transport import StreamTransport
 from gateway.tls import Security
+from gateway.turns import Turns
 from gateway.upstream import CONNECT, MAX_HEAD, Clock
 
 IDLE: Final = 60.0  # seconds that a connection without requests is kept
@@ -340,7 +341,7 @@ class Link(Http2Connection):
     __slots__ = ("fault", "idle_since", "ready", "scheme", "trunk")
 
     def __init__(self, trunk: Trunk) -> None:
-        super().__init__(MAX_HEAD, trunk.clock)
+        super().__init__(MAX_HEAD, trunk.clock, Turns())
         self.trunk = trunk
         self.scheme = b"https" if trunk.security else b"http"
         self.idle_since = trunk.clock.now

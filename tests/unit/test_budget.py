@@ -9,6 +9,13 @@ from gateway.budget import BUDGET, Budget
 from gateway.door import Clock
 
 
+def rested(clock: Clock) -> Budget:
+    """Of a connection that has stood for a while."""
+    one = Budget(clock)
+    one.spent = 0
+    return one
+
+
 def spend(one: Budget, points: int, times: int) -> bool:
     return all(one.spend(points) for _ in range(times))
 
@@ -18,14 +25,14 @@ def spend(one: Budget, points: int, times: int) -> bool:
     [(budget.PROBE, BUDGET), (budget.SETTING, BUDGET // 2), (budget.EARLY_CANCEL, BUDGET // 10), (budget.FALSE, BUDGET // 50)],
 )
 def test_so_much_at_once_and_no_more(points: int, times: int) -> None:
-    one = Budget(Clock(100.0))
+    one = rested(Clock(100.0))
     assert spend(one, points, times)
     assert not one.spend(points)
 
 
 def test_time_gives_back() -> None:
     clock = Clock(100.0)
-    one = Budget(clock)
+    one = rested(clock)
     assert spend(one, 1, BUDGET)
     clock.now += 1
     assert spend(one, 1, budget.A_SECOND)
@@ -34,7 +41,7 @@ def test_time_gives_back() -> None:
 
 def test_a_long_rest_is_not_saved_up() -> None:
     clock = Clock(0.0)
-    one = Budget(clock)
+    one = rested(clock)
     clock.now += 100_000
     assert spend(one, 1, BUDGET)
     one.spent -= 1_000_000  # much was sent
@@ -46,7 +53,7 @@ def test_a_long_rest_is_not_saved_up() -> None:
 
 def test_a_ping_a_second_for_days() -> None:
     clock = Clock(0.0)
-    one = Budget(clock)
+    one = rested(clock)
     for _ in range(200_000):
         clock.now += 1
         assert one.spend(budget.PROBE)
@@ -54,7 +61,7 @@ def test_a_ping_a_second_for_days() -> None:
 
 def test_calls_pay_for_what_acknowledges_them() -> None:
     """A unary call of gRPC: two field sections and a frame of content back; two window updates, a probe, a late reset."""
-    one = Budget(Clock(0.0))
+    one = rested(Clock(0.0))
     for _ in range(100_000):
         one.spent -= 2 * budget.A_SECTION + budget.A_FRAME
         assert spend(one, budget.PROBE, 3)
@@ -64,7 +71,17 @@ def test_calls_pay_for_what_acknowledges_them() -> None:
 def test_as_many_deadlines_as_streams_allow() -> None:
     """A hundred streams, each cancelled as soon as it had time to be answered, for ten minutes."""
     clock = Clock(0.0)
-    one = Budget(clock)
+    one = rested(clock)
     for _ in range(600):
         clock.now += 1
         assert spend(one, budget.LATE_CANCEL, int(100 / budget.SOON))
+
+
+def test_a_new_connection_has_less_and_soon_as_much() -> None:
+    clock = Clock(100.0)
+    one = Budget(clock)
+    assert spend(one, 1, budget.OPENING)
+    assert not one.spend(1)
+    one = Budget(clock)
+    clock.now += BUDGET / budget.A_SECOND
+    assert spend(one, 1, BUDGET)
