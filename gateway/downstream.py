@@ -33,7 +33,7 @@ class Downstream(Shortcut):
 
     __slots__ = (
         "__weakref__", "_body", "_body_bytes", "_body_since", "_buffer", "_closing", "_is_half_closed", "_lessons",
-        "_lingering", "_model", "_reading_stopped", "_requests", "_server_name", "_transport", "_write_stopped",
+        "_lingering", "_model", "_postponed", "_reading_stopped", "_requests", "_server_name", "_transport", "_write_stopped",
         "port", "scheme",
     )  # fmt: skip
     is_framed = True
@@ -59,6 +59,7 @@ class Downstream(Shortcut):
         self._body: int | Chunks = 0  # octets left of the request's body, or what finds its end
         self._body_bytes = 0
         self._body_since = 0.0
+        self._postponed = b""  # of a body that comes in more pieces than are read in one turn
 
     # --- asyncio.Protocol ---
 
@@ -76,6 +77,9 @@ class Downstream(Shortcut):
             self._transport.abort()
 
     def receive(self, data: bytes) -> None:
+        if self._postponed:
+            self._postponed += data  # was on its way when reading was paused
+            return
         if not self._ready and self._exchange is None and self.peer is not None:
             self.in_full()  # something comes behind a request that took the short way
         if self._exchange is not None:
@@ -86,6 +90,8 @@ class Downstream(Shortcut):
             self._receive_head(self._buffer + data if self._buffer else data, looked_at=len(self._buffer))
 
     def eof_received(self) -> bool:
+        while self._postponed and not self._reading_stopped and not self._transport.is_closing():
+            self._read_on()
         # A client may close its half and still wait for the answers (RFC 9112 §9.6), also to what it has sent ahead.
         exchange = self._current()
         waits = exchange.request_done if exchange is not None else b"\r\n\r\n" in self._buffer and not self._lingering
@@ -291,28 +297,30 @@ class Downstream(Shortcut):
             if len(self._buffer) > self._door.limits.buffered_bytes:
                 self.pause_reading()
             return
-        self._body_bytes += len(data)
-        self._time_body()
         body = self._body
+        postponed = b""
         if isinstance(body, int):
             end = min(body, len(data))
             self._body = body - end
             done = end == body
         else:
             try:
-                end = body.feed(data)
+                end, taken = body.feed_some(data)
             except ProtocolError as error:
                 self._door.refused += 1
                 exchange.refuse(error.status, error.reason)
                 return
             done = end >= 0
+            if not done:
+                data, postponed = data[:taken], data[taken:]
+                end = taken
             most = self._door.limits.body_bytes
-            if most and self._body_bytes - (len(data) - end if done else 0) > most:
+            if most and self._body_bytes + end > most:
                 self._door.refused += 1
                 exchange.refuse(413, f"the request's body is longer than {most} bytes")
                 return
-            if not done:
-                end = len(data)
+        self._body_bytes += end
+        self._time_body()
         rest = data[end:]
         if done:
             self.deadline = self._door.stalled_at
@@ -325,6 +333,23 @@ class Downstream(Shortcut):
             exchange.data(data[:end] if rest else data)
         if rest:
             self._receive_body(rest)
+        elif postponed:
+            self._postpone(postponed)
+
+    def _postpone(self, data: bytes) -> None:
+        """Read this when others have had their turn, and meanwhile nothing more."""
+        self._postponed = data
+        if not self._reading_stopped and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._door.turns.wait(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._reading_stopped or self._transport.is_closing() or not self._postponed:
+            return  # `resume_reading` goes on
+        data, self._postponed = self._postponed, b""
+        self.receive(data)
+        if not self._postponed and not self._reading_stopped and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _time_body(self) -> None:
         """A body may be slow, but not for ever: what has come so far buys its sender time for more."""
@@ -376,7 +401,10 @@ class Downstream(Shortcut):
                 # The pause was ours: as if all that has come had just come in time.
                 self._body_since = self._door.clock.now - self._body_bytes / limits.body_rate
                 self._time_body()
-            self._transport.resume_reading()
+            if self._postponed:
+                self._door.turns.wait(self._read_on)
+            else:
+                self._transport.resume_reading()
 
     def finished(self, *, reuse: bool) -> None:
         """The exchange is over; go on with the next request, or close."""

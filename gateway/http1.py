@@ -502,6 +502,10 @@ def last_chunk(trailers: Iterable[Field]) -> bytes:
 _OURS: Final = Limits(fields=1 << 30)  # of a body that was framed here: it has passed its sender's limits
 
 
+STEPS: Final = (2048, 16384)  # octets of a chunked body that are looked at in one go, at first and at most
+MANY_CHUNKS: Final = 128  # in one turn
+
+
 class Chunks:
     """Reads a chunked body (RFC 9112 §7.1): `payload` collects its content, without framing, and `trailers` what follows.
 
@@ -510,7 +514,7 @@ class Chunks:
     whoever passes a body on may have them end (§7.1.1).
     """
 
-    __slots__ = ("_ended", "_left", "_limits", "_line", "_spare", "_state", "_trailer_bytes", "payload", "trailers")
+    __slots__ = ("_ended", "_left", "_limits", "_line", "_spare", "_state", "_step", "_trailer_bytes", "payload", "trailers")
     _SIZE, _DATA, _DATA_END, _TRAILER = range(4)
 
     def __init__(self, limits: Limits = _OURS) -> None:
@@ -521,6 +525,7 @@ class Chunks:
         self._spare = SPARE_FRAMING
         self._trailer_bytes = 0
         self._ended = False
+        self._step = STEPS[0]
         self.payload: list[bytes | memoryview] = []
         self.trailers: list[Field] = []
 
@@ -544,6 +549,26 @@ class Chunks:
                 parts.append(last_chunk(self.trailers))
             return b"".join(parts)
         return last_chunk(self.trailers) if self._ended else b""
+
+    def feed_some(self, data: bytes) -> tuple[int, int]:
+        """As `feed`, but no more than is work for one turn of the loop: what `feed` returns, and the index of what is left.
+
+        Chunks are work by their number, not by their size: small ones are read in short steps, and few at a time.
+        """
+        if len(data) <= STEPS[0]:
+            return self.feed(data), len(data)
+        at, before = 0, len(self.payload)
+        while at < len(data):
+            step = data[at : at + self._step]
+            end = self.feed(step)
+            if end >= 0:
+                return at + end, at + end
+            at += len(step)
+            if len(self.payload) - before > MANY_CHUNKS:
+                self._step = STEPS[0]
+                break
+            self._step = min(self._step * 2, STEPS[1])
+        return -1, at
 
     def feed(self, data: bytes, start: int = 0) -> int:
         """The index just past the body's end, or -1 when it goes on. Raises ProtocolError."""

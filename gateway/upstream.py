@@ -28,6 +28,7 @@ from gateway.peers import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.templates import ResponseShape, response_shape
 from gateway.tls import Security
+from gateway.turns import Turns
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
 CONNECT: Final = 2.0  # seconds to make one
@@ -53,14 +54,15 @@ class Pool:
     """Connections to one address."""
 
     __slots__ = (
-        "_connecting", "_lessons", "_model", "clock", "head_size", "idle", "name", "open", "security", "shape", "varying",
-        "where",
+        "_connecting", "_lessons", "_model", "clock", "head_size", "idle", "name", "open", "security", "shape", "turns",
+        "varying", "where",
     )  # fmt: skip
 
     def __init__(self, address: str, port: int, clock: Clock, security: Security | None = None) -> None:
         self.where = (address, port)
         self.security = security
         self.clock = clock
+        self.turns = Turns()
         self.idle: list[Upstream] = []
         self.open = 0  # connections
         self._connecting: set[asyncio.Task[None]] = set()
@@ -283,6 +285,8 @@ class Upstream(asyncio.Protocol):
         self._hundreds = 0
         if self._state == self._HEAD:
             self._receive_head(user, data)
+        elif self._buffer:
+            self._buffer += data  # was on its way when reading was paused
         else:
             self._receive_body(user, data)
 
@@ -337,7 +341,10 @@ class Upstream(asyncio.Protocol):
         """The client has caught up."""
         if not self._transport.is_closing():
             self._paused = False
-            self._transport.resume_reading()
+            if self._buffer and self._state == self._CHUNKED:
+                self.endpoint.turns.wait(self._read_on)
+            else:
+                self._transport.resume_reading()
 
     def buffered(self) -> int:
         """Bytes that wait to be sent."""
@@ -455,7 +462,7 @@ class Upstream(asyncio.Protocol):
             chunks = self._chunks
             assert chunks is not None
             try:
-                end = chunks.feed(data)
+                end, taken = chunks.feed_some(data)
             except ProtocolError as error:
                 self._invalid(ProtocolError(502, f"the backend's response: {error.reason}"))
                 return
@@ -463,6 +470,8 @@ class Upstream(asyncio.Protocol):
             if body:
                 user.response_data(body)
             if end < 0:
+                if taken < len(data) and self.user is user:
+                    self._postpone(data[taken:])
                 return
             if chunks.trailers and user.wants_payload:
                 user.response_trailers(chunks.trailers)
@@ -472,6 +481,21 @@ class Upstream(asyncio.Protocol):
             return
         if self.user is user:
             self._done(user, surplus=surplus)
+
+    def _postpone(self, data: bytes) -> None:
+        """Read this when others have had their turn, and meanwhile nothing more."""
+        self._buffer = data
+        self._transport.pause_reading()
+        self.endpoint.turns.wait(self._read_on)
+
+    def _read_on(self) -> None:
+        user = self.user
+        if user is None or self._transport.is_closing() or self._paused or not self._buffer:
+            return  # `resume_reading` goes on
+        data, self._buffer = self._buffer, b""
+        self._receive_body(user.in_full(), data)
+        if not self._buffer and not self._paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _done(self, user: User, *, surplus: bool) -> None:
         self.user = None

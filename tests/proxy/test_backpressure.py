@@ -16,6 +16,7 @@ from test_http2_strictness import BOTH, GET, HELLO, block
 
 from gateway import downstream_http2, http2, runtime
 from gateway.door import Door
+from gateway.http1 import Chunks
 from gateway.http2 import (
     CONTINUATION,
     DATA,
@@ -314,3 +315,70 @@ async def test_what_nobody_wants_holds_the_connection_back_and_comes_back(proxy:
         assert one._credit + one._untold == http2.CONNECTION_WINDOW  # type: ignore[attr-defined]
     finally:
         await server.stop()
+
+
+@pytest.mark.parametrize("size", [1, 100, 5000, 100_000])
+async def test_chunks_of_any_size_arrive_whole_both_ways(proxy: Proxy, server: Server, size: int) -> None:
+    """Small ones are read in turns; what arrives is the same."""
+    content = bytes(n % 251 for n in range(300_000))
+    body = b"".join(
+        b"%x\r\n%b\r\n" % (len(content[at : at + size]), content[at : at + size]) for at in range(0, len(content), size)
+    )
+    body += b"0\r\n\r\n"
+
+    async def echoes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
+        came = Chunks()
+        while came.feed(await reader.read(1 << 20)) < 0:
+            pass
+        assert came.taken() == content
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+
+    server.default = echoes
+    await proxy.route(server)
+    for _ in range(2):
+        said = await proxy.talk(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + body,
+            half_close=size == 100,
+        )
+        head, _, rest = said.partition(b"\r\n\r\n")
+        came = Chunks()
+        assert came.feed(rest) == len(rest)
+        assert came.taken() == content
+        assert head.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("front", [True, False], ids=["from clients", "from backends"])
+async def test_small_chunks_are_read_in_turns(
+    proxy: Proxy, server: Server, front: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many have come, a few are read before others are."""
+    dense = b"1\r\nx\r\n" * 50_000 + b"0\r\n\r\n"
+    pieces: list[int] = []
+    feed_some = Chunks.feed_some
+
+    def counting(self: Chunks, data: bytes) -> tuple[int, int]:
+        before = len(self.payload)
+        found = feed_some(self, data)
+        pieces.append(len(self.payload) - before)
+        return found
+
+    monkeypatch.setattr(Chunks, "feed_some", counting)
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
+        if front:
+            while not (await reader.read(1 << 20)).endswith(b"0\r\n\r\n"):
+                pass
+            writer.write(OK)
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + dense)
+
+    server.default = answers
+    await proxy.route(server)
+    asked = (
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + dense
+        if front
+        else b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    )
+    assert b"200 OK" in await proxy.talk(asked, half_close=True)
+    assert max(pieces) < 4000
+    assert len(pieces) > 50
