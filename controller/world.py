@@ -25,6 +25,7 @@ from controller.objects import (
     ReferenceGrant,
     RouteRuleFilterPolicy,
     Service,
+    Settings,
 )
 
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
@@ -76,6 +77,13 @@ def indices(obj: AnyObject) -> Iterator[Key]:
             pass
 
 
+def _is_same(old: AnyObject, new: AnyObject) -> bool:
+    """Whether equal objects are so by type as well: to Python true is 1, to whoever reads a spec it is not."""
+    if isinstance(old, Policy | Settings) and isinstance(new, Policy | Settings):
+        return repr(old.spec) == repr(new.spec)
+    return True
+
+
 class World:
     """See the module."""
 
@@ -95,7 +103,7 @@ class World:
         """Know an object. True when that changes anything."""
         ref = obj.ref
         old = self._objects.get(ref)
-        if old == obj:
+        if old == obj and _is_same(old, obj):
             return False
         self._objects[ref] = obj
         self.changed.add(("object", ref))

@@ -49,10 +49,10 @@ UNREACHABLE: Final = Denied(503, (), b"the authorization server does not answer\
 class Question:
     """One question. `told` is called once."""
 
-    __slots__ = ("_ask", "_backend", "_spec", "_told")
+    __slots__ = ("_ask", "_backend", "_told", "spec")
 
     def __init__(self, spec: ExternalAuth, backend: Backend, told: Callable[[Verdict], None]) -> None:
-        self._spec = spec
+        self.spec = spec
         self._backend = backend
         self._told = told
         self._ask: Ask | None = None
@@ -64,8 +64,8 @@ class Question:
 
     def ask(self, request: Request, body: bytes, address: bytes, scheme: bytes) -> None:
         """Send it."""
-        is_grpc = self._spec.protocol == "GRPC"
-        content = (_as_grpc if is_grpc else _as_http)(self._spec, request, body, address, scheme)
+        is_grpc = self.spec.protocol == "GRPC"
+        content = (_as_grpc if is_grpc else _as_http)(self.spec, request, body, address, scheme)
         self._ask = Ask(content, self._heard, most=MOST, head_only=not is_grpc and request.method == b"HEAD")
         self._ask.send(next(self._backend.ring.turns, None), PATIENCE)
 
@@ -77,10 +77,10 @@ class Question:
     def _heard(self, answer: Answered | str) -> None:
         if isinstance(answer, str):
             self._told(UNREACHABLE)
-        elif self._spec.protocol == "GRPC":
+        elif self.spec.protocol == "GRPC":
             self._told(_grpc_verdict(answer.response, answer.trailers, answer.body))
         else:
-            self._told(_http_verdict(self._spec, answer.response, answer.body))
+            self._told(_http_verdict(self.spec, answer.response, answer.body))
 
 
 # --- HTTP ---

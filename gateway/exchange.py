@@ -56,6 +56,7 @@ class Exchange:
     __slots__ = (
         "_answers",
         "_attempt",
+        "_authorised",
         "_backends",
         "_body",
         "_closing",
@@ -63,7 +64,6 @@ class Exchange:
         "_deadline",
         "_head",
         "_held",
-        "_is_authorised",
         "_is_watched",
         "_later",
         "_loose",
@@ -118,7 +118,7 @@ class Exchange:
         self._tried: list[Endpoint] = []
         self._held: tuple[Holder, Endpoint] | None = None  # where the client's session leads
         self._question: Question | None = None
-        self._is_authorised = False
+        self._authorised = 0  # by how many of those that are asked
         self._retries = 0
         self._later: asyncio.TimerHandle | None = None  # of the next attempt
         self._copies: list[Copy] = []
@@ -153,8 +153,8 @@ class Exchange:
                 target = self.target = cast("Target", self._held[0])
         if target.cors is not None and self._is_preflight(target.cors):
             return
-        if target.auth is not None and not self._is_authorised:
-            self._ask_whether(target.auth)
+        if self._authorised < len(target.auths):
+            self._ask_whether(target.auths[self._authorised])
             return
         if target.location is not None:
             self._redirect(target.location)
@@ -204,12 +204,15 @@ class Exchange:
 
     def _ask_whether(self, spec: ExternalAuth) -> None:
         """What comes of the body meanwhile waits."""
-        self._pending = []
+        if self._pending is None:
+            self._pending = []
         self._time_request()
         self._question = Question(spec, self._backends(spec.backend), self._told)
         if spec.body_bytes and not self.request_done:
             self._invite()
         self._ask_if_ready()
+        if self._is_awaited and self._authorised:
+            self.client.resume_reading()  # it was paused while another was asked
 
     def _invite(self) -> None:
         """The body is wanted before the backend is asked: say so to a client that waits for it (RFC 9110 §10.1.1)."""
@@ -219,9 +222,10 @@ class Exchange:
             self.request = unexpecting(request)
 
     def _ask_if_ready(self) -> None:
-        question, spec = self._question, self.target.auth
-        if question is None or spec is None or question.is_asked:
+        question = self._question
+        if question is None or question.is_asked:
             return
+        spec = question.spec
         body = b""
         if spec.body_bytes and not self.request_done and self._body < spec.body_bytes:
             return  # it wants to see more of the body
@@ -242,7 +246,7 @@ class Exchange:
         """The authorization server's answer."""
         self._question = None
         if isinstance(verdict, Allowed):
-            self._is_authorised = True
+            self._authorised += 1
             if verdict.fields or verdict.removed:
                 self.request = replacing(self.request, verdict)
             self.proceed()

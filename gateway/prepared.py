@@ -132,7 +132,7 @@ class Target:
     """A prepared target: everything that the request path needs, looked up once."""
 
     __slots__ = (
-        "answers", "auth", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "hashed", "is_direct",
+        "answers", "auths", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "hashed", "is_direct",
         "is_filtered", "is_plain", "location", "mirrors", "programs", "reason", "redirect_status", "rewrite", "ring", "taken",
     )  # fmt: skip
 
@@ -155,7 +155,7 @@ class Target:
         self.rewrite: rewrite.Rewritten | None = None
         self.mirrors: tuple[tuple[Callable[[], bool], str], ...] = ()
         self.cors: cors.Policy | None = None
-        self.auth: ExternalAuth | None = None
+        self.auths: tuple[ExternalAuth, ...] = ()  # all of them are asked, in order: the listener's, the rule's, the backend's
         self.programs: tuple[Program, ...] = ()
         self.taken = NOBODY_YET  # see `take`
         on_request: list[headers.Edit] = []
@@ -175,11 +175,13 @@ class Target:
                 case Cors():
                     self.cors = cors.build(spec)
                 case ExternalAuth():
-                    self.auth = spec
+                    self.auths += (spec,)
                 case Scripted():
                     self.programs += (programs(spec.script),)
                 case Fault():
                     self.fault, self.reason = spec.status, spec.reason
+        if any(isinstance(spec, Fault) for spec in filters):
+            self.location = self.cors = None  # nobody passes, whatever else would answer
         self.edit_request = _chain(on_request)
         self.edit_response = _chain(on_response)
         codes = frozenset(retry.codes) if retry is not None and retry.attempts else frozenset[int]()
@@ -191,7 +193,7 @@ class Target:
     def settle(self, *, timed: bool, looked_at: bool) -> None:
         """Say what kind it is, once all is known of it. `looked_at`: who asks decides where the request goes."""
         # Requests are passed on, not answered here.
-        is_open = self.location is None and not self.fault and self.cors is None and self.auth is None
+        is_open = self.location is None and not self.fault and self.cors is None and not self.auths
         self.is_direct = is_open and not looked_at and not self.programs
         # As before, and besides filters in Python nobody looks at the request.
         is_simple = is_open and not looked_at and self.rewrite is None and not self.mirrors and not timed

@@ -298,7 +298,23 @@ def _means_nothing(view: View, kind: str, target: Ref, scope: Scope) -> str:
             return f'.port: Service "{target.name}" has no port {scope.of}; it has {", ".join(map(str, numbers)) or "none"}.'
     if scope.word in ("http", "grpc") and not _is_of(view, target, scope):
         return f".match: {target.kind} has no rule with this match."
-    return ""
+    return _means_no_host(view, kind, target, scope) if scope.word == "hostnames" else ""
+
+
+def _means_no_host(view: View, kind: str, target: Ref, scope: Scope) -> str:
+    """The same for hostnames."""
+    if target.kind == "Gateway":
+        opened = ports.of(view, target.namespace, target.name)
+        if kind == "RateLimitPolicy" and opened and not any(one.has_requests for one in opened):
+            listed = ", ".join(f"{one.number} ({one.spoken})" for one in opened)
+            return f": there are no requests to limit ({listed}); bps limits bytes."
+        names = ports.hostnames(view, target.namespace, target.name)
+    else:
+        route = view.get(TARGETS[target.kind], target.namespace, target.name)
+        names = tuple(name.lower() for name in route.spec.hostnames) if route is not None else ()
+    if not names or any(ports.overlap(str(scope.of).lower(), name) for name in names):
+        return ""
+    return f'.hostname: "{scope.of}" is none of those of {target.kind} "{target.name}": {", ".join(names)}.'
 
 
 def _means_no_port(view: View, kind: str, gateway: Ref, scope: Scope) -> str:

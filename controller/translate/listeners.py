@@ -333,7 +333,7 @@ def _overlapping(made: list[ListenerInfo]) -> list[ListenerInfo]:
         condition = None
         rivals = [o for o in made if o is not one and o.port == one.port and o.protocol == "HTTPS" and o.is_accepted]
         if one.protocol == "HTTPS" and one.is_accepted:
-            by_name = [o.name for o in rivals if _overlap(one.hostname, o.hostname)]
+            by_name = [o.name for o in rivals if ports.overlap(one.hostname, o.hostname)]
             by_certificate = [o.name for o in rivals if _covered(one, o) or _covered(o, one)]
             if by_name:
                 condition = conditions.overlapping("OverlappingHostnames", by_name)
@@ -341,10 +341,6 @@ def _overlapping(made: list[ListenerInfo]) -> list[ListenerInfo]:
                 condition = conditions.overlapping("OverlappingCertificates", by_certificate)
         result.append(one._replace(conditions=(*one.conditions, condition)) if condition else one)
     return result
-
-
-def _overlap(one: str, other: str) -> bool:
-    return not one or not other or covers(one, other) or covers(other, one)
 
 
 def _covered(one: ListenerInfo, other: ListenerInfo) -> bool:

@@ -50,6 +50,20 @@ def of(view: View, namespace: str, name: str) -> tuple[Opened, ...]:
     return tuple(dict.fromkeys(Opened(one.port, spoken(one)) for one in every))
 
 
+def hostnames(view: View, namespace: str, name: str) -> tuple[str, ...]:
+    """The hostnames of a Gateway's listeners; "" for all."""
+    found = view.get(Gateway, namespace, name)
+    if found is None:
+        return ()
+    every = (*found.spec.listeners, *(one for taken in sets(view, found) for one in taken.spec.listeners))
+    return tuple(dict.fromkeys(one.hostname.lower() for one in every))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two hostnames, or what wildcards stand for, have any name in common."""
+    return not one or not other or one == other or covers(one, other) or covers(other, one)
+
+
 def spoken(one: GatewayListener) -> str:
     """A listener's protocol; TLS that is passed on is told apart from TLS that ends here."""
     return "TLS, passed on" if is_passthrough(one) else one.protocol

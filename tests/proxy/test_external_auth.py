@@ -15,7 +15,7 @@ from speaking import client
 
 from gateway import protobuf
 from gateway.protobuf import Message
-from gateway.snapshot import Backend, Endpoint, ExternalAuth, Timeouts
+from gateway.snapshot import Backend, Cors, Endpoint, ExternalAuth, Fault, Redirect, Timeouts
 
 YES = b"HTTP/1.1 200 OK\r\nX-Id: 7\r\nX-Other: no\r\nContent-Length: 3\r\n\r\nyes"
 NO = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nContent-Length: 2\r\n\r\nno"
@@ -217,3 +217,66 @@ async def test_grpc_who_may_not(proxy: Proxy, server: Server, checker: Checker) 
     status, fields, _ = await proxy.get()
     assert (status, "b" in fields) == (404, False)
     assert not server.seen
+
+
+async def test_all_are_asked(proxy: Proxy, server: Server, other: Server) -> None:
+    """The listener's and the rule's are two parties': neither takes the other's place, and one no is enough."""
+    third = await Server().start()
+    try:
+        await proxy.apply(
+            Backend("first", (Endpoint("127.0.0.1", other.port),)), Backend("second", (Endpoint("127.0.0.1", third.port),))
+        )
+        both = (ExternalAuth("first", allowed_response_headers=("x-id",)), ExternalAuth("second", allowed_headers=("x-id",)))
+        await proxy.route(server, filters=both)
+        for first, second, status in ((YES, YES, 200), (NO, YES, 401), (YES, NO, 401), (NO, NO, 401)):
+            other.default, third.default = first, second
+            for seen in (other.seen, third.seen, server.seen):
+                seen.clear()
+            assert (await proxy.get())[0] == status
+            me = await client(proxy.port)
+            assert (await me.get()).status == status
+            assert (len(other.seen), len(third.seen), len(server.seen)) == (
+                2,
+                2 if first == YES else 0,
+                2 if status == 200 else 0,
+            )
+            if status == 200:
+                assert all(b"\r\nx-id: 7\r\n" in seen.lower() for seen in third.seen), "what one has added, the next one sees"
+    finally:
+        await third.stop()
+
+
+@pytest.mark.parametrize("sizes", [(10, 200_000), (200_000, 10), (100, 100), (0, 5), (5, 0)])
+async def test_all_are_shown_the_body_that_they_want(
+    proxy: Proxy, server: Server, other: Server, sizes: tuple[int, int]
+) -> None:
+    third = await Server().start()
+    try:
+        other.default = third.default = YES
+        await proxy.apply(
+            Backend("first", (Endpoint("127.0.0.1", other.port),)), Backend("second", (Endpoint("127.0.0.1", third.port),))
+        )
+        await proxy.route(
+            server, filters=(ExternalAuth("first", body_bytes=sizes[0]), ExternalAuth("second", body_bytes=sizes[1]))
+        )
+        body = b"x" * 300_000
+        answer = await proxy.talk(
+            b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 300000\r\n\r\n" + body, half_close=False
+        )
+        assert parsed(answer)[0] == 200
+        for one, size in zip((other, third), sizes, strict=True):
+            assert len(one.seen[0].partition(b"\r\n\r\n")[2]) == size
+        assert server.seen[0].endswith(body)
+    finally:
+        await third.stop()
+
+
+async def test_nothing_answers_before_a_fault(proxy: Proxy, server: Server) -> None:
+    """A filter that must be there and is not: no redirect, no preflight is answered as if it were."""
+    allow = Cors(("https://a.example",), allow_methods=("GET",))
+    await proxy.route(server, filters=(Fault(500, "not valid"), allow, Redirect(hostname="other.example")))
+    assert (await proxy.get())[0] == 500
+    preflight = b"OPTIONS / HTTP/1.1\r\nHost: a\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: GET\r\nConnection: close\r\n\r\n"
+    assert parsed(await proxy.talk(preflight))[0] == 500
+    await proxy.route(server, filters=(Redirect(hostname="other.example"),), targets=())
+    assert (await proxy.get())[0] == 302

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from damage import Damage, Subject, bystanders, damages, documents, is_sampled, subjects
 
+from controller.cli.check import Loaded
 from controller.files import FileSource
 from controller.kubernetes.watch import Follower, _event_of
 from controller.objects import KINDS, Ref
@@ -162,6 +163,8 @@ async def check_in_a_file(subject: Subject, folder: Path, one_in: int) -> int:
         assert not (failing := reconciler.translator.failing()), f"{where}: {failing}"
         if subject.value["kind"] != "GatewayClass":
             assert sink.parts[BYSTANDER] == before, where
+        if is_sampled(subject, damage, one_in * 37):  # as `fsm validate` looks at them, and at what it refuses
+            assert not any("please report" in fault.message for fault in Loaded(folder).faults()), where
         assert not any("please report" in fault.message for fault in source.faults), f"{where}: {source.faults}"
     return count
 

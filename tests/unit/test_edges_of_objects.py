@@ -452,3 +452,26 @@ def test_names_are_as_long_as_they_may_be() -> None:
     translator.update()
     assert ("rule", f"default/{long}/0") in translator.parts["default", long]
     assert not translator.failing()
+
+
+def test_true_is_not_one() -> None:
+    """To Python they are equal: what is stored is not what was."""
+    world = World()
+    policies = [
+        obj(
+            "RetryPolicy",
+            "p",
+            spec={"targetRef": {"kind": "Service", "name": "a"}, "config": {"retryOn": ["503"], "numRetries": n}},
+        )
+        for n in (1, True)
+    ]
+    for one in (*policies[:1], gateway_class(), gateway(), a_service("a"), slice_("a", "10.0.0.1"), route("r", "a")):
+        world.put(one)
+    translator = Translator(world)
+    translator.update()
+    assert getattr(translator.parts["default", "gw"]["rule", "default/r/0"], "retry", None) is not None
+    assert world.put(policies[1])
+    translator.update()
+    status: Any = translator.statuses[policies[1].ref]
+    assert status.conditions[0].message == "spec.config.numRetries: found true; int is needed."
+    assert getattr(translator.parts["default", "gw"]["rule", "default/r/0"], "retry", None) is None

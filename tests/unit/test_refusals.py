@@ -346,9 +346,13 @@ def test_an_older_one_that_is_refused_does_not_win(kind: str, target: str) -> No
     + [
         (kind, "GRPCRoute", {"grpc": [{"match": {"method": {"service": "no.Where"}}, **CONFIG[kind]}]})
         for kind in ("AccessControlPolicy", "RateLimitPolicy", "FaultInjectionPolicy")
+    ]
+    + [
+        (kind, target, {"hostnames": [{"hostname": "nowhere.test", **CONFIG[kind]}]})
+        for kind, target in ATTACHED if target in ("HTTPRoute", "GRPCRoute")
     ],
 )  # fmt: skip
-def test_a_port_or_match_that_is_not_there(kind: str, target: str, more: dict[str, Any]) -> None:
+def test_a_port_match_or_host_that_is_not_there(kind: str, target: str, more: dict[str, Any]) -> None:
     spec = {"targetRef": spec_of(kind, target)["targetRef"], **more}
     assert law(base(), made(kind, "p", spec)) == "refused"
     # Beside something that is there it says so, and takes nothing of the rest away.
