@@ -48,8 +48,13 @@ def objects(values: Values) -> list[Json]:
 
 
 def namespace(values: Values) -> Json:
-    """The control plane's namespace."""
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": values.namespace, "labels": labels(values)}}
+    """The control plane's namespace, which takes no pods but such as ours (Pod Security Standards)."""
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": values.namespace, "labels": {**labels(values), **restricted}},
+    }
 
 
 def labels(values: Values) -> dict[str, str]:
@@ -74,7 +79,13 @@ def _selector(values: Values) -> dict[str, str]:
 
 
 def _service_account(values: Values) -> Json:
-    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta(values)}
+    # Its rights are the controller's; another pod that runs under it gets no token unless it asks.
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _meta(values),
+        "automountServiceAccountToken": False,
+    }
 
 
 def _rule(groups: list[str], resources: list[str], verbs: str, *, names: list[str] | None = None) -> Json:
@@ -192,6 +203,7 @@ def _deployment(values: Values) -> Json:
     }
     pod: Json = {
         "serviceAccountName": NAME,
+        "automountServiceAccountToken": True,
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
