@@ -5,12 +5,11 @@ Generated names follow GEP-1762: NAME-CLASS in the Gateway's namespace, labelled
 
 from __future__ import annotations
 
-import hashlib
-import re
 from typing import Any, Final
 
 import msgspec
 
+from controller.naming import generated_name, limited
 from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP, Gateway
 from controller.translate.gateways import Running, is_internal
 from controller.translate.parameters import Autoscaling, DisruptionBudget, Parameters
@@ -40,21 +39,6 @@ class Settings(msgspec.Struct, frozen=True):
     image: str
     feed: str  # https://host:port
     authority: str  # the feed's CA, as PEM
-
-
-def limited(text: str, most: int = 63) -> str:
-    """A name or label value that is not too long; what is cut off is told apart by a hash."""
-    if len(text) <= most:
-        return text
-    return f"{text[: most - 9].rstrip('-.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def generated_name(gateway: Gateway) -> str:
-    """The name of everything made for a Gateway: a DNS label, as a Service needs."""
-    name = re.sub(r"[^a-z0-9-]", "-", f"{gateway.metadata.name}-{gateway.spec.gateway_class_name}")
-    if not name[0].isalpha():
-        name = f"gw-{name}"
-    return limited(name)
 
 
 def service_account(namespace: str, name: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from controller.naming import generated_name
 from controller.objects import (
     GATEWAY_GROUP,
     AnyObject,
@@ -52,6 +53,7 @@ def indices(obj: AnyObject) -> Iterator[Key]:
             yield "grants", obj.metadata.namespace
         case Gateway():
             yield "gateways of class", obj.spec.gateway_class_name
+            yield "gateways that run as", obj.metadata.namespace, generated_name(obj)
         case GatewayClass():
             yield "classes of controller", obj.spec.controller_name
         case ListenerSet():

@@ -22,6 +22,7 @@ from controller.kubernetes.secrets import CERTIFICATES, NamedSecrets
 from controller.kubernetes.status import StatusWriter
 from controller.kubernetes.watch import Follower, Stored
 from controller.manifests import Settings
+from controller.naming import generated_name
 from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyObject, Gateway, Kind, Meta, Object, Ref
 from controller.problems import UNREADABLE
 from controller.reconcile import Reconciler
@@ -226,7 +227,7 @@ class Cluster:
     def _lost(self, ref: Ref) -> None:
         for name in self.world.refs("Gateway"):
             found = self.world.read(("object", name))
-            if isinstance(found, Gateway) and name.namespace == ref.namespace and manifests.generated_name(found) == ref.name:
+            if isinstance(found, Gateway) and name.namespace == ref.namespace and generated_name(found) == ref.name:
                 self._infrastructure.repair((name.namespace, name.name))
 
     def _owner_of(self, ref: Ref) -> list[GatewayName]:
@@ -311,7 +312,7 @@ class Cluster:
         except ApiError as error:
             log.warning("a data plane's token cannot be reviewed: %s", error)
             raise UnreviewedError from None
-        if reviewed is None or reviewed.user != manifests.service_account(gateway[0], manifests.generated_name(found)):
+        if reviewed is None or reviewed.user != manifests.service_account(gateway[0], generated_name(found)):
             return ""
         return reviewed.pod or " "
 

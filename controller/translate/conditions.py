@@ -88,6 +88,12 @@ def gateway_parameters(message: str) -> Condition:
     return _false("Accepted", "InvalidParameters", message)
 
 
+def gateway_namesake(namespace: str, older: str, name: str) -> Condition:
+    """Accepted: metadata.name."""
+    text = f'Gateway "{namespace}/{older}" is older, and what runs for it is called "{name}" as well; another name is needed.'
+    return _false("Accepted", "Invalid", text)
+
+
 def unsupported_address(message: str) -> Condition:
     """Accepted: spec.addresses."""
     return _false("Accepted", "UnsupportedAddress", f"spec.addresses: {message}")

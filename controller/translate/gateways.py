@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from controller.memo import View, guarded
+from controller.naming import generated_name
 from controller.objects import (
     CONTROLLER,
     Gateway,
@@ -183,15 +184,32 @@ def _refused(view: View, found: Gateway) -> Condition | None:
         if address.routability and address.routability not in ROUTABILITY:
             known = ", ".join(ROUTABILITY)
             return conditions.unsupported_address(f'routability "{address.routability}" is not known; {known} are.')
+    other = _namesake(view, found)
+    if other:
+        return conditions.gateway_namesake(found.metadata.namespace, other, generated_name(found))
     asked = parameters.of(view, found)
     return conditions.gateway_parameters(asked) if isinstance(asked, str) else None
+
+
+def _namesake(view: View, found: Gateway) -> str:
+    """An older Gateway of ours for which something of the same name runs: a.b and a-b, or names and classes that join alike.
+
+    Their data planes would be one Deployment, and prove by one ServiceAccount to be either.
+    """
+    own = (found.metadata.creation_timestamp, found.metadata.name)
+    for ref in view.index("gateways that run as", found.metadata.namespace, generated_name(found)):
+        other = view.get(Gateway, ref.namespace, ref.name) if ref != found.ref else None
+        if other is not None and view.call(is_ours, other.spec.gateway_class_name):
+            if (other.metadata.creation_timestamp, other.metadata.name) < own:
+                return other.metadata.name
+    return ""
 
 
 @guarded(lambda *_: None)  # which is no reason to take away what runs: see Translator
 def running(view: View, namespace: str, name: str) -> Running | None:
     """What must run for a Gateway of ours."""
     info, found = view.call(gateway, namespace, name), view.get(Gateway, namespace, name)
-    if info is None or found is None:
+    if info is None or found is None or _namesake(view, found):
         return None
     asked = parameters.of(view, found)
     opened = {("UDP" if one.protocol == "UDP" else "TCP", one.port) for one in info.listeners if one.is_accepted}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from msgspec.structs import replace
 from worlds import gateway
 
 from controller import install
@@ -22,6 +23,7 @@ from controller.objects import (
     ListenerSetParent,
     ListenerSetSpec,
     Meta,
+    Ref,
 )
 from controller.translate import gateways, parameters
 from controller.world import World
@@ -121,6 +123,36 @@ def test_names_fit_a_service(name: str) -> None:
     found = generated_name(gateway(name))
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", found)
     assert len(found) <= 63
+
+
+def test_two_gateways_that_would_run_as_one() -> None:
+    """One ServiceAccount would prove to be either: the older has it, the younger is told so, and gets it when the older goes."""
+    world = World()
+    for name in ("fsm-gateway-cls", "b-c"):
+        world.put(GatewayClass(Meta(name), GatewayClassSpec(CONTROLLER)))
+    table = [
+        ("a.b", "fsm-gateway-cls", "2026-01-01T00:00:00Z", "True"),
+        ("a-b", "fsm-gateway-cls", "2026-01-02T00:00:00Z", "False"),
+        ("z-b", "c", "2026-01-01T00:00:00Z", ""),  # not of a class of ours
+        ("z", "b-c", "2026-01-02T00:00:00Z", "True"),
+    ]
+    for name, class_name, created, _ in table:
+        world.put(gateway(name, gatewayClassName=class_name))
+        found = world.read(("object", Ref("Gateway", "default", name)))
+        world.put(replace(found, metadata=replace(found.metadata, creation_timestamp=created)))
+    for name, _, _, accepted in table:
+        running = View(world).call(gateways.running, "default", name)
+        assert (running is not None) == (accepted == "True"), name
+        status = View(world).call(gateways.gateway_status, "default", name)
+        assert (status.conditions[0].status if status else "") == accepted
+        if accepted == "False":
+            assert status is not None
+            assert 'Gateway "default/a.b" is older' in status.conditions[0].message
+            info = View(world).call(gateways.gateway, "default", name)
+            assert info is not None
+            assert not info.parts
+    world.drop(Ref("Gateway", "default", "a.b"))
+    assert View(world).call(gateways.running, "default", "a-b") is not None
 
 
 def test_long_names_stay_different() -> None:
