@@ -19,6 +19,8 @@ from controller.objects import (
     AnyObject,
     BackendTLSPolicy,
     BackendTLSPolicySpec,
+    FilterConfig,
+    HTTPLog,
     Kind,
     ListenerFilter,
     ListenerFilterSpec,
@@ -29,10 +31,15 @@ from controller.objects import (
     RouteRuleFilterPolicy,
     RouteRuleFilterPolicySpec,
     RuleTarget,
+    Secret,
+    Zipkin,
 )
 
 T = TypeVar("T")
 SHOWN: Final = 60  # characters of what was found that a message quotes
+# What may hold a secret is not quoted: objects of these kinds, and fields whose name says so.
+SECRETIVE: Final = (Secret, FilterConfig, HTTPLog, Zipkin)
+_SECRETIVE_FIELD: Final = re.compile("pass|secret|token|credential|authorization", re.IGNORECASE)
 
 
 class Unreadable(NamedTuple):
@@ -51,27 +58,44 @@ def convert(value: Any, type_: type[T]) -> T | tuple[Path, str]:
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
-        return explained(error, value)
+        return explained(error, value, type_)
     except RecursionError:
         return (), "is nested too deeply to be read"
     except (OverflowError, ValueError) as error:
         return (), f"cannot be read: {error}"
 
 
-def explained(error: msgspec.ValidationError, value: Any) -> tuple[Path, str]:
+def explained(error: msgspec.ValidationError, value: Any, type_: Any) -> tuple[Path, str]:
     """msgspec's error as a path, and words that say what was found and what would work."""
     message, _, where = str(error).partition(" - at `")
     path = path_of(where.partition("`")[0].removeprefix("$"))
     missing = re.fullmatch("Object missing required field `(.*)`", message)
     if missing:
         return (*path, missing[1]), "is missing; it is needed"
-    found = quoted(_at(value, path))
+    is_secret = type_ in SECRETIVE or sounds_secret(path)
+    found = _KINDS.get(type(_at(value, path)), "something else") if is_secret else quoted(_at(value, path))
     expected = re.fullmatch("Expected (.*?)(, got .*)?", message)
     if expected:
         return path, f"found {found}; {expected[1].replace('`', '')} is needed"
     if message.startswith(("Invalid", "Number", "Object")):
         return path, f"found {found}: {message[:1].lower()}{message[1:]}"
     return path, message  # a type's own words, which say it all
+
+
+def sounds_secret(path: Path) -> bool:
+    """Whether a field's name, or that of one around it, says that there may be a secret in it."""
+    return any(_SECRETIVE_FIELD.search(str(part)) for part in path)
+
+
+_KINDS: Final[dict[type, str]] = {
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "null",
+}
 
 
 def path_of(text: str) -> Path:
@@ -136,7 +160,7 @@ class Reader:
 
 def faulty(kind: Kind, value: Any, ref: Ref, error: msgspec.ValidationError) -> AnyObject | Unreadable:
     """An object with a fault: what it is for, where that guards something; else what is wrong with it."""
-    path, words = explained(error, value)
+    path, words = explained(error, value, kind.type)
     return salvaged(kind, value, f"{spelled(path)}: {words}.") or Unreadable(ref, spelled(path), words)
 
 

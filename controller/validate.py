@@ -19,7 +19,7 @@ import jsonschema_rs
 import msgspec
 import yaml
 
-from controller.decoding import convert, quoted
+from controller.decoding import convert, quoted, sounds_secret
 from controller.documents import Document, Fault, Path, spelled
 from controller.objects import KINDS, AnyObject, Kind
 
@@ -146,6 +146,8 @@ class Schema:
     def _is_secret(self, path: Path, value: Any) -> bool:
         """Whether a field may hold a secret, or holds a field that may (`format: password`): then it is not quoted."""
         schema: Any = self._schema
+        if sounds_secret(path):
+            return True
         for part in path:
             if _is_password(schema):
                 return True

@@ -141,6 +141,14 @@ def broken(key: str) -> list[dict]:
         named(EXTENSION, "Filter", "password-itself", spec={
             "type": "RateLimit", "configRef": {"kind": "RateLimit", "name": "limited"}, "store": {"host": "x", "password": canary(24)},
         }),
+        named(EXTENSION, "Filter", "password-for-its-name", spec={
+            "type": "RateLimit", "configRef": {"kind": "RateLimit", "name": "limited"},
+            "store": {"host": "x", "passwordRef": canary(25)},
+        }),
+        named(EXTENSION, "Filter", "secret-for-its-name", spec={
+            "type": "Own", "definitionRef": {"kind": "NamespacedFilterDefinition", "name": "own"},
+            "secrets": [{"name": "key", "secretRef": canary(26)}],
+        }),
         named(GATEWAY, "Gateway", "bad", spec={"gatewayClassName": "fsm-gateway-cls", "listeners": [
             {"name": f"l{index}", "port": 8443, "protocol": "HTTPS", "hostname": f"h{index}.example",
              "tls": {"certificateRefs": [{"name": name}]}}

@@ -127,7 +127,7 @@ def test_pieces_are_what_json_has(value: dict[str, Any], items: list[Any]) -> No
         ("Service", {"ports": [{}]}, "spec.ports[0].port: is missing; it is needed"),
         ("HTTPRoute", None, "spec: found null; object is needed"),
         ("Gateway", {"listeners": [{"name": "x", "port": 1e400, "protocol": "HTTP"}]}, "out of range"),
-        ("Filter", {"secrets": {"a": 1}}, 'spec.secrets: found {"a":1}; array is needed'),
+        ("Filter", {"secrets": {"a": 1}}, "spec.secrets: found a mapping; array is needed"),
     ],
 )
 def test_what_cannot_be_read_is_named_by_its_field(kind: str, spec: Any, words: str) -> None:
