@@ -64,6 +64,7 @@ class SourceEditor:
         if place is None:
             raise EditError(404, f'no file defines the source of a filter "{name}"')
         try:
+            self._stays_inside(place.file)
             written = place.file.read_bytes().decode()
             if digest != digest_of(current(written, place)):
                 raise EditError(412, f"{place.file} has changed since you began; what you typed is not written")
@@ -74,6 +75,12 @@ class SourceEditor:
             raise EditError(409, str(error)) from None
         return msgspec.structs.replace(await self._after(place.file, name), digest=digest_of(text))
 
+    def _stays_inside(self, file: Path) -> None:
+        """Raises ValueError for a link that leads elsewhere: who may write filters may not write any file for that."""
+        inside = self._files.root.resolve()
+        if not file.resolve().is_relative_to(inside):
+            raise ValueError(f"{file} is a link that leads out of {self._files.root}; edit the file that it leads to")
+
     def _shown(self, name: str, place: Place) -> Source:
         origin = self._files.origins.get(place.ref)
         where = (
@@ -81,6 +88,10 @@ class SourceEditor:
         )
         if not os.access(place.file, os.W_OK):
             return Source(name, place.text, where, unwritable="its file is read-only")
+        try:
+            self._stays_inside(place.file)
+        except ValueError as error:
+            return Source(name, place.text, where, unwritable=str(error))
         return Source(name, place.text, where, digest_of(place.text))
 
     def _places(self) -> Iterator[tuple[str, Place]]:

@@ -71,7 +71,7 @@ class FileSource:
     """See the module."""
 
     def __init__(self, root: Path, world: World) -> None:
-        self._root = root
+        self.root = root
         self._world = world
         self._stamps: dict[Path, Stamp] = {}
         self._objects: dict[Path, dict[Ref, AnyObject]] = {}  # the last good state of each file
@@ -116,7 +116,7 @@ class FileSource:
         return bool(changed or gone)
 
     def _find(self) -> dict[Path, Stamp]:
-        return self._stamped([self._root] if not self._root.is_dir() else self._walk())
+        return self._stamped([self.root] if not self.root.is_dir() else self._walk())
 
     def _stamped(self, paths: Iterable[Path]) -> dict[Path, Stamp]:
         found: dict[Path, Stamp] = {}
@@ -133,7 +133,7 @@ class FileSource:
 
     def _walk(self) -> list[Path]:
         result: list[Path] = []
-        for folder, folders, names in os.walk(self._root):
+        for folder, folders, names in os.walk(self.root):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             result += [path for name in sorted(names) if is_ours(path := Path(folder, name))]
         return result
@@ -258,7 +258,7 @@ class Watcher:
     concerned, or None when only a look at everything can tell."""
 
     def __init__(self, root: Path, call: Callable[[Callable[[], None]], object], changed: Callable[[], None]) -> None:
-        self._root = root
+        self.root = root
         self._call = call  # runs a function in the loop's thread: loop.call_soon_threadsafe
         self._changed = changed
         self._files: set[Path] = set()
@@ -293,7 +293,7 @@ class Watcher:
         if paths is None:
             self._all = True
         else:
-            self._files.update(path for path in paths if path == self._root or self._root.is_dir())
+            self._files.update(path for path in paths if path == self.root or self.root.is_dir())
         if self._all or self._files:
             self._changed()
 

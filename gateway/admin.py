@@ -1,17 +1,19 @@
 """The admin server: health, readiness, metrics, the snapshot in force, a stream of changes, and a page.
 
 Listens where it is told (loopback by default). Private keys never leave through it, and nothing can be changed through
-it but the sources of filters, where whoever runs the data plane offers that and to whoever shows the key.
+it but the sources of filters, where whoever runs the data plane offers that and to whoever shows the key. What its callers
+may make it spend is bounded (`callers.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.resources import files
 from typing import Any, Final, Protocol
 
@@ -19,22 +21,35 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.callers import IDLE, STREAMS, Listener, Once, Places, bearer, is_of_this_machine, refusal
 from gateway.messages import Statistics
+from gateway.printable import printable
 from gateway.snapshot import Parts, Problem, redacted
-from gateway.telemetry.metrics import Supervision, exposition
+from gateway.telemetry.metrics import Callers, Supervision, exposition
 
+log = logging.getLogger("fsm.admin")
 PAGE: Final = {  # the files of the page, and what browsers must take them for
     file.name: {"html": "text/html", "css": "text/css", "js": "text/javascript"}[file.name.rpartition(".")[2]]
     for file in (files("gateway") / "page").iterdir()
     if file.is_file()
 }
-GUARD: Final = {  # the page runs its own scripts only, and in nobody's frame
+GUARD: Final = {  # with every answer: the page runs its own scripts only, and in nobody's frame; nothing is for other sites
     "Content-Security-Policy": "default-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
+    "Server": "fsm",
 }
 LARGEST: Final = 1 << 20  # bytes of a source
+ANSWERED: Final = 30.0  # seconds in which an answer is made and has been taken
+SENT: Final = 10.0  # seconds in which a source has come
+SAVED: Final = 120.0  # seconds in which it is in force or refused
+ALIVE: Final = 15.0  # seconds between signs of life on a stream of changes
+PIECE: Final = 1 << 16  # bytes that are written at once
+LISTED: Final = 1000  # parts that a change names
 
 
 class DataPlane(Protocol):
@@ -105,67 +120,129 @@ class Admin:
         self, plane: DataPlane, *, extra: dict[str, Callable[[], Awaitable[Any]]] | None = None, editor: Editor | None = None
     ) -> None:
         self._plane = plane
-        self._extra = extra or {}
         self._editor = editor
-        self._listeners: set[asyncio.Queue[Applied]] = set()
+        self._listeners: set[Listener] = set()
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._places: Places | None = None
+        self._let_go = 0  # listeners that did not read, or were one too many
         self._is_local = False
+        self._reads: dict[str, tuple[Once, str]] = {
+            "/metrics": (Once(self._metrics), "text/plain; version=0.0.4; charset=utf-8"),
+            "/snapshot": (Once(self._snapshot, fresh=True), "application/json"),
+            "/statistics": (Once(self._statistics), "application/json"),
+            **{
+                path: (Once(partial(_encoded, answer), fresh=True), "application/json")
+                for path, answer in (extra or {}).items()
+            },
+        }
+        if editor is not None:
+            self._reads["/filters"] = Once(self._sources, fresh=True), "application/json"
         self.ready = False
         self.address = ""
         self.key = ""  # whoever shows it may edit; "" where nobody may
 
     async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes any free one. `address` then says where."""
-        app = web.Application(client_max_size=LARGEST, middlewares=[self._for_this_machine])
+        app = web.Application(client_max_size=LARGEST, middlewares=[self._bounded])
         app.router.add_get("/", self._page)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/snapshot", self._snapshot)
-        app.router.add_get("/statistics", self._statistics)
-        app.router.add_get("/events", self._events)
-        for path, answer in self._extra.items():
-            app.router.add_get(path, _json_handler(answer))
+        app.router.add_get("/events", self._events, allow_head=False)
+        for path in self._reads:
+            app.router.add_get(path, self._read)
         if self._editor is not None:
-            app.router.add_get("/filters", self._sources)
             app.router.add_put("/filters/{name}", self._save)
         app.router.add_get("/{file:[a-z]+[.][a-z]+}", self._page)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        app.on_response_prepare.append(_guard)
+        # What callers do wrong is theirs; what we do wrong is logged below.
+        silent = logging.getLogger("fsm.admin.http")
+        silent.setLevel(logging.CRITICAL)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=0.5,
+            keepalive_timeout=IDLE,
+            auto_decompress=False,
+            lingering_time=1.0,
+            logger=silent,
+        )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
-        await site.start()
-        bound = self._runner.addresses[0]
+        assert self._runner.server is not None
+        self._places = Places(self._runner.server)
+        self._server = await asyncio.get_running_loop().create_server(self._places.protocol, host, port)
+        bound = self._server.sockets[0].getsockname()
         self.address = f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}"
-        self._is_local = _is_of_this_machine(bound[0])
+        self._is_local = is_of_this_machine(bound[0])
         self.key = secrets.token_urlsafe(18) if self._is_local and self._editor is not None else ""
 
     async def stop(self) -> None:
         """Stop listening."""
-        for queue in self._listeners:
-            queue.put_nowait(Applied(0, "", (), 0))
+        for listener in self._listeners:
+            listener.close()
+        if self._server is not None:
+            self._server.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
     def applied(self, version: str, parts: tuple[str, ...], seconds: float) -> None:
         """Tell everybody who listens that a change is in force."""
-        event = Applied(time.time(), version, parts, seconds * 1000)
-        for queue in self._listeners:
-            queue.put_nowait(event)
+        if not self._listeners:
+            return
+        named = (*parts[:LISTED], f"and {len(parts) - LISTED} more") if len(parts) > LISTED else parts
+        event = b"data: " + msgspec.json.encode(Applied(time.time(), version, named, seconds * 1000)) + b"\n\n"
+        for listener in list(self._listeners):
+            self._let_go += not listener.tell(event)
 
     @web.middleware
-    async def _for_this_machine(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """On loopback, a Host that is not of loopback is another site's name that was pointed here (DNS rebinding)."""
-        if self._is_local and not _is_of_this_machine(request.url.host or ""):
-            words = "this is the admin server of a gateway on this machine: ask for it as 127.0.0.1\n"
-            return web.Response(status=421, text=words)
-        return await handler(request)
+    async def _bounded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse who may not ask; answer whatever happens, and within reason."""
+        try:
+            refused = refusal(request, is_local=self._is_local)
+            if refused is not None:
+                return refused
+            if request.path == "/events":
+                return await handler(request)
+            within = SAVED if request.method == "PUT" else ANSWERED
+            async with asyncio.timeout(within):
+                response = await handler(request)
+                await response.prepare(request)
+                await response.write_eof()
+            return response
+        except web.HTTPException as error:  # of the router and of bodies that are too large
+            return web.Response(status=error.status, text=f"{error.status}: {error.reason}\n", headers=_allowed(error))
+        except TimeoutError:
+            if request.transport is not None and not request.writer.output_size:
+                return web.Response(status=503, text=f"there is no answer within {within:g} s\n")
+            if request.transport is not None:  # whoever asked does not read
+                request.transport.abort()
+            raise ConnectionError from None
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("%s", printable(request.path))
+            if request.writer.output_size:
+                raise ConnectionError from None
+            return web.Response(status=500, text="this is a fault of the admin server; its log says more\n")
+
+    async def _read(self, request: web.Request) -> web.StreamResponse:
+        once, content_type = self._reads[request.path]
+        body = await once.get()
+        response = web.StreamResponse(headers={"Content-Type": content_type})
+        response.content_length = len(body)
+        await response.prepare(request)
+        if request.method != "HEAD":
+            view = memoryview(body)  # all who ask get the same bytes, without a copy for each
+            for at in range(0, len(body), PIECE):
+                await response.write(view[at : at + PIECE])
+        return response
 
     async def _page(self, request: web.Request) -> web.Response:
         name = request.match_info.get("file", "index.html")
         if name not in PAGE:
             raise web.HTTPNotFound
         text = (files("gateway") / "page" / name).read_text()
-        return web.Response(text=text, content_type=PAGE[name], charset="utf-8", headers=GUARD)
+        return web.Response(text=text, content_type=PAGE[name], charset="utf-8")
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return await self._health(is_fit=True)
@@ -181,33 +258,34 @@ class Admin:
             return web.Response(status=503, text="no worker answers\n")
         return web.Response(text="ok\n")
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        text = exposition(await self._plane.statistics(), self._plane.supervision())
-        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    async def _metrics(self) -> bytes:
+        workers, supervision = await self._plane.statistics(), self._plane.supervision()
+        turned_away = self._places.turned_away if self._places is not None else 0
+        counts = Callers(len(self._listeners), self._let_go, turned_away)
+        return await asyncio.to_thread(exposition, workers, supervision, counts)
 
-    async def _snapshot(self, _: web.Request) -> web.Response:
-        return _json(
-            {
-                "version": self._plane.version,
-                "parts": [redacted(part) for part in self._plane.parts.values()],
-                "problems": self._plane.problems,
-            }
-        )
+    async def _snapshot(self) -> bytes:
+        plane = self._plane
+        version, parts, problems = plane.version, list(plane.parts.values()), plane.problems
 
-    async def _statistics(self, _: web.Request) -> web.Response:
-        return _json(await self._plane.statistics())
+        def encoded() -> bytes:
+            return msgspec.json.encode({"version": version, "parts": [redacted(part) for part in parts], "problems": problems})
 
-    async def _sources(self, _: web.Request) -> web.Response:
+        return await asyncio.to_thread(encoded)  # so that a large one does not keep the loop
+
+    async def _statistics(self) -> bytes:
+        return msgspec.json.encode(await self._plane.statistics())
+
+    async def _sources(self) -> bytes:
         assert self._editor is not None
-        return _json(self._editor.sources())
+        return msgspec.json.encode(self._editor.sources())
 
     async def _save(self, request: web.Request) -> web.Response:
         """Write a source. The key comes in a field that no page of another site can send (Fetch, "CORS-safelisted")."""
         assert self._editor is not None
         if not self.key:
             return web.Response(status=403, text="sources can be edited only where the admin server listens on loopback\n")
-        shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(shown.encode(), self.key.encode()):
+        if not hmac.compare_digest(bearer(request), self.key.encode()):
             return web.Response(
                 status=401,
                 headers={"WWW-Authenticate": "Bearer"},
@@ -217,43 +295,59 @@ class Admin:
         if not digest:
             return web.Response(status=428, text='If-Match: "DIGEST" is needed, as /filters gives it\n')
         try:
-            text = (await request.read()).decode()
-            return _json(await self._editor.save(request.match_info["name"], text, digest))
+            async with asyncio.timeout(SENT):
+                text = (await request.read()).decode()
+        except TimeoutError:
+            return web.Response(
+                status=408, text=f"the source has not come within {SENT:g} s\n", headers={"Connection": "close"}
+            )
         except UnicodeDecodeError as error:
             return web.Response(status=400, text=f"the source is not UTF-8: {error}\n")
+        try:
+            return _json(await self._editor.save(request.match_info["name"], text, digest))
         except EditError as error:
-            return web.Response(status=error.status, text=f"{error}\n")
+            return web.Response(status=error.status, text=f"{printable(str(error))}\n")
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: one for each change that came into force."""
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-        await response.prepare(request)
-        queue: asyncio.Queue[Applied] = asyncio.Queue()
-        self._listeners.add(queue)
+        """Server-sent events: one for each change that came into force. Who does not read is let go."""
+        if len(self._listeners) >= STREAMS:
+            self._let_go += 1
+            return web.Response(status=503, text=f"{STREAMS} listen already\n", headers={"Retry-After": "10"})
+        transport = request.transport
+        listener = Listener(transport.abort if transport is not None else lambda: None)
+        self._listeners.add(listener)
         try:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
             await response.write(b": hello\n\n")
-            while (event := await queue.get()).at:
-                await response.write(b"data: " + msgspec.json.encode(event) + b"\n\n")
+            while not listener.is_over:
+                event = await listener.next(ALIVE)
+                if not listener.is_over:
+                    async with asyncio.timeout(ANSWERED):
+                        await response.write(event or b": still here\n\n")
         except (ConnectionError, asyncio.CancelledError):
             pass
+        except TimeoutError:
+            self._let_go += 1
+            listener.close()
+            if transport is not None:
+                transport.abort()
         finally:
-            self._listeners.discard(queue)
+            self._listeners.discard(listener)
         return response
 
 
-def _is_of_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")  # RFC 6761, 6.3
+async def _guard(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(GUARD)
+
+
+def _allowed(error: web.HTTPException) -> dict[str, str]:
+    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
 
 
 def _json(value: Any) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json", headers={"Cache-Control": "no-store"})
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
 
-def _json_handler(answer: Callable[[], Awaitable[Any]]) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handle(_: web.Request) -> web.Response:
-        return _json(await answer())
-
-    return handle
+async def _encoded(answer: Callable[[], Awaitable[Any]]) -> bytes:
+    return msgspec.json.encode(await answer())

@@ -35,12 +35,32 @@ class Supervision(NamedTuple):
         yield GaugeMetricFamily("fsm_parts_set_aside", "Parts that end workers and are not in force.", value=self.set_aside)
 
 
+class Callers(NamedTuple):
+    """Who asks the admin server."""
+
+    listening: int
+    let_go: int
+    turned_away: int
+
+    def collect(self) -> Iterator[Metric]:
+        """The families."""
+        yield GaugeMetricFamily("fsm_admin_streams", "Callers that follow changes.", value=self.listening)
+        yield CounterMetricFamily(
+            "fsm_admin_streams_refused", "Streams of changes that were one too many, or not read.", value=self.let_go
+        )
+        yield CounterMetricFamily(
+            "fsm_admin_connections_dropped",
+            "Connections to the admin server that gave way to newer ones.",
+            value=self.turned_away,
+        )
+
+
 class Snapshot(Collector):
     """One answer of all workers, as metric families."""
 
-    def __init__(self, workers: Iterable[Statistics], supervision: Supervision | None = None) -> None:
+    def __init__(self, workers: Iterable[Statistics], parent: Iterable[Supervision | Callers]) -> None:
         self._workers = list(workers)
-        self._supervision = supervision
+        self._parent = parent
 
     def collect(self) -> Iterator[Metric]:
         """The families."""
@@ -63,8 +83,8 @@ class Snapshot(Collector):
                 buckets.append((f"{2**slot * 0.0005:g}", running))
             buckets.append(("+Inf", sum(slots)))
             seconds.add_metric([rule, backend], buckets, total)
-        if self._supervision is not None:
-            yield from self._supervision.collect()
+        for one in self._parent:
+            yield from one.collect()
         yield requests
         yield seconds
         yield self._counter("fsm_requests_unmatched", "Requests that no rule took (404).", "unmatched")
@@ -195,8 +215,8 @@ def _add(metric: Metric, kind: str, labelled: dict[str, str], values: list[float
         metric.add_sample(f"{name}_total" if kind == "counter" else name, labelled, values[0])
 
 
-def exposition(workers: Iterable[Statistics], supervision: Supervision | None = None) -> bytes:
-    """The text that Prometheus reads."""
+def exposition(workers: Iterable[Statistics], *parent: Supervision | Callers) -> bytes:
+    """The text that Prometheus reads: of the workers, and of their parent."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Snapshot(workers, supervision))
+    registry.register(Snapshot(workers, parent))
     return generate_latest(registry)

@@ -145,7 +145,7 @@ class Writable:
 
 async def test_where_others_can_reach_it_nobody_edits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Listening on an address that is not of loopback, which tests do not do: it is only said that this one is none."""
-    monkeypatch.setattr("gateway.admin._is_of_this_machine", lambda _: False)
+    monkeypatch.setattr("gateway.admin.is_of_this_machine", lambda _: False)
     admin = Admin(Plane(), editor=Writable())
     await admin.start("127.0.0.1", 0)
     try:
