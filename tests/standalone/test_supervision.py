@@ -8,9 +8,11 @@ import os
 import random
 import resource
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 
 from controller.demo.ports import free_ports
@@ -487,6 +489,80 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+# --- the process ---
+
+
+@asynccontextmanager
+async def data_plane() -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """As it runs in a pod, but for its controller, whom it does not find."""
+    admin, feed = free_ports(2)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "--gateway", "default/g", "--feed", f"http://127.0.0.1:{feed}", "--workers", "2",
+        "--bind", "127.0.0.1", "--admin", f"127.0.0.1:{admin}", "--drain-delay", "0", "--drain-grace", "1",
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process, admin
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def children(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(one) for one in file.read().split()]
+    except FileNotFoundError:
+        return []
+
+
+async def test_probes_say_what_is_so() -> None:
+    async with data_plane() as (process, admin), aiohttp.ClientSession() as session:
+
+        async def status(path: str) -> int:
+            try:
+                async with session.get(f"http://127.0.0.1:{admin}{path}") as answer:
+                    return answer.status
+            except aiohttp.ClientError:
+                return 0
+
+        async def until(path: str, expected: int, seconds: float) -> None:
+            async with asyncio.timeout(seconds):
+                while await status(path) != expected:
+                    await asyncio.sleep(0.01)
+
+        await until("/healthz", 200, 20)
+        while len(children(process.pid)) < 2:
+            await asyncio.sleep(0.01)
+        assert await status("/readyz") == 503, "nothing is in force yet"
+        for how in (signal.SIGSTOP, signal.SIGKILL):
+            await until("/healthz", 200, 20)
+            for pid in children(process.pid):
+                os.kill(pid, how)
+            await until("/healthz", 503, 2)
+            for pid in children(process.pid):
+                os.kill(pid, signal.SIGCONT)
+        await until("/healthz", 200, 20)
+        process.terminate()
+        async with asyncio.timeout(10):
+            assert await process.wait() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.5])
+async def test_sigterm_at_any_moment_of_the_start(after: float) -> None:
+    async with data_plane() as (process, _):
+        await asyncio.sleep(after)  # the moment; not synchronisation
+        pids = children(process.pid)
+        process.terminate()
+        async with asyncio.timeout(10):
+            assert await process.wait() in (0, -signal.SIGTERM), "the latter before it can hear of it"
+        async with asyncio.timeout(10):
+            while any(_lives(pid) for pid in pids):
+                await asyncio.sleep(0.01)
 
 
 # --- a hundred times ---
