@@ -97,6 +97,14 @@ async def test_odd_hosts(host: str, caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
 
 
+async def test_one_host_and_no_more() -> None:
+    async with serving() as made:
+        assert (await say(made, get("/snapshot", "Host: localhost")))[0] == 400
+        assert (await say(made, get("/snapshot", "Host: evil.example")))[0] == 400
+        assert (await say(made, get("/snapshot", host=None)))[0] == 400
+        assert (await say(made, get("/snapshot", host=None).replace(b"HTTP/1.1", b"HTTP/1.0")))[0] == 200
+
+
 TARGETS = {
     "http://localhost/healthz": 200, "http://LOCALHOST:1/healthz": 200, "http://evil.example/healthz": 421, "https://evil.example/snapshot": 421,
     "http:///healthz": 400, "http://a b/": 400, "http://[::1/healthz": 400, "http://user@localhost/healthz": 400,
