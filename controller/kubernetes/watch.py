@@ -257,4 +257,7 @@ class Follower:
 
     def _forget(self, ref: Ref) -> None:
         self._known.pop(ref, None)
-        self._drop(ref)
+        try:
+            self._drop(ref)
+        except Exception:
+            log.exception("%s is gone", ref)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 from controller.memo import View, guarded
@@ -108,6 +109,8 @@ def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef) ->
     found = view.get(XBackend, to, ref.name)
     if found is None:
         return _fault("BackendNotFound", f'XBackend "{to}/{ref.name}" does not exist.')
+    if leads_home(view, found.spec.external_hostname.hostname):
+        return _fault("BackendNotFound", f'XBackend "{to}/{ref.name}" points to the data plane itself.')
     if found.spec.type != "ExternalHostname":
         return _fault("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": type ExternalHostname is supported.')
     if found.spec.protocol not in XBACKEND_PROTOCOLS or SPOKEN[kind] == "udp":
@@ -170,7 +173,7 @@ def backend(
     for ref in view.index("slices", namespace, name):
         found_slice = view.get(EndpointSlice, ref.namespace, ref.name)
         if found_slice is not None:
-            _sort_endpoints(found_slice, port.name, ready, leaving)
+            _sort_endpoints(found_slice, port.name, ready, leaving, is_strange=lambda address: leads_home(view, address))
     chosen = ready or leaving
     return snapshot.Backend(
         named,
@@ -183,8 +186,9 @@ def backend(
 
 
 def _sort_endpoints(
-    found: EndpointSlice, port_name: str, ready: set[snapshot.Endpoint], leaving: set[snapshot.Endpoint]
-) -> None:
+    found: EndpointSlice, port_name: str, ready: set[snapshot.Endpoint], leaving: set[snapshot.Endpoint], *,
+    is_strange: Callable[[str], bool],
+) -> None:  # fmt: skip
     number = next((p.port for p in found.ports or () if (p.name or "") == port_name), None)
     if number is None:
         return
@@ -195,6 +199,9 @@ def _sort_endpoints(
         is_serving = state.serving if state.serving is not None else is_ready
         pod = endpoint.target_ref.name if endpoint.target_ref and endpoint.target_ref.kind == "Pod" else ""
         for address in endpoint.addresses[:1]:  # all addresses of an endpoint are fungible
+            # The API server takes no such addresses, but names (addressType FQDN) it does not look at.
+            if not address or is_strange(address):
+                continue
             if is_ready:
                 ready.add(snapshot.Endpoint(address, number, pod))
             elif is_serving and state.terminating:

@@ -264,7 +264,8 @@ def script(view: View, namespace: str, name: str, kind: str = "Filter") -> snaps
     definition = _definition(view, found)
     if isinstance(definition, str):
         return definition
-    source = _source(view, namespace, definition)
+    is_own = found.spec.definition_ref is not None and found.spec.definition_ref.kind == "NamespacedFilterDefinition"
+    source = _source(view, namespace if is_own else "", definition)
     if isinstance(source, tuple):
         return source[0]
     config = _config(view, found)
@@ -395,10 +396,14 @@ def _definition(view: View, found: Configured) -> FilterDefinitionSpec | str:
 
 
 def _source(view: View, namespace: str, definition: FilterDefinitionSpec) -> str | tuple[str]:
-    """The source; in a tuple, what is wrong."""
+    """The source; in a tuple, what is wrong. A namespace's definition reads its own ConfigMaps; one for all says where."""
     ref = definition.config_map_ref
     if ref is None:
         return definition.script
+    if namespace and ref.namespace not in ("", namespace):
+        return (f'spec.configMapRef.namespace: found "{ref.namespace}"; its own namespace, "{namespace}", is needed.',)
+    if not namespace and not ref.namespace:
+        return ("spec.configMapRef.namespace: is missing; a definition for all namespaces says where its source is.",)
     where = f"{ref.namespace or namespace}/{ref.name}"
     found = view.get(ConfigMap, ref.namespace or namespace, ref.name)
     if found is None:

@@ -382,9 +382,17 @@ def _addresses(view: View, found: Gateway) -> tuple[GatewayAddress, ...]:
                 result.append(GatewayAddress("IPAddress", service.spec.cluster_ip, CLUSTER))
             continue
         for ingress in service.status.load_balancer.ingress if service else ():
-            if ingress.ip:
+            if ingress.ip and _is_address(ingress.ip):
                 kind = PRIVATE if ip_address(ingress.ip).is_private else PUBLIC
                 result.append(GatewayAddress("IPAddress", ingress.ip, kind if _asks_for_routability(found) else ""))
             elif ingress.hostname:
                 result.append(GatewayAddress("Hostname", ingress.hostname))
     return tuple(result)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -542,3 +542,49 @@ def test_what_cannot_be_told_is_not_in_force(monkeypatch: pytest.MonkeyPatch) ->
             before, after = without.parts[gateway], with_.parts[gateway]
             assert passes_less(before, after) if kind in GUARDING else before == after
         assert (without.parts != with_.parts) == (kind in GUARDING)
+
+
+def test_a_namespace_s_definition_reads_its_own_configmaps() -> None:
+    """The CRD leaves no room for another namespace; what is stored may be older than it."""
+    for definition, kind, namespace, is_good in (
+        ("NamespacedFilterDefinition", "NamespacedFilterDefinition", "", True),
+        ("NamespacedFilterDefinition", "NamespacedFilterDefinition", HOME, True),
+        ("NamespacedFilterDefinition", "NamespacedFilterDefinition", OTHER, False),
+        ("FilterDefinition", "FilterDefinition", OTHER, True),
+        ("FilterDefinition", "FilterDefinition", "", False),
+    ):
+        spec = {"type": "T", "configMapRef": {"name": "source", "key": "s", **({"namespace": namespace} if namespace else {})}}
+        objects = [
+            *base(), made(definition, "d", spec, HOME if KINDS[definition].namespaced else ""),
+            *(obj("ConfigMap", "source", where, data={"s": f"# {where}\nSECRET = 1\n"}) for where in (HOME, OTHER)),
+            made("Filter", "scripted", {"type": "T", "definitionRef": {"kind": kind, "name": "d"}}),
+        ]  # fmt: skip
+        (accepted,) = said_of(translate(world(objects)), Ref("Filter", HOME, "scripted"))
+        assert accepted.is_true == is_good, accepted
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "169.254.169.254", "a.localhost.", "[::1]", "0.0.0.0"])
+def test_nothing_leads_to_the_data_plane_itself(host: str) -> None:
+    """Its admin port, or a cloud's metadata: by an XBackend, a Service's name, or a slice of names."""
+    at_home = [
+        made("XBackend", "x", {"type": "ExternalHostname", "externalHostname": {"hostname": host}, "port": {"number": 9091}}),
+        obj("Service", "named", HOME, {"type": "ExternalName", "externalName": host, "ports": [{"name": "p", "port": 80}]}),
+        obj("Service", "sliced", HOME, {"ports": [{"name": "p", "port": 80}]}),
+        obj(
+            "EndpointSlice", "sliced-1", HOME, metadata={"labels": {"kubernetes.io/service-name": "sliced"}},
+            addressType="FQDN", endpoints=[{"addresses": [host]}], ports=[{"name": "p", "port": 9091}],
+        ),
+    ]  # fmt: skip
+    refs = [
+        {"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "name": "x"},
+        {"name": "named", "port": 80},
+        {"name": "sliced", "port": 80},
+    ]
+    for ref in refs:
+        subject = made("HTTPRoute", "leads", route_spec(rule={"backendRefs": [ref]}))
+        parts = translate(world([*base(), *at_home, subject])).parts[HOME, "gw"]
+        rule = parts["rule", f"{HOME}/leads/0"]
+        assert isinstance(rule, snapshot.Rule)
+        (target,) = rule.targets
+        backend = parts.get(("backend", target.backend))
+        assert target.fault or (isinstance(backend, snapshot.Backend) and not backend.endpoints)
