@@ -602,6 +602,8 @@ class Chunks:
             if len(line) > MAX_CHUNK_LINE:
                 raise ProtocolError(400, "a chunk's size line or a trailer is too long")
             if end < 0:
+                if self._state == self._DATA_END and line != b"\r":
+                    raise ProtocolError(400, "a chunk is longer than its size")
                 self._line = line
                 return -1
             self._line = b""
