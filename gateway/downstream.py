@@ -326,6 +326,8 @@ class Downstream(Shortcut):
             self.deadline = self._door.stalled_at
             exchange.end()
         if not isinstance(body, int):
+            if body.trailers and done:
+                body.trailers = exchange.passing(body.trailers)
             framed = body.framed()
             if framed:
                 exchange.data(framed)

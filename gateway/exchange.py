@@ -74,6 +74,7 @@ class Exchange:
         "_replay",
         "_request_trailers",
         "_retries",
+        "_said",
         "_since",
         "_started",
         "_status",
@@ -119,6 +120,7 @@ class Exchange:
         self._held: tuple[Holder, Endpoint] | None = None  # where the client's session leads
         self._question: Question | None = None
         self._authorised = 0  # by how many of those that are asked
+        self._said: frozenset[bytes] = frozenset()  # of which fields those have, as backends fold names
         self._retries = 0
         self._later: asyncio.TimerHandle | None = None  # of the next attempt
         self._copies: list[Copy] = []
@@ -249,6 +251,7 @@ class Exchange:
             self._authorised += 1
             if verdict.fields or verdict.removed:
                 self.request = replacing(self.request, verdict)
+                self._said |= frozenset(map(fold, {field.name for field in verdict.fields} | verdict.removed))
             self.proceed()
             return
         close = self._closes
@@ -359,10 +362,21 @@ class Exchange:
         if self._question is not None and self._loose:
             self._ask_if_ready()
         if self._loose and not self._unframed:
-            self._request_trailers = trailers
+            self._request_trailers = self.passing(trailers) if trailers else None
             self._end_copies()
             if self.peer is not None:
                 self.peer.finish(trailers)
+
+    def passing(self, trailers: list[Field]) -> list[Field]:
+        """The trailers that go on. Some backends add them to the fields: what is set or removed there must not come in behind
+        the body. While somebody is asked who may have a say, none go on, as RFC 9110 §6.5.1 allows."""
+        if not self._head:
+            return []
+        edit = self.target.edit_request
+        if edit is not None:
+            edited = edit([*trailers])
+            trailers = [trailer for trailer in trailers if trailer in edited]
+        return [trailer for trailer in trailers if fold(trailer.name) not in self._said]
 
     def _say(self, peer: Peer, pieces: list[bytes]) -> None:
         """The request as far as it has come."""

@@ -311,8 +311,12 @@ class Programmed(Exchange):
             if not self.client.is_framed:
                 self._look_for_whole(done=True)
         elif not self.client.is_framed:  # otherwise its last bytes follow
-            self._request_trailers = trailers
+            self._request_trailers = self.passing(trailers) if trailers else None
             self._inward.feed(b"", True)
+
+    def passing(self, trailers: list[Field]) -> list[Field]:
+        view = self._view
+        return [] if view is None or view.is_changed else super().passing(trailers)
 
     @property
     def is_sent(self) -> bool:

@@ -147,8 +147,8 @@ class Headers(MutableMapping[str, str]):
             raise ValueError(f"{name} frames the message or names its connection; it cannot be removed")
         others = without_look_alikes(self._fields, lower)
         kept = [field for field in others if field.name != lower]
-        self.is_changed = self.is_changed or len(kept) < len(self._fields)
         self._fields = kept
+        self.is_changed = True  # also where it is not there: a trailer of this name is not to come either
         if len(kept) == len(others):
             raise KeyError(name)
 

@@ -198,6 +198,16 @@ NAMES = [
            hides=(b"ecret",)),
     passed("beside a field of a filter", head(b"X_Seen: admin", b"X-Seen: admin", b"Content-Length: 5") + b"hello" + TAIL, A, NEXT,
            scene="scripted", shows=(b"x-seen: filter\r\n",), hides=(b"admin",)),
+    # Some backends add trailers to the fields.
+    passed("a trailer in place of an edited field", chunked(b"5\r\nhello\r\n0\r\nX-User: admin\r\nX_Secret: 1\r\nx-secret: 1\r\nX-Sum: 1\r\n\r\n", TAIL),
+           A, NEXT, scene="edited", shows=(b"0\r\nX-Sum: 1\r\n\r\n",), hides=(b"admin", b"secret")),
+    *(
+        passed("a trailer in place of a field of a filter", chunked(b"5\r\nhello\r\n0\r\nX_Seen: admin\r\nX-Seen: admin\r\n\r\n", TAIL), A, NEXT,
+               scene=scene, shows=(b"x-seen: filter\r\n",), hides=(b"admin",))
+        for scene in ("setting", "setting-later")
+    ),
+    passed("a trailer in place of a field that a filter removes", chunked(b"5\r\nhello\r\n0\r\nX-Seen: admin\r\n\r\n", TAIL), A, NEXT,
+           scene="popping", hides=(b"admin",)),
     refused("rejected", head(b"X_Trace: 1", b"Content-Length: 5") + b"hello" + FORGED, scene="rejecting"),
     refused("rejected as a trailer", chunked(b"5\r\nhello\r\n0\r\nX_Sum: 1\r\n\r\n"), scene="rejecting"),
     passed("dropped", head(b"X_Trace: 1", b"X-Trace: 2", b"Content-Length: 5") + b"hello" + TAIL, A, NEXT, scene="dropping",
@@ -499,6 +509,13 @@ CONTENT2 = [
     parts("a trailer", content(1, b"hello", end=False), trailing(("x-sum", "1")), shows=(b"0\r\nx-sum: 1\r\n\r\n",)),
     parts("a trailer that looks like framing", content(1, b"hello", end=False), trailing(("content_length", "55"), ("x-sum", "1")),
           shows=(b"0\r\nx-sum: 1\r\n\r\n",), hides=(b"55",)),
+    parts("a trailer in place of an edited field", content(1, b"hello", end=False), trailing(("x-user", "admin"), ("x_secret", "1"), ("x-sum", "1")),
+          scene="edited", shows=(b"0\r\nx-sum: 1\r\n\r\n",), hides=(b"admin", b"secret")),
+    *(
+        parts("a trailer in place of a field of a filter", content(1, b"hello", end=False), trailing(("x_seen", "admin"), ("x-seen", "admin")), scene=scene,
+              shows=(b"x-seen: filter\r\n",), hides=(b"admin",))
+        for scene in ("setting", "setting-later")
+    ),
     *(
         parts(f"trailer {name}", content(1, b"hello", end=False), trailing((name, value)), answers=(0, 200), seen=(NEXT,))
         for name, value in (

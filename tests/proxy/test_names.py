@@ -6,9 +6,12 @@ underscore do as the Gateway says. On every way that a head can take.
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+import reading
 from proxying import OK, Proxy, Server, make_rule, parsed
-from speaking import Backend2, client
+from speaking import Backend2, client, until
 
 from gateway.snapshot import (
     Backend,
@@ -84,6 +87,40 @@ async def test_what_an_authorization_server_says(proxy: Proxy, server: Server, o
     assert b"\r\nX-User: auth\r\n" in head
     assert b"\r\nX_Group: staff\r\n" in head
     assert b"x_group: root" not in head.lower()
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+async def test_trailers_in_place_of_what_an_authorization_server_says(proxy: Proxy, other: Server, delayed: bool) -> None:
+    """Whether the body has ended before its answer comes, or after that."""
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def auth(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        asked.set()
+        if delayed:
+            await ended.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nX-User: auth\r\nContent-Length: 0\r\n\r\n")
+
+    other.default = auth
+    backend = await reading.Backend(reading.STRICT).start()
+    await proxy.apply(
+        Listener("l", 80), Backend("auth", (Endpoint("127.0.0.1", other.port),)), Backend("b", (Endpoint("127.0.0.1", backend.port),)),
+        make_rule(hostname="a", targets=(Target(1, "b"),), filters=(ExternalAuth("auth"),)),
+    )  # fmt: skip
+    reader, writer = await proxy.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    await asked.wait()
+    if not delayed:
+        await until(lambda: backend.streams)
+    writer.write(b"0\r\nX-User: admin\r\nX_User: admin\r\nX-Sum: 1\r\n\r\n")
+    if delayed:
+        assert (await proxy.get(host="nobody"))[0] == 404  # a round trip later it is there
+        ended.set()
+    assert (await reader.readuntil(b"\r\n")) == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
+    (seen,) = backend.seen(reading.STRICT)
+    assert (seen.values(b"x-user"), seen.body) == ([b"auth"], b"hello")
+    assert seen.trailers == ([] if delayed else [(b"x-sum", b"1")])
+    await backend.stop()
 
 
 async def test_mirrors_get_no_more(proxy: Proxy, server: Server, other: Server) -> None:

@@ -29,6 +29,8 @@ async def request(request):
     if request.method in ("POST", "PUT"):
         request.set_body(await request.body())
 """
+SETS = "def request(request):\n    request.headers['x-seen'] = 'filter'\n"
+POPS = "def request(request):\n    request.headers.pop('x-seen', None)\n"
 PASSES = """
 def request_body(chunk):
     pass
@@ -60,12 +62,16 @@ async def stage(proxy: Proxy, scene: str, backend: Backend, copied: Backend) -> 
             filters = (Mirror("m"),)
         case "retried":
             retry, backend.refuses = Retry((503,), attempts=3), 1
-        case "scripted":
+        case "scripted" | "body-filter" | "setting" | "setting-later" | "popping":
+            sources = {
+                "scripted": CHANGES,
+                "body-filter": PASSES,
+                "setting": SETS,
+                "setting-later": f"async {SETS}",
+                "popping": POPS,
+            }
             filters = (Scripted("f"),)
-            await proxy.apply(Script("f", CHANGES, execution="inline", is_tried=False))
-        case "body-filter":
-            filters = (Scripted("f"),)
-            await proxy.apply(Script("f", PASSES, execution="inline", is_tried=False))
+            await proxy.apply(Script("f", sources[scene], execution="inline", is_tried=False))
         case "upgrading":
             backend.upgrades = True
         case "rejecting":
