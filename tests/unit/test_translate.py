@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import gateway, gateway_class, obj, route, service, slice_, world
 
-from controller.objects import AnyObject, Ref
+from controller.objects import AnyObject, HeaderFilter, HTTPFilter, NameValue, Ref
 from controller.translate import Translator, translate
+from controller.translate.filters import faults
 from controller.world import World
 from gateway.snapshot import Backend, Rule
 
@@ -231,3 +232,27 @@ def test_a_policy_that_shows_a_certificate_has_one() -> None:
     accepted, closing = lacking.statuses[policy.ref].conditions
     assert (closing.type, closing.status) == ("FailingClosed", "True")
     assert 'spec.config.mTLS: Secret "default/mine" lacks tls.crt or tls.key' in accepted.message
+
+
+@pytest.mark.parametrize(
+    ("name", "is_editable"),
+    [
+        ("X-User", True),
+        ("X_User", True),
+        ("Content-Length", False),
+        ("Content_Length", False),
+        ("transfer.encoding", False),
+        ("HOST", False),
+    ],
+)
+def test_a_filter_frames_no_message(name: str, is_editable: bool) -> None:
+    """Nor does it write what many backends take for framing."""
+    for edit in (
+        HeaderFilter(set=(NameValue(name, "1"),)),
+        HeaderFilter(add=(NameValue(name, "1"),)),
+        HeaderFilter(remove=(name,)),
+    ):
+        said = list(faults((HTTPFilter("RequestHeaderModifier", edit),)))
+        assert said == (
+            [] if is_editable else [f'filters[0].requestHeaderModifier: "{name}" frames the message and cannot be edited']
+        )
