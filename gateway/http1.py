@@ -14,6 +14,7 @@ seen before are looked up instead of being split again, which is safe because th
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -502,7 +503,6 @@ def last_chunk(trailers: Iterable[Field]) -> bytes:
 _OURS: Final = Limits(fields=1 << 30)  # of a body that was framed here: it has passed its sender's limits
 
 
-STEPS: Final = (2048, 16384)  # octets of a chunked body that are looked at in one go, at first and at most
 MANY_CHUNKS: Final = 128  # in one turn
 
 
@@ -514,7 +514,7 @@ class Chunks:
     whoever passes a body on may have them end (§7.1.1).
     """
 
-    __slots__ = ("_ended", "_left", "_limits", "_line", "_spare", "_state", "_step", "_trailer_bytes", "payload", "trailers")
+    __slots__ = ("_ended", "_left", "_limits", "_line", "_spare", "_state", "_trailer_bytes", "payload", "trailers")
     _SIZE, _DATA, _DATA_END, _TRAILER = range(4)
 
     def __init__(self, limits: Limits = _OURS) -> None:
@@ -525,7 +525,6 @@ class Chunks:
         self._spare = SPARE_FRAMING
         self._trailer_bytes = 0
         self._ended = False
-        self._step = STEPS[0]
         self.payload: list[bytes | memoryview] = []
         self.trailers: list[Field] = []
 
@@ -550,35 +549,28 @@ class Chunks:
             return b"".join(parts)
         return last_chunk(self.trailers) if self._ended else b""
 
+    def feed(self, data: bytes, start: int = 0) -> int:
+        """The index just past the body's end, or -1 when it goes on. Raises ProtocolError."""
+        return self._feed(data, start, sys.maxsize)[0]
+
     def feed_some(self, data: bytes) -> tuple[int, int]:
         """As `feed`, but no more than is work for one turn of the loop: what `feed` returns, and the index of what is left.
 
-        Chunks are work by their number, not by their size: small ones are read in short steps, and few at a time.
+        Chunks are work by their number, not by their size.
         """
-        if len(data) <= STEPS[0]:
-            return self.feed(data), len(data)
-        at, before = 0, len(self.payload)
-        while at < len(data):
-            step = data[at : at + self._step]
-            end = self.feed(step)
-            if end >= 0:
-                return at + end, at + end
-            at += len(step)
-            if len(self.payload) - before > MANY_CHUNKS:
-                self._step = STEPS[0]
-                break
-            self._step = min(self._step * 2, STEPS[1])
-        return -1, at
+        return self._feed(data, 0, MANY_CHUNKS)
 
-    def feed(self, data: bytes, start: int = 0) -> int:
-        """The index just past the body's end, or -1 when it goes on. Raises ProtocolError."""
+    def _feed(self, data: bytes, start: int, most: int) -> tuple[int, int]:
         at, size = start, len(data)
         view = memoryview(data)
         payload = self.payload
+        enough = len(payload) + most
         while at < size:
+            if len(payload) >= enough:
+                return -1, at
             if self._state == self._SIZE and not self._line:
                 # Whole chunks, one look at each.
-                while (match := _CHUNK.match(data, at)) is not None:
+                while len(payload) < enough and (match := _CHUNK.match(data, at)) is not None:
                     begin = match.end()
                     end = begin + int(match[1], 16)
                     if begin == end or data[end : end + 2] != b"\r\n" or begin - at > MAX_CHUNK_LINE:
@@ -587,8 +579,8 @@ class Chunks:
                         self._account(begin - at, end - begin)
                     payload.append(data[begin:end] if end - begin < SMALL else view[begin:end])
                     at = end + 2
-                if at == size:
-                    break
+                if at == size or len(payload) >= enough:
+                    continue
             elif self._state == self._DATA:
                 take = min(self._left, size - at)
                 payload.append(view[at : at + take] if take < size else data)
@@ -605,15 +597,15 @@ class Chunks:
                 if self._state == self._DATA_END and line != b"\r":
                     raise ProtocolError(400, "a chunk is longer than its size")
                 self._line = line
-                return -1
+                return -1, size
             self._line = b""
             at = end + 1
             if line[-2:] != b"\r\n":
                 raise ProtocolError(400, "a chunk's line ends in a bare LF")
             if self._take(line):
                 self._ended = True
-                return at
-        return -1
+                return at, at
+        return -1, size
 
     def _account(self, framing: int, content: int) -> None:
         """A size line of so many bytes, for so much content."""

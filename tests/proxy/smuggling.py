@@ -122,6 +122,10 @@ def chunked(body: bytes, tail: bytes = FORGED) -> bytes:
     return head(TE) + body + tail
 
 
+def one_by_one(data: bytes) -> bytes:
+    return b"".join(b"1\r\n%c\r\n" % octet for octet in data)
+
+
 # Chunks (RFC 9112 §7.1): what is refused, and what is written anew.
 CHUNKS = [
     *(
@@ -148,6 +152,9 @@ CHUNKS = [
     passed("size in capitals", chunked(b"0A\r\n0123456789\r\n0\r\n\r\n", TAIL), (b"POST /a", b"0123456789"), NEXT,
            shows=(b"\r\n\r\na\r\n0123456789\r\n",)),
     passed("many small ones become one", chunked(b"1\r\nh\r\n1\r\ne\r\n3\r\nllo\r\n0\r\n\r\n", TAIL), A, NEXT, shows=(b"5\r\nhello\r\n",)),
+    passed("a thousand chunks, read in turns", chunked(one_by_one(FORGED * 20) + b"0\r\n\r\n", TAIL), (b"POST /a", FORGED * 20), NEXT),
+    Row("a thousand chunks and a fault", chunked(one_by_one(FORGED * 20) + b"0x\r\n"), (400,)),
+    Row("a thousand chunks and nothing more", head(TE) + one_by_one(FORGED * 20), ()),
     passed("content that looks like the end", chunked(b"7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", TAIL), (b"POST /a", b"\r\n0\r\n\r\n"), NEXT),
     passed("content that looks like a request", chunked(b"%x\r\n%b\r\n0\r\n\r\n" % (len(FORGED), FORGED), TAIL), (b"POST /a", FORGED), NEXT),
     refused("shorter than it says", chunked(b"6\r\nhello\r\n0\r\n\r\n")),

@@ -15,6 +15,7 @@ from gateway.http1 import (
     CHUNKED,
     FOLDED,
     LENGTH,
+    MANY_CHUNKS,
     NO_LENGTH,
     PLAIN,
     SHADOW,
@@ -251,3 +252,19 @@ def test_underscores(how: str, names: list[bytes]) -> None:
     with pytest.raises(ProtocolError, match="the name of a field has an underscore: x_user") as caught:
         parse_request(head, Limits(underscores="Reject"))
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("cut", [1, 7, 1000, 100_000])
+def test_so_many_chunks_a_turn_and_no_more(cut: int) -> None:
+    body = b"".join(b"1\r\n%c\r\n" % (n % 256) for n in range(1000)) + b"0\r\nX-Sum: 1\r\n\r\n"
+    chunks, content, at = Chunks(), b"", 0
+    while True:
+        end, taken = chunks.feed_some(body[at : at + cut])
+        assert len(chunks.payload) <= MANY_CHUNKS
+        content += chunks.taken()
+        assert taken > 0
+        at += taken
+        if end >= 0:
+            break
+    assert (at, content) == (len(body), bytes(n % 256 for n in range(1000)))
+    assert [trailer.name for trailer in chunks.trailers] == [b"x-sum"]
