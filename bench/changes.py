@@ -82,6 +82,8 @@ class Running:
     backend: int
     pid: int = 0
     started: float = 0.0  # seconds until it was ready
+    admin: int = 0  # the port
+    pid: int = 0
 
     def write(self, name: str, text: str) -> float:
         """Put a file into place as a careful editor does; when that was done."""
@@ -124,7 +126,7 @@ async def running(routes: int) -> AsyncIterator[Running]:
     backend_port = backend.sockets[0].getsockname()[1]
     others = [await asyncio.start_server(_answer, address, backend_port) for address in ("127.0.0.2", "127.0.0.3")]
     ports = free_ports(2)
-    made = Running(folder, ports[0], backend_port)
+    made = Running(folder, ports[0], backend_port, admin=ports[1])
     made.write("gateway.yaml", GATEWAY + "".join(SERVICE.format(name=name) for name in ("a", "b")))
     for name in ("a", "b"):
         made.write(f"slice-{name}.yaml", slice_of(name, backend_port, "127.0.0.1", "127.0.0.2"))
@@ -142,6 +144,7 @@ async def running(routes: int) -> AsyncIterator[Running]:
         "--admin",
         f"127.0.0.1:{ports[1]}",
     )
+    made.pid = child.pid
     try:
         await wait_until_answers([child], [(ports[1], "/readyz")])
         made.started = time.perf_counter() - began

@@ -1,6 +1,6 @@
 """The questions about filters in Python: what an edit costs others, and what a hostile one does to its neighbours.
 
-python -m bench.filters [edits|hostile|kinds …] [--quick] [--json FILE]
+python -m bench.filters [edits|hostile|fuzz|kinds …] [--quick] [--json FILE]
 
 `fsm run` on a directory, as in `bench.changes`; a steady load on one route, every answer looked at.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from rich.console import Console
 from bench import rig
 from bench.__main__ import as_json, table
 from bench.changes import Client, Running, Tally, quantiles, route, running
+from bench.fuzzing import Watched, attacking, first_seed
 from bench.rig import Row
 from controller.filter_cost import inline_cost, rule_cost
 from gateway.snapshot import Persistence, Retry, Script, Target
@@ -223,6 +225,47 @@ async def hostile(quick: bool) -> list[Row]:
     return [await beside(deed, source, 3 if quick else 15) for deed, source in DEEDS.items()]
 
 
+async def fuzz(quick: bool) -> list[Row]:
+    """A filter that attacks its worker in every way that it can, another one each moment, for ten minutes."""
+    seconds, seed = (24.0 if quick else 600.0), first_seed()
+    async with running(1) as gateway:
+        gateway.write("route-0.yaml", route(0))
+        gateway.write("probe.py", HOSTILE.format(deed="pass"))
+        gateway.write("filtered.yaml", FILTERED)
+        await asyncio.sleep(2)
+        load, seeds = Load(gateway, "h0.bench.example"), itertools.count(seed)
+        await load.run(3)
+        watched = Watched(gateway)
+        await watched.look()
+        before, page, parent = watched.most, watched.largest, watched.parent
+        calm: list[float] = []
+        troubled: list[float] = []
+        for _ in range(max(int(seconds / 20), 2)):
+            gateway.write("probe.py", HOSTILE.format(deed="pass"))
+            await asyncio.sleep(1)
+            calm += await load.run(5)
+            async with _provoked(gateway.port), attacking(gateway, watched, seeds, 0.4):
+                troubled += await load.run(min(20.0, seconds / 2))
+        alive = watched.is_alive
+        gateway.write("probe.py", HOSTILE.format(deed="pass"))
+        await asyncio.sleep(5)
+        after = watched.memory(watched.pid) if alive else 0
+    (calm_50, calm_99), (troubled_50, troubled_99) = quantiles(calm), quantiles(troubled)
+    grown, longer = (watched.most - before) / 1024, (watched.largest - page) / 1024
+    odd, count = load.tally.odd, next(seeds) - seed
+    good = not odd and alive and troubled_99 <= 2 * calm_99 and grown <= 16 and longer <= 64
+    return [
+        Row(
+            f"a filter that attacks its worker in {count:,} ways for {seconds:g} s, beside {RATE:,} requests/s of another route",
+            "worker alive, none lost, p99 ≤ 2 ×, ≤ +16 MB, /metrics ≤ +64 KB",
+            f"{'alive' if alive else 'DEAD'}, {len(odd)} of {load.tally.answers:,} lost; p50 {calm_50} → {troubled_50} ms, p99 {calm_99} → "
+            f"{troubled_99} ms ({troubled_99 / calm_99:.2f} ×); {before / 1024:.0f} MB, at most {grown:+.1f}, "
+            f"afterwards {(after - before) / 1024:+.1f}; parent {(watched.parent - parent) / 1024:+.1f} MB; /metrics {longer:+.1f} KB",
+            good, {"seed": seed, "odd": odd[:10], "calm": [calm_50, calm_99], "troubled": [troubled_50, troubled_99], "grown_mb": grown},
+        )
+    ]  # fmt: skip
+
+
 # What each kind is configured with, so that it lets every request pass.
 PASSING: dict[str, dict[str, object]] = {
     "FaultInjection": {"abort": {"percentage": 0}},
@@ -259,7 +302,7 @@ async def kinds(quick: bool) -> list[Row]:
 
 
 QUESTIONS: dict[str, Callable[[bool], Awaitable[list[Row]]]] = {
-    function.__name__: function for function in (edits, hostile, kinds)
+    function.__name__: function for function in (edits, hostile, fuzz, kinds)
 }
 
 
