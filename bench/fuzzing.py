@@ -6,16 +6,22 @@ with whatever arguments, spins, stops reading, closes its line and lives on.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import itertools
+import json
 import os
 import re
+import signal
+import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from bench import rig
 from bench.changes import Running
+
+EVERY = 0.4  # seconds between two edits
+STEP = int(os.environ.get("FSM_STEP", "1"))  # from one seed to the next
 
 FUZZER = """
 import asyncio, ctypes, gc, math, os, random, socket, struct, sys, time
@@ -192,12 +198,16 @@ async def heaps():
     await asyncio.gather(*tasks)
 
 
+async def nothing():  # to compare with
+    pass
+
+
 async def dies():
     os._exit(1)
 
 
 WAYS = [valid, valid, valid, wrong, wrong, wrong, bits, bits, noise, deep, partial, large, api, api, forged, calls, spins, deaf, hangs_up, heaps, dies]
-way = WAYS[SEED % len(WAYS)]
+way = nothing if {harmless} else WAYS[SEED % len(WAYS)]
 
 
 async def attack():
@@ -220,65 +230,85 @@ def response(request, response):
 class Watched:
     """What becomes of a gateway's worker meanwhile: its number, its memory, and the page of metrics."""
 
-    def __init__(self, gateway: Running) -> None:
-        self._gateway = gateway
+    def __init__(self, parent: int, admin: int) -> None:
+        self._parent = parent
+        self._url = f"http://127.0.0.1:{admin}/metrics"
         self.pid = self._worker()
-        self.most = 0  # MB of memory
-        self.largest = 0  # bytes of the page
-        self.parent = 0  # MB of the parent's, at most
+        self.most = 0  # kB of memory
+        self.of_parent = 0
+        self.page = 0  # bytes of the page, at most
 
     def _worker(self) -> int:
         """The one child of the gateway's that is a worker."""
-        for word in Path(f"/proc/{self._gateway.pid}/task/{self._gateway.pid}/children").read_text().split():
+        for word in Path(f"/proc/{self._parent}/task/{self._parent}/children").read_text().split():
             if b"gateway.worker" in Path(f"/proc/{word}/cmdline").read_bytes():
                 return int(word)
         raise RuntimeError("there is no worker")
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether it is the same worker as in the beginning."""
-        return self._worker() == self.pid
-
-    @staticmethod
-    def memory(pid: int) -> int:
-        """Resident, in kB."""
-        return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
-
-    async def page(self) -> int:
-        """How long the page of metrics is."""
-        url = f"http://127.0.0.1:{self._gateway.admin}/metrics"
-
-        def read() -> int:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return len(answer.read())
-
-        return await asyncio.to_thread(read)
-
-    async def look(self) -> None:
+    def look(self) -> None:
         """Note what is now."""
-        self.most = max(self.most, self.memory(self.pid))
-        self.parent = max(self.parent, self.memory(self._gateway.pid))
-        self.largest = max(self.largest, await self.page())
+        self.most = max(self.most, resident(self.pid))
+        self.of_parent = max(self.of_parent, resident(self._parent))
+        with urllib.request.urlopen(self._url, timeout=10) as answer:
+            self.page = max(self.page, len(answer.read()))
 
 
-@contextlib.asynccontextmanager
-async def attacking(gateway: Running, watched: Watched, seeds: itertools.count[int], every: float) -> AsyncIterator[None]:
-    """The filter, edited again and again."""
+def resident(pid: int) -> int:
+    """Memory of a process in kB, without what workers share: that is there once, and bounded."""
+    words = Path(f"/proc/{pid}/status").read_text()
+    return sum(int(found) for found in re.findall(r"(?:RssAnon|RssFile):\s+(\d+)", words))
 
-    async def go_on() -> None:
-        while True:
-            gateway.write("probe.py", FUZZER.format(seed=next(seeds)))
-            await asyncio.sleep(every)
-            await watched.look()
 
-    task = asyncio.create_task(go_on())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+class Attack:
+    """The filter, edited again and again, by a process of its own: who measures is not kept busy by it."""
+
+    def __init__(self, gateway: Running, seed: int) -> None:
+        self._gateway = gateway
+        self._next = seed
+        self.ways = 0
+        self.looks: list[list[int]] = []  # worker, memory of the worker and of its parent in kB, bytes of the page
+
+    @contextlib.asynccontextmanager
+    async def __call__(self, *, harmless: bool = False) -> AsyncIterator[None]:
+        """For as long as this lasts; or the same with one that does nothing, to compare with."""
+        arguments = (self._gateway.folder, self._gateway.pid, self._gateway.admin, self._next, harmless)
+        process, printed = await rig.beside("bench.fuzzing", *map(str, arguments))
+        try:
+            await printed.readline()  # it has begun
+            yield
+            process.terminate()
+            ways, *look = json.loads(await printed.readline())
+            if not harmless:
+                self.ways += ways
+                self._next += ways
+                self.looks.append(look)
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            await process.wait()
+
+
+def main() -> None:
+    """Until SIGTERM."""
+    folder, parent, admin, seed, harmless = sys.argv[1:]
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    watched, ways = Watched(int(parent), int(admin)), 0
+    gateway = Running(Path(folder), 0, 0)
+    print("begun", flush=True)
+    while not stop:
+        gateway.write("probe.py", FUZZER.format(seed=int(seed) + ways * STEP, harmless=harmless))
+        ways += 1
+        time.sleep(EVERY)
+        watched.look()
+    print(json.dumps([ways, watched.pid, watched.most, watched.of_parent, watched.page]), flush=True)
 
 
 def first_seed() -> int:
     """Of a run; said in its result, so that it can be run again."""
     return int(os.environ.get("FSM_SEED", "0")) or int.from_bytes(os.urandom(3), "big")
+
+
+if __name__ == "__main__":
+    main()

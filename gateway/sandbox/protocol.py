@@ -23,7 +23,7 @@ LONGEST: Final = 32 << 20  # octets of a frame to a cell
 LONGEST_SAID: Final = 4 << 20  # and from it: of a body, of a value, of everything
 WORDS: Final = 4096  # characters of a line of the log, of what is said of a failure
 FIELDS: Final = 1000  # of a head that comes back
-AT_ONCE: Final = 500  # things that were measured, in one message
+AT_ONCE: Final = 100  # things that were measured, in one message
 
 Pairs: TypeAlias = list[tuple[bytes, bytes]]
 FewPairs: TypeAlias = Annotated[list[tuple[bytes, bytes]], msgspec.Meta(max_length=FIELDS)]

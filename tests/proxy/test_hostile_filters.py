@@ -361,7 +361,7 @@ FORGED = [
     '{"type": "Measure", "what": [["Measured", "counter", "a_total", [], math.nan]]}',
     '{"type": "Measure", "what": [["Measured", "histogram", "a_seconds", [], math.inf]]}',
     '{"type": "Measure", "what": [["Measured", "summary", "a", [], 1.0]]}',
-    '{"type": "Measure", "what": [["Measured", "counter", "a_total", [], 1.0]] * 501}',
+    '{"type": "Measure", "what": [["Measured", "counter", "a_total", [], 1.0]] * 101}',
     '{"type": "Said", "level": -1, "text": "x"}',
     '{"type": "Said", "level": 20, "text": "x" * 5000}',
     '{"type": "Said", "level": "high", "text": "x"}',
@@ -521,7 +521,7 @@ async def test_what_is_measured_is_bounded(proxy: Proxy, server: Server, measure
 
 FLOODS = {
     "pongs": 'say({"type": "Pong"})',
-    "measures": 'say({"type": "Measure", "what": [["Measured", "counter", "a_total", [], 1.0]] * 500})',
+    "measures": 'say({"type": "Measure", "what": [["Measured", "counter", "a_total", [], 1.0]] * 100})',
     "new measures": 'say({"type": "Measure", "what": [["Measured", "gauge", "g%d" % (n * 100 + i), [], 1.0] for i in range(100)]})',
     "lines": 'say({"type": "Said", "level": 20, "text": "x" * 4000})',
     "wants": 'say({"type": "Want", "number": n, "exchange": 1, "of": "request", "limit": 1})',
