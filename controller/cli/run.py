@@ -14,6 +14,7 @@ from controller.cli.show import err
 from controller.documents import Fault
 from controller.standalone import Standalone, default_workers
 from gateway.admin import Admin
+from gateway.plain import plain_lines
 from gateway.private import keep_to_yourself
 from gateway.snapshot import Change, Listener, Problem, Script, key
 
@@ -35,8 +36,8 @@ async def _run(standalone: Standalone, admin: str, drain: float, offset: int) ->
     printer = Printer(offset)
     standalone.on_applied = printer.applied
     standalone.on_faults = printer.faults
-    standalone.on_problem = lambda text: err.print(f"[red]{escape(text)}[/]")
-    standalone.workers.on_failure = lambda text: err.print(f"[red]{escape(text)}[/]")
+    standalone.on_problem = lambda text: err.print(f"[red]{_shown(text)}[/]")
+    standalone.workers.on_failure = lambda text: err.print(f"[red]{_shown(text)}[/]")
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
@@ -82,6 +83,11 @@ def standalone_host(standalone: Standalone) -> str:
     return "127.0.0.1" if addresses[0] == "0.0.0.0" else addresses[0]
 
 
+def _shown(text: str) -> str:
+    """Words of files and filters, which may be anybody's, as a terminal may have them."""
+    return escape(plain_lines(text))
+
+
 class Printer:
     """Tells what happens, a line each."""
 
@@ -105,17 +111,17 @@ class Printer:
         """A change is in force."""
         names = [f"{kind} {name}" for kind, name in map(key, change.put)] + [f"-{k} {name}" for k, name in change.drop]
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        err.print(f"[dim]{time.strftime('%H:%M:%S')}[/] in force after [green]{seconds * 1000:.1f} ms[/]: {escape(shown)}")
+        err.print(f"[dim]{time.strftime('%H:%M:%S')}[/] in force after [green]{seconds * 1000:.1f} ms[/]: {_shown(shown)}")
         self._has_filters |= any(isinstance(part, Script) and not part.built_in for part in change.put)
         self._say_where()
         for problem in problems:
-            err.print(f"[red]{escape(problem.part)}: {escape(problem.message)}[/]{self._way_out(problem.message)}")
+            err.print(f"[red]{_shown(problem.part)}: {_shown(problem.message)}[/]{self._way_out(problem.message)}")
 
     def faults(self, faults: list[Fault]) -> None:
         """What is wrong with the files has changed."""
         for fault in faults:
             if fault not in self._faults:
-                err.print(f"[red]{escape(str(fault))}[/]")
+                err.print(f"[red]{_shown(str(fault))}[/]")
         if self._faults and not faults:
             err.print("[green]all files are good again[/]")
         elif faults and not self._faults.issuperset(faults):

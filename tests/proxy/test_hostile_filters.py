@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
+import gc
 import json
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +21,7 @@ from pathlib import Path
 import pytest
 from proxying import Proxy, Server, make_rule
 
+from bench.fuzzing import FUZZER, first_seed, resident
 from gateway import frames, messages
 from gateway.filters.measuring import OCTETS
 from gateway.messages import Applied, Apply, FilterStatistics, Ready, Statistics
@@ -752,9 +756,43 @@ async def test_no_exception_is_left_lying(proxy: Proxy, server: Server, caplog: 
     """)  # fmt: skip
     for _ in range(5):
         assert (await proxy.get("/bad"))[0] == 200
-    import gc
-
     gc.collect()
     await asyncio.sleep(0)
     assert not [one for one in caplog.messages if "never retrieved" in one or "Traceback" in one]
     assert not process(proxy).broke_rules
+
+
+@caged
+@pytest.mark.slow
+async def test_attacks_of_every_kind(proxy: Proxy, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """The attacker of `bench.filters fuzz`, another one each moment, for as many seconds as FSM_FUZZ_SECONDS says."""
+    seed = first_seed()
+    await beside(proxy, server, "def request(request): pass")
+    for _ in range(200):
+        await proxy.get("/good")
+    before, empty = resident(os.getpid()), len(exposition([Statistics()]))
+    until_then = time.monotonic() + float(os.environ.get("FSM_FUZZ_SECONDS", "25"))
+    met = 0
+    while time.monotonic() < until_then:
+        source = FUZZER.format(seed=seed, harmless=False)
+        for problem in await proxy.runtime.apply(Change(put=(Script("bad", source),))):
+            assert re.fullmatch(
+                r"bad: (its process (was )?ended.*|loading it and its tests took longer than 2 s)", problem.message
+            )
+        over = time.monotonic() + 0.3
+        while time.monotonic() < over:
+            assert (await proxy.get("/good"))[2] == b"ok", seed
+            with contextlib.suppress(Exception):  # what comes of its own route is its own affair
+                async with asyncio.timeout(0.1):
+                    await proxy.get("/bad")
+                    met += 1
+        assert len(page(proxy)) - empty <= 64 << 10, seed
+        seed += 1
+    gc.collect()
+    await asyncio.sleep(0.1)
+    assert met > 0
+    assert resident(os.getpid()) - before <= 32 << 10, seed  # of this process, which is client, backend and test as well
+    assert not [one for one in caplog.messages if "never retrieved" in one], seed
+    assert all(one.isprintable() or one == "\n" for one in caplog.text)
+    await beside(proxy, server, "def request(request):\n    return Response(200, 'mended')")
+    assert (await proxy.get("/bad"))[2] == b"mended"

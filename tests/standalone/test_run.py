@@ -16,6 +16,10 @@ import aiohttp
 import pytest
 from running import Running
 
+from controller.cli.run import Printer
+from controller.documents import Fault
+from gateway.snapshot import Change, Problem, Script
+
 
 def weights(text: str, canary: int) -> str:
     head, _, tail = text.partition("weight: 100")
@@ -287,3 +291,14 @@ async def test_a_worker_is_small_and_imports_little(running: Running) -> None:
     maps = Path(f"/proc/{worker}/maps").read_text()
     assert "aiohttp" not in maps
     assert "yaml" not in maps
+
+
+def test_a_terminal_gets_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of names, problems and faults, which quote files and filters."""
+    printer = Printer(0)
+    hostile = "\x1b[2J\x1b]0;title\x07[red]\u202e"
+    printer.applied(Change("1", (Script(hostile, ""),)), 0.1, (Problem(hostile, hostile),))
+    printer.faults([Fault(f"{hostile}.yaml", 1, hostile)])
+    words = capsys.readouterr().err
+    assert r"\x1b[2J\x1b]0;title\x07[red]\u202e" in words
+    assert all(one.isprintable() or one == "\n" for one in words)
