@@ -83,7 +83,6 @@ class Running:
     pid: int = 0
     started: float = 0.0  # seconds until it was ready
     admin: int = 0  # the port
-    pid: int = 0
 
     def write(self, name: str, text: str) -> float:
         """Put a file into place as a careful editor does; when that was done."""
@@ -144,7 +143,6 @@ async def running(routes: int) -> AsyncIterator[Running]:
         "--admin",
         f"127.0.0.1:{ports[1]}",
     )
-    made.pid = child.pid
     try:
         await wait_until_answers([child], [(ports[1], "/readyz")])
         made.started = time.perf_counter() - began

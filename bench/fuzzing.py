@@ -240,9 +240,9 @@ class Watched:
 
     def _worker(self) -> int:
         """The one child of the gateway's that is a worker."""
-        for word in Path(f"/proc/{self._parent}/task/{self._parent}/children").read_text().split():
-            if b"gateway.worker" in Path(f"/proc/{word}/cmdline").read_bytes():
-                return int(word)
+        for pid in rig.children(self._parent):
+            if b"gateway.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
         raise RuntimeError("there is no worker")
 
     def look(self) -> None:
