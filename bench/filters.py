@@ -206,13 +206,7 @@ async def _ask_for_it(port: int, stop: asyncio.Event) -> int:
             async with asyncio.timeout(5):
                 await client.get("filtered.bench.example", "/now")
             met += 1
-        except (
-            ConnectionError,
-            asyncio.IncompleteReadError,
-            TimeoutError,
-            ValueError,
-            SystemExit,
-        ):  # the last two: no answer of a backend
+        except (Exception, SystemExit):  # also for an answer that is none
             client.close()
             client = await connected()
         await asyncio.sleep(0.005)
