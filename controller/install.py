@@ -18,6 +18,7 @@ EXTENSIONS: Final = [kind.plural for kind in KINDS.values() if kind.group == EXT
 POLICIES: Final = [kind.plural for kind in KINDS.values() if kind.group == POLICY_GROUP]
 SPEAKING: Final = ["filters", "listenerfilters"]  # of the extensions, those of which we say statuses
 MADE: Final = "get create patch delete"  # what is made for Gateways, by server-side apply
+SECRETS: Final = "list watch"
 LEASE: Final = "fsm-controller"
 FEED_CA: Final = "fsm-feed-ca"
 X_GROUP: Final = "gateway.networking.x-k8s.io"
@@ -31,6 +32,7 @@ class Values(msgspec.Struct, frozen=True):
     image: str = default_image()
     replicas: Any = 1
     inline_filters: str = "false"  # whether FilterDefinitions may ask for execution: inline
+    secret_namespaces: tuple[str, ...] = ()  # whose Secrets the controller may read; empty for all
     version: str = __version__
 
 
@@ -40,11 +42,17 @@ def objects(values: Values) -> list[Json]:
         _service_account(values),
         *_cluster_role(values),
         *_role(values),
+        *(made for name in values.secret_namespaces for made in secrets_role(values, name)),
         _service(values),
         _deployment(values),
         _disruption_budget(values),
         {**gateway_class(), "metadata": {**gateway_class()["metadata"], "labels": labels(values)}},
     ]
+
+
+def namespaces(text: str) -> tuple[str, ...]:
+    """Names, with commas between them; as Helm writes a list, too: {a,b}."""
+    return tuple(dict.fromkeys(name for one in text.strip("{} ").split(",") if (name := one.strip())))
 
 
 def namespace(values: Values) -> Json:
@@ -116,7 +124,7 @@ def _cluster_role(values: Values) -> list[Json]:
         _rule(["autoscaling"], ["horizontalpodautoscalers"], MADE),
         _rule(["policy"], ["poddisruptionbudgets"], MADE),
         # Asked for are those of type kubernetes.io/tls, and those that a filter or a policy names; RBAC knows no types.
-        _rule([""], ["secrets"], "list watch"),
+        *([] if values.secret_namespaces else [_rule([""], ["secrets"], SECRETS)]),
         _rule([""], ["services"], f"{MADE} list watch"),
         _rule([""], ["serviceaccounts"], MADE),
         _rule(["apps"], ["deployments"], f"{MADE} list watch"),
@@ -134,6 +142,19 @@ def _cluster_role(values: Values) -> list[Json]:
         "rules": rules,
     }
     return [role, _binding(values, "ClusterRole", name)]
+
+
+def secrets_role(values: Values, namespace: str) -> list[Json]:
+    """What the controller may do in a namespace whose Secrets it may read, where it may not read all."""
+    name = f"{NAME}-{values.mesh_name}"
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {**_meta(values, name), "namespace": namespace},
+        "rules": [_rule([""], ["secrets"], SECRETS)],
+    }
+    binding = _binding(values, "Role", name)
+    return [role, {**binding, "metadata": {**binding["metadata"], "namespace": namespace}}]
 
 
 def _role(values: Values) -> list[Json]:
@@ -192,6 +213,7 @@ def _deployment(values: Values) -> Json:
             {"name": "POD_NAME", "valueFrom": from_field("metadata.name")},
             {"name": "FSM_IMAGE", "value": values.image},
             {"name": "FSM_ALLOW_INLINE_FILTERS", "value": values.inline_filters},
+            {"name": "FSM_SECRET_NAMESPACES", "value": ",".join(values.secret_namespaces)},
         ],
         "ports": [
             {"name": "feed", "containerPort": FEED_PORT, "protocol": "TCP"},

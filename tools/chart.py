@@ -26,17 +26,41 @@ PLACEHOLDERS = install.Values(
     version="{{ .Chart.AppVersion }}",
     inline_filters="{{ .Values.fsm.filters.allowInline }}",
 )
+SECRETS = """- apiGroups:
+  - ''
+  resources:
+  - secrets
+  verbs:
+  - list
+  - watch
+"""
 REPLICAS = "{{ if .Values.fsm.fsmGateway.enabled }}{{ .Values.fsm.replicas }}{{ else }}0{{ end }}"
+
+
+EMPTY = "FSM_SECRET_NAMESPACES\n          value: ''\n"
+
+
+def _text(obj: dict[str, Any]) -> str:
+    return yaml.dump(obj, Dumper=yaml.CSafeDumper, sort_keys=False, width=200)
 
 
 def templates() -> dict[str, str]:
     """The chart's files by name."""
     files: dict[str, str] = {}
     for obj in install.objects(PLACEHOLDERS):
-        text = yaml.dump(obj, Dumper=yaml.CSafeDumper, sort_keys=False, width=200).replace(
-            "replicas: REPLICAS", f"replicas: {REPLICAS}"
-        )
+        text = _text(obj).replace("replicas: REPLICAS", f"replicas: {REPLICAS}")
+        if obj["kind"] == "ClusterRole":
+            assert SECRETS in text
+            text = text.replace(SECRETS, f"{{{{- if not .Values.fsm.secretNamespaces }}}}\n{SECRETS}{{{{- end }}}}\n")
+        text = text.replace(EMPTY, f"{EMPTY[:-3]}'{{{{ join \",\" .Values.fsm.secretNamespaces }}}}'\n")
         files[f"templates/{obj['kind'].lower()}.yaml"] = f"# Written by tools/chart.py from controller/install.py.\n{text}"
+    # Within a range, the values are the whole chart's.
+    each = "---\n".join(map(_text, install.secrets_role(PLACEHOLDERS, "NAMESPACE"))).replace("{{ .", "{{ $.")
+    files["templates/secrets.yaml"] = (
+        "# Written by tools/chart.py from controller/install.py.\n{{- range .Values.fsm.secretNamespaces }}\n---\n"
+        + each.replace("namespace: NAMESPACE", "namespace: '{{ . }}'")
+        + "{{- end }}\n"
+    )
     defaults: dict[str, Any] = {
         "fsm": {
             "meshName": "fsm",
@@ -44,6 +68,7 @@ def templates() -> dict[str, str]:
             "replicas": 1,
             "fsmGateway": {"enabled": True},
             "filters": {"allowInline": False},
+            "secretNamespaces": [],
         }
     }
     for crd in extensions():

@@ -252,6 +252,12 @@ def controller(
             "--allow-inline-filters", help="Let FilterDefinitions ask for execution: inline.", envvar="FSM_ALLOW_INLINE_FILTERS"
         ),
     ] = False,
+    secret_namespaces: Annotated[
+        str,
+        typer.Option(
+            help="Whose Secrets may be read: namespaces, with commas between; empty for all.", envvar="FSM_SECRET_NAMESPACES"
+        ),
+    ] = "",
 ) -> None:
     """Run the controller in a cluster. `fsm install` does this for you."""
     from controller.cli.controlling import run_controller
@@ -263,4 +269,5 @@ def controller(
         feed_port=feed_port,
         health_port=health_port,
         inline=allow_inline_filters,
+        secret_namespaces=secret_namespaces,
     )

@@ -27,7 +27,14 @@ PLURALS = {
 }  # fmt: skip
 VERSION = f"{GATEWAY_GROUP}/bundle-version"
 CHANNEL = f"{GATEWAY_GROUP}/channel"
-KEYS = ("fsm.image", "fsm.replicas", "fsm.meshName", "fsm.fsmGateway.enabled", "fsm.filters.allowInline")
+KEYS = (
+    "fsm.image",
+    "fsm.replicas",
+    "fsm.meshName",
+    "fsm.fsmGateway.enabled",
+    "fsm.filters.allowInline",
+    "fsm.secretNamespaces",
+)
 
 
 def _where(obj: Json) -> str:
@@ -62,6 +69,7 @@ def _values(namespace: str, mesh_name: str, settings: list[str]) -> Values:
         mesh_name=chosen.get("fsm.meshName", mesh_name),
         image=chosen.get("fsm.image", Values().image),
         inline_filters=_flag(chosen, "fsm.filters.allowInline", "false"),
+        secret_namespaces=install.namespaces(chosen.get("fsm.secretNamespaces", "")),
         replicas=int(replicas) if enabled == "true" else 0,
     )
 
@@ -99,6 +107,7 @@ def install_cluster(
                 progress.update(f"{obj['kind']} {obj['metadata']['name']}")
                 await _apply_when_served(api, obj)
                 show.err.print(f"  {obj['kind'].lower()}/{obj['metadata']['name']} … Done")
+            await _remove_roles(api, values.mesh_name, values.secret_namespaces)
             if values.replicas:
                 progress.update("fsm-controller is being deployed")
                 await _wait(lambda: _controller_state(api, values), seconds, "the controller")
@@ -111,6 +120,18 @@ def install_cluster(
         )
 
     _run(kubeconfig, work)
+
+
+async def _remove_roles(api: Api, mesh_name: str, but: tuple[str, ...]) -> None:
+    """Take back the right to read Secrets in each namespace but these; the Role at home is another matter."""
+    name = f"{install.NAME}-{mesh_name}"
+    marked = f"app={install.NAME},app.kubernetes.io/managed-by=fsm,app.kubernetes.io/instance={mesh_name}"
+    for plural in ("rolebindings", "roles"):
+        for obj in (await api.get(path("rbac.authorization.k8s.io/v1", plural), labelSelector=marked))["items"]:
+            meta = obj["metadata"]
+            if meta["name"] == name and meta["namespace"] not in but:
+                await api.delete(path("rbac.authorization.k8s.io/v1", plural, meta["namespace"], name))
+                show.err.print(f"  {plural[:-1]}/{name} in {meta['namespace']} … removed")
 
 
 async def _install_crd(api: Api, crd: Json) -> str:
@@ -203,6 +224,7 @@ def uninstall_cluster(*, namespace: str, kubeconfig: str, mesh_name: str, force:
                 continue
             await api.delete(_where(obj), propagationPolicy="Background")
             show.err.print(f"  {obj['kind'].lower()}/{obj['metadata']['name']} … removed")
+        await _remove_roles(api, mesh_name, ())
         await api.delete(path("v1", "secrets", namespace, "fsm-feed-ca"))
         show.out.print(escape(f"FSM [mesh name: {mesh_name}] in namespace [{namespace}] uninstalled"))
         show.err.print(f"[dim]Gateways, routes, CRDs and namespace {namespace} are left as they are.[/]")

@@ -13,13 +13,15 @@ from aiohttp import web
 
 from controller import manifests
 from controller.entrance import Entrance
-from controller.install import NAME
+from controller.install import NAME, namespaces
 from controller.kubernetes.api import connect
 from controller.kubernetes.cluster import Cluster, Options
 from gateway.private import keep_to_yourself
 
 
-def run_controller(*, namespace: str, identity: str, image: str, feed_port: int, health_port: int, inline: bool) -> None:
+def run_controller(
+    *, namespace: str, identity: str, image: str, feed_port: int, health_port: int, inline: bool, secret_namespaces: str
+) -> None:
     """Run until SIGTERM."""
     keep_to_yourself()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -30,6 +32,7 @@ def run_controller(*, namespace: str, identity: str, image: str, feed_port: int,
         feed_host=f"{NAME}.{namespace}.svc",
         feed_port=feed_port,
         inline_filters=inline,
+        secret_namespaces=namespaces(secret_namespaces),
     )
     raise SystemExit(uvloop.run(_run(options, health_port)))
 

@@ -112,6 +112,7 @@ class Options:
     feed_port: int = manifests.FEED_PORT
     bind: str = ""
     inline_filters: bool = False
+    secret_namespaces: tuple[str, ...] = ()  # whose Secrets may be read; empty for all
 
 
 class Cluster:
@@ -121,6 +122,7 @@ class Cluster:
         self._api = api
         self._options = options
         self.world = World()
+        self.world.note(("setting", "secret namespaces"), options.secret_namespaces)
         self.world.note(("setting", "inline filters"), "allowed" if options.inline_filters else "")
         self.reconciler = Reconciler(self.world, self)
         self.writer = StatusWriter(api)
@@ -147,7 +149,7 @@ class Cluster:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                self._secrets = NamedSecrets(self._api, group, self._know, self._forget)
+                self._secrets = NamedSecrets(self._api, group, self._know, self._forget, options.secret_namespaces)
                 await self._follow_everything()
                 context = authority.server_context(options.feed_host)
                 await self.feed.start(options.bind, options.feed_port, context)
@@ -174,23 +176,27 @@ class Cluster:
         crds = Follower(self._api, CRD, self._crd, lambda _: None)
         self._group.create_task(crds.run())
         await crds.synced.wait()
-        waits = [self._follow(name) for name in FOLLOWED]
+        waits = [follower for name in FOLLOWED for follower in self._follow(name)]
         deployments = Follower(
             self._api, DEPLOYMENT, lambda *_: None, self._lost, query={"labelSelector": f"app={manifests.APP}"}
         )
         self._group.create_task(deployments.run())
         for waiting in (*waits, deployments):
-            if waiting is not None:
-                await waiting.synced.wait()
+            await waiting.synced.wait()
         await self._secrets.settled()
 
-    def _follow(self, name: str) -> Follower | None:
-        if name in self._followers and not self._followers[name].done():
-            return None
+    def _follow(self, name: str) -> list[Follower]:
+        made = []
+        for namespace in (self._options.secret_namespaces or ("",)) if name == "Secret" else ("",):
+            key = f"{name} {namespace}"
+            if key not in self._followers or self._followers[key].done():
+                made.append(follower := self._follower(name, namespace))
+                self._followers[key] = self._group.create_task(follower.run())
+        return made
+
+    def _follower(self, name: str, namespace: str) -> Follower:
         put, drop = (self._secrets.put, self._secrets.drop) if name in NAMING else (self._know, self._forget)
-        follower = Follower(self._api, KINDS[name], put, drop, query=FOLLOWED[name], odd=self._odd)
-        self._followers[name] = self._group.create_task(follower.run())
-        return follower
+        return Follower(self._api, KINDS[name], put, drop, query=FOLLOWED[name], namespace=namespace, odd=self._odd)
 
     def _crd(self, obj: AnyObject, _: Stored) -> None:
         assert isinstance(obj, CrdObject)

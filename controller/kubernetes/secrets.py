@@ -62,7 +62,10 @@ def _within(value: Any) -> Iterator[str]:
 class NamedSecrets:
     """See the module. `put` and `drop` tell the world, of Secrets and of the objects that name them."""
 
-    def __init__(self, api: Api, group: asyncio.TaskGroup, put: Put, drop: Callable[[Ref], None]) -> None:
+    def __init__(
+        self, api: Api, group: asyncio.TaskGroup, put: Put, drop: Callable[[Ref], None], namespaces: tuple[str, ...] = ()
+    ) -> None:
+        self._namespaces = namespaces  # whose Secrets may be read; empty for all
         self._api = api
         self._group = group
         self._put = put
@@ -75,7 +78,7 @@ class NamedSecrets:
 
     def put(self, obj: AnyObject, stored: Stored) -> None:
         """An object is there, or has changed: it goes on once all that it names is known."""
-        self._name(obj.ref, named(obj))
+        self._name(obj.ref, frozenset(one for one in named(obj) if not self._namespaces or one.namespace in self._namespaces))
         if self._unknown(obj.ref):
             if obj.ref not in self._waiting:
                 self._later.add(task := self._group.create_task(self._put_later(obj.ref)))

@@ -34,7 +34,7 @@ def certificate(view: View, from_kind: str, namespace: str, ref: SecretRef) -> s
         return Fault("grant", conditions.not_permitted("Secret", to, ref.name, from_kind, namespace))
     secret = view.get(Secret, to, ref.name)
     if secret is None:
-        return Fault("reference", f'There is no Secret "{to}/{ref.name}" of type kubernetes.io/tls.')
+        return Fault("reference", f'There is no Secret "{to}/{ref.name}" of type kubernetes.io/tls{_unless_read(view, to)}.')
     chain, key = _value(secret, "tls.crt"), _value(secret, "tls.key")
     if not chain or not key:
         message = f'Secret "{to}/{ref.name}" lacks tls.crt or tls.key; type kubernetes.io/tls has both.'
@@ -43,6 +43,14 @@ def certificate(view: View, from_kind: str, namespace: str, ref: SecretRef) -> s
     if fault:
         return Fault("reference", f'Secret "{to}/{ref.name}": {fault}.')
     return snapshot.Certificate(f"{to}/{ref.name}", chain, key, _names(chain))
+
+
+def _unless_read(view: View, namespace: str) -> str:
+    """More words, where the controller was not given the right to know."""
+    readable = view.note("setting", "secret namespaces")
+    if not readable or namespace in readable:
+        return ""
+    return f", that the controller may read: it may in {', '.join(readable)} only (fsm.secretNamespaces)"
 
 
 @lru_cache(maxsize=1024)

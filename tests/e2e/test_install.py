@@ -19,7 +19,13 @@ def by_name(text: str) -> dict[tuple[str, str], dict]:
 
 @pytest.mark.skipif(not shutil.which("helm"), reason="helm is not on the PATH (the test cluster builds one)")
 @pytest.mark.parametrize(
-    "settings", [(), ("fsm.fsmGateway.enabled=false",), ("fsm.image=registry.example/fsm:1", "fsm.replicas=3")]
+    "settings",
+    [
+        (),
+        ("fsm.fsmGateway.enabled=false",),
+        ("fsm.image=registry.example/fsm:1", "fsm.replicas=3"),
+        ("fsm.secretNamespaces={a}",),
+    ],
 )
 def test_the_chart_and_the_command_give_the_same_objects(settings: tuple[str, ...]) -> None:
     sets = [word for setting in settings for word in ("--set", setting)]

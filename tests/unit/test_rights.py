@@ -16,6 +16,7 @@ from apiserver import ApiServer, Json, rights
 from kubernetes_asyncio import client
 
 from controller import install
+from controller.cli.cluster import _remove_roles
 from controller.demo.ports import free_ports
 from controller.kubernetes import cluster, trust
 from controller.kubernetes.api import Api
@@ -87,7 +88,8 @@ def documents() -> list[Json]:
 class Stage:
     """A cluster's API server, and the controller at it."""
 
-    def __init__(self, granted: list[Json] | None) -> None:
+    def __init__(self, granted: list[Json] | None, secret_namespaces: tuple[str, ...] = ()) -> None:
+        self.secret_namespaces = secret_namespaces
         self.server = ApiServer(rights(granted) if granted is not None else None)
         (self.port,) = free_ports(1)
         self.controller: Cluster
@@ -96,7 +98,9 @@ class Stage:
     async def running(self, identity: str = "one") -> AsyncIterator[Cluster]:
         host = await self.server.start()
         api_client = client.ApiClient(configuration=client.Configuration(host=host))
-        options = Options("fsm-system", identity, "image:1", "localhost", self.port, "127.0.0.1")
+        options = Options(
+            "fsm-system", identity, "image:1", "localhost", self.port, "127.0.0.1", secret_namespaces=self.secret_namespaces
+        )
         self.controller = Cluster(Api(api_client), options)
         running = asyncio.create_task(self.controller.run())
         try:
@@ -196,6 +200,23 @@ async def test_every_right_is_used_and_none_is_missing(tmp_path: Path) -> None:
     assert not unused, "\n".join(map(str, sorted(unused)))
 
 
+async def test_the_same_where_secrets_of_some_namespaces_only_may_be_read(tmp_path: Path) -> None:
+    values = install.Values(secret_namespaces=("default", "certificates"))
+    installed = install.objects(values)
+    stage = Stage(installed, values.secret_namespaces)
+    listeners = [{"name": "l", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "c"}]}}]
+    spec = {"gatewayClassName": "fsm-gateway-cls", "listeners": listeners}
+    meta = {"name": "g", "namespace": "elsewhere"}
+    stage.server.put("gateways", {"apiVersion": f"{GATEWAY}/v1", "kind": "Gateway", "metadata": meta, "spec": spec})
+    await live(stage, tmp_path)
+    assert not stage.server.denied
+    unused = set(rights(installed)) - stage.server.used
+    assert not unused, "\n".join(map(str, sorted(unused)))
+    assert not any(right.resource == "secrets" and not right.namespace for right in stage.server.used)
+    said = str(stage.server.find("gateways", "elsewhere", "g"))
+    assert "it may in default, certificates only (fsm.secretNamespaces)" in said
+
+
 async def test_a_missing_right_is_noticed(tmp_path: Path) -> None:
     """The test above can fail."""
     installed = install.objects(install.Values())
@@ -207,3 +228,23 @@ async def test_a_missing_right_is_noticed(tmp_path: Path) -> None:
         async with asyncio.timeout(1), stage.running():
             pass
     assert any("endpointslices" in one for one in stage.server.denied)
+
+
+async def test_a_namespace_that_is_taken_off_the_list_takes_the_right_back() -> None:
+    server = ApiServer()
+    values = install.Values(secret_namespaces=("kept", "taken"))
+    for obj in install.objects(values):
+        if obj["kind"] in ("Role", "RoleBinding"):
+            server.put(f"{obj['kind'].lower()}s", obj)
+    server.put("roles", {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "rules": [],
+                         "metadata": {"name": "fsm-controller-fsm", "namespace": "other-people", "labels": {}}})  # fmt: skip
+    api_client = client.ApiClient(configuration=client.Configuration(host=await server.start()))
+    await _remove_roles(Api(api_client), "fsm", ("kept",))
+    await api_client.close()
+    await server.stop()
+    left = {at[1:] for at in server.objects}
+    assert left == {
+        ("roles", "fsm-system", "fsm-controller"), ("rolebindings", "fsm-system", "fsm-controller"),
+        ("roles", "kept", "fsm-controller-fsm"), ("rolebindings", "kept", "fsm-controller-fsm"),
+        ("roles", "other-people", "fsm-controller-fsm"),
+    }  # fmt: skip
