@@ -12,10 +12,13 @@ from gateway.shared.memory import Memory
 def local(memory: Callable[[], Memory], name: str) -> Callable[[Operation], Answer]:
     """Operations of the filter of this name."""
 
+    # What a filter, or a client, calls it is last: nothing in it reaches what is called otherwise.
+    own = name.encode()
+    counts = own + b"\0\0"
+
     def do(operation: Operation) -> Answer:
-        # What a filter, or a client, calls it is last: nothing in it reaches what is called otherwise.
-        pace = operation.pace if operation.kind == "take" else b""
-        return Known(perform(memory(), b"%b\0%b\0%b" % (name.encode(), pace, operation.key.encode()), operation))
+        before = b"%b\0%b\0" % (own, operation.pace) if operation.kind == "take" else counts
+        return Known(perform(memory(), before + operation.key.encode(), operation))
 
     return do
 
