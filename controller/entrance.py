@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, cast
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 log = logging.getLogger("fsm.entrance")
 
 STRANGERS: Final = 256
@@ -24,6 +26,18 @@ HANDSHAKE: Final = 5.0  # seconds for TLS, of these
 BACKLOG: Final = 128
 STALL: Final = 60.0  # seconds for what is sent to arrive
 PAUSE: Final = 0.2  # seconds without accepting where the system has no descriptor left
+
+
+class _OursOnly(logging.Filter):
+    """What is no HTTP is its sender's fault: a stranger does not write into our log, least of all tracebacks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        return not isinstance(error, HttpProcessingError | ConnectionError)
+
+
+http_log = logging.getLogger("fsm.entrance.http")  # for web servers behind an entrance
+http_log.addFilter(_OursOnly())
 
 
 class Guest(asyncio.Protocol):

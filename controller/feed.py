@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from controller.entrance import Entrance
+from controller.entrance import Entrance, http_log
 from controller.reconcile import Publication
 from controller.translate import GatewayName
 from gateway.feed import LARGEST, REPORTED, Applied, FromDataPlane, Hello, Proof
@@ -126,7 +126,7 @@ class FeedServer:
         """Listen; returns the port."""
         app = web.Application()
         app.router.add_get("/feed/{namespace}/{name}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, logger=http_log)
         await self._runner.setup()
         assert self._runner.server is not None
         self._entrance = Entrance(self._runner.server, context)

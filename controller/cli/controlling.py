@@ -12,7 +12,7 @@ import uvloop
 from aiohttp import web
 
 from controller import manifests
-from controller.entrance import Entrance
+from controller.entrance import Entrance, http_log
 from controller.install import NAME, namespaces
 from controller.kubernetes.api import connect
 from controller.kubernetes.cluster import Cluster, Options
@@ -74,7 +74,7 @@ async def _serve_health(cluster: Cluster, port: int) -> Callable[[], Awaitable[N
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, logger=http_log)
     await runner.setup()
     assert runner.server is not None
     entrance = Entrance(runner.server)  # where everybody stays a stranger

@@ -542,6 +542,29 @@ async def test_a_head_that_never_ends_is_cut_and_others_are_served() -> None:
     await side.server.stop()
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [b"\x16\x03\x01\x00\x00", b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nA b: c\r\n\r\n",
+     b"GET /feed/default/gw HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+     b"POST /feed/default/gw HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: nonsense\r\n\r\n",
+     b"HEAD /feed/default/gw HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\n\r\n",
+     b"GET /feed/default/gw HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\n\r\n",
+     b"GET /feed/default/gw HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\nUpgrade: websocket\r\n\r\n"],
+)  # fmt: skip
+async def test_a_stranger_writes_nothing_into_the_log(request_: bytes, caplog: Any) -> None:
+    side = await Side().start(Authority.new())
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection("127.0.0.1", side.port, ssl=context)
+    caplog.clear()
+    writer.write(request_)
+    answer = await asyncio.wait_for(reader.read(1000), 5)
+    assert b" 500 " not in answer.split(b"\r\n")[0]
+    writer.close()
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")], caplog.text
+    await side.server.stop()
+
+
 # --- what a controller, or somebody in its place, can do to a data plane ---
 
 
