@@ -201,7 +201,8 @@ class FeedServer:
             await asyncio.sleep(REFUSED)
             return _refusal(403, f"this token may not read Gateway {printable('/'.join(gateway))}")
         channel = self.channel(gateway)
-        who = who.strip() or request.remote or ""
+        # A pod has one address, or one of each family, by which it may find us as two.
+        who = f"{who.strip()} {request.remote}"
         if len(channel.connections) >= FOLLOWERS:
             return _refusal(503, "too many data planes follow this Gateway")
         # What is compressed together can be told apart by its length, and expands to more than it says.
