@@ -25,7 +25,7 @@ from controller.entrance import Entrance, http_log
 from controller.reconcile import Publication
 from controller.translate import GatewayName
 from gateway.feed import LARGEST, REPORTED, Applied, FromDataPlane, Hello, Proof
-from gateway.printable import printable
+from gateway.plain import SHORT, plain
 from gateway.snapshot import Change, Parts, Problem, key
 
 log = logging.getLogger("fsm.feed")
@@ -199,7 +199,7 @@ class FeedServer:
             return _refusal(503, "tokens cannot be reviewed at the moment")
         if not who:
             await asyncio.sleep(REFUSED)
-            return _refusal(403, f"this token may not read Gateway {printable('/'.join(gateway))}")
+            return _refusal(403, f"this token may not read Gateway {plain('/'.join(gateway), SHORT)}")
         channel = self.channel(gateway)
         # A pod has one address, or one of each family, by which it may find us as two.
         who = f"{who.strip()} {request.remote}"
@@ -227,7 +227,7 @@ class FeedServer:
         try:
             await self._listen(channel, connection)
         except msgspec.DecodeError as error:
-            log.warning("data plane %s of %s/%s: %s", connection.instance, *gateway, printable(str(error)))
+            log.warning("data plane %s of %s/%s: %s", connection.instance, *gateway, plain(str(error), SHORT))
             await connection.websocket.close(code=1002, message=b"not a message of the feed")
         finally:
             sending.cancel()
@@ -309,7 +309,7 @@ class FeedServer:
     def _receive(self, channel: Channel, connection: Connection, message: FromDataPlane) -> None:
         match message:
             case Hello(instance):
-                connection.instance = printable(instance, 253)
+                connection.instance = plain(instance, 253)
                 log.info("data plane %s follows %s/%s", connection.instance, *connection.gateway)
             case Proof(token):
                 connection.token = token[:TOKEN]
@@ -375,7 +375,7 @@ async def _close(connection: Connection, why: str) -> None:
 
 def _clean(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """What a data plane says ends in statuses and logs, and is believed as far as that goes."""
-    short = (Problem(one.part, printable(one.message)) for one, _ in zip(problems, range(REPORTED), strict=False))
+    short = (Problem(one.part, plain(one.message, SHORT)) for one, _ in zip(problems, range(REPORTED), strict=False))
     return tuple(short)
 
 

@@ -23,7 +23,7 @@ from aiohttp.typedefs import Handler
 
 from gateway.callers import IDLE, STREAMS, Listener, Once, Places, bearer, is_of_this_machine, refusal
 from gateway.messages import Statistics
-from gateway.printable import printable
+from gateway.plain import SHORT, plain
 from gateway.snapshot import Parts, Problem, redacted
 from gateway.telemetry.metrics import Callers, Supervision, exposition
 
@@ -220,7 +220,7 @@ class Admin:
         except ConnectionError:
             raise
         except Exception:
-            log.exception("%s", printable(request.path))
+            log.exception("%s", plain(request.path, SHORT))
             if request.writer.output_size:
                 raise ConnectionError from None
             return web.Response(status=500, text="this is a fault of the admin server; its log says more\n")
@@ -306,7 +306,7 @@ class Admin:
         try:
             return _json(await self._editor.save(request.match_info["name"], text, digest))
         except EditError as error:
-            return web.Response(status=error.status, text=f"{printable(str(error))}\n")
+            return web.Response(status=error.status, text=f"{plain(str(error), SHORT)}\n")
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: one for each change that came into force. Who does not read is let go."""

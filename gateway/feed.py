@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 
 from gateway.kept import Kept
-from gateway.printable import printable
+from gateway.plain import SHORT, plain
 from gateway.snapshot import RANK, Change, Key, Part, Parts, Problem, apply, difference, key
 
 log = logging.getLogger("fsm.feed")
@@ -181,7 +181,7 @@ class Feed:
         try:
             await self._listen(session, replica)
         except Exception as error:  # whatever a replica does ends its own connection, and nothing else
-            log.info("controller %s: %s", address, printable(str(error)) or type(error).__name__)
+            log.info("controller %s: %s", address, plain(str(error), SHORT) or type(error).__name__)
         finally:
             replica.socket = None
             self._replicas.pop(address, None)
@@ -257,7 +257,7 @@ class Feed:
             problems = await self._put(change)
             apply(self._applied, change)
         except Exception:
-            log.exception("version %s cannot be taken; what is in force stays", printable(change.version, 12))
+            log.exception("version %s cannot be taken; what is in force stays", plain(change.version, 12))
             self._applied, self._is_lost = {}, True
             return False
         self._is_lost = False
@@ -283,7 +283,7 @@ class Feed:
     async def _restore(self) -> None:
         change = self._kept.read() if self._kept is not None else None
         if change is not None and await self._apply(change):
-            log.info("serving version %s, kept from before", printable(self._version, 12))
+            log.info("serving version %s, kept from before", plain(self._version, 12))
 
     def _save(self) -> None:
         self._saving = None
@@ -293,7 +293,7 @@ class Feed:
 
 def _short(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
     """As many as the controller takes; the rest is in our own log."""
-    return tuple(Problem(one.part, printable(one.message)) for one in problems[:REPORTED])
+    return tuple(Problem(one.part, plain(one.message, SHORT)) for one in problems[:REPORTED])
 
 
 async def _refuse_redirect(_session: object, _context: object, parameters: aiohttp.TraceRequestRedirectParams) -> None:

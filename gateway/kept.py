@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.printable import printable
+from gateway.plain import SHORT, plain
 from gateway.snapshot import Change
 
 log = logging.getLogger("fsm.feed")
@@ -86,7 +86,7 @@ class Kept:
             log.warning("the snapshot cannot be kept in %s: %s", self._path, error)
 
     def _of_no_use(self, why: str) -> Change | None:
-        log.warning("the kept snapshot %s is of no use: %s", self._path, printable(why))
+        log.warning("the kept snapshot %s is of no use: %s", self._path, plain(why, SHORT))
         return None
 
 

@@ -15,7 +15,7 @@ from gateway import tls
 from gateway.asking import Answered, Ask
 from gateway.filters.api import FRAMING, Call, Reply, pair
 from gateway.peers import Endpoint
-from gateway.printable import whereto
+from gateway.plain import whereto
 from gateway.snapshot import BackendTLS
 from gateway.tls import Security
 

@@ -1,25 +1,27 @@
-"""Words of others, as they may be shown in a log or a terminal: whatever would move the cursor, change a colour, turn the
-direction of the text or begin a line of its own is written out (`\\x1b`, `\\n`): in logs it may matter what it was.
+"""Words of others, as they may be shown in a log, a terminal or a status: whatever would move the cursor, change a colour,
+turn the direction of the text or begin a line of its own is written out (`\\x1b`, `\\n`), since it may matter what it was;
+and what has no end is cut.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from typing import Any, Final, TextIO
 
 MOST: Final = 4096  # characters of one line
+SHORT: Final = 500  # of one that is told to somebody: an answer, a report, a status
 LINES: Final = 50  # of one message
 
 
 def plain(text: str, most: int = MOST) -> str:
-    """One line, in characters that can be printed."""
-    if len(text) > most:
-        text = text[: most - 1] + "…"
-    if text.isprintable():
+    """One line of no more characters than this, all of which can be printed."""
+    if len(text) <= most and text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def plain_lines(text: str, most: int = MOST) -> str:
@@ -28,6 +30,18 @@ def plain_lines(text: str, most: int = MOST) -> str:
         return text
     lines = text.split("\n", LINES)
     return "\n".join([*(plain(line, most) for line in lines[:LINES]), *("…" for _ in lines[LINES:])])
+
+
+_PARTS: Final = re.compile(r"([^/?#]*//)?([^/?#]*)(.*)", re.DOTALL)
+
+
+def whereto(url: str) -> str:
+    """A URL as it may be shown: users, paths and queries may be keys (RFC 3986 §3.2.1; those of webhooks are)."""
+    found = _PARTS.fullmatch(url)
+    assert found is not None
+    scheme, authority, rest = found.groups()
+    _, user, host = authority.rpartition("@")
+    return plain(f"{scheme or ''}{'…@' if user else ''}{host}{rest if len(rest) < 2 else '/…'}", SHORT)
 
 
 class Plainly(logging.Filter):

@@ -18,8 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.filters import api
-from gateway.plain import logger, plain
-from gateway.printable import whereto
+from gateway.plain import logger, plain, whereto
 from gateway.shared.local import local
 from gateway.shared.memory import Memory, create
 

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from gateway.printable import whereto
+from gateway.plain import whereto
 
 Pair: TypeAlias = tuple[str, str]
 

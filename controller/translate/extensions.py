@@ -59,8 +59,8 @@ from controller.validate import fault_of_spec
 from controller.written import WrittenError, load
 from gateway import snapshot
 from gateway.durations import seconds
+from gateway.plain import whereto
 from gateway.policies import BUILT_IN
-from gateway.printable import whereto
 
 SETTINGS: Final[dict[str, type[Settings]]] = {
     kind.__name__: kind

@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, InvalidResponse  # noqa: A004
 
 from gateway.filters.sharing import Answer, Operation
-from gateway.printable import printable
+from gateway.plain import plain
 from gateway.shared.memory import LONGEST
 from gateway.snapshot import Store
 
@@ -77,7 +77,7 @@ class Answers(_AsyncRESP2Parser):
             length = int(rest)
             if -1 <= length <= LONGEST:
                 return None if length < 0 else await self._read(length)
-        raise InvalidResponse(f"not an answer: {printable(line.decode(errors='replace'), 60)}")
+        raise InvalidResponse(f"not an answer: {plain(line.decode(errors='replace'), 60)}")
 
 
 class Remote:
@@ -141,7 +141,7 @@ class Remote:
     def _said(self, error: Exception) -> str:
         """An error in words that may stand in a log: a store may say anything, the password that it was given for instance."""
         text = str(error)
-        return printable(text.replace(self._store.password, "…") if self._store.password else text, 200)
+        return plain(text.replace(self._store.password, "…") if self._store.password else text, 200)
 
     async def _perform(self, key: str, operation: Operation) -> Any:
         client = self._client
