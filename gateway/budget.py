@@ -8,7 +8,9 @@ they make; and whoever only makes noise has the budget, and what a second adds t
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
+
+from gateway.clock import Clock
 
 BUDGET: Final = 10_000  # points that may be spent at once
 OPENING: Final = 2_000  # as many of them has a new connection: more of these are no way to have more
@@ -29,12 +31,6 @@ A_SECTION: Final = 4  # by a field section that the peer is sent: a request, a r
 A_FRAME: Final = 4  # by a frame of content
 
 SOON: Final = 0.05  # seconds within which a stream has had no time to be answered
-
-
-class Clock(Protocol):
-    """Time in seconds, as of the last tick."""
-
-    now: float
 
 
 class Budget:

@@ -11,6 +11,7 @@ from collections import Counter as Tally
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from gateway.clock import Clock
 from gateway.prepared import Backend, Route
 from gateway.programs import Program
 from gateway.repeated import Templates
@@ -20,15 +21,6 @@ from gateway.turns import Turns
 from gateway.unsent import Unsent
 
 FORGET: Final = 5.0  # seconds between two requests after which a connection lets go of what it remembers
-
-
-class Clock:
-    """Seconds as of the last tick: cheap to read, coarse enough for idleness."""
-
-    __slots__ = ("now",)
-
-    def __init__(self, now: float = 0.0) -> None:
-        self.now = now
 
 
 class Connection(Protocol):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
+from gateway.clock import Clock
 from gateway.tls import Security
-from gateway.upstream import Clock, Pool
+from gateway.upstream import Pool
 from gateway.upstream_http2 import Trunk
 
 

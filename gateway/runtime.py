@@ -23,8 +23,9 @@ from typing import Literal, Protocol, TypeAlias
 import msgspec
 
 from gateway import policies, script, tls, tunnel
+from gateway.clock import Clock
 from gateway.datagram import Datagrams
-from gateway.door import Clock, Door
+from gateway.door import Door
 from gateway.downstream import Arrival, Downstream
 from gateway.filters.measuring import Room
 from gateway.greeting import Entrance, is_early
@@ -56,7 +57,7 @@ from gateway.snapshot import (
 )
 from gateway.supplies import Stock, supplier
 from gateway.timers import LAST, Timers
-from gateway.unsent import Trimmer
+from gateway.trimmer import Trimmer
 from gateway.watch import watch
 
 log = logging.getLogger("fsm.filters")

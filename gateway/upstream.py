@@ -9,9 +9,10 @@ server's close small.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.bulk import WORTH, Bulk
+from gateway.clock import Clock
 from gateway.http1 import (
     CHUNKED,
     NO_LENGTH,
@@ -35,12 +36,6 @@ CONNECT: Final = 2.0  # seconds to make one
 MAX_IDLE: Final = 512  # kept per address
 MAX_HEAD: Final = 65536  # bytes of a response's head
 LESSONS: Final = 64  # heads of an address's responses from which a shape is learned
-
-
-class Clock(Protocol):
-    """Time as of the last tick, in seconds: cheap to read, coarse enough for idleness."""
-
-    now: float
 
 
 class Closing(list["Upstream"]):

@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway import blocks, http2
 from gateway.blocks import Malformed, Pair
+from gateway.clock import Clock
 from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Interim, ProtocolError, chunk, last_chunk, length_behind
 from gateway.http2 import Fault, Stream
 from gateway.http2_connection import Http2Connection
@@ -20,7 +21,7 @@ from gateway.peers import Endpoint, Sender, User
 from gateway.stream_transport import StreamTransport
 from gateway.tls import Security
 from gateway.turns import Turns
-from gateway.upstream import CONNECT, MAX_HEAD, Clock
+from gateway.upstream import CONNECT, MAX_HEAD
 
 IDLE: Final = 60.0  # seconds that a connection without requests is kept
 MOST_OWED: Final = 1 << 20  # octets that a backend which does not read may be owed, besides requests' content

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.door import Clock, Door
+from gateway.clock import Clock
+from gateway.door import Door
 from gateway.downstream import Downstream
 from gateway.prepared import Backend, Counter, Route
 from gateway.programs import Program

@@ -6,7 +6,7 @@ import pytest
 
 from gateway import budget
 from gateway.budget import BUDGET, Budget
-from gateway.door import Clock
+from gateway.clock import Clock
 
 
 def rested(clock: Clock) -> Budget:
