@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Response, length_behind
+from gateway.chunked import Chunks
+from gateway.http1 import CHUNKED, Field, ProtocolError, Response, length_behind
 from gateway.peers import Peer
 from gateway.prepared import Answers, Backend
 

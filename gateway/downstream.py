@@ -12,11 +12,12 @@ from typing import Final
 
 from gateway import http2, tls
 from gateway.answer import MISDIRECTED, NO_RULE, answer
+from gateway.chunked import Chunks
 from gateway.door import Door
 from gateway.downstream_http2 import DownstreamHttp2
 from gateway.exchange import Exchange
 from gateway.greeting import arrive, connection_of, left
-from gateway.http1 import CHUNKED, Chunks, Field, ProtocolError, Request, parse_request
+from gateway.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
 from gateway.peers import Peer
 from gateway.programmed import Programmed, begin
 from gateway.relay import Incoming, Switchboard

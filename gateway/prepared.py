@@ -14,7 +14,7 @@ from gateway.balance import Ring, Split
 from gateway.filters import cors, headers, mirror, redirect, rewrite
 from gateway.forwarding import response_head
 from gateway.health import Checks
-from gateway.http1 import Field, parse_response
+from gateway.http1 import LONG_HEAD, Field, parse_response
 from gateway.peers import Endpoint
 from gateway.programs import Hooks, Program
 from gateway.sessions import Sessions
@@ -36,7 +36,6 @@ from gateway.templates import ResponseShape, weave
 from gateway.timeouts import Timeouts
 
 HEADS: Final = 1024  # response heads remembered
-LONG_HEAD: Final = 4096  # bytes of a response head that is too long to remember
 
 Programs: TypeAlias = Callable[[str], Program]  # by name
 

@@ -17,23 +17,11 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from gateway import forwarding, grpcweb
 from gateway.answer import whole
+from gateway.chunked import Chunks, chunk, last_chunk
 from gateway.exchange import Exchange, name_of, unexpecting
 from gateway.filters import api
 from gateway.greeting import connection_of
-from gateway.http1 import (
-    CHUNKED,
-    CHUNKED_FIELD,
-    CODING,
-    EXPECT,
-    LENGTH,
-    NO_LENGTH,
-    Chunks,
-    Field,
-    Request,
-    Response,
-    chunk,
-    last_chunk,
-)
+from gateway.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
 from gateway.passage import Passage
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Backend, Route, Target

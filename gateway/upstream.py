@@ -12,19 +12,9 @@ import asyncio
 from typing import Final
 
 from gateway.bulk import WORTH, Bulk
+from gateway.chunked import Chunks, chunk, last_chunk
 from gateway.clock import Clock
-from gateway.http1 import (
-    CHUNKED,
-    NO_LENGTH,
-    Chunks,
-    Field,
-    Interim,
-    ProtocolError,
-    Response,
-    chunk,
-    last_chunk,
-    parse_response,
-)
+from gateway.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
 from gateway.peers import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.templates import ResponseShape, response_shape

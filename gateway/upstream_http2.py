@@ -13,8 +13,9 @@ from typing import Final
 
 from gateway import blocks, http2
 from gateway.blocks import Malformed, Pair
+from gateway.chunked import Chunks, chunk, last_chunk
 from gateway.clock import Clock
-from gateway.http1 import CHUNKED, NO_LENGTH, Chunks, Interim, ProtocolError, chunk, last_chunk, length_behind
+from gateway.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
 from gateway.http2 import Fault, Stream
 from gateway.http2_connection import Http2Connection
 from gateway.peers import Endpoint, Sender, User

@@ -15,8 +15,8 @@ from speaking import client, until
 from test_http2_strictness import BOTH, GET, HELLO, block
 
 from gateway import downstream_http2, http2, runtime
+from gateway.chunked import Chunks
 from gateway.door import Door
-from gateway.http1 import Chunks
 from gateway.http2 import (
     CONTINUATION,
     DATA,

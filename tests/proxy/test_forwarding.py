@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from proxying import OK, Proxy, Server, make_rule, parsed
 
-from gateway.http1 import Chunks
+from gateway.chunked import Chunks
 from gateway.snapshot import (
     Backend,
     Endpoint,

@@ -11,15 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.chunked import MANY_CHUNKS, Chunks
 from gateway.http1 import (
     CHUNKED,
     FOLDED,
     LENGTH,
-    MANY_CHUNKS,
     NO_LENGTH,
     PLAIN,
     SHADOW,
-    Chunks,
     ProtocolError,
     kind_of,
     parse_request,
