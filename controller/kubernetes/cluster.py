@@ -27,9 +27,9 @@ from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyO
 from controller.problems import UNREADABLE
 from controller.reconcile import Reconciler
 from controller.translate import GatewayName
-from controller.translate.attached import POLICIES
 from controller.translate.extensions import SETTINGS
 from controller.translate.gateways import Running
+from controller.translate.meanings import POLICIES
 from controller.translate.status import Status
 from controller.world import GATEWAY_NAME, Report, World
 from gateway.snapshot import Change

@@ -14,7 +14,7 @@ import msgspec
 
 from controller.memo import View
 from controller.objects import CONTROLLER, ROUTES, Ref
-from controller.translate import attached, backends, extensions, gateways, policies, routes
+from controller.translate import attached, backends, extensions, gateways, meanings, policies, routes
 from controller.translate.backends import BackendName, Needed
 from controller.translate.extensions import FilterName
 from controller.translate.gateways import Running
@@ -98,7 +98,7 @@ class Translator:
                     found.add((extensions.status, *where))
                 case "ListenerFilter" | "RouteRuleFilterPolicy":
                     found.add((extensions.guarding_status, ref.kind, *where))
-                case kind if kind in attached.POLICIES:
+                case kind if kind in meanings.POLICIES:
                     found.add((attached.status, kind, *where))
                 case "BackendTLSPolicy":
                     found.add((policies.status, *where))
@@ -321,7 +321,7 @@ def _maker(name: Needed) -> Key:
     """The call that makes a part."""
     if isinstance(name, BackendName):
         return (backends.backend, *name)
-    return (attached.script if name.kind in attached.POLICIES else extensions.script, *name)
+    return (attached.script if name.kind in meanings.POLICIES else extensions.script, *name)
 
 
 def _key(name: Needed) -> snapshot.Key:

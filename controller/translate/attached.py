@@ -13,7 +13,7 @@ is. Each of a policy's scopes is one program of a data plane.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -21,48 +21,24 @@ from controller import policies
 from controller.memo import View, guarded
 from controller.objects import (
     GATEWAY_GROUP,
-    GUARDING,
-    AccessControlPolicy,
-    BackendLBPolicy,
-    CircuitBreakingPolicy,
-    CookiePersistence,
-    FaultInjectionPolicy,
-    Gateway,
-    GatewayTLSPolicy,
     GRPCMatch,
-    GRPCRoute,
-    HeaderPersistence,
-    HealthCheckPolicy,
     HTTPMatch,
-    HTTPRoute,
-    LoadBalancerPolicy,
     Policy,
-    RateLimitPolicy,
     Ref,
-    RetryPolicy,
     SecretKey,
     SecretRef,
-    Service,
-    SessionPersistence,
-    SessionStickyPolicy,
-    UpstreamTLSPolicy,
 )
 from controller.policies import WHOLE, Said, Scope, Target
-from controller.translate import ancestors, certificates, conditions, extensions, grpc, matches, ports, sessions
+from controller.translate import ancestors, certificates, conditions, extensions, idleness
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
+from controller.translate.meanings import LOOKING, POLICIES, TARGETS, Config, meant
 from controller.translate.ports import covers
 from controller.translate.status import ExtensionStatus
 from gateway import snapshot
-from gateway.durations import seconds
 from gateway.policies import BUILT_IN
 
-if TYPE_CHECKING:
-    from controller.translate.backends import BackendName
-
-Config: TypeAlias = dict[str, Any]
 Fits: TypeAlias = Callable[[Scope], bool]
-TARGETS: Final[dict[str, Any]] = {"Gateway": Gateway, "HTTPRoute": HTTPRoute, "GRPCRoute": GRPCRoute, "Service": Service}
 
 
 class Place(NamedTuple):
@@ -72,98 +48,6 @@ class Place(NamedTuple):
     port: int
     hostname: str
 
-
-# --- what each kind comes to ---
-
-
-def _rate_limit(config: policies.RateLimit) -> Config:
-    return {
-        "requests": config.requests,
-        "burst": config.requests if config.burst is None else config.burst,
-        "interval": f"{config.stat_time_window}s",
-        "backlog": config.backlog,
-        "response": {
-            "status": config.response_status_code,
-            "headers": {one.name: one.value for one in config.response_headers_to_add},
-        },
-    }
-
-
-def _access_control(config: policies.AccessControl) -> Config:
-    # Where both are given, both hold: who is on the blacklist may not, whatever the whitelist says.
-    lists = {name: given for name, given in (("allowed", config.whitelist), ("forbidden", config.blacklist)) if given}
-    return {
-        **(lists or {"forbidden": ()}),
-        "enableXFF": config.enable_xff,
-        "response": {"status": config.status_code, "body": config.message},
-    }
-
-
-def _fault_injection(config: policies.FaultInjection) -> Config:
-    made: Config = {}
-    if config.delay is not None:
-        delay = config.delay
-        least, most = (delay.range.min, delay.range.max) if delay.range is not None else (delay.fixed, delay.fixed)
-        unit, times = ("h", 24) if delay.unit == "d" else (delay.unit, 1)
-        made["delay"] = {
-            "percentage": delay.percent, "min": f"{(least or 0) * times}{unit}", "max": f"{(most or 0) * times}{unit}",
-        }  # fmt: skip
-    if config.abort is not None:
-        abort = config.abort
-        made["abort"] = {"percentage": abort.percent, "response": {"status": abort.status_code, "body": abort.message}}
-    return made
-
-
-def _circuit_breaking(config: policies.CircuitBreaking) -> Config:
-    return {
-        "latencyThreshold": f"{round(float(config.slow_time_threshold or 0) * 1000)}ms",
-        "minRequests": config.min_request_amount,
-        "anyOf": {
-            "errors": [config.error_amount_threshold or 0, float(config.error_ratio_threshold or 0)],
-            "slow": [config.slow_amount_threshold or 0, float(config.slow_ratio_threshold or 0)],
-        },
-        "checkInterval": f"{config.stat_time_window}s",
-        "breakInterval": f"{config.degraded_time_window}s",
-        "response": {"status": config.degraded_status_code, "body": config.degraded_response_content},
-    }
-
-
-class Meaning(NamedTuple):
-    """What a kind of policy may be attached to, and the filter that it comes to (none for what is a rule's own)."""
-
-    type: type[Policy]
-    targets: tuple[str, ...]
-    built_in: str = ""
-    config: Callable[[Any], Config] = dict
-
-    @property
-    def protects(self) -> bool:
-        """Whether nothing passes where it cannot be done."""
-        return self.type.__name__ in GUARDING
-
-
-ON_ROUTES: Final = ("Gateway", "HTTPRoute", "GRPCRoute")
-# Those of routes in the order in which they look at a request.
-POLICIES: Final = {
-    "AccessControlPolicy": Meaning(AccessControlPolicy, ON_ROUTES, "IPRestriction", _access_control),
-    "RateLimitPolicy": Meaning(RateLimitPolicy, ON_ROUTES, "RateLimit", _rate_limit),
-    "FaultInjectionPolicy": Meaning(FaultInjectionPolicy, ON_ROUTES[1:], "FaultInjection", _fault_injection),
-    "CircuitBreakingPolicy": Meaning(CircuitBreakingPolicy, ("Service",), "CircuitBreaker", _circuit_breaking),
-    "RetryPolicy": Meaning(RetryPolicy, ("Service",)),
-    "SessionStickyPolicy": Meaning(SessionStickyPolicy, ("Service",)),
-    "LoadBalancerPolicy": Meaning(LoadBalancerPolicy, ("Service",)),
-    "BackendLBPolicy": Meaning(BackendLBPolicy, ("Service",)),
-    "HealthCheckPolicy": Meaning(HealthCheckPolicy, ("Service",)),
-    "UpstreamTLSPolicy": Meaning(UpstreamTLSPolicy, ("Service",)),
-    "GatewayTLSPolicy": Meaning(GatewayTLSPolicy, ("Gateway",)),
-}
-LOOKING: Final = [kind for kind, one in POLICIES.items() if one.built_in and one.targets != ("Service",)]  # at requests
-WORDS: Final = {  # the parts of each kind of target that a policy may speak of
-    "Gateway": ("", "ports", "hostnames"),
-    "HTTPRoute": ("", "hostnames", "http"),
-    "GRPCRoute": ("", "hostnames", "grpc"),
-    "Service": ("", "ports"),
-}
 
 # --- the one decision ---
 
@@ -249,7 +133,7 @@ def _standing(
         before = {name: other for other, theirs in _older(view, policy, ref) for scope in theirs for name in _names(scope)}
         kept: list[Scope] = []
         for scope in scopes:
-            why = _means_nothing(view, kind, ref, scope)
+            why = idleness.whole(view, kind, ref, scope)
             if why:
                 idle[f"{scope.field}{why}"] = None
                 continue
@@ -258,7 +142,7 @@ def _standing(
                 other = before[_names(scope)[0]]
                 older = f'{kind} "{other}" is older and says something of all that this one does.'
                 continue
-            note = _means_less(view, kind, ref, scope)
+            note = idleness.partial(view, kind, ref, scope)
             if note:
                 idle[note] = None
             kept.append(scope._replace(bps=scope.bps if any(name[0] == "bps" for name in names) else 0))
@@ -271,7 +155,7 @@ def _names(scope: Scope) -> list[tuple[str, object]]:
     """What a scope speaks of, as another may have before it: requests, bytes, or both."""
     of: object = scope.of
     if isinstance(of, HTTPMatch | GRPCMatch):
-        of = _meant(scope)
+        of = meant(scope)
     said: list[tuple[str, object]] = [(scope.word, of)] if scope.config is not None or not scope.bps else []
     return [*said, ("bps", of)] if scope.bps else said
 
@@ -283,74 +167,6 @@ def _older(view: View, policy: Policy, target: Ref) -> list[tuple[str, tuple[Sco
     ]
 
 
-def _means_nothing(view: View, kind: str, target: Ref, scope: Scope) -> str:
-    """Why a scope changes nothing at a target, in words that follow its field; empty where it does."""
-    if scope.word not in WORDS[target.kind]:
-        return f": a {target.kind} has none."
-    if target.kind != "Gateway" and scope.bps and scope.config is None:
-        return f".bps: a {target.kind} has no bytes of its own; a Gateway has."
-    if target.kind == "Gateway" and scope.word in ("", "ports"):
-        return _means_no_port(view, kind, target, scope)
-    if target.kind == "Service" and scope.word == "ports":
-        service = view.get(Service, target.namespace, target.name)
-        numbers = [one.port for one in service.spec.ports] if service is not None else []
-        if scope.of not in numbers and service is not None and service.spec.type != "ExternalName":
-            return f'.port: Service "{target.name}" has no port {scope.of}; it has {", ".join(map(str, numbers)) or "none"}.'
-    if scope.word in ("http", "grpc") and not _is_of(view, target, scope):
-        return f".match: {target.kind} has no rule with this match."
-    return _means_no_host(view, kind, target, scope) if scope.word == "hostnames" else ""
-
-
-def _means_no_host(view: View, kind: str, target: Ref, scope: Scope) -> str:
-    """The same for hostnames."""
-    if target.kind == "Gateway":
-        opened = ports.of(view, target.namespace, target.name)
-        if kind == "RateLimitPolicy" and opened and not any(one.has_requests for one in opened):
-            listed = ", ".join(f"{one.number} ({one.spoken})" for one in opened)
-            return f": there are no requests to limit ({listed}); bps limits bytes."
-        names = ports.hostnames(view, target.namespace, target.name)
-    else:
-        route = view.get(TARGETS[target.kind], target.namespace, target.name)
-        names = tuple(name.lower() for name in route.spec.hostnames) if route is not None else ()
-    if not names or any(ports.overlap(str(scope.of).lower(), name) for name in names):
-        return ""
-    return f'.hostname: "{scope.of}" is none of those of {target.kind} "{target.name}": {", ".join(names)}.'
-
-
-def _means_no_port(view: View, kind: str, gateway: Ref, scope: Scope) -> str:
-    """The same for the ports of a Gateway: what protects must be told where it cannot."""
-    opened = ports.of(view, gateway.namespace, gateway.name)
-    here = [one for one in opened if scope.word == "" or one.number == scope.of]
-    listed = ", ".join(f"{one.number} ({one.spoken})" for one in opened) or "none"
-    if not here:
-        if not scope.word:
-            return ""  # listeners may come
-        return f'.port: Gateway "{gateway.name}" has no listener at {scope.of}; it has {listed}.'
-    if kind == "GatewayTLSPolicy" and (scope.config is None or scope.config.mtls):
-        if not any(one.is_terminated for one in here):
-            where = ", ".join(str(one.number) for one in here)
-            return f": TLS is not terminated at its port {where} ({listed}), so nobody shows a certificate there."
-        if all(ports.validation_at(view, gateway, one.number) for one in here):
-            return ": the Gateway's own spec.tls.frontend says how clients prove who they are, and goes before."
-    if kind == "RateLimitPolicy" and scope.config is not None and not scope.bps and not any(one.has_requests for one in here):
-        return f": there are no requests to limit at {', '.join(str(one.number) for one in here)} ({listed}); bps limits bytes."
-    return ""
-
-
-def _means_less(view: View, kind: str, gateway: Ref, scope: Scope) -> str:
-    """Where a scope that protects does not reach, though it does something elsewhere."""
-    if gateway.kind != "Gateway" or scope.word not in ("", "ports") or scope.config is None:
-        return ""
-    here = [one for one in ports.of(view, gateway.namespace, gateway.name) if not scope.word or one.number == scope.of]
-    if kind == "RateLimitPolicy":
-        listed = ", ".join(f"{one.number} ({one.spoken})" for one in here if not one.has_requests)
-        return f"{scope.field}: there are no requests to limit at {listed}; bps limits bytes." if listed else ""
-    if kind == "GatewayTLSPolicy" and scope.config.mtls:
-        listed = ", ".join(f"{one.number} ({one.spoken})" for one in here if not one.is_terminated)
-        return f"{scope.field}: TLS is not terminated at {listed}, so nobody shows a certificate there." if listed else ""
-    return ""
-
-
 def _undone(view: View, policy: Policy, standing: Iterable[tuple[Ref, tuple[Scope, ...]]]) -> Iterable[str]:
     """What cannot be done though it can be read: what it refers to is not there."""
     kind, namespace = policy.ref.kind, policy.metadata.namespace
@@ -360,7 +176,7 @@ def _undone(view: View, policy: Policy, standing: Iterable[tuple[Ref, tuple[Scop
             if POLICIES[kind].built_in and scope.config is not None:
                 wrong = view.call(script, namespace, f"{policy.metadata.name}#{scope.name}", kind)
             elif kind == "UpstreamTLSPolicy":
-                wrong = _authority(view, namespace, target.name, scope.config)
+                wrong = authority(view, namespace, target.name, scope.config)
             if isinstance(wrong, str) and wrong:
                 yield f"{scope.field}.{wrong}"
 
@@ -403,7 +219,7 @@ def apart(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay) -> list[
     if not isinstance(rule, snapshot.Rule) or len(rule.matches) < 2:
         return [rule]
     said = [
-        ((kind, one.name, scope.name), _meant(scope))
+        ((kind, one.name, scope.name), meant(scope))
         for kind in LOOKING for one in _in_force_at(view, kind, route) for scope in one.scopes if _is_match(scope, rule)
     ]  # fmt: skip
     if not said:
@@ -466,14 +282,7 @@ def _in_force(
     return None
 
 
-def of_service(view: View, kind: str, backend: tuple[str, str, int]) -> Any:
-    """What the policy of a kind says that is in force at a Service's port: (namespace, name, port)."""
-    namespace, name, port = backend
-    found = _at_port(view, kind, Ref("Service", namespace, name), port)
-    return found[1].config if found is not None and not found[0].shut else None
-
-
-def _at_port(view: View, kind: str, target: Ref, port: int) -> tuple[InForce, Scope] | None:
+def at_port(view: View, kind: str, target: Ref, port: int) -> tuple[InForce, Scope] | None:
     """What is in force at a port of a target: an entry for it, or else for all of its ports."""
     found = _in_force_at(view, kind, target)
     for word in ("ports", ""):
@@ -484,68 +293,8 @@ def _at_port(view: View, kind: str, target: Ref, port: int) -> tuple[InForce, Sc
     return None
 
 
-def breaker(view: View, backend: BackendName) -> FilterName | None:
-    """The circuit breaker of a backend."""
-    if backend.kind != "Service":
-        return None
-    kind = "CircuitBreakingPolicy"
-    found = _at_port(view, kind, Ref("Service", backend.namespace, backend.name), backend.port)
-    return FilterName(found[0].namespace, f"{found[0].name}#{found[1].name}", kind) if found is not None else None
-
-
-def retry(view: View, backends: Iterable[BackendName]) -> snapshot.Retry | None:
-    """What RetryPolicies say of a rule's backends: the first that has one decides."""
-    for backend in backends:
-        found: policies.Retry | None = of_service(view, "RetryPolicy", (backend.namespace, backend.name, backend.port))
-        if found is not None:
-            codes = tuple(sorted({code for word in found.retry_on for code in _codes(word)}))
-            return snapshot.Retry(codes, found.num_retries, float(found.backoff_base_interval))
-    return None
-
-
-ALGORITHMS: Final = {
-    "RoundRobinLoadBalancer": "RoundRobin", "LeastConnectionLoadBalancer": "LeastLoad", "HashingLoadBalancer": "Hashing",
-}  # fmt: skip
-
-
-def algorithm(view: View, namespace: str, name: str, port: int) -> str:
-    """How a Service's endpoints are chosen."""
-    by_backend: policies.BackendLB | None = of_service(view, "BackendLBPolicy", (namespace, name, port))
-    if by_backend is not None:
-        return by_backend.algorithm
-    by_balancer: policies.LoadBalancer | None = of_service(view, "LoadBalancerPolicy", (namespace, name, port))
-    return ALGORITHMS[by_balancer.type] if by_balancer is not None else "RoundRobin"
-
-
-def is_hashed(view: View, backend: BackendName) -> bool:
-    """Whether a client's requests all go to the same endpoint."""
-    return backend.kind == "Service" and algorithm(view, backend.namespace, backend.name, backend.port) == "Hashing"
-
-
-def health(view: View, namespace: str, name: str, port: int) -> snapshot.Health | None:
-    """How the health of a Service's endpoints is known."""
-    config: policies.HealthCheck | None = of_service(view, "HealthCheckPolicy", (namespace, name, port))
-    if config is None:
-        return None
-    matches_ = tuple(
-        snapshot.HealthMatch(one.status_codes, one.body, tuple((field.name, field.value) for field in one.headers))
-        for one in config.matches
-    )
-    interval, timeout = _lasting(config.interval), _lasting(config.fail_timeout)
-    return snapshot.Health(interval, config.max_fails, timeout, config.path, matches_)
-
-
-def upstream_tls(view: View, namespace: str, name: str, port: int) -> snapshot.BackendTLS | str | None:
-    """How a Service is spoken to over TLS by an UpstreamTLSPolicy; in words, why it cannot be."""
-    found = _at_port(view, "UpstreamTLSPolicy", Ref("Service", namespace, name), port)
-    if found is None:
-        return None
-    if found[0].shut:
-        return f'UpstreamTLSPolicy "{found[0].name}" is not valid'
-    return _authority(view, namespace, name, found[1].config)
-
-
-def _authority(view: View, namespace: str, service: str, config: policies.UpstreamTLS) -> snapshot.BackendTLS | str:
+def authority(view: View, namespace: str, service: str, config: policies.UpstreamTLS) -> snapshot.BackendTLS | str:
+    """How a Service is spoken to by an UpstreamTLSPolicy's config; in words, why it cannot be."""
     name = config.certificate_ref.name
     pem = extensions.secret(view, namespace, SecretKey(name, "ca.crt"))
     if not pem:
@@ -562,14 +311,9 @@ def _authority(view: View, namespace: str, service: str, config: policies.Upstre
     return snapshot.BackendTLS(f"{service}.{namespace}.svc", pem, own=own)
 
 
-def _lasting(given: str | int) -> float:
-    """Seconds, of a Duration or of a number of them."""
-    return seconds(given) if isinstance(given, str) else float(given)
-
-
 def asks_for_certificates(view: View, gateway: Ref, port: int) -> bool | str:
     """Whether clients of a Gateway's port must prove who they are, by a GatewayTLSPolicy; in words, why nobody can."""
-    found = _at_port(view, "GatewayTLSPolicy", gateway, port)
+    found = at_port(view, "GatewayTLSPolicy", gateway, port)
     if found is None:
         return False
     if found[0].shut:
@@ -577,59 +321,11 @@ def asks_for_certificates(view: View, gateway: Ref, port: int) -> bool | str:
     return bool(found[1].config.mtls)
 
 
-def _codes(word: str) -> Iterable[int]:
-    """ "503", or all of "5xx"."""
-    return range(int(word[0]) * 100, int(word[0]) * 100 + 100) if word.endswith("xx") else (int(word),)
-
-
-def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence | None:
-    """What BackendLBPolicies and SessionStickyPolicies say of a rule's backends: the first that has one decides."""
-    for backend in backends:
-        where = (backend.namespace, backend.name, backend.port)
-        balancing: policies.BackendLB | None = of_service(view, "BackendLBPolicy", where)
-        if balancing is not None and balancing.session_persistence is not None:
-            return sessions.persistence(_as_in_routes(balancing.session_persistence), str(backend))
-        found: policies.SessionSticky | None = of_service(view, "SessionStickyPolicy", where)
-        if found is not None:
-            lasting = float(found.expires)
-            return snapshot.Persistence("", found.cookie_name, "/", lasting, lasting > 0)
-    return None
-
-
-def _as_in_routes(asked: policies.Persistence) -> SessionPersistence:
-    """SessionPersistence as BackendLBPolicy spells it (Gateway API 1.1)."""
-    name = asked.session_name
-    return SessionPersistence(
-        asked.type,
-        asked.absolute_timeout or "",
-        CookiePersistence(name, lifetime_type=asked.cookie_config.lifetime_type),
-        HeaderPersistence(name) if name else None,
-    )
-
-
-def _is_of(view: View, target: Ref, scope: Scope) -> bool:
-    """Whether a route has a rule with the match that an entry names."""
-    route = view.get(TARGETS[target.kind], target.namespace, target.name)
-    if isinstance(route, GRPCRoute) and scope.word == "grpc":
-        return any(_meant(scope) in grpc.matches_of(rule) for rule in route.spec.rules)
-    if isinstance(route, HTTPRoute) and scope.word == "http":
-        return any(_meant(scope) in matches.matches(rule) for rule in route.spec.rules)
-    return False
-
-
 def _is_match(scope: Scope, rule: snapshot.Rule | snapshot.Relay) -> bool:
     """Whether an entry is for a match, and a rule has it."""
     if scope.word not in ("http", "grpc") or isinstance(rule, snapshot.Relay) or (scope.word == "grpc" and not rule.grpc):
         return False
-    return _meant(scope) in rule.matches
-
-
-def _meant(scope: Scope) -> snapshot.Match:
-    """The match that an entry names."""
-    if isinstance(scope.of, GRPCMatch):
-        return grpc.translated(scope.of)
-    assert isinstance(scope.of, HTTPMatch)
-    return matches.translated(scope.of)
+    return meant(scope) in rule.matches
 
 
 def _means(pattern: str, hostname: str) -> bool:

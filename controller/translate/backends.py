@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from controller.memo import View, guarded
 from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
-from controller.translate import attached, conditions, grants, policies
+from controller.translate import conditions, grants, policies, services
 from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
@@ -99,7 +99,7 @@ def _asks_for_tls(view: View, namespace: str, service: str, number: int, port_na
     policy = policies.is_asked_for(view, namespace, service, port_name)
     if policy is not None:
         return f'BackendTLSPolicy "{policy}"'
-    return "an UpstreamTLSPolicy" if attached.upstream_tls(view, namespace, service, number) is not None else ""
+    return "an UpstreamTLSPolicy" if services.upstream_tls(view, namespace, service, number) is not None else ""
 
 
 def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
@@ -158,7 +158,7 @@ def backend(
     protocol = spoken or APP_PROTOCOLS.get(port.app_protocol.lower() if port else "", "http")
     tls = policies.tls(view, namespace, name, port.name if port else "") if protocol != "udp" else None
     if tls is None and protocol != "udp":
-        by_policy = attached.upstream_tls(view, namespace, name, number)
+        by_policy = services.upstream_tls(view, namespace, name, number)
         if isinstance(by_policy, str):
             return snapshot.Backend(named, (), protocol)  # not in the clear, where TLS was asked for
         tls = by_policy
@@ -180,8 +180,8 @@ def backend(
         tuple(sorted(chosen, key=lambda e: (e.address, e.port))),
         protocol,
         tls,
-        health=attached.health(view, namespace, name, number) if protocol != "udp" else None,
-        balance="LeastLoad" if attached.algorithm(view, namespace, name, number) == "LeastLoad" else "RoundRobin",
+        health=services.health(view, namespace, name, number) if protocol != "udp" else None,
+        balance="LeastLoad" if services.algorithm(view, namespace, name, number) == "LeastLoad" else "RoundRobin",
     )
 
 

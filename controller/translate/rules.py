@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from controller.memo import View
 from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, ParametersRef, Ref, SessionPersistence
-from controller.translate import attached, conditions, extensions, filters, matches, sessions
+from controller.translate import conditions, extensions, filters, matches, services, sessions
 from controller.translate.backends import Needed, Resolved, resolve
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
@@ -72,7 +72,7 @@ def resolution(faults: list[Condition]) -> Condition:
 
 def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[Needed], list[Resolved]]:
     specs, targets, needed, resolved = forwarding(view, found.ref, rule.filters, rule.backend_refs)
-    services = [one.backend for one in resolved if one.backend is not None and one.backend.kind == "Service"]
+    asked = [one.backend for one in resolved if one.backend is not None and one.backend.kind == "Service"]
     made = snapshot.Rule(
         name=f"{found.metadata.namespace}/{found.metadata.name}/{index}",
         order=order(found, index),
@@ -81,8 +81,8 @@ def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[sna
         filters=specs,
         targets=targets,
         timeouts=_timeouts(rule),
-        retry=_retry(rule) or attached.retry(view, services),
-        persistence=persistence(found, index, rule.session_persistence) or attached.session(view, services),
+        retry=_retry(rule) or services.retry(view, asked),
+        persistence=persistence(found, index, rule.session_persistence) or services.session(view, asked),
     )
     return made, needed, resolved
 
@@ -114,11 +114,11 @@ def forwarding(
         needed += own_needed
         if one.backend is not None:
             needed.append(one.backend)
-            breaker = attached.breaker(view, one.backend) if route.kind in ("HTTPRoute", "GRPCRoute") else None
+            breaker = services.breaker(view, one.backend) if route.kind in ("HTTPRoute", "GRPCRoute") else None
             if breaker is not None:
                 needed.append(breaker)
                 own += (snapshot.Scripted(str(breaker)),)
-            targets.append(snapshot.Target(weight, str(one.backend), own, hashed=attached.is_hashed(view, one.backend)))
+            targets.append(snapshot.Target(weight, str(one.backend), own, hashed=services.is_hashed(view, one.backend)))
         else:
             reason = one.fault.message if one.fault else ""
             targets.append(snapshot.Target(weight, "", (), 500, reason))

@@ -1,0 +1,90 @@
+"""Where what a policy says changes nothing, in words: it speaks of what its target does not have.
+
+What protects must not be idle in silence: whoever wrote it believes that it holds.
+"""
+
+from __future__ import annotations
+
+from controller.memo import View
+from controller.objects import GRPCRoute, HTTPRoute, Ref, Service
+from controller.policies import Scope
+from controller.translate import grpc, matches, ports
+from controller.translate.meanings import TARGETS, WORDS, meant
+
+
+def whole(view: View, kind: str, target: Ref, scope: Scope) -> str:
+    """Why a scope changes nothing at a target, in words that follow its field; empty where it does."""
+    if scope.word not in WORDS[target.kind]:
+        return f": a {target.kind} has none."
+    if target.kind != "Gateway" and scope.bps and scope.config is None:
+        return f".bps: a {target.kind} has no bytes of its own; a Gateway has."
+    if target.kind == "Gateway" and scope.word in ("", "ports"):
+        return _no_port(view, kind, target, scope)
+    if target.kind == "Service" and scope.word == "ports":
+        service = view.get(Service, target.namespace, target.name)
+        numbers = [one.port for one in service.spec.ports] if service is not None else []
+        if scope.of not in numbers and service is not None and service.spec.type != "ExternalName":
+            return f'.port: Service "{target.name}" has no port {scope.of}; it has {", ".join(map(str, numbers)) or "none"}.'
+    if scope.word in ("http", "grpc") and not _is_of(view, target, scope):
+        return f".match: {target.kind} has no rule with this match."
+    return _no_host(view, kind, target, scope) if scope.word == "hostnames" else ""
+
+
+def _no_host(view: View, kind: str, target: Ref, scope: Scope) -> str:
+    """The same for hostnames."""
+    if target.kind == "Gateway":
+        opened = ports.of(view, target.namespace, target.name)
+        if kind == "RateLimitPolicy" and opened and not any(one.has_requests for one in opened):
+            listed = ", ".join(f"{one.number} ({one.spoken})" for one in opened)
+            return f": there are no requests to limit ({listed}); bps limits bytes."
+        names = ports.hostnames(view, target.namespace, target.name)
+    else:
+        route = view.get(TARGETS[target.kind], target.namespace, target.name)
+        names = tuple(name.lower() for name in route.spec.hostnames) if route is not None else ()
+    if not names or any(ports.overlap(str(scope.of).lower(), name) for name in names):
+        return ""
+    return f'.hostname: "{scope.of}" is none of those of {target.kind} "{target.name}": {", ".join(names)}.'
+
+
+def _no_port(view: View, kind: str, gateway: Ref, scope: Scope) -> str:
+    """The same for the ports of a Gateway: what protects must be told where it cannot."""
+    opened = ports.of(view, gateway.namespace, gateway.name)
+    here = [one for one in opened if scope.word == "" or one.number == scope.of]
+    listed = ", ".join(f"{one.number} ({one.spoken})" for one in opened) or "none"
+    if not here:
+        if not scope.word:
+            return ""  # listeners may come
+        return f'.port: Gateway "{gateway.name}" has no listener at {scope.of}; it has {listed}.'
+    if kind == "GatewayTLSPolicy" and (scope.config is None or scope.config.mtls):
+        if not any(one.is_terminated for one in here):
+            where = ", ".join(str(one.number) for one in here)
+            return f": TLS is not terminated at its port {where} ({listed}), so nobody shows a certificate there."
+        if all(ports.validation_at(view, gateway, one.number) for one in here):
+            return ": the Gateway's own spec.tls.frontend says how clients prove who they are, and goes before."
+    if kind == "RateLimitPolicy" and scope.config is not None and not scope.bps and not any(one.has_requests for one in here):
+        return f": there are no requests to limit at {', '.join(str(one.number) for one in here)} ({listed}); bps limits bytes."
+    return ""
+
+
+def partial(view: View, kind: str, gateway: Ref, scope: Scope) -> str:
+    """Where a scope that protects does not reach, though it does something elsewhere."""
+    if gateway.kind != "Gateway" or scope.word not in ("", "ports") or scope.config is None:
+        return ""
+    here = [one for one in ports.of(view, gateway.namespace, gateway.name) if not scope.word or one.number == scope.of]
+    if kind == "RateLimitPolicy":
+        listed = ", ".join(f"{one.number} ({one.spoken})" for one in here if not one.has_requests)
+        return f"{scope.field}: there are no requests to limit at {listed}; bps limits bytes." if listed else ""
+    if kind == "GatewayTLSPolicy" and scope.config.mtls:
+        listed = ", ".join(f"{one.number} ({one.spoken})" for one in here if not one.is_terminated)
+        return f"{scope.field}: TLS is not terminated at {listed}, so nobody shows a certificate there." if listed else ""
+    return ""
+
+
+def _is_of(view: View, target: Ref, scope: Scope) -> bool:
+    """Whether a route has a rule with the match that an entry names."""
+    route = view.get(TARGETS[target.kind], target.namespace, target.name)
+    if isinstance(route, GRPCRoute) and scope.word == "grpc":
+        return any(meant(scope) in grpc.matches_of(rule) for rule in route.spec.rules)
+    if isinstance(route, HTTPRoute) and scope.word == "http":
+        return any(meant(scope) in matches.matches(rule) for rule in route.spec.rules)
+    return False

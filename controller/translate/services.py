@@ -1,0 +1,124 @@
+"""What policies of gateway.flomesh.io say of Services: how an endpoint is chosen and kept to, whether it is well, how it is
+spoken to, and when it is asked again.
+
+Which policy is in force at a Service's port is `attached`'s decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from controller import policies
+from controller.memo import View
+from controller.objects import CookiePersistence, HeaderPersistence, Ref, SessionPersistence
+from controller.translate import attached, sessions
+from controller.translate.extensions import FilterName
+from gateway import snapshot
+from gateway.durations import seconds
+
+if TYPE_CHECKING:
+    from controller.translate.backends import BackendName
+
+
+def of_service(view: View, kind: str, backend: tuple[str, str, int]) -> Any:
+    """What the policy of a kind says that is in force at a Service's port: (namespace, name, port)."""
+    namespace, name, port = backend
+    found = attached.at_port(view, kind, Ref("Service", namespace, name), port)
+    return found[1].config if found is not None and not found[0].shut else None
+
+
+def breaker(view: View, backend: BackendName) -> FilterName | None:
+    """The circuit breaker of a backend."""
+    if backend.kind != "Service":
+        return None
+    kind = "CircuitBreakingPolicy"
+    found = attached.at_port(view, kind, Ref("Service", backend.namespace, backend.name), backend.port)
+    return FilterName(found[0].namespace, f"{found[0].name}#{found[1].name}", kind) if found is not None else None
+
+
+def retry(view: View, backends: Iterable[BackendName]) -> snapshot.Retry | None:
+    """What RetryPolicies say of a rule's backends: the first that has one decides."""
+    for backend in backends:
+        found: policies.Retry | None = of_service(view, "RetryPolicy", (backend.namespace, backend.name, backend.port))
+        if found is not None:
+            codes = tuple(sorted({code for word in found.retry_on for code in _codes(word)}))
+            return snapshot.Retry(codes, found.num_retries, float(found.backoff_base_interval))
+    return None
+
+
+ALGORITHMS: Final = {
+    "RoundRobinLoadBalancer": "RoundRobin", "LeastConnectionLoadBalancer": "LeastLoad", "HashingLoadBalancer": "Hashing",
+}  # fmt: skip
+
+
+def algorithm(view: View, namespace: str, name: str, port: int) -> str:
+    """How a Service's endpoints are chosen."""
+    by_backend: policies.BackendLB | None = of_service(view, "BackendLBPolicy", (namespace, name, port))
+    if by_backend is not None:
+        return by_backend.algorithm
+    by_balancer: policies.LoadBalancer | None = of_service(view, "LoadBalancerPolicy", (namespace, name, port))
+    return ALGORITHMS[by_balancer.type] if by_balancer is not None else "RoundRobin"
+
+
+def is_hashed(view: View, backend: BackendName) -> bool:
+    """Whether a client's requests all go to the same endpoint."""
+    return backend.kind == "Service" and algorithm(view, backend.namespace, backend.name, backend.port) == "Hashing"
+
+
+def health(view: View, namespace: str, name: str, port: int) -> snapshot.Health | None:
+    """How the health of a Service's endpoints is known."""
+    config: policies.HealthCheck | None = of_service(view, "HealthCheckPolicy", (namespace, name, port))
+    if config is None:
+        return None
+    matches_ = tuple(
+        snapshot.HealthMatch(one.status_codes, one.body, tuple((field.name, field.value) for field in one.headers))
+        for one in config.matches
+    )
+    interval, timeout = _lasting(config.interval), _lasting(config.fail_timeout)
+    return snapshot.Health(interval, config.max_fails, timeout, config.path, matches_)
+
+
+def upstream_tls(view: View, namespace: str, name: str, port: int) -> snapshot.BackendTLS | str | None:
+    """How a Service is spoken to over TLS by an UpstreamTLSPolicy; in words, why it cannot be."""
+    found = attached.at_port(view, "UpstreamTLSPolicy", Ref("Service", namespace, name), port)
+    if found is None:
+        return None
+    if found[0].shut:
+        return f'UpstreamTLSPolicy "{found[0].name}" is not valid'
+    return attached.authority(view, namespace, name, found[1].config)
+
+
+def _lasting(given: str | int) -> float:
+    """Seconds, of a Duration or of a number of them."""
+    return seconds(given) if isinstance(given, str) else float(given)
+
+
+def _codes(word: str) -> Iterable[int]:
+    """ "503", or all of "5xx"."""
+    return range(int(word[0]) * 100, int(word[0]) * 100 + 100) if word.endswith("xx") else (int(word),)
+
+
+def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence | None:
+    """What BackendLBPolicies and SessionStickyPolicies say of a rule's backends: the first that has one decides."""
+    for backend in backends:
+        where = (backend.namespace, backend.name, backend.port)
+        balancing: policies.BackendLB | None = of_service(view, "BackendLBPolicy", where)
+        if balancing is not None and balancing.session_persistence is not None:
+            return sessions.persistence(_as_in_routes(balancing.session_persistence), str(backend))
+        found: policies.SessionSticky | None = of_service(view, "SessionStickyPolicy", where)
+        if found is not None:
+            lasting = float(found.expires)
+            return snapshot.Persistence("", found.cookie_name, "/", lasting, lasting > 0)
+    return None
+
+
+def _as_in_routes(asked: policies.Persistence) -> SessionPersistence:
+    """SessionPersistence as BackendLBPolicy spells it (Gateway API 1.1)."""
+    name = asked.session_name
+    return SessionPersistence(
+        asked.type,
+        asked.absolute_timeout or "",
+        CookiePersistence(name, lifetime_type=asked.cookie_config.lifetime_type),
+        HeaderPersistence(name) if name else None,
+    )
