@@ -19,7 +19,7 @@ import sysconfig
 from typing import Final
 
 from gateway.sandbox import seccomp
-from gateway.sandbox.calls import CALLS, OPENAT
+from gateway.sandbox.syscalls import CALLS, OPENAT
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NO_NEW_PRIVS: Final = 38

@@ -211,7 +211,7 @@ async def test_a_filter_finds_nothing_open(proxy: Proxy, server: Server) -> None
 async def test_every_system_call_and_every_command(proxy: Proxy, server: Server) -> None:
     """From inside a process, with libc's `syscall`: what is not in the table is refused, and nobody notices."""
     await beside(proxy, server, """
-        from gateway.sandbox.calls import CALLS, OPENAT, In, Within
+        from gateway.sandbox.syscalls import CALLS, OPENAT, In, Within
         libc = ctypes.CDLL(None, use_errno=True)
         libc.syscall.restype = ctypes.c_long
         machine = os.uname().machine
