@@ -382,6 +382,11 @@ class Downstream(Shortcut):
         """Whether an answer should say `Connection: close`."""
         return self._door.draining or self._requests >= self._door.most_requests
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether what it owes is little."""
+        return not self._write_stopped
+
     def progress(self) -> None:
         """The response moves."""
         self.deadline = self._door.stalled_at

@@ -238,6 +238,12 @@ class DownstreamStream(Stream):
         """Nothing that is kept by reference: what waits has been copied."""
         return 0
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether what it owes is little, and what its connection owes."""
+        conversation = self.conversation
+        return self.owed < http2.HIGH_WATER and not conversation.stopped and not conversation.is_full_up
+
     def progress(self) -> None:
         """The response moves."""
         self.deadline = self.conversation.door.stalled_at
@@ -403,8 +409,8 @@ class DownstreamHttp2(Http2Connection):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_asks", "_draining", "_head_until", "_is_full_up", "_server_name", "_version", "address", "deadline",
-        "door", "listener",
+        "__weakref__", "_asks", "_draining", "_head_until", "_server_name", "_version", "address", "deadline", "door",
+        "is_full_up", "listener",
     )  # fmt: skip
     is_server = True
 
@@ -418,7 +424,7 @@ class DownstreamHttp2(Http2Connection):
         self._asks: dict[bytes, Ask] = {}
         self._version = 0
         self._draining = False
-        self._is_full_up = False  # so much content waits that no backend is read
+        self.is_full_up = False  # so much content waits that no backend is read
         self._head_until = 0.0  # when a field section, or the client's introduction, must be whole; 0 between them
 
     @property
@@ -685,12 +691,12 @@ class DownstreamHttp2(Http2Connection):
 
     def note_unsent(self) -> None:
         self.noted = self.owed
-        if self.owed > MOST_OWED and not self._is_full_up:
-            self._is_full_up = True
+        if self.owed > MOST_OWED and not self.is_full_up:
+            self.is_full_up = True
             for stream in list(self.streams.values()):
                 stream.congested()
-        elif self._is_full_up and self.owed < MOST_OWED // 2:
-            self._is_full_up = False
+        elif self.is_full_up and self.owed < MOST_OWED // 2:
+            self.is_full_up = False
             if not self.stopped:
                 for stream in list(self.streams.values()):
                     if stream.owed < http2.HIGH_WATER:

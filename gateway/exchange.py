@@ -52,6 +52,7 @@ class Exchange:
         "_deadline",
         "_head",
         "_held",
+        "_is_full",
         "_is_watched",
         "_later",
         "_loose",
@@ -100,6 +101,7 @@ class Exchange:
         self.target: Target
         self.peer: Peer | None = None
         self._head = b""
+        self._is_full = False  # the peer takes no more of the body for now
         self._upgrading = False
         self._pending: list[bytes] | None = None  # not None: a connection is being made, bytes wait
         self._body = 0  # bytes of the request's body so far
@@ -403,19 +405,22 @@ class Exchange:
             self._pending = self._pending or []
             endpoint.connect(self)
         else:
-            pending, self._pending = self._pending or [], None
-            self.peer = peer
-            self._say(peer, pending)
-            if pending:
-                self.client.resume_reading()
+            self.connected(peer)
 
     def connected(self, peer: Peer) -> None:
-        """A connection was made for us: send what waited for it."""
+        """There is a connection for us: send what waited for it."""
         self.peer = peer
-        pending = self._pending or []
-        self._pending = None
-        self._say(peer, pending)
-        self.client.resume_reading()
+        self._is_full = False
+        pending, self._pending = self._pending, None
+        self._say(peer, pending or [])
+        if pending is not None:
+            self._want_more()
+
+    def _want_more(self) -> None:
+        """More of the request's body, unless there is enough: then `resume_sending` asks for it, or `connected`."""
+        waits_for_peer = self._pending is not None and self._body > self.client.limits.buffered_bytes
+        if not self._is_full and (not waits_for_peer or self._is_awaited):
+            self.client.resume_reading()
 
     def connect_failed(self, reason: str) -> None:
         """Nobody has seen a byte: ask another endpoint, each once."""
@@ -428,16 +433,13 @@ class Exchange:
         if following is None:
             self.refuse(503, "no endpoint of the backend accepts connections")
             return
-        pending = self._pending or []
         self._tried.append(following)
         self._time_attempt()
         peer = following.take(self)
         if peer is None:
             following.connect(self)
         else:
-            self._pending = None
-            self.peer = peer
-            self._say(peer, pending)
+            self.connected(peer)
 
     def _another(self, backend: Backend) -> Endpoint | None:
         for _ in range(len(backend.ring)):
@@ -607,10 +609,12 @@ class Exchange:
 
     def pause_sending(self) -> None:
         """The backend takes the body more slowly than the client sends it."""
+        self._is_full = True
         self.client.pause_reading()
 
     def resume_sending(self) -> None:
         """The backend has caught up."""
+        self._is_full = False
         self.client.resume_reading()
 
     def _again(self, reused: bool, untouched: bool) -> bool:

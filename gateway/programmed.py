@@ -330,7 +330,7 @@ class Programmed(Exchange):
         if last:
             super().end(self._request_trailers)
         elif self._inward is not None and not self._inward.owed:
-            self.client.resume_reading()
+            self._want_more()
 
     def read_request(self, limit: int) -> asyncio.Future[bytes]:
         """The whole body, once it is there."""
@@ -537,7 +537,7 @@ class Programmed(Exchange):
         if last:
             if self._is_over:  # otherwise the backend still speaks, though nobody listens
                 self._end_response()
-        elif self._outward is not None and not self._outward.owed and self.peer is not None:
+        elif self._outward is not None and not self._outward.owed and self.peer is not None and self.client.takes_more:
             self.peer.resume_reading()
 
     def read_response(self, limit: int) -> asyncio.Future[bytes]:

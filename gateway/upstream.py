@@ -276,6 +276,9 @@ class Upstream(asyncio.Protocol):
             self._receive_body(user, data)
 
     def eof_received(self) -> bool:
+        # TLS tells of the end while reading is paused: what was put off had come before it.
+        while (user := self.user) is not None and self._buffer and self._state == self._CHUNKED:
+            self._read_put_off(user)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -477,10 +480,13 @@ class Upstream(asyncio.Protocol):
         user = self.user
         if user is None or self._transport.is_closing() or self._paused or not self._buffer:
             return  # `resume_reading` goes on
-        data, self._buffer = self._buffer, b""
-        self._receive_body(user.in_full(), data)
+        self._read_put_off(user)
         if not self._buffer and not self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def _read_put_off(self, user: Sender) -> None:
+        data, self._buffer = self._buffer, b""
+        self._receive_body(user.in_full(), data)
 
     def _done(self, user: User, *, surplus: bool) -> None:
         self.user = None

@@ -401,6 +401,13 @@ class Link(Http2Connection):
         self.close()
         self.lose_everything(f"the backend's HTTP/2: {fault.reason}")
 
+    def eof_received(self) -> bool:
+        # TLS tells of the end while reading is paused: what was put off had come before it.
+        while self._goes_on and not self._transport.is_closing():
+            self._goes_on = False
+            self.data_received(b"")
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = True
         self.mute()

@@ -1,0 +1,196 @@
+"""Whoever is paused is resumed when there is room again, and not before; what an end finds put off is read first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+import trustme
+from proxying import Proxy, Server, make_rule
+from speaking import Asked, Backend2, client, until
+
+from controller.demo.ports import free_ports
+from gateway.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, HIGH_WATER, PREFACE, SETTINGS, frame
+from gateway.snapshot import Backend, BackendTLS, Endpoint, Listener, Script, Scripted, Target
+
+MEGABYTE = 1 << 20
+
+
+async def test_a_body_goes_on_at_the_endpoint_that_is_there(proxy: Proxy, server: Server) -> None:
+    """The first endpoint refuses, after more of the body has come than is kept; the other has an idle connection."""
+    (nobody,) = free_ports(1)
+    await proxy.route(server)
+    assert (await proxy.get())[0] == 200
+    ends = (Endpoint("127.0.0.1", nobody), Endpoint("127.0.0.1", server.port))
+    await proxy.apply(Backend("b-r", ends))
+    for _ in range(2):  # each endpoint has its turn
+        body = b"x" * MEGABYTE
+        answer = await proxy.talk(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body,
+            half_close=False,
+        )
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert server.seen[-1].endswith(body)
+
+
+PASSES = """
+def request_body(chunk):
+    return chunk.data
+
+def response_body(chunk):
+    return chunk.data
+"""
+
+
+def owed(proxy: Proxy) -> int:
+    """Octets that wait for backends that speak HTTP/2."""
+    return sum(link.owed for pool in proxy.runtime._pools._pools.values() for link in pool._links)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("front", [1, 2])
+async def test_a_backend_that_takes_nothing_is_not_sent_without_end(proxy: Proxy, front: int, filtered: bool) -> None:
+    """What came while its connection was made fills its window: the client has to wait on."""
+    backend = await Backend2().start()
+    asked_for = asyncio.Event()
+
+    async def takes_nothing(asked: Asked) -> None:
+        asked.speaker.auto = False
+        asked_for.set()
+
+    backend.default = takes_nothing
+    body = b"x" * (32 * MEGABYTE)
+    await proxy.apply(
+        Script("f", PASSES), Listener("l", 80), Backend("b", (Endpoint("127.0.0.1", backend.port),), "h2c"),
+        make_rule(targets=(Target(1, "b"),), filters=(Scripted("f"),) if filtered else ()),
+    )  # fmt: skip
+    transport: asyncio.WriteTransport
+    if front == 1:
+        _, writer = await proxy.connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        sending = asyncio.create_task(writer.drain())
+        transport = writer.transport
+    else:
+        me = await client(proxy.port)
+        sending = asyncio.create_task(me.send(me.ask(method="POST", end=False), body))
+        transport = me.transport
+    await asyncio.wait_for(asked_for.wait(), 5)
+    most = 0
+    for _ in range(300):  # turns of the loop: many more than it takes to send it all
+        await asyncio.sleep(0.001)
+        most = max(most, owed(proxy))
+    assert HIGH_WATER < most < 2 * MEGABYTE
+    assert not sending.done()
+    sending.cancel()
+    transport.abort()
+    await backend.stop()
+
+
+@pytest.mark.parametrize("front", [1, 2])
+async def test_a_client_that_takes_nothing_of_a_filtered_answer(proxy: Proxy, server: Server, front: int) -> None:
+    """What a filter has let pass is no reason to read more, while the client takes nothing."""
+    sent = 0
+
+    async def pours(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 * MEGABYTE))
+        for _ in range(1024):
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
+
+    server.default = pours
+    await proxy.route(server, filters=(Scripted("f"),))
+    await proxy.apply(Script("f", PASSES))
+    if front == 1:
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", proxy.port))
+        deaf.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    else:
+        me = await client(proxy.port, INITIAL_WINDOW_SIZE=0)
+        me.ask()
+    door = proxy.runtime.open[80].door
+    await until(lambda: sent)
+    most = 0
+    for _ in range(500):
+        await asyncio.sleep(0.001)
+        most = max(most, *(one.unsent() for one in door.connections))  # type: ignore[attr-defined]
+    assert HIGH_WATER < most < 2 * MEGABYTE
+    assert sent < 64 * MEGABYTE
+    if front == 1:
+        deaf.close()
+    else:
+        me.transport.abort()
+
+
+@pytest.mark.parametrize("protocol", ["http", "h2c"])
+async def test_an_end_by_tls_loses_nothing_of_what_was_put_off(proxy: Proxy, protocol: Literal["http", "h2c"]) -> None:
+    """TLS says that all has come while reading is paused: what waits for its turn was said before that."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2" if protocol == "h2c" else "http/1.1"])
+    authority.issue_cert("b.internal").configure_cert(context)
+    chunks = 6000
+    if protocol == "h2c":
+        said = frame(HEADERS, END_HEADERS, 1, b"\x88") + frame(DATA, 0, 1, b"x") * chunks + frame(DATA, END_STREAM, 1)
+    else:
+        said = (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            + b"1\r\nx\r\n" * chunks
+            + b"0\r\n\r\n"
+        )
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """TLS by hand: the answer and its end are one piece."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+
+        async def step(do: Callable[[], object]) -> object:
+            while True:
+                try:
+                    return do()
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(65536))
+                finally:
+                    if do != tls.unwrap:
+                        writer.write(outgoing.read())
+
+        await step(tls.do_handshake)
+        if protocol == "h2c":
+            tls.write(frame(SETTINGS, 0, 0))
+            await step(lambda: tls.read(len(PREFACE)))
+            kind = -1
+            while kind != HEADERS:
+                high, low, kind, _, _ = struct.unpack(">BHBBI", bytes(await step(lambda: tls.read(9))))  # type: ignore[call-overload]
+                size = high << 16 | low
+                if size:
+                    await step(lambda size=size: tls.read(size))  # type: ignore[misc]
+        else:
+            await step(lambda: tls.read(65536))
+        tls.write(said)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.unwrap()
+        writer.write(outgoing.read())
+        writer.close()
+
+    backend = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = backend.sockets[0].getsockname()[1]
+    tls = BackendTLS("b.internal", authority.cert_pem.bytes().decode())
+    await proxy.apply(
+        Listener("l", 80), make_rule(targets=(Target(1, "b"),)), Backend("b", (Endpoint("127.0.0.1", port),), protocol, tls)
+    )
+    me = await client(proxy.port)
+    try:
+        answer = await me.get()
+        assert (answer.status, answer.reset, len(answer.body)) == (200, None, chunks)
+    finally:
+        me.transport.abort()
+        backend.close()
