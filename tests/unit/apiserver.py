@@ -75,6 +75,7 @@ class ApiServer(Serving):
         self.reviews: list[Json] = []
         self.conflict_once: set[str] = set()  # resources of which the first status that is written meets a conflict
         self.down = False
+        self.missed: list[str] = []  # what it was asked for meanwhile
         self._watches: dict[asyncio.Queue[Json], tuple[Place, dict[str, str]]] = {}
         self._seen: set[tuple[str, ...]] = set()
         self.app.router.add_route("*", "/{path:.*}", self._serve)
@@ -98,6 +99,7 @@ class ApiServer(Serving):
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if self.down:
+            self.missed.append(request.path)
             assert request.transport is not None
             request.transport.abort()
             return web.Response()

@@ -183,23 +183,25 @@ async def test_an_api_server_that_stops_in_the_middle_of_an_answer() -> None:
     await server.stop()
 
 
-async def test_a_token_that_is_taken_away_ends_the_feed(often: None, stage: Stage) -> None:
+async def test_a_token_that_is_taken_away_ends_the_feed(often: None, stage: Stage, caplog: Any) -> None:
+    caplog.set_level("INFO", "fsm.feed")
+    ended = "its token is not good any more"
     stage.server.tokens = {"old": review(USER, "fsm-feed"), "new": review(USER, "fsm-feed")}
     async with following(stage.port, "old") as plane:
         await plane.change()
         stage.server.down = True
-        asked = len(stage.server.reviews)
-        await asyncio.sleep(0.3)
-        assert not plane.websocket.closed, "whoever was good when that could be asked stays"
+        await until(lambda: len([path for path in stage.server.missed if "tokenreviews" in path]) > 2)
+        assert ended not in caplog.text, "whoever was good when that could be asked stays"
         stage.server.down = False
         await plane.say(Proof("new"))
         await until(lambda: stage.server.reviews[-1]["token"] == "new")
         del stage.server.tokens["old"]
         asked = len(stage.server.reviews)
         await until(lambda: len(stage.server.reviews) > asked + 3)
-        assert not plane.websocket.closed
+        assert ended not in caplog.text
         del stage.server.tokens["new"]
         assert await plane.closed() == 1008
+        assert ended in caplog.text
 
 
 async def test_a_data_plane_shows_its_new_token(
@@ -240,7 +242,7 @@ async def test_a_pod_follows_once(stage: Stage) -> None:
             await third.change()
             assert await first.closed() == 1008
             assert len(channel.connections) == 2
-            assert not second.websocket.closed
+            assert {one.token for one in channel.connections} == {"one", "two"}
 
 
 def test_the_authority_of_a_secret_that_is_damaged() -> None:
@@ -609,7 +611,10 @@ def change(*parts: Any, version: str = "1") -> bytes:
 
 
 @pytest.mark.parametrize("who", ["another authority", "another name", "no TLS", "expired"])
-async def test_who_cannot_prove_to_be_the_controller_gets_no_token(who: str, tmp_path: Path, monkeypatch: Any) -> None:
+async def test_who_cannot_prove_to_be_the_controller_gets_no_token(
+    who: str, tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    caplog.set_level("INFO", "fsm.feed")
     authority = Authority.new()
     context = {
         "another authority": lambda: Authority.new().server_context(NAME),
@@ -621,7 +626,7 @@ async def test_who_cannot_prove_to_be_the_controller_gets_no_token(who: str, tmp
         side = Side()
         side.port = impostor.port
         plane = Plane(side, authority, tmp_path)
-        await asyncio.sleep(0.7)
+        await until(lambda: caplog.text.count("controller 127.0.0.1: ") > 1)  # attempts that failed
         assert not plane.told
         assert not impostor.tokens
         await plane.stop()
@@ -635,7 +640,8 @@ def expired(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLCon
     return context
 
 
-async def test_nobody_sends_a_data_plane_elsewhere(tmp_path: Path) -> None:
+async def test_nobody_sends_a_data_plane_elsewhere(tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level("INFO", "fsm.feed")
     authority = Authority.new()
     async with Impostor(lambda request: snapshot(request, change(Listener("l", 80))), None) as elsewhere:
 
@@ -646,8 +652,8 @@ async def test_nobody_sends_a_data_plane_elsewhere(tmp_path: Path) -> None:
             side = Side()
             side.port = impostor.port
             plane = Plane(side, authority, tmp_path)
-            await until(lambda: impostor.tokens)
-            await asyncio.sleep(0.2)
+            await until(lambda: "the feed answers 307, a redirect" in caplog.text)
+            assert impostor.tokens
             assert not elsewhere.tokens
             assert not plane.told
             await plane.stop()
@@ -693,13 +699,14 @@ async def test_a_controller_that_talks_nonsense_ends_no_data_plane(tmp_path: Pat
 
 
 @pytest.mark.parametrize("token", [b"", b"a\r\nX-Injected: b", b"\xff\xfe", b"x\x00y"])
-async def test_a_token_that_is_none_ends_no_data_plane(tmp_path: Path, token: bytes) -> None:
+async def test_a_token_that_is_none_ends_no_data_plane(tmp_path: Path, token: bytes, caplog: Any) -> None:
+    caplog.set_level("INFO", "fsm.feed")
     authority = Authority.new()
     side = await Side().start(authority)
     side.publish(Listener("l", 80))
     plane = Plane(side, authority, tmp_path)
     (tmp_path / "token").write_bytes(token)
-    await asyncio.sleep(0.5)
+    await until(lambda: caplog.text.count("controller 127.0.0.1: ") > 1)  # attempts that failed
     assert not plane.task.done()
     (tmp_path / "token").write_text("good")
     await until(lambda: plane.told, 10)
