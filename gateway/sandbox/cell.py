@@ -23,7 +23,7 @@ from gateway import script
 from gateway.filters import api
 from gateway.filters.measuring import Labels, Measured
 from gateway.filters.sharing import Operation
-from gateway.http1 import KIND, PLAIN, Field, Request, Response, parse_target
+from gateway.http1 import Field, Request, Response, kind_of, parse_target
 from gateway.sandbox import cage, protocol
 from gateway.sandbox.protocol import (
     AT_ONCE,
@@ -418,7 +418,8 @@ def _answer(hook: Any, made: Any) -> api.Response:
 
 
 def _fields(pairs: Pairs) -> list[Field]:
-    return [Field(KIND.get(name.lower(), PLAIN), name.lower(), value, name + b": " + value) for name, value in pairs]
+    # Of the same kinds as in the worker: `X_User` is looked for where a filter sets or removes `X-User`.
+    return [Field(kind_of(name.lower()), name.lower(), value, name + b": " + value) for name, value in pairs]
 
 
 def _response(data: ResponseData, source: api.Source) -> api.Response:

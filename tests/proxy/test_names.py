@@ -7,6 +7,7 @@ underscore do as the Gateway says. On every way that a head can take.
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 import pytest
 import reading
@@ -46,10 +47,13 @@ def names(head: bytes) -> set[bytes]:
     return {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:-2]}
 
 
+@pytest.mark.parametrize("execution", ["inline", "process"])
 @pytest.mark.parametrize("source", ["", BARE, ASYNC, POPS], ids=["edit", "plain", "async", "pop"])
-async def test_edited_fields_on_the_short_way_and_in_full(proxy: Proxy, server: Server, source: str) -> None:
+async def test_edited_fields_on_the_short_way_and_in_full(
+    proxy: Proxy, server: Server, source: str, execution: Literal["inline", "process"]
+) -> None:
     if source:
-        await proxy.apply(Script("f", source, execution="inline", is_tried=False))
+        await proxy.apply(Script("f", source, execution=execution, is_tried=False))
     await proxy.route(server, filters=(Scripted("f") if source else RequestHeaders(set=(("X-User", "filter"),)),))
     await repeated(proxy, *FIELDS)
     me = await client(proxy.port)
@@ -64,9 +68,10 @@ async def test_edited_fields_on_the_short_way_and_in_full(proxy: Proxy, server: 
         assert (b"x-user: filter\r\n" in head.lower()) == (source != POPS)
 
 
-async def test_an_edit_with_only_a_look_alike(proxy: Proxy, server: Server) -> None:
+@pytest.mark.parametrize("execution", ["inline", "process"])
+async def test_an_edit_with_only_a_look_alike(proxy: Proxy, server: Server, execution: Literal["inline", "process"]) -> None:
     """A filter that removes a field which is not there has removed what stands for it."""
-    await proxy.apply(Script("f", POPS, execution="inline", is_tried=False))
+    await proxy.apply(Script("f", POPS, execution=execution, is_tried=False))
     await proxy.route(server, filters=(Scripted("f"),))
     await repeated(proxy, b"X_User: admin")
     assert all(b"admin" not in head for head in server.seen)
