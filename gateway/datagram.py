@@ -8,10 +8,10 @@ there are too many.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import Any, Final, TypeAlias
 
 from gateway import sieve
+from gateway.admission import Admission
 from gateway.filters import api
 from gateway.greeting import may_connect, told
 from gateway.relay import Line
@@ -79,7 +79,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self.refused = 0
         self.limits = DEFAULT_LIMITS
         self._flows: dict[Address, Flow] = {}
-        self._each: Counter[str] = Counter()  # flows of each host
+        self._admission = Admission()  # of flows, by their client's host
         self._met: dict[Address, api.Connection] = {}  # whom filters that meet connections have let in
         self._transport: asyncio.DatagramTransport
         self._tasks: set[asyncio.Task[None]] = set()
@@ -156,11 +156,9 @@ class Datagrams(asyncio.DatagramProtocol):
             if self.line is not None:
                 self.line.tally.refused += 1
             return None
-        most, each, host = self.limits.connections, self.limits.connections_per_address, str(client[0])
-        if (most and len(self._flows) >= most) or (each and self._each[host] >= each):
+        if not self._admission.admit(client[0], self.limits, len(self._flows)):
             self.line.tally.refused += 1
             return None
-        self._each[host] += 1
         if len(self._flows) >= FLOWS:
             self.forget(min(self._flows, key=lambda one: self._flows[one].seen))
         self.line.tally.accepted += 1
@@ -183,10 +181,7 @@ class Datagrams(asyncio.DatagramProtocol):
         flow = self._flows.pop(client, None)
         if flow is not None:
             flow.close()
-            host = str(client[0])
-            self._each[host] -= 1
-            if self._each[host] <= 0:
-                del self._each[host]
+            self._admission.leave(client[0])
         connection = self._met.pop(client, None)
         if connection is not None:
             told(connection)

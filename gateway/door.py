@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import Counter as Tally
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from gateway.admission import Admission
 from gateway.clock import Clock
 from gateway.prepared import Backend, Route
 from gateway.programs import Program
@@ -71,7 +71,7 @@ class Door:
         self.unsent = Unsent()
         self.turns = Turns()
         self.limit(DEFAULT_LIMITS)
-        self._addresses: Tally[bytes] = Tally()  # of connections, where an address may have only so many
+        self._admission = Admission()
         # Counts.
         self.tunnels = 0
         self.unmatched = 0  # requests that no rule took: 404
@@ -121,16 +121,9 @@ class Door:
 
     def admit(self, connection: Connection) -> bool:
         """Count a connection in, unless it is one too many."""
-        limits = self.limits
-        if limits.connections and len(self.connections) >= limits.connections:
+        if not self._admission.admit(connection.address, self.limits, len(self.connections)):
             self.turned_away += 1
             return False
-        most = limits.connections_per_address
-        if most:
-            if self._addresses[connection.address] >= most:
-                self.turned_away += 1
-                return False
-            self._addresses[connection.address] += 1
         self.connections.add(connection)
         return True
 
@@ -138,10 +131,7 @@ class Door:
         """Count a connection out."""
         if connection in self.connections:
             self.connections.remove(connection)
-            if self._addresses:
-                self._addresses[connection.address] -= 1
-                if self._addresses[connection.address] <= 0:
-                    del self._addresses[connection.address]
+            self._admission.leave(connection.address)
 
     def meet(self, arrivals: tuple[Program, ...]) -> None:
         """Have filters look at every request first, which none can pass unread then; or have them no more."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from gateway import hello, sieve
+from gateway.admission import Admission
 from gateway.balance import Split
 from gateway.greeting import left, may_connect, met
 from gateway.prepared import Backend
@@ -74,7 +74,7 @@ class Switchboard:
         self._ended = ended
         self.open = 0  # connections under way
         self.limits = DEFAULT_LIMITS
-        self._addresses: Counter[str] = Counter()  # of clients, where one may have only so many
+        self._admission = Admission()
         self.refused = 0  # that belong to no line, or were one too many
         self.tasks: set[asyncio.Task[object]] = set()
 
@@ -88,18 +88,14 @@ class Switchboard:
 
     def admit(self, address: str) -> bool:
         """Whether a client may have another connection; who may `leaves` once it is gone."""
-        most, each = self.limits.connections, self.limits.connections_per_address
-        if (most and self.open + len(self.tasks) >= most) or (each and self._addresses[address] >= each):
-            self.refused += 1
-            return False
-        self._addresses[address] += 1
-        return True
+        if self._admission.admit(address, self.limits, self.open + len(self.tasks)):
+            return True
+        self.refused += 1
+        return False
 
     def leaves(self, address: str) -> None:
         """A client's connection is gone."""
-        self._addresses[address] -= 1
-        if self._addresses[address] <= 0:
-            del self._addresses[address]
+        self._admission.leave(address)
 
     def began(self, address: str = "") -> Callable[[], None]:
         """A connection is under way; call what is returned when each of its two ends is gone."""
