@@ -17,9 +17,8 @@ OPENING: Final = 2_000  # as many of them has a new connection: more of these ar
 A_SECOND: Final = 2_000  # points that come back each second
 
 # What is spent.
-PROBE: Final = (
-    1  # a frame that changes nothing: PING, WINDOW_UPDATE, PRIORITY, DATA without content, a frame of an unknown type
-)
+# A frame that changes nothing: PING, WINDOW_UPDATE, PRIORITY, DATA without content, a frame of an unknown type.
+PROBE: Final = 1
 SETTING: Final = 2  # SETTINGS, and as much again for every 32 of them in one frame
 LATE_CANCEL: Final = 1  # of a stream that had time to be answered: deadlines, races between requests, closed pages
 EARLY_CANCEL: Final = 10  # of a stream that had none: opening and cancelling costs a client next to nothing (CVE-2023-44487)

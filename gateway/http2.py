@@ -370,11 +370,10 @@ class Conversation:
             case 6:  # PING
                 if stream or len(payload) != 8:
                     raise Fault(PROTOCOL_ERROR if stream else FRAME_SIZE_ERROR, "a malformed PING")
+                self.spend(budget.PROBE)
                 if flags & ACK:
-                    self.spend(budget.PROBE)
                     self.pong()
                 else:
-                    self.spend(budget.PROBE)
                     self.write(frame(PING, ACK, 0, payload))
             case 3:  # RST_STREAM
                 self._receive_reset(stream, payload)

@@ -98,7 +98,7 @@ class Workers:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What is not in force as it is written, part by part."""
-        aside = {Problem(name, _words(k in self._good)) for k in self._aside for _, name in (k,)}
+        aside = {Problem(k[1], _words(k in self._good)) for k in self._aside}
         return tuple(sorted(self._told | aside, key=lambda p: (p.part, p.message)))
 
     async def statistics(self) -> list[Statistics]:
