@@ -14,7 +14,7 @@ import msgspec
 
 from controller.memo import View
 from controller.objects import CONTROLLER, ROUTES, Ref
-from controller.translate import attached, backends, extensions, gateways, meanings, policies, routes
+from controller.translate import attached, backends, extensions, gateways, guarding, meanings, policies, routes
 from controller.translate.backends import BackendName, Needed
 from controller.translate.extensions import FilterName
 from controller.translate.gateways import Running
@@ -97,7 +97,7 @@ class Translator:
                 case "Filter":
                     found.add((extensions.status, *where))
                 case "ListenerFilter" | "RouteRuleFilterPolicy":
-                    found.add((extensions.guarding_status, ref.kind, *where))
+                    found.add((guarding.status, ref.kind, *where))
                 case kind if kind in meanings.POLICIES:
                     found.add((attached.status, kind, *where))
                 case "BackendTLSPolicy":
@@ -272,8 +272,8 @@ class Translator:
             self._status(Ref("BackendTLSPolicy", namespace, name), self.view.call(policies.status, namespace, name))
         for _, namespace, name in _calls(todo, extensions.status):
             self._status(Ref("Filter", namespace, name), self.view.call(extensions.status, namespace, name))
-        for _, kind, namespace, name in _calls(todo, extensions.guarding_status):
-            self._status(Ref(kind, namespace, name), self.view.call(extensions.guarding_status, kind, namespace, name))
+        for _, kind, namespace, name in _calls(todo, guarding.status):
+            self._status(Ref(kind, namespace, name), self.view.call(guarding.status, kind, namespace, name))
         for _, kind, namespace, name in _calls(todo, attached.status):
             self._status(Ref(kind, namespace, name), self.view.call(attached.status, kind, namespace, name))
 

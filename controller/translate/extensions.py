@@ -18,7 +18,6 @@ import msgspec
 from controller.memo import View, guarded
 from controller.objects import (
     EXTENSION_GROUP,
-    GATEWAY_GROUP,
     CircuitBreaker,
     ConcurrencyLimit,
     ConfigMap,
@@ -29,29 +28,22 @@ from controller.objects import (
     FilterConfig,
     FilterDefinition,
     FilterDefinitionSpec,
-    Gateway,
     HTTPLog,
     IPRestriction,
     ListenerFilter,
-    ListenerTarget,
     Metrics,
     NamespacedFilterDefinition,
     ParametersRef,
     ProxyTag,
     RateLimit,
-    Ref,
     RequestTermination,
-    RouteRuleFilterPolicy,
-    RuleTarget,
     Secret,
     SecretKey,
     Settings,
     StoreSpec,
-    TCPRoute,
-    UDPRoute,
     Zipkin,
 )
-from controller.translate import ancestors, conditions, ports
+from controller.translate import conditions
 from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
 from controller.translate.status import ExtensionStatus
@@ -71,11 +63,6 @@ SETTINGS: Final[dict[str, type[Settings]]] = {
 }  # fmt: skip
 Configured: TypeAlias = Filter | ListenerFilter
 ASPECTS: Final = ("Listener", "Route")  # what a ListenerFilter stands before: connections, or routes
-RULES: Final[dict[str, type[TCPRoute | UDPRoute]]] = {"TCPRoute": TCPRoute, "UDPRoute": UDPRoute}
-KINDS_THAT_GUARD: Final[dict[str, type[ListenerFilter | RouteRuleFilterPolicy]]] = {
-    "ListenerFilter": ListenerFilter,
-    "RouteRuleFilterPolicy": RouteRuleFilterPolicy,
-}
 LONGEST: Final = 3600.0  # seconds that what comes with the gateway may take: as long as its own spec says
 _DURATION: Final = re.compile("([0-9]{1,5}(h|m|s|ms)){1,4}")
 _UNITS: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
@@ -104,140 +91,6 @@ def resolve(view: View, namespace: str, ref: ParametersRef) -> FilterName | Cond
     if isinstance(made, str):
         return conditions.unresolved("FilterNotValid", f'Filter "{namespace}/{ref.name}": {made}')
     return FilterName(namespace, ref.name)
-
-
-class Guarding(NamedTuple):
-    """What becomes of something that stands before a Gateway's ports, or before rules: where it does so, and what is said."""
-
-    accepted: Condition
-    at: tuple[ListenerTarget | RuleTarget, ...] = ()
-    shut: bool = False  # it cannot be used, so that nothing passes there
-
-
-def _unguarded(view: View, error: Exception, kind: str, namespace: str, name: str) -> Guarding | None:
-    found = view.get(KINDS_THAT_GUARD[kind], namespace, name)
-    accepted = conditions.filter_not_valid("Invalid", conditions.fault_of_ours(error))
-    return Guarding(accepted, found.spec.target_refs, shut=True) if found is not None else None
-
-
-@guarded(_unguarded)
-def guarding(view: View, kind: str, namespace: str, name: str) -> Guarding | None:
-    """The one decision about a ListenerFilter or a RouteRuleFilterPolicy, from which its status and its effect are made.
-
-    Of several targets those that are there are guarded, whatever became of the others: a Gateway that goes must not take
-    the guard of another along.
-    """
-    found = view.get(KINDS_THAT_GUARD[kind], namespace, name)
-    if found is None:
-        return None
-    if not found.spec.target_refs:
-        text = found.fault or "spec.targetRefs: found none; what it is for is needed."
-        return Guarding(conditions.filter_not_valid("Invalid", text))
-    faults: list[Condition] = []
-    at: list[ListenerTarget | RuleTarget] = []
-    targets: tuple[ListenerTarget | RuleTarget, ...] = found.spec.target_refs
-    for index, target in enumerate(targets):
-        field = f"spec.targetRefs[{index}]"
-        if isinstance(target, ListenerTarget):
-            fault = _missing_gateway(view, namespace, field, target)
-        else:
-            fault = _missing_rule(view, namespace, field, target)
-        if fault is None:
-            at.append(target)
-        else:
-            faults.append(fault)
-    if not at:
-        return Guarding(faults[0])
-    good = conditions.filter_accepted() if isinstance(found, ListenerFilter) else conditions.policy_accepted()
-    accepted = _unusable(view, found) or good
-    shut = not accepted.is_true and accepted.reason != "ScriptInvalid"
-    if faults and accepted.is_true:
-        accepted = conditions.with_warning(accepted, " ".join(one.message for one in faults))
-    return Guarding(accepted, tuple(at), shut)
-
-
-def _unusable(view: View, found: ListenerFilter | RouteRuleFilterPolicy) -> Condition | None:
-    """Why it cannot do what it is for."""
-    namespace = found.metadata.namespace
-    if isinstance(found, ListenerFilter):
-        made = view.call(script, namespace, found.metadata.name, "ListenerFilter")
-        accepted = _accepted(view, FilterName(namespace, found.metadata.name, "ListenerFilter"), made)
-        return None if accepted.is_true else accepted
-    if found.fault:
-        return conditions.filter_not_valid("Invalid", found.fault)
-    for index, ref in enumerate(found.spec.filter_refs):
-        if (ref.group, ref.kind) != (EXTENSION_GROUP, "Filter"):
-            text = f'spec.filterRefs[{index}]: "{ref.group}/{ref.kind}" is no kind of filter; {EXTENSION_GROUP}/Filter is.'
-            return conditions.filter_not_valid("Invalid", text)
-        made = view.call(script, namespace, ref.name, "Filter")
-        if isinstance(made, str):
-            text = f'spec.filterRefs[{index}]: Filter "{namespace}/{ref.name}": {made}'
-            return conditions.filter_not_valid("FilterNotValid", text)
-    return None
-
-
-def _missing_gateway(view: View, namespace: str, field: str, target: ListenerTarget) -> Condition | None:
-    if (target.group, target.kind) != (GATEWAY_GROUP, "Gateway"):
-        text = f'{field}: "{target.group}/{target.kind}" has no listeners; {GATEWAY_GROUP}/Gateway has.'
-        return conditions.filter_not_valid("Invalid", text)
-    if view.get(Gateway, namespace, target.name) is None:
-        text = f'{field}: Gateway "{namespace}/{target.name}" does not exist.'
-        return conditions.filter_not_valid("TargetNotFound", text)
-    opened = sorted({one.number for one in ports.of(view, namespace, target.name)})
-    if target.port is not None and target.port not in opened:
-        listed = ", ".join(map(str, opened)) or "none"
-        text = f'{field}.port: Gateway "{target.name}" has no listener at {target.port}; it has {listed}.'
-        return conditions.filter_not_valid("TargetNotFound", text)
-    return None
-
-
-def _missing_rule(view: View, namespace: str, field: str, target: RuleTarget) -> Condition | None:
-    kind = RULES.get(target.kind) if target.group == GATEWAY_GROUP else None
-    if kind is None:
-        text = f'{field}: "{target.group}/{target.kind}" cannot have one; {" and ".join(RULES)} can.'
-        return conditions.filter_not_valid("Invalid", text)
-    route = view.get(kind, namespace, target.name)
-    if route is None:
-        text = f'{field}: {target.kind} "{namespace}/{target.name}" does not exist.'
-        return conditions.filter_not_valid("TargetNotFound", text)
-    if target.rule and all(rule.name != target.rule for rule in route.spec.rules):
-        text = f'{field}.rule: {target.kind} "{target.name}" has no rule named "{target.rule}".'
-        return conditions.filter_not_valid("TargetNotFound", text)
-    return None
-
-
-def listener_filters(view: View, namespace: str, gateway: str, port: int, aspect: str) -> tuple[FilterName, ...]:
-    """The ListenerFilters of a Gateway's port, in order; also those that cannot be used: what they guard stays shut."""
-    found = []
-    for ref in view.index("listener filters of", namespace, gateway):
-        one = view.get(ListenerFilter, ref.namespace, ref.name)
-        verdict = view.call(guarding, "ListenerFilter", ref.namespace, ref.name)
-        if one is None or verdict is None or (one.spec.aspect if one.spec.aspect in ASPECTS else ASPECTS[0]) != aspect:
-            continue
-        if any(isinstance(at, ListenerTarget) and at.name == gateway and at.port in (None, port) for at in verdict.at):
-            found.append((one.spec.priority, one.metadata.creation_timestamp, ref.name))
-    return tuple(FilterName(namespace, name, "ListenerFilter") for *_, name in sorted(found))
-
-
-def rule_filters(view: View, route: Ref, rule: str) -> tuple[FilterName, ...]:
-    """The Filters that RouteRuleFilterPolicies give to a rule, in order; also those that cannot be used."""
-    found: dict[FilterName, tuple[int, str, str, int]] = {}
-    for ref in view.index("rule filters of", route.kind, route.namespace, route.name):
-        policy = view.get(RouteRuleFilterPolicy, ref.namespace, ref.name)
-        verdict = view.call(guarding, "RouteRuleFilterPolicy", ref.namespace, ref.name)
-        if policy is None or verdict is None:
-            continue
-        here = [at for at in verdict.at if isinstance(at, RuleTarget) and (at.kind, at.name) == (route.kind, route.name)]
-        if not any(at.rule in ("", rule) for at in here):
-            continue
-        for index, one in enumerate(policy.spec.filter_refs):
-            order = (one.priority, policy.metadata.creation_timestamp, policy.metadata.name, index)
-            name = FilterName(route.namespace, one.name)
-            found[name] = min(order, found.get(name, order))
-        if verdict.shut:  # names no program, so that nobody passes
-            shut = FilterName(ref.namespace, ref.name, "RouteRuleFilterPolicy")
-            found[shut] = (-1, policy.metadata.creation_timestamp, policy.metadata.name, 0)
-    return tuple(sorted(found, key=lambda name: found[name]))
 
 
 @guarded(lambda view, error, *_: f"cannot be used: {conditions.fault_of_ours(error)}")
@@ -454,25 +307,11 @@ def status(view: View, namespace: str, name: str) -> ExtensionStatus | None:
     if found is None:
         return None
     made = view.call(script, namespace, name, "Filter")
-    return ExtensionStatus(found.metadata.generation, (_accepted(view, FilterName(namespace, name), made),))
+    return ExtensionStatus(found.metadata.generation, (accepted(view, FilterName(namespace, name), made),))
 
 
-@guarded(lambda *_: None)
-def guarding_status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus | None:
-    """What to say of a ListenerFilter, or of a RouteRuleFilterPolicy."""
-    found = view.get(KINDS_THAT_GUARD[kind], namespace, name)
-    verdict = view.call(guarding, kind, namespace, name)
-    if found is None or verdict is None:
-        return None
-    said = [verdict.accepted]
-    if verdict.shut:
-        what = ", ".join(f'{at.kind} "{at.name}"' for at in verdict.at)
-        said.append(conditions.failing_closed(f"nothing passes where it is meant ({what})"))
-    targets = [Ref(target.kind, namespace, target.name) for target in verdict.at or found.spec.target_refs]
-    return ExtensionStatus(found.metadata.generation, tuple(said), ancestors.of(view, targets, *said))
-
-
-def _accepted(view: View, name: FilterName, made: snapshot.Script | str) -> Condition:
+def accepted(view: View, name: FilterName, made: snapshot.Script | str) -> Condition:
+    """Whether what was made of a source can be used, also by the data planes that have it."""
     if isinstance(made, str):
         return conditions.filter_not_valid("Invalid", made)
     wrong = syntax(made)

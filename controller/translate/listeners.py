@@ -25,6 +25,7 @@ from controller.translate.backends import Needed, resolve
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
 from controller.translate.extensions import FilterName
+from controller.translate.guarding import listener_filters
 from controller.translate.ports import covers
 from gateway import snapshot
 
@@ -197,7 +198,7 @@ def _listener(
 def _own_filters(view: View, gateway: Gateway, one: GatewayListener) -> tuple[tuple[FilterName, ...], tuple[FilterName, ...]]:
     """ListenerFilters that meet its connections, and those that come before every route's filters."""
     where = gateway.metadata.namespace, gateway.metadata.name, one.port
-    return extensions.listener_filters(view, *where, "Listener"), extensions.listener_filters(view, *where, "Route")
+    return listener_filters(view, *where, "Listener"), listener_filters(view, *where, "Route")
 
 
 def _filters(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.memo import View
 from controller.objects import TCPRoute, TLSRoute, UDPRoute
-from controller.translate import extensions
+from controller.translate import guarding
 from controller.translate.backends import Needed
 from controller.translate.conditions import Condition
 from controller.translate.rules import Rules, forwarding, order, resolution
@@ -23,7 +23,7 @@ def relays(view: View, found: TLSRoute | TCPRoute | UDPRoute) -> Rules:
         backends.update(dict.fromkeys(needed))
         faults += [one.fault for one in resolved if one.fault is not None]
         name = f"{kind}/{meta.namespace}/{meta.name}/{index}"
-        given = extensions.rule_filters(view, found.ref, rule.name)
+        given = guarding.rule_filters(view, found.ref, rule.name)
         backends.update(dict.fromkeys(given))
         scripted = tuple(snapshot.Scripted(str(one)) for one in given)
         made.append(snapshot.Relay(name, order(found, index), (), targets, scripted))
