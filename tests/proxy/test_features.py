@@ -248,11 +248,6 @@ status: {loadBalancer: {ingress: [{ip: 198.41.0.4}]}}
         assert [(a.value, a.routability) for a in status.addresses] == said
 
 
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 def trust_bundle(authority: trustme.CA) -> str:
     pem = authority.cert_pem.bytes().decode().replace("\n", "\n    ")
     return f"""

@@ -18,16 +18,6 @@ from test_tls import certificate
 from gateway.snapshot import Backend, BackendTLS, Clients, Endpoint, Listener, SubjectName, Target, redacted
 
 
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stranger() -> trustme.CA:
-    return trustme.CA()
-
-
 def pem(authority: trustme.CA) -> str:
     return authority.cert_pem.bytes().decode()
 

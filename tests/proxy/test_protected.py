@@ -24,16 +24,6 @@ from gateway.snapshot import Change
 HOST = "www.example"
 
 
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def stranger() -> trustme.CA:
-    return trustme.CA()
-
-
 def put(world: World, kind: str, name: str, spec: Any = None, **rest: Any) -> None:
     metadata = {"name": name, "namespace": "default" if KINDS[kind].namespaced else "", **rest.pop("metadata", {})}
     value = {"metadata": metadata, **({"spec": spec} if spec is not None else {}), **rest}

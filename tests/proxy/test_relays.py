@@ -157,11 +157,6 @@ async def test_a_connection_holds_through_200_changes(proxy: Proxy, echo: Made) 
 # --- TLS ---
 
 
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 def server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*names).configure_cert(context)

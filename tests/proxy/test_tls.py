@@ -41,11 +41,6 @@ class Caller:
         return answer, int(shown["serialNumber"], 16)
 
 
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 async def stage(proxy: Proxy, server: Server, authority: trustme.CA) -> Caller:
     await proxy.apply(
         certificate(authority, "one", "one.example"),
