@@ -138,7 +138,8 @@ class Ask:
         """Never: `answers` is None."""
 
     def continued(self, data: bytes | memoryview) -> None:
-        """Never: `answers` is None."""
+        """A piece from the middle of a large answer."""
+        self.response_data(bytes(data))
 
     def ended(self, data: bytes, hundreds: int) -> None:
         """Never: `answers` is None."""

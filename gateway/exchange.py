@@ -560,6 +560,9 @@ class Exchange:
 
     def continued(self, data: bytes | memoryview) -> None:
         """More of its body."""
+        if self._web is not None:
+            self.response_data(bytes(data))
+            return
         self.client.progress()
         self.client.write(data)
 

@@ -69,5 +69,4 @@ class Passage:
         if self._is_stopped:
             return
         self._ended = last
-        if data or last:
-            self._deliver(data, last)
+        self._deliver(data, last)  # also nothing: whoever waits until less is owed hears of it

@@ -484,6 +484,14 @@ class Programmed(Exchange):
         else:
             self._write(data)
 
+    def continued(self, data: bytes | memoryview) -> None:
+        """A piece from the middle of a large body: filters see that as well."""
+        if self._waiting is not None or self._drops or self._outward is not None or self._frames:
+            self.response_data(bytes(data))
+        else:
+            self._octets += len(data)
+            super().continued(data)
+
     def _write(self, data: bytes) -> None:
         self._octets += len(data)
         super().response_data(chunk(data) if self._frames and data else data)

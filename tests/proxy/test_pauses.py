@@ -12,7 +12,7 @@ from typing import Literal
 
 import pytest
 import trustme
-from proxying import Proxy, Server, make_rule
+from proxying import Proxy, Server, make_rule, parsed
 from speaking import Asked, Backend2, client, until
 
 from controller.demo.ports import free_ports
@@ -53,9 +53,11 @@ def owed(proxy: Proxy) -> int:
     return sum(link.owed for pool in proxy.runtime._pools._pools.values() for link in pool._links)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("filtered", ["", "inline", "process"])
 @pytest.mark.parametrize("front", [1, 2])
-async def test_a_backend_that_takes_nothing_is_not_sent_without_end(proxy: Proxy, front: int, filtered: bool) -> None:
+async def test_a_backend_that_takes_nothing_is_not_sent_without_end(
+    proxy: Proxy, front: int, filtered: Literal["", "inline", "process"]
+) -> None:
     """What came while its connection was made fills its window: the client has to wait on."""
     backend = await Backend2().start()
     asked_for = asyncio.Event()
@@ -67,7 +69,7 @@ async def test_a_backend_that_takes_nothing_is_not_sent_without_end(proxy: Proxy
     backend.default = takes_nothing
     body = b"x" * (32 * MEGABYTE)
     await proxy.apply(
-        Script("f", PASSES), Listener("l", 80), Backend("b", (Endpoint("127.0.0.1", backend.port),), "h2c"),
+        Script("f", PASSES, execution=filtered or "inline"), Listener("l", 80), Backend("b", (Endpoint("127.0.0.1", backend.port),), "h2c"),
         make_rule(targets=(Target(1, "b"),), filters=(Scripted("f"),) if filtered else ()),
     )  # fmt: skip
     transport: asyncio.WriteTransport
@@ -92,8 +94,11 @@ async def test_a_backend_that_takes_nothing_is_not_sent_without_end(proxy: Proxy
     await backend.stop()
 
 
+@pytest.mark.parametrize("execution", ["inline", "process"])
 @pytest.mark.parametrize("front", [1, 2])
-async def test_a_client_that_takes_nothing_of_a_filtered_answer(proxy: Proxy, server: Server, front: int) -> None:
+async def test_a_client_that_takes_nothing_of_a_filtered_answer(
+    proxy: Proxy, server: Server, front: int, execution: Literal["inline", "process"]
+) -> None:
     """What a filter has let pass is no reason to read more, while the client takes nothing."""
     sent = 0
 
@@ -107,7 +112,7 @@ async def test_a_client_that_takes_nothing_of_a_filtered_answer(proxy: Proxy, se
 
     server.default = pours
     await proxy.route(server, filters=(Scripted("f"),))
-    await proxy.apply(Script("f", PASSES))
+    await proxy.apply(Script("f", PASSES, execution=execution))
     if front == 1:
         deaf = socket.socket()
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -194,3 +199,54 @@ async def test_an_end_by_tls_loses_nothing_of_what_was_put_off(proxy: Proxy, pro
     finally:
         me.transport.abort()
         backend.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("front", [1, 2])
+async def test_a_filter_that_keeps_all_to_the_end_sees_all(proxy: Proxy, server: Server, front: int, is_async: bool) -> None:
+    """That it lets nothing pass yet is no reason to read no more; the middle of a large answer is not passed around it."""
+    word, wait = ("async def", "await __import__('asyncio').sleep(0)") if is_async else ("def", "pass")
+    source = f"""
+{word} request_body(chunk):
+    {wait}
+    state = chunk.request.state
+    state["asked"] = state.get("asked", 0) + len(chunk.data)
+    return b"%d" % state["asked"] if chunk.is_last else b""
+
+{word} response_body(chunk):
+    {wait}
+    state = chunk.request.state
+    state["answered"] = state.get("answered", 0) + len(chunk.data)
+    return b"%d" % state["answered"] if chunk.is_last else b""
+"""
+    server.default = b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000
+    await proxy.apply(Script("f", source, execution="process" if is_async else "inline"))
+    await proxy.route(server, filters=(Scripted("f"),))
+    body = b"x" * (4 * MEGABYTE)
+    if front == 1:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        answer = parsed(await proxy.talk(head + body, half_close=False))[2]
+        assert answer == b"7\r\n3000000\r\n0\r\n\r\n"
+    else:
+        me = await client(proxy.port)
+        stream = me.ask(method="POST", end=False)
+        async with asyncio.timeout(5):
+            await me.send(stream, body, end=True)
+        assert (await me.answer(stream)).body == b"3000000"
+        me.transport.abort()
+    assert server.seen[0].endswith(b"\r\n\r\n7\r\n4194304\r\n0\r\n\r\n")
+
+
+async def test_a_large_answer_to_a_filter_s_own_request(proxy: Proxy, server: Server, other: Server) -> None:
+    other.default = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+    source = f"""
+from gateway.filters.api import http
+
+async def request(request):
+    reply = await http.get("http://127.0.0.1:{other.port}/")
+    request.headers["x-got"] = str(len(reply.body))
+"""
+    await proxy.apply(Script("f", source, network=("*",)))
+    await proxy.route(server, filters=(Scripted("f"),))
+    await proxy.get()
+    assert b"\r\nx-got: 1000000\r\n" in server.seen[0].lower()
