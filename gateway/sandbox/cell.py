@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import io
 import itertools
 import logging
 import os
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from time import monotonic
+from collections.abc import Awaitable
 from types import MappingProxyType
 from typing import Any, Final
 
 from gateway import script
 from gateway.filters import api
-from gateway.filters.measuring import Labels, Measured
 from gateway.filters.sharing import Operation
 from gateway.http1 import Field, Request, Response, kind_of, parse_target
 from gateway.sandbox import cage, protocol
 from gateway.sandbox.protocol import (
-    AT_ONCE,
     WORDS,
     Ask,
     Call,
@@ -40,25 +36,21 @@ from gateway.sandbox.protocol import (
     Load,
     Loaded,
     MadeResponse,
-    Measure,
     Pairs,
     Ping,
     Pong,
     RequestData,
     ResponseData,
-    Said,
     Told,
     Want,
     Whole,
 )
+from gateway.sandbox.unasked import Gathered, Log, LogHandler, Printed
 from gateway.script import Code, ScriptError, blame, bytes_or_nothing, verdict_or_nothing, wrong_result
 from gateway.timers import Timers
 
 FAULTS: Final[dict[str, type[Exception]]] = {"PermissionError": PermissionError, "ValueError": ValueError}
 CONNECTIONS: Final = 10_000  # whose state is kept
-LINES: Final = 100  # of its log, a second
-GATHERING: Final = 0.05  # seconds that what was measured is added up before it is told
-GATHERED: Final = 1 << 18  # octets of it, about, at most
 
 
 class Known:
@@ -133,7 +125,7 @@ class Cell:
     async def _load(self, message: Load) -> None:
         layers = cage.enter(message.memory)
         sys.stdout = sys.stderr = Printed(self._log.say)
-        logging.getLogger("fsm.filter").addHandler(Line(self._log.say))
+        logging.getLogger("fsm.filter").addHandler(LogHandler(self._log.say))
         logging.getLogger("fsm.filter").setLevel(logging.INFO)
         try:
             services = {
@@ -309,96 +301,6 @@ class Remote:
     def whole(self, limit: int) -> Awaitable[bytes]:
         """All of it."""
         return self._cell.want(self._exchange, self._of, limit)
-
-
-class Log:
-    """What is said, as lines: as many as are no flood, and how many more there were."""
-
-    def __init__(self, send: Callable[[protocol.FromCell], None]) -> None:
-        self._line = send
-        self._since = 0.0
-        self._lines = 0
-
-    def say(self, level: int, text: str) -> None:
-        """One line."""
-        now = monotonic()
-        if now - self._since > 1:
-            over, self._since, self._lines = self._lines - LINES, now, 0
-            if over > 0:
-                self._line(Said(logging.WARNING, f"{over} more lines were not passed on"))
-        self._lines += 1 + text.count("\n")
-        if self._lines <= LINES:
-            words = text[:WORDS].encode("utf-8", "backslashreplace").decode()  # surrogates are no text
-            self._line(Said(min(max(level, 0), 100), words[:WORDS]))
-
-
-class Line(logging.Handler):
-    """Sends what is logged to the worker."""
-
-    def __init__(self, say: Callable[[int, str], None]) -> None:
-        super().__init__()
-        self._say = say
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._say(record.levelno, self.format(record))
-
-
-class Printed(io.TextIOBase):
-    """What is printed, as lines for the log."""
-
-    def __init__(self, say: Callable[[int, str], None]) -> None:
-        self._say = say
-        self._begun = ""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        *lines, self._begun = (self._begun + text).split("\n")
-        for line in lines:
-            self._say(logging.INFO, line)
-        self._begun = self._begun[-WORDS:]
-        return len(text)
-
-
-class Gathered:
-    """What was measured, added up for a moment: a message each time would cost the worker more than the request."""
-
-    def __init__(self, send: Callable[[protocol.FromCell], None]) -> None:
-        self._line = send
-        self._numbers: dict[tuple[str, str, Labels], Measured] = {}
-        self._durations: list[Measured] = []
-        self._octets = 0
-        self._later: asyncio.TimerHandle | None = None
-
-    def take(self, one: Measured) -> None:
-        """Count it in."""
-        key = one.kind, one.name, one.labels
-        known = self._numbers.get(key)
-        if known is not None:
-            known.value = known.value + one.value if one.kind == "counter" else one.value
-            return
-        if one.kind == "histogram":
-            self._durations.append(one)
-        else:
-            self._numbers[key] = one
-        self._octets += 50 + len(one.name) + 4 * sum(len(name) + len(value) for name, value in one.labels)
-        if len(self._numbers) + len(self._durations) >= AT_ONCE or self._octets > GATHERED:
-            self.send()
-        elif self._later is None:
-            self._later = asyncio.get_running_loop().call_later(GATHERING, self.send)
-
-    def send(self) -> None:
-        """Tell the worker."""
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
-        measured = (*self._numbers.values(), *self._durations)
-        self._numbers.clear()
-        self._durations.clear()
-        self._octets = 0
-        if measured:
-            self._line(Measure(measured))
 
 
 def _look(future: asyncio.Future[Any]) -> None:

@@ -1,0 +1,107 @@
+"""What a filter's process says unasked: its log, what it prints, and what it measured; never more than its worker hears."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from gateway.filters.measuring import Labels, Measured
+from gateway.sandbox.protocol import AT_ONCE, WORDS, FromCell, Measure, Said
+
+LINES: Final = 100  # of its log, a second
+GATHERING: Final = 0.05  # seconds that what was measured is added up before it is told
+GATHERED: Final = 1 << 18  # octets of it, about, at most
+
+
+class Log:
+    """What is said, as lines: as many as are no flood, and how many more there were."""
+
+    def __init__(self, send: Callable[[FromCell], None]) -> None:
+        self._send = send
+        self._since = 0.0
+        self._sends = 0
+
+    def say(self, level: int, text: str) -> None:
+        """One line."""
+        now = monotonic()
+        if now - self._since > 1:
+            over, self._since, self._sends = self._sends - LINES, now, 0
+            if over > 0:
+                self._send(Said(logging.WARNING, f"{over} more lines were not passed on"))
+        self._sends += 1 + text.count("\n")
+        if self._sends <= LINES:
+            words = text[:WORDS].encode("utf-8", "backslashreplace").decode()  # surrogates are no text
+            self._send(Said(min(max(level, 0), 100), words[:WORDS]))
+
+
+class LogHandler(logging.Handler):
+    """Sends what is logged to the worker."""
+
+    def __init__(self, say: Callable[[int, str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.levelno, self.format(record))
+
+
+class Printed(io.TextIOBase):
+    """What is printed, as lines for the log."""
+
+    def __init__(self, say: Callable[[int, str], None]) -> None:
+        self._say = say
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._say(logging.INFO, line)
+        self._begun = self._begun[-WORDS:]
+        return len(text)
+
+
+class Gathered:
+    """What was measured, added up for a moment: a message each time would cost the worker more than the request."""
+
+    def __init__(self, send: Callable[[FromCell], None]) -> None:
+        self._send = send
+        self._numbers: dict[tuple[str, str, Labels], Measured] = {}
+        self._durations: list[Measured] = []
+        self._octets = 0
+        self._later: asyncio.TimerHandle | None = None
+
+    def take(self, one: Measured) -> None:
+        """Count it in."""
+        key = one.kind, one.name, one.labels
+        known = self._numbers.get(key)
+        if known is not None:
+            known.value = known.value + one.value if one.kind == "counter" else one.value
+            return
+        if one.kind == "histogram":
+            self._durations.append(one)
+        else:
+            self._numbers[key] = one
+        self._octets += 50 + len(one.name) + 4 * sum(len(name) + len(value) for name, value in one.labels)
+        if len(self._numbers) + len(self._durations) >= AT_ONCE or self._octets > GATHERED:
+            self.send()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(GATHERING, self.send)
+
+    def send(self) -> None:
+        """Tell the worker."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        measured = (*self._numbers.values(), *self._durations)
+        self._numbers.clear()
+        self._durations.clear()
+        self._octets = 0
+        if measured:
+            self._send(Measure(measured))
