@@ -17,7 +17,8 @@ class StreamTransport(asyncio.Transport):
         self._protocol: asyncio.Protocol | None = None  # once it is joined to another
         self._early: list[bytes] = []
         self._paused = True
-        self._ended = False
+        self._ended = False  # END_STREAM has come, and was not passed on yet
+        self._closed = False  # both ways; a half that is closed says nothing of the other
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Who gets what comes."""
@@ -50,6 +51,7 @@ class StreamTransport(asyncio.Transport):
 
     def lost(self) -> None:
         """The stream is gone."""
+        self._closed = True
         self._early.clear()
         if self._protocol is not None:
             self._protocol.connection_lost(None)
@@ -77,11 +79,12 @@ class StreamTransport(asyncio.Transport):
         self._stream.finish()
 
     def is_closing(self) -> bool:
-        """Whether nothing can be sent any more."""
-        return self._stream.said_all or self._stream.gone
+        """Whether it has been closed."""
+        return self._closed
 
     def close(self) -> None:
         """Finish; give up what the client still sends."""
+        self._closed = True
         stream = self._stream
         if not stream.gone:
             stream.finish()
@@ -91,6 +94,7 @@ class StreamTransport(asyncio.Transport):
 
     def abort(self) -> None:
         """Cut."""
+        self._closed = True
         self._stream.reset(http2.CANCEL)
         asyncio.get_running_loop().call_soon(self.lost)
 
@@ -100,12 +104,15 @@ class StreamTransport(asyncio.Transport):
         self._stream.stop_reading()
 
     def resume_reading(self) -> None:
-        """Pass on what waits, and go on."""
+        """Pass on what waits, and go on, unless that was enough for now."""
         self._paused = False
         early, self._early = self._early, []
-        if self._protocol is not None:
-            for data in early:
-                self._protocol.data_received(data)
-        self._stream.go_on_reading()
-        if self._ended and not self._stream.said_all:
-            self._pass_eof_on()
+        for at, data in enumerate(early):
+            if self._paused or self._protocol is None:
+                self._early = early[at:]
+                return
+            self._protocol.data_received(data)
+        if not self._paused and not self._closed:
+            self._stream.go_on_reading()
+            if self._ended:
+                self._pass_eof_on()
