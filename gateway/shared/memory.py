@@ -9,8 +9,8 @@ lapses first. So everything costs the same however much there is, nothing grows,
     log       the values themselves, written round and round; an entry whose place was written over is gone
 
 A bucket is changed under a lock on its octet in the file, which the kernel releases if the holder dies. A holder that is
-stopped while it has one is not waited for: at worst one count is lost, or one value not kept. Times are of the monotonic
-clock, which every process of a machine reads alike.
+stopped while it has one is not waited for: for a second, two that write at once may then lose a count, or a value is not
+kept. Times are of the monotonic clock, which every process of a machine reads alike.
 """
 
 from __future__ import annotations
