@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,7 +17,7 @@ from controller.files import FileSource, Watcher
 from controller.objects import Ref
 from controller.problems import Problem
 from controller.reconcile import Reconciler
-from controller.statuses import described
+from controller.statuses import complaint, described, parts
 from controller.translate import GatewayName
 from controller.translate.gateways import Running
 from controller.translate.status import Status
@@ -26,6 +26,9 @@ from gateway.admin import Admin, Saved
 from gateway.snapshot import Change, Key, Listener, Part, Relay, Rule, key
 from gateway.snapshot import Problem as PartProblem
 from gateway.workers import Workers
+
+# What is told of statuses as it comes up: that what was written is refused or has no effect. Of sockets the workers tell.
+_TOLD: Final = ("Accepted", "ResolvedRefs", "FailingClosed")
 
 
 class Standalone:
@@ -45,6 +48,7 @@ class Standalone:
         self.admin = Admin(self.workers, extra={"/status": self._statuses, "/faults": self._faults}, editor=editor)
         self.on_applied: Callable[[Change, float, tuple[PartProblem, ...]], None] = lambda *_: None
         self.on_faults: Callable[[list[Fault]], None] = lambda _: None
+        self.on_refusals: Callable[[list[Fault]], None] = lambda _: None
         self.on_problem: Callable[[str], None] = lambda _: None
         self.reconciler.problems.told = self._told
         self._path = path
@@ -54,8 +58,10 @@ class Standalone:
         self._gateways: set[GatewayName] = set()
         self._crowded_out: dict[str, tuple[Listener, str]] = {}  # listeners that others are in the way of, and the words
         self._said: list[Fault] = []
+        self._refusals: dict[Ref, list[Fault]] = {}
         self._first = True
-        self._seen = 0.0
+        self._seen = 0.0  # when files changed that nobody has looked at yet
+        self._began = 0.0  # when those changed whose meaning is on its way
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, admin: tuple[str, int] | None) -> None:
@@ -88,6 +94,8 @@ class Standalone:
 
     async def _look(self) -> None:
         """Read what has changed; the reconciler calls this before each round."""
+        if self._seen:  # an edit before this one that changed nothing has not been on its way since
+            self._began, self._seen = self._seen, 0.0
         if self._first:
             self._first = False
             self.source.load()
@@ -135,7 +143,7 @@ class Standalone:
         self._keep_apart(put, drop)
         merged = Change(change.version, tuple(put.values()), tuple(drop))
         problems = await self.workers.apply(merged)
-        started, self._seen = self._seen or time.perf_counter(), 0.0
+        started, self._began = self._began or time.perf_counter(), 0.0
         took = time.perf_counter() - started
         names = tuple(f"{kind} {name}" for kind, name in (*map(key, merged.put), *merged.drop))
         self.admin.applied(change.version, names, took)
@@ -179,7 +187,26 @@ class Standalone:
             self.reconciler.wake()
 
     async def write(self, statuses: dict[Ref, Status | None]) -> None:
-        """There is no API server to hold them: they are shown instead."""
+        """There is no API server to hold them: they are shown instead, and refusals told as they come up."""
+        news: list[Fault] = []
+        for ref, status in statuses.items():
+            before = self._refusals.pop(ref, [])
+            now = self._refused(ref, status) if status is not None else []
+            if now:
+                self._refusals[ref] = now
+            news += [fault for fault in now if fault not in before]
+        if news:
+            self.on_refusals(news)
+
+    def _refused(self, ref: Ref, status: Status) -> list[Fault]:
+        file, line = self.source.origins.get(ref, (str(self._path), 0))
+        return [
+            Fault(file, line, words, name)
+            for name, said in parts(ref, status)
+            for condition in said
+            if condition.type in _TOLD and condition.reason != "ScriptInvalid"  # of a source that fails its worker tells
+            if (words := complaint(condition))
+        ]
 
     async def follow(self, gateways: dict[GatewayName, Running | None]) -> None:
         """The workers run already."""

@@ -26,6 +26,13 @@ def is_healthy(condition: Condition) -> bool:
     return condition.is_true != (condition.type in BAD_WHEN_TRUE)
 
 
+def complaint(condition: Condition) -> str:
+    """What a person should hear of a condition; "" of one that is good news."""
+    if condition.fault:
+        return condition.fault
+    return "" if is_healthy(condition) else f"{condition.type}={condition.status}, {condition.reason}: {condition.message}"
+
+
 def described(statuses: Mapping[Ref, Status]) -> list[dict[str, Any]]:
     """One entry for each object, listener and parent: its name and its conditions."""
     return [

@@ -182,6 +182,10 @@ def main() -> None:
     keep_to_yourself()
     faulthandler.register(signal.SIGUSR1)
     plain.speak_plainly()  # filters that run inline print here, and in logs they repeat what clients have sent
+    heard = logging.getLogger("fsm.filter")  # of filters also what is printed, which is no warning
+    heard.setLevel(logging.INFO)
+    heard.addHandler(logging.StreamHandler())
+    heard.handlers[0].setFormatter(logging.Formatter("%(name)s: %(message)s"))
     uvloop.run(_run(arguments))
 
 

@@ -14,7 +14,7 @@ from controller.cli import show
 from controller.documents import Fault
 from controller.files import FileSource
 from controller.objects import ROUTES, Ref
-from controller.statuses import as_dict, described, is_healthy, parts
+from controller.statuses import as_dict, complaint, described, is_healthy, parts
 from controller.translate import Translation, translate
 from controller.translate.status import Status
 from controller.world import Report, World
@@ -42,8 +42,7 @@ class Loaded:
             for name, said in parts(ref, status):
                 origin = self.source.origins.get(ref)
                 for condition in said:
-                    if not is_healthy(condition):
-                        text = f"{condition.type}={condition.status}, {condition.reason}: {condition.message}"
+                    if text := complaint(condition):
                         file, line = origin or ("", 0)
                         found.append(Fault(file, line, text, name))
         for ref, several in sorted(self.translation.failing.items()):
@@ -86,8 +85,8 @@ def validate_files(path: Path, *, as_json: bool) -> None:
         )
     else:
         for fault in faults:
-            where = f"{fault.file}:{fault.line}: " if fault.file else ""
-            what = " ".join(part for part in (fault.object, fault.field) if part)
+            where = (f"{fault.file}:{fault.line}: " if fault.line else f"{fault.file}: ") if fault.file else ""
+            what = ": ".join(part for part in (fault.object, fault.field) if part)
             show.out.print(f"[bold]{escape(where)}[/][red]{escape(what)}[/]: {escape(fault.message)}", soft_wrap=True)
         if not faults:
             show.out.print(f"[green]{len(loaded.world)} objects are valid[/]")

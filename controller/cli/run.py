@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from pathlib import Path
+from typing import Final
 
 import uvloop
 from rich.markup import escape
@@ -17,6 +18,8 @@ from gateway.admin import Admin
 from gateway.plain import plain_lines
 from gateway.private import keep_to_yourself
 from gateway.snapshot import Change, Listener, Problem, Script, key
+
+MOST: Final = 20  # refusals told at once
 
 
 def run_files(path: Path, *, port_offset: int, workers: int | None, bind: str, admin: str, drain: float, inline: bool) -> None:
@@ -36,6 +39,7 @@ async def _run(standalone: Standalone, admin: str, drain: float, offset: int) ->
     printer = Printer(offset)
     standalone.on_applied = printer.applied
     standalone.on_faults = printer.faults
+    standalone.on_refusals = printer.refusals
     standalone.on_problem = lambda text: err.print(f"[red]{_shown(text)}[/]")
     standalone.workers.on_failure = lambda text: err.print(f"[red]{_shown(text)}[/]")
     stop = asyncio.Event()
@@ -125,8 +129,15 @@ class Printer:
         if self._faults and not faults:
             err.print("[green]all files are good again[/]")
         elif faults and not self._faults.issuperset(faults):
-            err.print("[yellow]the last good state of these objects stays in force[/]")
+            err.print("[yellow]the last good state of these objects stays in force, where there was one[/]")
         self._faults = set(faults)
+
+    def refusals(self, faults: list[Fault]) -> None:
+        """What files ask for, and is refused or has no effect."""
+        for fault in faults[:MOST]:
+            err.print(f"[yellow]{_shown(str(fault))}[/]")
+        if len(faults) > MOST:
+            err.print(f"[yellow]and {len(faults) - MOST} more: see fsm status[/]")
 
     def _way_out(self, message: str) -> str:
         if "below 1024" in message:

@@ -94,7 +94,7 @@ def judged(view: View, kind: str, namespace: str, name: str) -> Verdict | None:
     if wrong:
         return Verdict(conditions.filter_not_valid("Invalid", " ".join(wrong)), standing, shut=True)
     accepted = conditions.policy_accepted()
-    return Verdict(conditions.with_warning(accepted, " ".join(idle)) if idle else accepted, standing)
+    return Verdict(conditions.with_fault(accepted, " ".join(idle)) if idle else accepted, standing)
 
 
 def _no_right(view: View, policy: Policy, said: Said) -> Condition | None:

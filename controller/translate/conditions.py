@@ -20,6 +20,7 @@ class Condition(msgspec.Struct, frozen=True):
     status: str
     reason: str
     message: str
+    fault: str = ""  # what is wrong though the condition is good, for who looks at files; part of the message as well
 
     @property
     def is_true(self) -> bool:
@@ -81,6 +82,11 @@ def some_listeners_not_valid(names: Iterable[str], *, all_of_them: bool) -> Cond
 def with_warning(condition: Condition, message: str) -> Condition:
     """The same, with words about something that did not keep it from being so."""
     return msgspec.structs.replace(condition, message=f"{condition.message} {message}")
+
+
+def with_fault(condition: Condition, message: str) -> Condition:
+    """The same, with words about something that is wrong and has no effect, and did not keep it from being so."""
+    return msgspec.structs.replace(with_warning(condition, message), fault=message)
 
 
 def gateway_parameters(message: str) -> Condition:

@@ -252,7 +252,7 @@ def _said(view: View, found: Gateway, info: GatewayInfo) -> _Said:
     accepted = info.refused or _accepted(info.of(found.ref))
     fault = limits.of(found).fault
     if fault and accepted.is_true:
-        accepted = conditions.with_warning(accepted, fault)
+        accepted = conditions.with_fault(accepted, fault)
     programmed = _programmed(found, accepted, report, addresses)
     return _Said(report, view.note("attached", *where) or {}, problems, addresses, accepted, programmed)
 

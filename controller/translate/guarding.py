@@ -78,7 +78,7 @@ def judged(view: View, kind: str, namespace: str, name: str) -> Guarding | None:
     accepted = _unusable(view, found) or good
     shut = not accepted.is_true and accepted.reason != "ScriptInvalid"
     if faults and accepted.is_true:
-        accepted = conditions.with_warning(accepted, " ".join(one.message for one in faults))
+        accepted = conditions.with_fault(accepted, " ".join(one.message for one in faults))
     return Guarding(accepted, tuple(at), shut)
 
 

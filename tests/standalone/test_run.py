@@ -302,3 +302,51 @@ def test_a_terminal_gets_no_control_characters(capsys: pytest.CaptureFixture[str
     words = capsys.readouterr().err
     assert r"\x1b[2J\x1b]0;title\x07[red]\u202e" in words
     assert all(one.isprintable() or one == "\n" for one in words)
+
+
+async def test_what_is_refused_or_has_no_effect_is_told(running: Running) -> None:
+    """Valid files, of which nothing would be heard but by who asks for statuses."""
+    (running.folder / "policies.yaml").write_text("""\
+apiVersion: gateway.flomesh.io/v1alpha1
+kind: AccessControlPolicy
+metadata: {name: theirs, namespace: elsewhere}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: HTTPRoute, name: argo-rollouts-http-route, namespace: default}
+  config: {blacklist: [127.0.0.1]}
+""")
+    await running.start()
+    await running.until(lambda: "AccessControlPolicy elsewhere/theirs: Accepted=False, Invalid: spec.targetRef" in running.said)
+    assert await running.get() == (200, "v1")
+    gateway = (running.folder / "gateway.yaml").read_text()
+    limits = '  annotations: {gateway.flomesh.io/limits: "{underscores: drop}"}\n'
+    running.replace("gateway.yaml", gateway.replace("metadata:\n  name: simple", f"metadata:\n{limits}  name: simple"))
+    await running.until(lambda: "underscores: 'drop' was found; one of Allow" in running.said)
+    # An edit that changed nothing is not what the next one is measured from.
+    route = (running.folder / "httproute.yaml").read_text()
+    times, began = running.said.count("in force after"), time.monotonic()
+    running.replace("httproute.yaml", weights(route, 100))
+    await running.until(lambda: running.said.count("in force after") > times)
+    assert float(running.said.rpartition("in force after ")[2].partition(" ms")[0]) <= (time.monotonic() - began) * 1000
+    (running.folder / "policies.yaml").write_text("""\
+apiVersion: gateway.flomesh.io/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: never-good}
+spec:
+  targetRef: {group: gateway.networking.k8s.io, kind: HTTPRoute, name: argo-rollouts-http-route}
+  config: {requests: 5}
+""")
+    await running.until(
+        lambda: "FailingClosed=True, Invalid: Until it is valid, requests are answered with 500" in running.said
+    )
+
+
+async def test_what_a_confined_filter_prints_is_heard(running: Running) -> None:
+    (running.folder / "hello.py").write_text("def request(request):\n    print('printed by it')\n")
+    route = (running.folder / "httproute.yaml").read_text()
+    filters = (
+        "- filters: [{type: ExtensionRef, extensionRef: {group: extension.gateway.flomesh.io, kind: Filter, name: hello}}]\n"
+    )
+    (running.folder / "httproute.yaml").write_text(route.replace("- matches:\n", f"{filters}      matches:\n"))
+    await running.start()
+    assert await running.get() == (200, "v1")
+    await running.until(lambda: "fsm.filter.default/hello: printed by it" in running.said)

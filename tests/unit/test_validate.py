@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from controller.cli.check import Loaded
 from controller.documents import Document, Fault, read
 from controller.validate import Valid, validate
 
@@ -124,3 +127,11 @@ def test_all_that_is_wrong_is_said_in_one_go(tmp_path) -> None:
     messages = " ".join(fault.message for fault in Loaded(tmp_path).faults())
     assert 'write "weight: 0" and the Service\'s port here' in messages
     assert 'has no port 100; it has 80. If a share of the traffic was meant, write "weight: 100"' in messages
+
+
+def test_limits_that_mean_nothing_are_a_fault_though_the_gateway_is_accepted(tmp_path: Path) -> None:
+    written = GATEWAY.replace("name: gw\n", 'name: gw\n  annotations: {gateway.flomesh.io/limits: "{underscores: drop}"}\n')
+    (tmp_path / "f.yaml").write_text(written)
+    [fault] = Loaded(tmp_path).faults()
+    assert (fault.line, fault.object) == (1, "Gateway default/gw")
+    assert "underscores: 'drop' was found; one of Allow, Reject, Drop is needed" in fault.message
