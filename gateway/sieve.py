@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from gateway.filters import api
+from gateway.greeting import left
 from gateway.passage import Passage
 from gateway.programs import Hooks, Program
 from gateway.script import bytes_or_nothing
@@ -35,7 +36,7 @@ def taking(programs: Sequence[Program], moment: str) -> list[Taking]:
 class Sieve(End):
     """One side of a connection whose bytes filters see."""
 
-    __slots__ = ("_connection", "_from_client", "_passage", "_taking")
+    __slots__ = ("_connection", "_from_client", "_has_ended", "_passage", "_taking")
 
     def __init__(
         self, transport: asyncio.Transport, done: Callable[[], None], taken: list[Taking], connection: api.Connection,
@@ -45,6 +46,7 @@ class Sieve(End):
         self._taking = taken
         self._connection = connection
         self._from_client = from_client
+        self._has_ended = False
         self._passage = Passage(self._through, self._deliver, self._later)
         self.data_received = self._receive
 
@@ -58,10 +60,17 @@ class Sieve(End):
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
+        self._has_ended = True
         self._passage.feed(b"", True)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None and self._has_ended and not self._passage.is_done and not self._closed:
+            # TLS has no half that could stay open: what filters have goes on before the other side is closed.
+            self._closed = True
+            left(self.transport)
+            self._done()
+            return
         self._passage.stop()
         super().connection_lost(exc)
 
@@ -104,7 +113,7 @@ class Sieve(End):
                 self._cut()
                 return
             then(data)
-            if self._passage.owed <= MOST and not self.transport.is_closing():
+            if self._passage.owed <= MOST and not self.other.is_full and not self.transport.is_closing():
                 self.transport.resume_reading()
 
         task = asyncio.get_running_loop().create_task(wait())
@@ -117,6 +126,8 @@ class Sieve(End):
             other.transport.write(data)
         if last and not super().eof_received():
             self.transport.close()
+        if last and self._closed and not other.transport.is_closing():
+            other.transport.close()
 
     def _cut(self) -> None:
         self.transport.abort()

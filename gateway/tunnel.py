@@ -15,7 +15,7 @@ from gateway.greeting import left
 class End(asyncio.Protocol):
     """One side of a tunnel."""
 
-    __slots__ = ("_closed", "_done", "data_received", "ended", "other", "transport")
+    __slots__ = ("_closed", "_done", "data_received", "ended", "is_full", "other", "transport")
 
     def __init__(self, transport: asyncio.Transport, done: Callable[[], None]) -> None:
         self.transport = transport
@@ -25,6 +25,7 @@ class End(asyncio.Protocol):
         self._done = done
         self._closed = False
         self.ended = False
+        self.is_full = False  # it takes no more for now
 
     def eof_received(self) -> bool:
         self.ended = True
@@ -35,10 +36,12 @@ class End(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
+        self.is_full = True
         if not self.other.transport.is_closing():
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self.is_full = False
         if not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 

@@ -17,7 +17,20 @@ from speaking import Asked, Backend2, client, until
 
 from controller.demo.ports import free_ports
 from gateway.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, HIGH_WATER, PREFACE, SETTINGS, frame
-from gateway.snapshot import Backend, BackendTLS, Endpoint, Listener, Script, Scripted, Target
+from gateway.snapshot import (
+    Attachment,
+    Backend,
+    BackendTLS,
+    Certificate,
+    Endpoint,
+    Listener,
+    Order,
+    Part,
+    Relay,
+    Script,
+    Scripted,
+    Target,
+)
 
 MEGABYTE = 1 << 20
 
@@ -250,3 +263,63 @@ async def request(request):
     await proxy.route(server, filters=(Scripted("f"),))
     await proxy.get()
     assert b"\r\nx-got: 1000000\r\n" in server.seen[0].lower()
+
+
+def relayed(source: str, port: int, listener: Listener) -> tuple[Part, ...]:
+    line = Relay("t", Order("", "t"), (Attachment("l"),), (Target(1, "b"),), (Scripted("f"),))
+    return Script("f", source, execution="inline"), listener, Backend("b", (Endpoint("127.0.0.1", port),), "tcp"), line
+
+
+WAITS = """
+import asyncio
+
+async def data(data):
+    await asyncio.sleep(0)
+"""
+
+
+async def test_a_relay_s_filter_is_no_reason_to_read_on(proxy: Proxy) -> None:
+    async def reads_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writers.append(writer)
+
+    writers: list[asyncio.StreamWriter] = []
+    backend = await asyncio.start_server(reads_nothing, "127.0.0.1", 0)
+    await proxy.apply(*relayed(WAITS, backend.sockets[0].getsockname()[1], Listener("l", 80, "TCP")))
+    _, writer = await proxy.connect()
+    writer.write(b"x" * (64 * MEGABYTE))
+    for _ in range(500):
+        await asyncio.sleep(0.001)
+    waiting = writer.transport.get_write_buffer_size()
+    for one in (writer, *writers):
+        one.transport.abort()
+    backend.close()
+    assert waiting > 32 * MEGABYTE
+
+
+async def test_a_relay_s_filter_has_what_came_before_the_end_of_tls(proxy: Proxy) -> None:
+    came: list[bytes] = []
+    over = asyncio.Event()
+
+    async def reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            came.append(await reader.read())
+        over.set()
+        writer.close()
+
+    authority = trustme.CA()
+    issued = authority.issue_cert("a.example")
+    certificate = Certificate("c", issued.cert_chain_pems[0].bytes().decode(), issued.private_key_pem.bytes().decode())
+    backend = await asyncio.start_server(reads, "127.0.0.1", 0)
+    listener = Listener("l", 80, "TLS", "", ("c",))
+    await proxy.apply(certificate, *relayed(WAITS, backend.sockets[0].getsockname()[1], listener))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    _, writer = await asyncio.open_connection("127.0.0.1", proxy.port, ssl=context, server_hostname="a.example")
+    writer.write(b"x" * 200_000)
+    writer.close()
+    async with asyncio.timeout(5):
+        await over.wait()
+    assert [len(data) for data in came] == [200_000]
+    await until(lambda: not proxy.runtime.open[80].board.open)
+    backend.close()
