@@ -277,6 +277,11 @@ class DownstreamStream(Stream):
             else:
                 self.stop_reading()
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether nobody reads what the client still sends."""
+        return self.exchange is None and self.peer is None and self._tunnel is None
+
     def abort(self) -> None:
         """Cut the stream: the client must see that the response is not whole."""
         self.reset(http2.INTERNAL_ERROR)
@@ -641,6 +646,12 @@ class DownstreamHttp2(Http2Connection):
             stream.cut(http2.PROTOCOL_ERROR, error.reason)
             return
         self.remote_done(stream, pairs)
+
+    def half_done(self, stream: Stream) -> None:
+        super().half_done(stream)
+        assert isinstance(stream, DownstreamStream)
+        if not stream.gone and stream.is_answered:
+            stream.reset(http2.NO_ERROR)  # RFC 9113 §8.1: the client may stop sending what nobody reads
 
     def stream_gone(self, stream: Stream) -> None:
         if not self.streams:

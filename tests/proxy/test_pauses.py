@@ -323,3 +323,21 @@ async def test_a_relay_s_filter_has_what_came_before_the_end_of_tls(proxy: Proxy
     assert [len(data) for data in came] == [200_000]
     await until(lambda: not proxy.runtime.open[80].board.open)
     backend.close()
+
+
+async def test_a_stream_that_is_answered_early_ends_with_its_answer(proxy: Proxy, server: Server) -> None:
+    """RFC 9113 §8.1: also where the answer waits for its client's window."""
+
+    async def answers(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000)
+
+    server.default = answers
+    await proxy.route(server)
+    me = await client(proxy.port)
+    stream = me.ask(method="POST", end=False)
+    answer = await me.answer(stream)
+    await until(lambda: answer.reset is not None)
+    assert (answer.status, len(answer.body), answer.reset) == (200, 500_000, 0)
+    (one,) = proxy.runtime.open[80].door.connections
+    assert not one.streams  # type: ignore[attr-defined]
+    me.transport.abort()
