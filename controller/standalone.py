@@ -29,6 +29,7 @@ from gateway.workers import Workers
 
 # What is told of statuses as it comes up: that what was written is refused or has no effect. Of sockets the workers tell.
 _TOLD: Final = ("Accepted", "ResolvedRefs", "FailingClosed")
+_TOLD_BY_WORKERS: Final = ("ScriptInvalid", "PortUnavailable")
 
 
 class Standalone:
@@ -204,7 +205,7 @@ class Standalone:
             Fault(file, line, words, name)
             for name, said in parts(ref, status)
             for condition in said
-            if condition.type in _TOLD and condition.reason != "ScriptInvalid"  # of a source that fails its worker tells
+            if condition.type in _TOLD and condition.reason not in _TOLD_BY_WORKERS
             if (words := complaint(condition))
         ]
 

@@ -29,8 +29,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
 @app.command()
 def run(
     path: PathArgument,
-    port_offset: Annotated[int, typer.Option(help="Added to every listener's port: 8000 makes port 80 be 8080.")] = 0,
-    workers: Annotated[Optional[int], typer.Option(help="Processes that serve; one per core by default.")] = None,  # noqa: UP045
+    port_offset: Annotated[
+        int, typer.Option(min=0, max=65534, help="Added to every listener's port: 8000 makes port 80 be 8080.")
+    ] = 0,
+    workers: Annotated[Optional[int], typer.Option(min=1, help="Processes that serve; one per core by default.")] = None,  # noqa: UP045
     bind: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     admin: Annotated[str, typer.Option(help="HOST:PORT of the admin page; empty for none.")] = "127.0.0.1:9091",
     drain: Annotated[float, typer.Option(help="Seconds that requests may take to finish at the end.")] = 10.0,

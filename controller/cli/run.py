@@ -46,6 +46,9 @@ async def _run(standalone: Standalone, admin: str, drain: float, offset: int) ->
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     host, _, port = admin.rpartition(":")
+    if admin and not (host and port.isascii() and port.isdigit() and int(port) <= 65535):
+        err.print(f"[red]--admin: found {_shown(repr(admin))}; HOST:PORT is needed, such as 127.0.0.1:9091[/]")
+        return 2
     stopped = asyncio.create_task(stop.wait())
     starting = asyncio.create_task(standalone.start((host, int(port)) if admin else None))
     await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)

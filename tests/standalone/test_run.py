@@ -350,3 +350,15 @@ async def test_what_a_confined_filter_prints_is_heard(running: Running) -> None:
     await running.start()
     assert await running.get() == (200, "v1")
     await running.until(lambda: "fsm.filter.default/hello: printed by it" in running.said)
+
+
+@pytest.mark.parametrize(
+    "options", [("--admin", "nonsense"), ("--admin", "127.0.0.1:99999"), ("--port-offset", "70000"), ("--workers", "-1")]
+)
+def test_options_that_cannot_be_are_named(tmp_path: Path, options: tuple[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "controller", "run", str(tmp_path), *options], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 2
+    assert options[0] in done.stderr
+    assert "Traceback" not in done.stderr
