@@ -466,7 +466,7 @@ class Downstream(Shortcut):
             self._receive_head(data)
             exchange = self._exchange
             if self._is_half_closed and exchange is not None and not exchange.request_done:
-                self._transport.abort()  # the rest of it will not come
+                self._transport.close()  # the rest of it will not come; what was answered before goes out
 
     def _linger(self) -> None:
         """Close our half, and read on for a moment: closing with unread bytes resets the answer away."""

@@ -493,8 +493,8 @@ class Upstream(asyncio.Protocol):
         self._state = self._HEAD
         self._ready = True
         self._chunks = None
-        # Bytes behind the response, or a response before the whole request, leave the connection in doubt.
-        if self._keep and not surplus and user.is_sent:
+        # Bytes behind the response, or a response before the whole request was taken, leave the connection in doubt.
+        if self._keep and not surplus and user.is_sent and not self._transport.get_write_buffer_size():
             self.resume_reading()
             self.endpoint.put(self)
         else:
