@@ -139,7 +139,7 @@ def _listener(
         said += conflict
     else:
         said += [conditions.listener_accepted(), conditions.no_conflicts()]
-    fault = _misuse(gateway, one) or _options_fault(one)
+    fault = _misuse(one) or _options_fault(one)
     if fault and said[0].is_true:
         said[0] = conditions.unsupported_listener_value(fault)
     if is_terminated(one):
@@ -230,7 +230,7 @@ def is_terminated(one: GatewayListener) -> bool:
     return one.protocol == "HTTPS" or (one.protocol == "TLS" and not ports.is_passthrough(one))
 
 
-def _misuse(gateway: Gateway, one: GatewayListener) -> str:
+def _misuse(one: GatewayListener) -> str:
     """What a listener asks for that its protocol cannot give. The API's own rules forbid most of it, and objects may be older
     than those: what would protect must not be passed over in silence."""
     if not 1 <= one.port <= 65535:
@@ -245,11 +245,6 @@ def _misuse(gateway: Gateway, one: GatewayListener) -> str:
         return f"hostname: with protocol {one.protocol} there are no names to tell connections by; leave it away."
     if one.filters is not None and one.filters.requests and one.protocol not in ("HTTP", "HTTPS"):
         return f"filters.requests: a listener with protocol {one.protocol} has no requests; HTTP and HTTPS have."
-    if not is_terminated(one) and any(
-        each.port == one.port and each.tls.validation is not None for each in gateway.spec.tls.frontend.per_port
-    ):
-        where = f"port {one.port}, where none can be shown ({ports.spoken(one)})."
-        return f"the Gateway's spec.tls.frontend.perPort asks for certificates at {where}"
     return ""
 
 

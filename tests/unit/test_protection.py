@@ -320,9 +320,9 @@ def rows(enforced: tuple[str, ...], **others: str) -> dict[str, str]:
 NO_TLS = "is for listeners that terminate TLS"
 NOT_TERMINATED = "TLS is not terminated"
 TABLE: dict[str, tuple[Field, dict[str, str]]] = {
-    # Without a port of their own, validations are for listeners that terminate TLS (GEP-91): others are told.
+    # Validations, the default and those of a port, are for listeners that terminate TLS and leave others as they are (GEP-91): these are told.
     "frontend.default": (frontend_default, rows(TERMINATED, elsewhere=f"told: Gateway is accepted. Listener is accepted. The Gateway's spec.tls.frontend {NO_TLS}")),
-    "frontend.perPort": (frontend_per_port, rows(TERMINATED, elsewhere="asks for certificates at port 7000, where none can be shown")),
+    "frontend.perPort": (frontend_per_port, rows(TERMINATED, elsewhere=f"told: Gateway is accepted. Listener is accepted. The Gateway's spec.tls.frontend {NO_TLS}")),
     "GatewayTLSPolicy": (gateway_policy("GatewayTLSPolicy", {"config": {"mTLS": True}}, clients, at_port=False), rows(TERMINATED, elsewhere=NOT_TERMINATED)),
     "GatewayTLSPolicy, ports": (gateway_policy("GatewayTLSPolicy", {"config": {"mTLS": True}}, clients, at_port=True), rows(TERMINATED, elsewhere=NOT_TERMINATED)),
     "minimum version": (tls_option("minimum-tls-version", "1.3", lambda f: f.listener is not None and f.listener.minimum == "1.3"), rows(TERMINATED, TLS_passed_on="they cannot be held to here", elsewhere="is in the clear")),
