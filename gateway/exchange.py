@@ -166,6 +166,8 @@ class Exchange:
                 self.answers = self._answers
         self._time_request()
         self._head = self._compose(target)
+        if self._upgrading and not self.client.is_framed:
+            self.read_in_full()  # whether the tunnel is open is decided by `response`, each time
         if target.mirrors and not self._upgrading:  # a copy's answer is dropped: there is nobody to speak the other protocol
             self._copies = copies.start(target.mirrors, self._backends, self._head)
             for piece in self._pending or ():  # came while somebody was asked

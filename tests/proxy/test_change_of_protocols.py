@@ -66,6 +66,20 @@ async def test_success_without_a_change_is_an_error(proxy: Proxy, server: Server
     assert len(seen) == 20
 
 
+@pytest.mark.parametrize("ended", [False, True])
+async def test_success_is_an_error_as_well_where_its_head_is_known_from_before(proxy: Proxy, server: Server, ended: bool) -> None:
+    """Responses whose heads have passed before go on unread; to whoever asked for another protocol they never do."""
+    server.default = OK
+    await proxy.route(server)
+    me = await opened(proxy)
+    for _ in range(5):
+        assert (await me.get("/plain")).status == 200
+        stream, _ = await ask(me, FORGED, end=ended)
+        assert (await me.answer(stream)).status == 502
+    assert [head.split(b" ")[1] for head in server.seen] == [b"/plain", b"/chat"] * 5
+    assert server.connections == 5  # none on which another protocol was asked for is used again
+
+
 @pytest.mark.parametrize("status", [301, 403, 404, 500])
 async def test_a_refusal_is_passed_on_and_what_was_sent_ahead_is_dropped(proxy: Proxy, server: Server, status: int) -> None:
     server.default = b"HTTP/1.1 %d No\r\nContent-Length: 2\r\n\r\nno" % status
