@@ -157,3 +157,22 @@ class Ask:
 
     def resume_sending(self) -> None:
         """It is sent at once."""
+
+
+async def answer_to(
+    content: bytes, endpoint: Endpoint | None, patience: float, *, most: int, head_only: bool = False
+) -> Answered | str:
+    """The answer to a request within so many seconds, its body no longer than `most` octets; or why there is none."""
+    future: asyncio.Future[Answered | str] = asyncio.get_running_loop().create_future()
+
+    def told(what: Answered | str) -> None:
+        # Cancelled, the future is done at once, and `ask.cancel` comes a turn of the loop later.
+        if not future.done():
+            future.set_result(what)
+
+    ask = Ask(content, told, most=most, head_only=head_only)
+    ask.send(endpoint, patience)
+    try:
+        return await future
+    finally:
+        ask.cancel()

@@ -7,10 +7,10 @@ that is as it should be. Without an interval it stands aside for `fail_timeout`,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
-from gateway.asking import Answered, Ask
+from gateway.asking import Answered, answer_to
 from gateway.balance import Ring
 from gateway.peers import Endpoint
 from gateway.snapshot import Health
@@ -104,12 +104,5 @@ async def _accepts(endpoint: Endpoint, patience: float) -> bool:
 
 
 async def _asked(endpoint: Endpoint, path: str, patience: float) -> Answered | str:
-    future: asyncio.Future[Answered | str] = asyncio.get_running_loop().create_future()
-    told: Callable[[Answered | str], None] = future.set_result
     head = f"GET {path} HTTP/1.1\r\nHost: {endpoint.name}\r\nUser-Agent: fsm-gateway\r\n\r\n"
-    ask = Ask(head.encode(), told, most=MOST)
-    ask.send(endpoint, patience)
-    try:
-        return await future
-    finally:
-        ask.cancel()
+    return await answer_to(head.encode(), endpoint, patience, most=MOST)

@@ -6,13 +6,12 @@ its own and asks its worker.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
 from typing import Final
 
 from gateway import tls
-from gateway.asking import Answered, Ask
+from gateway.asking import answer_to
 from gateway.filters.api import FRAMING, Call, Reply, pair
 from gateway.peers import Endpoint
 from gateway.plain import whereto
@@ -40,20 +39,10 @@ async def send(call: Call, reach: Reach, allowed: tuple[str, ...]) -> Reply:
     if authority not in allowed and "*" not in allowed:
         listed = ", ".join(allowed) or "nobody"
         raise PermissionError(f"this filter may not call {authority}; its definition's spec.network has {listed}")
-    future: asyncio.Future[Answered | str] = asyncio.get_running_loop().create_future()
-    ask = Ask(
-        _composed(call, authority if port else host, target or "/"),
-        future.set_result,
-        most=MOST,
-        head_only=call.method == "HEAD",
-    )
-    ask.send(
-        reach(host.strip("[]"), number, _secured(host) if scheme == "https" else None), min(max(call.timeout, 0.001), PATIENCE)
-    )
-    try:
-        answer = await future
-    finally:
-        ask.cancel()
+    endpoint = reach(host.strip("[]"), number, _secured(host) if scheme == "https" else None)
+    content = _composed(call, authority if port else host, target or "/")
+    patience = min(max(call.timeout, 0.001), PATIENCE)
+    answer = await answer_to(content, endpoint, patience, most=MOST, head_only=call.method == "HEAD")
     if isinstance(answer, str):
         raise OSError(f"{call.method} {whereto(call.url)}: {answer}")
     fields = [pair(field) for field in answer.response.fields if field.name not in FRAMING]

@@ -67,7 +67,9 @@ async def test_success_without_a_change_is_an_error(proxy: Proxy, server: Server
 
 
 @pytest.mark.parametrize("ended", [False, True])
-async def test_success_is_an_error_as_well_where_its_head_is_known_from_before(proxy: Proxy, server: Server, ended: bool) -> None:
+async def test_success_is_an_error_as_well_where_its_head_is_known_from_before(
+    proxy: Proxy, server: Server, ended: bool
+) -> None:
     """Responses whose heads have passed before go on unread; to whoever asked for another protocol they never do."""
     server.default = OK
     await proxy.route(server)
