@@ -63,7 +63,7 @@ class DataPlane(Protocol):
 
     async def statistics(self) -> list[Statistics]: ...
 
-    async def is_well(self) -> bool: ...
+    async def is_well(self, *, whole: bool = False) -> bool: ...
 
     def supervision(self) -> Supervision: ...
 
@@ -245,17 +245,18 @@ class Admin:
         return web.Response(text=text, content_type=PAGE[name], charset="utf-8")
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return await self._health(is_fit=True)
+        return await self._health()
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return await self._health(is_fit=self.ready)
-
-    async def _health(self, *, is_fit: bool) -> web.Response:
-        """Well is a gateway of which a worker answers; they are asked."""
-        if not is_fit:
+        if not self.ready:
             return web.Response(status=503, text="not ready\n")
-        if not await self._plane.is_well():
-            return web.Response(status=503, text="no worker answers\n")
+        return await self._health(whole=True)
+
+    async def _health(self, *, whole: bool = False) -> web.Response:
+        """Well is a gateway of which a worker answers; they are asked."""
+        if not await self._plane.is_well(whole=whole):
+            words = "no worker has all that is in force" if whole and await self._plane.is_well() else "no worker answers"
+            return web.Response(status=503, text=f"{words}\n")
         return web.Response(text="ok\n")
 
     async def _metrics(self) -> bytes:

@@ -42,6 +42,7 @@ class WorkerProcess:
         self.on_ready: Callable[[], None] = lambda: None
         self.is_in_force = False  # it was brought up to date once
         self.is_tasting = False  # it has been given what may end it
+        self.is_whole = True  # it was given all that is in force, not only what is no longer doubted
         self.statistics: Statistics | None = None  # the last it sent
         self.reason: Reason = "ended"
         self.words = ""

@@ -61,6 +61,7 @@ class Workers:
         self._keepers: list[asyncio.Task[None]] = []
         self._workers: dict[int, WorkerProcess] = {}  # that run, by index
         self._following: list[WorkerProcess] = []  # that are told of changes, the oldest first
+        self._is_doubting = False  # what is in force is put anew, piece by piece
         self._early = 0  # deaths, one after another, of workers that were being brought up to date
         self._doubts: asyncio.Task[None] | None = None
         self._restarts = dict.fromkeys(get_args(Reason), 0)
@@ -108,9 +109,9 @@ class Workers:
             await asyncio.wait(asked.values(), timeout=PATIENCE)
         return [worker.statistics for worker in asked if worker.statistics is not None]
 
-    async def is_well(self) -> bool:
-        """Whether a worker that serves answers, now: they are asked."""
-        waiting = {worker.ping() for worker in self._in_force()}
+    async def is_well(self, *, whole: bool = False) -> bool:
+        """Whether a worker that serves answers, now: they are asked. `whole`: one that serves all that is in force."""
+        waiting = {worker.ping() for worker in self._in_force() if worker.is_whole or not whole}
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
         while waiting and (left := deadline - loop.time()) > 0:
@@ -260,6 +261,7 @@ class Workers:
             worker.leave(0, 0)
             return
         self._following.append(worker)
+        worker.is_whole = not self._is_doubting
         put = sorted(self._good.values(), key=lambda part: RANK[key(part)[0]])
         worker.apply(Change(self.version, tuple(put), reset=True)).add_done_callback(partial(self._brought_up, worker))
         self._tell()
@@ -283,12 +285,18 @@ class Workers:
                 return
             whole = tuple(sorted(self._good.values(), key=lambda part: RANK[key(part)[0]]))
             self._good.clear()
+            self._is_doubting = True
+            for worker in self._following:
+                worker.is_whole = worker.is_in_force  # the others were told of a whole that may end them
             try:
                 await self._try(Change(self.version, whole), deaths=1, settle=SETTLED)
             except StoppedError:
                 pass
             finally:
                 self._early = 0
+                self._is_doubting = False
+                for worker in self._following:
+                    worker.is_whole = True
 
     def _in_force(self) -> list[WorkerProcess]:
         return [worker for worker in self._following if worker.is_in_force]

@@ -126,7 +126,7 @@ class Plane:
     async def statistics(self) -> list[Statistics]:
         return []
 
-    async def is_well(self) -> bool:
+    async def is_well(self, *, whole: bool = False) -> bool:
         return True
 
     def supervision(self) -> Supervision:

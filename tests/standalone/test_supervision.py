@@ -129,9 +129,37 @@ async def test_killed_while_it_is_first_brought_up_to_date(monkeypatch: pytest.M
         assert not await made.is_well()
         await made.until(lambda: not left[0])
         await made.whole()
-        assert await made.is_well()
+        await made.until(lambda: not made._turn.locked())  # three deaths: what is in force was doubted, and put anew
+        assert await made.is_well(whole=True)
         assert await made.answer("/a") == (200, "a")
         assert not made.problems
+
+
+async def test_ready_is_who_has_all_that_is_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While what was good once is put anew into a worker that has nothing, the worker is alive and not ready."""
+    async with plane(1, LISTENER, *hello("a")) as made:
+        bring_up, may_go_on = made._bring_up, asyncio.Event()
+        put_anew = made._try
+
+        def and_kill(worker: worker_process.WorkerProcess) -> None:
+            bring_up(worker)
+            if not made._is_doubting:
+                worker.kill()
+
+        async def later(*args: object, **options: object) -> None:
+            await may_go_on.wait()
+            await put_anew(*args, **options)
+
+        monkeypatch.setattr(made, "_bring_up", and_kill)
+        monkeypatch.setattr(made, "_try", later)
+        await made.kill(made.pids()[0])
+        await made.until(lambda: not made.pids())
+        await made.whole()
+        assert (await made.is_well(), await made.is_well(whole=True)) == (True, False)
+        may_go_on.set()
+        await made.until(lambda: not made._turn.locked())
+        assert await made.is_well(whole=True)
+        assert await made.answer("/a") == (200, "a")
 
 
 @pytest.mark.parametrize("count", [1, 3])
