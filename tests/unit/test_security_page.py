@@ -21,3 +21,10 @@ def test_a_row_is_proved_by_tests_that_exist(row: str) -> None:
     for path, name in proofs:
         source = (HERE / path).read_text()
         assert not name or f"def {name.partition('[')[0]}(" in source, f"{path} has no {name}"
+
+
+def test_every_boundary_has_its_rows() -> None:
+    sections = "\n".join(LINES).split("\n## ")[1:]
+    empty = [section.partition("\n")[0] for section in sections if not any(row in section for row in ROWS)]
+    assert len(sections) >= 8
+    assert not empty
