@@ -151,7 +151,7 @@ class Api:
             raise self._silent(error) from None
 
     def _silent(self, error: BaseException) -> ApiError:
-        return ApiError(0, f"the API server {self._host} does not answer: {error or type(error).__name__}")
+        return ApiError(0, f"the API server {self._host} does not answer: {str(error) or type(error).__name__}")
 
 
 def _error(response: Any, data: bytes) -> ApiError:

@@ -131,7 +131,7 @@ class Confined:
         try:
             ours, self._number, self.pid = await self._zygote.fork()
         except (OSError, TimeoutError) as error:
-            raise ScriptError(script.name, 0, f"there is no process for it: {error or 'no answer'}") from None
+            raise ScriptError(script.name, 0, f"there is no process for it: {str(error) or 'no answer'}") from None
         line = Line(self._credit, self._take, self._over, lambda: bool(self._calls))
         try:
             await asyncio.get_running_loop().create_connection(lambda: line, sock=ours)

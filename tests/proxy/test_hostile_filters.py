@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -670,6 +671,25 @@ async def test_a_process_that_dies_as_soon_as_it_is_loaded_is_replaced(proxy: Pr
     """, failing=True)  # fmt: skip
     first = proxy.runtime.program("bad").hooks
     await until(lambda: proxy.runtime.program("bad").hooks not in (None, first))
+
+
+async def test_a_process_that_forks_and_stands_still_is_replaced(
+    proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What wants a process meanwhile is told why it has none, and has one soon."""
+    await beside(proxy, server, "def request(request): pass")
+    zygote = proxy.runtime.zygote._process
+    assert zygote is not None
+    monkeypatch.setattr("gateway.sandbox.forking.STARTING", 0.2)
+    os.kill(zygote.pid, signal.SIGSTOP)
+    other = Script("other", "from gateway.filters.api import Response\ndef request(request): return Response(200, 'other')")
+    rule = make_rule("other", matches=(Match(PathMatch("PathPrefix", "/other")),), filters=(Scripted("other"),))
+    (problem,) = await proxy.runtime.apply(Change(put=(other, rule)))
+    assert problem.message == "other: there is no process for it: no answer"
+    monkeypatch.undo()
+    await until(lambda: proxy.runtime.program("other").hooks is not None)
+    assert (await proxy.get("/other"))[0] == 200
+    assert (await proxy.get("/"))[0] == 200
 
 
 async def test_processes_end_with_the_one_that_forked_them(proxy: Proxy, server: Server) -> None:

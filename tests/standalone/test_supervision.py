@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -257,21 +258,23 @@ async def test_a_change_waits_for_the_only_worker() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
-async def test_one_that_does_not_get_on_with_a_change_is_replaced() -> None:
-    """Its loop goes round, and it waits for a process that stands still."""
-    confined = [Script(name, GOOD, "{}", "process") for name in ("one", "two")]
-    async with plane(1, LISTENER, confined[0]) as made:
-        (worker,) = made.pids()
-        with open(f"/proc/{worker}/task/{worker}/children") as file:
-            children = [int(pid) for pid in file.read().split()]
-        assert children
-        for pid in children:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            assert not await made.apply(Change("2", (confined[1], rule("s", "two"))))
-        finally:
-            for pid in children:
-                os.kill(pid, signal.SIGKILL)
+async def test_one_that_does_not_get_on_with_a_change_is_replaced(tmp_path: Path) -> None:
+    """Its loop goes round, and a change waits for what never comes."""
+    waits = tmp_path / "waits"
+    waits.touch()
+    source = f"""{GOOD}
+import asyncio, os
+from gateway.sandbox.confined import Confined
+
+async def never(_):
+    await asyncio.Event().wait()
+
+if os.path.exists({str(waits)!r}):
+    os.unlink({str(waits)!r})  # the worker that follows gets on
+    Confined.start = never
+"""
+    async with plane(1, LISTENER, script("trap", source)) as made:
+        assert not await made.apply(Change("2", (Script("s", GOOD), rule("s", "s"))))
         assert made.supervision().restarts["stuck"] == 1
         assert await made.answer("/s") == (200, "good")
 
