@@ -74,7 +74,7 @@ class Load:
             problem = "" if status == 200 and version else f"status {status}: {body.decode(errors='replace').strip()[:200]}"
         except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
             connection.close()
-            problem, version = type(error).__name__, ""
+            problem, version = f"{type(error).__name__}: {error}", ""
         for one in (tally, self.total):
             if problem:
                 one.failures.append(problem)
