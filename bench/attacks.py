@@ -16,10 +16,12 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 import uvloop
 
+from bench import rig
 from gateway.blocks import encoded
 from gateway.http2 import (
     CONTINUATION,
@@ -272,37 +274,48 @@ async def half_sections(attacker: Attacker) -> None:
 @attack("half handshakes", connections=200)
 async def half_handshakes(attacker: Attacker) -> None:
     """A ClientHello without its end."""
+    async with attacker.connection(port=attacker.tls_port) as wire:
+        await wire.send(_hello()[:100])
+        await wire.stay()
+
+
+@cache
+def _hello() -> bytes:
     said = ssl.MemoryBIO()
     hello = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), said, server_hostname=ATTACKED)
     with contextlib.suppress(ssl.SSLWantReadError):
         hello.do_handshake()
-    async with attacker.connection(port=attacker.tls_port) as wire:
-        await wire.send(said.read()[:100])
-        await wire.stay()
+    return said.read()
 
 
 @attack("handshakes and nothing more", connections=4)
 async def handshakes(attacker: Attacker) -> None:
     """A TLS handshake, and the connection is closed."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    _, writer = await asyncio.open_connection("127.0.0.1", attacker.tls_port, ssl=context, server_hostname=ATTACKED)
+    _, writer = await asyncio.open_connection("127.0.0.1", attacker.tls_port, ssl=_anybody(), server_hostname=ATTACKED)
     attacker.connections += 1
     writer.transport.abort()
 
 
+@cache
+def _anybody() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 async def run(attacker: Attacker, name: str) -> None:
-    """Until SIGTERM."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    attacking = asyncio.ensure_future(ATTACKS[name](attacker))
+    """Until SIGTERM, in the middle of whatever is done: who measures does not wait for the rest of it."""
+
+    def end(*_: object) -> None:
+        print(attacker.connections, attacker.octets, flush=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
     print("begun", flush=True)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(AT_MOST):
-            await stop.wait()
-    attacking.cancel()
-    await asyncio.gather(attacking, return_exceptions=True)
-    print(attacker.connections, attacker.octets, flush=True)
+            await ATTACKS[name](attacker)
+    end()
 
 
 def main() -> None:
@@ -311,7 +324,7 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("tls_port", type=int)
     arguments = parser.parse_args()
-    os.nice(19)
+    rig.stand_back()
     uvloop.run(run(Attacker(arguments.port, arguments.tls_port), arguments.name))
 
 

@@ -233,6 +233,11 @@ async def beside(*arguments: str) -> tuple[asyncio.subprocess.Process, asyncio.S
     return process, process.stdout
 
 
+def stand_back() -> None:
+    """This process has what time others leave."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 async def run(*command: str, at_most: float) -> bytes:
     """A program's output; a program that does not end in time is ended, loudly."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -9,6 +9,7 @@ answer straight back as frames.
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from time import monotonic
 from typing import Final
 
@@ -34,6 +35,7 @@ from gateway.turns import SECONDS
 REMEMBERED: Final = 32  # field blocks of a connection: what it costs us must stay small, whoever connects
 LONG: Final = 1024  # octets of a field block that is not worth it
 MOST_OWED: Final = 1 << 22  # octets of content that wait on one connection, above which none is fetched and no stream opened
+ENDED_A_TURN: Final = 4  # streams of a connection that is lost
 GOODBYE: Final = 2.0  # seconds for a client that is cut to read why
 
 
@@ -486,16 +488,24 @@ class DownstreamHttp2(Http2Connection):
         self.door.refused += 1
         self.say_goodbye(self.highest, fault.code, fault.reason)
         self.close()
-        self.lose_everything(fault.reason)
+        self._end_streams()
         self.deadline = self.door.clock.now + GOODBYE
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.door.leave(self)
         left(self._transport)
         self.mute()
-        self.lose_everything("the connection is lost")
+        self._end_streams()
         self.door.unsent.note(self, 0, 0.0)
         self.door.ended()
+
+    def _end_streams(self) -> None:
+        """They go with the connection: a few a turn, as each may end a backend's connection."""
+        for stream in list(islice(self.streams.values(), ENDED_A_TURN)):
+            self.forget(stream)
+            stream.cut(http2.CANCEL, "the connection is lost")
+        if self.streams:
+            self._turns.wait(self._end_streams)
 
     # --- Conversation ---
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 from gateway.clock import Clock
 from gateway.tls import Security
+from gateway.turns import Starts
 from gateway.upstream import Pool
 from gateway.upstream_http2 import Trunk
 
@@ -27,14 +28,18 @@ class Pools:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._starts = Starts()
         self._pools: dict[Address, AnyPool] = {}
 
     def get(self, address: Address) -> AnyPool:
         """The pool of an address."""
         pool = self._pools.get(address)
         if pool is None:
-            kind = Trunk if address.http2 else Pool
-            pool = self._pools[address] = kind(address.host, address.port, self._clock, address.security)
+            host, port, is_http2, security = address
+            pool = (
+                Trunk(host, port, self._clock, security) if is_http2 else Pool(host, port, self._clock, security, self._starts)
+            )
+            self._pools[address] = pool
         return pool
 
     def retire(self, address: Address) -> None:

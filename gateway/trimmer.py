@@ -11,7 +11,7 @@ class Trimmer:
     """See the module."""
 
     EVERY: Final = 10.0  # seconds between two looks
-    WORTH: Final = 16 << 20  # octets above the least that was seen, which are worth the while of giving them back
+    WORTH: Final = 4 << 20  # octets above the least that was seen, which are worth the while of giving them back
 
     __slots__ = ("_least", "_next", "_trim")
 

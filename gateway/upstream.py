@@ -9,6 +9,7 @@ server's close small.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from gateway.bulk import WORTH, Bulk
@@ -19,7 +20,7 @@ from gateway.peers import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.templates import ResponseShape, response_shape
 from gateway.tls import Security
-from gateway.turns import Turns
+from gateway.turns import Starts, Turns
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
 CONNECT: Final = 2.0  # seconds to make one
@@ -39,11 +40,15 @@ class Pool:
     """Connections to one address."""
 
     __slots__ = (
-        "_connecting", "_lessons", "_model", "clock", "head_size", "idle", "name", "open", "security", "shape", "turns",
-        "varying", "where",
+        "_connecting", "_lessons", "_model", "_starting", "_starts", "clock", "head_size", "idle", "name", "open", "security",
+        "shape", "turns", "varying", "where",
     )  # fmt: skip
 
-    def __init__(self, address: str, port: int, clock: Clock, security: Security | None = None) -> None:
+    def __init__(
+        self, address: str, port: int, clock: Clock, security: Security | None = None, starts: Starts | None = None
+    ) -> None:
+        self._starts = starts or Starts()  # one for all addresses, where there are several
+        self._starting = 0  # connections that wait to be begun
         self.where = (address, port)
         self.security = security
         self.clock = clock
@@ -65,7 +70,7 @@ class Pool:
     @property
     def load(self) -> int:
         """Requests under way."""
-        return self.open - len(self.idle) + len(self._connecting)
+        return self.open - len(self.idle) + len(self._connecting) + self._starting
 
     def take(self, user: User) -> Upstream | None:
         """An idle connection, now the user's."""
@@ -77,6 +82,13 @@ class Pool:
 
     def connect(self, user: User) -> None:
         """Make a connection for the user; it hears of it by `connected` or `connect_failed`."""
+        self._starting += 1
+        self._starts.begin(partial(self._start, user))
+
+    def _start(self, user: User) -> None:
+        self._starting -= 1
+        if user.abandoned:
+            return
         task = asyncio.get_running_loop().create_task(self._connect(user))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
