@@ -61,6 +61,10 @@ class Transport:
         """Never."""
         return False
 
+    def get_write_buffer_size(self) -> int:
+        """All is taken."""
+        return 0
+
     def nothing(self) -> None:
         """What is asked of it matters not here."""
 

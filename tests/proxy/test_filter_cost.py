@@ -1,0 +1,14 @@
+"""What a filter costs is measured without sockets: what stands in for them does all that is asked of a connection."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.filters import PASSING, SAID, kinds
+from controller import filter_cost
+
+
+async def test_every_kind_has_a_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filter_cost, "ROUNDS", 2)
+    monkeypatch.setattr(filter_cost, "EACH", 20)
+    assert len(await kinds(True)) == len(PASSING) + len(SAID)
