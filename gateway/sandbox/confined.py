@@ -401,7 +401,7 @@ class Confined:
     def _do(self, ask: Ask, weight: int) -> float:
         """Do something for it, as far as its definition lets it: at once, where that can be. What that costs on top."""
         if isinstance(ask.what, api.Call):
-            self._spawn(self._answer(ask.number, self._fetch(ask.what)), weight)
+            self._spawn(self._answer_call(ask.number, ask.what), weight)
             return credit.ASK
         try:
             answer = self._supplies.share(ask.what)
@@ -412,6 +412,9 @@ class Confined:
         except Exception as error:
             self._fail(ask.number, error)
         return 0.0
+
+    async def _answer_call(self, number: int, call: api.Call) -> None:
+        await self._answer(number, self._fetch(call))
 
     async def _answer(self, number: int, later: Awaitable[api.Reply | bool | float | bytes | None]) -> None:
         try:
