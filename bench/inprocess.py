@@ -12,9 +12,9 @@ import asyncio
 import gc
 import random
 import time
-from collections import deque
 
 from bench import rig
+from controller.filter_cost import Transport
 from gateway.downstream import Downstream
 from gateway.runtime import Runtime
 from gateway.snapshot import Change
@@ -27,23 +27,9 @@ RESPONSE = (
 )
 
 
-class Transport:
-    """Takes bytes and drops them."""
+class Kept(Transport):
+    """No request here ends its connection."""
 
-    def __init__(self) -> None:
-        self.write = deque(maxlen=1).append
-
-    def get_extra_info(self, name: str) -> tuple[str, int]:
-        return ("127.0.0.1", 1)
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return False
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
     def abort(self) -> None:
         raise RuntimeError("a connection was aborted")
 
@@ -91,10 +77,10 @@ async def measure(varying: int, *, hard: bool = False) -> float:
     clients: list[Downstream] = []
     for _ in range(CONNECTIONS):
         client = Downstream(door)
-        client.connection_made(Transport())
+        client.connection_made(Kept())
         clients.append(client)
         upstream = Upstream(pool)
-        upstream.connection_made(Transport())
+        upstream.connection_made(Kept())
         pool.idle.append(upstream)
     heads = [hard_request() if hard else request(varying) for _ in range(CONNECTIONS * EACH)]
     answers = [hard_response() for _ in heads] if hard else [RESPONSE] * len(heads)
@@ -128,8 +114,8 @@ async def measure_chunked(size: int) -> tuple[float, float]:
     least = [float("inf"), float("inf")]
     for _ in range(ROUNDS * 2):
         client, upstream = Downstream(door), Upstream(pool)
-        client.connection_made(Transport())
-        upstream.connection_made(Transport())
+        client.connection_made(Kept())
+        upstream.connection_made(Kept())
         pool.idle.append(upstream)
         for way, (end, reads) in enumerate(((client, up), (upstream, down))):
             started = time.perf_counter()

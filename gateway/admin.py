@@ -255,8 +255,7 @@ class Admin:
     async def _health(self, *, whole: bool = False) -> web.Response:
         """Well is a gateway of which a worker answers; they are asked."""
         if not await self._plane.is_well(whole=whole):
-            words = "no worker has all that is in force" if whole and await self._plane.is_well() else "no worker answers"
-            return web.Response(status=503, text=f"{words}\n")
+            return web.Response(status=503, text=f"no worker{' that has all that is in force' if whole else ''} answers\n")
         return web.Response(text="ok\n")
 
     async def _metrics(self) -> bytes:

@@ -14,6 +14,7 @@ import asyncio
 from typing import Final, Protocol
 
 SIZE: Final = 1 << 18  # bytes of the buffer
+SHARED: Final = 1 << 16  # bytes read at once where many wait for their turn
 WORTH: Final = 3 << 18  # bytes still to come that make it worth while
 TAIL: Final = 1 << 16  # bytes at the end that are read as usual
 SPARE: Final = 16  # buffers kept for the next body: a new one costs the kernel its pages
@@ -24,6 +25,9 @@ class Borrower(Protocol):
 
     def left(self) -> int:
         """Octets of the body still to come."""
+
+    def share(self) -> int:
+        """Octets that may be read at once, `SIZE` or less."""
 
     def bulk(self, data: memoryview) -> bool:
         """Pass data on; False where some of it could not be written yet, so that the buffer must stay as it is."""
@@ -43,31 +47,37 @@ _spare: list[memoryview] = []
 class Bulk(asyncio.BufferedProtocol):
     """See the module."""
 
-    __slots__ = ("_free", "_owner", "_unwritten", "_view")
+    __slots__ = ("_at", "_free", "_owner", "_unwritten", "_view")
 
     def __init__(self, owner: Borrower) -> None:
         self._owner = owner
         self._view: memoryview | None = None  # made when something comes: a client that takes nothing holds one buffer, not two
-        self._unwritten: list[memoryview] = []  # buffers that the client's socket has not taken yet
+        self._at = 0  # where in it room begins: what is before that has not been taken by the client's socket yet
+        self._unwritten: list[memoryview] = []  # whole buffers of which that is true
         self._free: list[memoryview] = []
 
     def get_buffer(self, sizehint: int) -> memoryview:
         view = self._view
         if view is None:
             view = self._view = self._free.pop() if self._free else _spare.pop() if _spare else memoryview(bytearray(SIZE))
-        return view[: min(SIZE, self._owner.left() - TAIL)]
+        return view[self._at :][: min(self._owner.share(), self._owner.left() - TAIL)]
 
     def buffer_updated(self, nbytes: int) -> None:
         view = self._view
         assert view is not None
-        if self._owner.bulk(view[:nbytes]):
+        end = self._at + nbytes
+        if self._owner.bulk(view[self._at : end]):
             self._free += self._unwritten
             self._unwritten.clear()
+            self._at = 0
+        elif end <= SIZE - SHARED:
+            self._at = end
         else:
             self._unwritten.append(view)
             self._view = None
+            self._at = 0
         if self._owner.left() <= TAIL:
-            if self._view is not None and len(_spare) < SPARE:
+            if self._view is not None and not self._at and len(_spare) < SPARE:
                 _spare.append(self._view)
             self._owner.bulk_done()
 

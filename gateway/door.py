@@ -50,6 +50,7 @@ class Door:
         self,
         port: int,
         clock: Clock,
+        turns: Turns,
         backends: Callable[[str], Backend],
         *,
         scheme: bytes,
@@ -69,7 +70,7 @@ class Door:
         self.arrivals: tuple[Program, ...] = ()  # that look at requests before a rule is chosen
         self.connections: set[Connection] = set()
         self.unsent = Unsent()
-        self.turns = Turns()
+        self.turns = turns
         self.limit(DEFAULT_LIMITS)
         self._admission = Admission()
         # Counts.

@@ -33,9 +33,9 @@ class Downstream(Shortcut):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_body", "_body_bytes", "_body_since", "_buffer", "_closing", "_is_half_closed", "_lessons",
-        "_lingering", "_model", "_postponed", "_reading_stopped", "_requests", "_server_name", "_transport", "_write_stopped",
-        "port", "scheme",
+        "__weakref__", "_awaits_next", "_body", "_body_bytes", "_body_since", "_buffer", "_closing", "_is_half_closed",
+        "_lessons", "_lingering", "_model", "_postponed", "_reading_stopped", "_requests", "_server_name", "_transport",
+        "_waits", "_write_stopped", "port", "scheme",
     )  # fmt: skip
     is_framed = True
 
@@ -52,6 +52,8 @@ class Downstream(Shortcut):
         self._lingering = False
         self._reading_stopped = False
         self._write_stopped = False
+        self._waits = False  # for its turn to be read
+        self._awaits_next = False  # for the turn of a request that was sent ahead
         self._requests = 0  # that took the full way; with a limit on their number all do
         # What the heads have in common.
         self._model: list[Field] | None = None
@@ -86,7 +88,10 @@ class Downstream(Shortcut):
         if self._exchange is not None:
             self._receive_body(data)
         elif self._lingering:
-            return  # read and dropped, so that the answer is not lost to a reset
+            if self._door.turns.is_due(len(data)):  # read and dropped, so that the answer is not lost to a reset
+                self._wait()
+        elif self._awaits_next or self._write_stopped:
+            self._keep(data)
         else:
             self._receive_head(self._buffer + data if self._buffer else data, looked_at=len(self._buffer))
 
@@ -123,13 +128,13 @@ class Downstream(Shortcut):
         self._write_stopped = False
         self._door.unsent.note(self, 0, self._door.clock.now)
         exchange = self._exchange
-        if exchange is None and self._reading_stopped:
+        if exchange is None and self._reading_stopped and not self._buffer:
             self.resume_reading()
         if exchange is not None and exchange.peer is not None:
             exchange.peer.resume_reading()
         elif exchange is None and self.peer is None and not self._lingering:
             if self._buffer:
-                asyncio.get_running_loop().call_soon(self._next)
+                self._await_next()
             else:
                 self._ready = True
 
@@ -200,6 +205,8 @@ class Downstream(Shortcut):
                 self.deadline = self._door.clock.now + limits.head_seconds
             self._buffer = data
             self._ready = False
+            if not self._write_stopped:
+                self.resume_reading()
 
     def _learn(self, request: Request) -> None:
         """Compare a head with the one before it: what they share becomes a template."""
@@ -250,9 +257,10 @@ class Downstream(Shortcut):
             self._body = length
         else:
             exchange.request_done = True
-            self._buffer = rest
+            self._keep(rest)
             exchange.start()
             return
+        self.resume_reading()
         self._body_bytes = 0
         self._time_body()
         exchange.start()
@@ -276,7 +284,7 @@ class Downstream(Shortcut):
         if close:
             self._linger()
         else:
-            self._buffer = rest
+            self._keep(rest)
             self._wait_for_next()
 
     def _refuse(self, error: ProtocolError) -> None:
@@ -294,9 +302,7 @@ class Downstream(Shortcut):
                 self._receive_head(self._buffer + data)
             return
         if exchange.request_done:
-            self._buffer += data
-            if len(self._buffer) > self._door.limits.buffered_bytes:
-                self.pause_reading()
+            self._keep(data)
             return
         body = self._body
         postponed = b""
@@ -337,21 +343,32 @@ class Downstream(Shortcut):
         if rest:
             self._receive_body(rest)
         elif postponed:
-            self._postpone(postponed)
+            self._postponed = postponed
+            self._wait()
+        elif not done and self._door.turns.is_due(end):
+            self._wait()
 
-    def _postpone(self, data: bytes) -> None:
-        """Read this when others have had their turn, and meanwhile nothing more."""
-        self._postponed = data
-        if not self._reading_stopped and not self._transport.is_closing():
+    def _keep(self, data: bytes) -> None:
+        """Of what a client sends ahead so much is kept as is read at once; then it is no longer read."""
+        self._buffer += data
+        if len(self._buffer) > self._door.limits.buffered_bytes:
+            self.pause_reading()
+
+    def _wait(self) -> None:
+        """Read on when others have had their turn, and meanwhile nothing."""
+        if not self._waits and not self._reading_stopped and not self._transport.is_closing():
+            self._waits = True
             self._transport.pause_reading()
             self._door.turns.wait(self._read_on)
 
     def _read_on(self) -> None:
-        if self._reading_stopped or self._transport.is_closing() or not self._postponed:
+        self._waits = False
+        if self._reading_stopped or self._transport.is_closing():
             return  # `resume_reading` goes on
-        data, self._postponed = self._postponed, b""
-        self.receive(data)
-        if not self._postponed and not self._reading_stopped and not self._transport.is_closing():
+        if self._postponed:
+            data, self._postponed = self._postponed, b""
+            self.receive(data)
+        if not self._waits and not self._reading_stopped and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _time_body(self) -> None:
@@ -410,8 +427,8 @@ class Downstream(Shortcut):
                 self._body_since = self._door.clock.now - self._body_bytes / limits.body_rate
                 self._time_body()
             if self._postponed:
-                self._door.turns.wait(self._read_on)
-            else:
+                self._wait()
+            elif not self._waits:
                 self._transport.resume_reading()
 
     def finished(self, *, reuse: bool) -> None:
@@ -425,8 +442,6 @@ class Downstream(Shortcut):
             else:
                 self._transport.close()
             return
-        if self._reading_stopped:
-            self.resume_reading()
         self._wait_for_next()
 
     def abort(self) -> None:
@@ -436,6 +451,7 @@ class Downstream(Shortcut):
     def tunnel(self, peer: Peer, head: bytes) -> None:
         """Both sides changed protocols: their bytes pass unread from here on."""
         self._exchange = None
+        self._reading_stopped = True  # when it is read is not decided here any more
         door = self._door
         door.leave(self)
         other, answered = peer.give_away()
@@ -454,13 +470,21 @@ class Downstream(Shortcut):
             self.pause_reading()
             return  # `resume_writing` goes on
         if self._buffer:
-            asyncio.get_running_loop().call_soon(self._next)
+            self._await_next()
         elif self._is_half_closed:
             self._transport.close()
         else:
             self._ready = True
+            self.resume_reading()
+
+    def _await_next(self) -> None:
+        """Go on with what the client has sent ahead when others have had their turn."""
+        if not self._awaits_next:
+            self._awaits_next = True
+            self._door.turns.wait(self._next)
 
     def _next(self) -> None:
+        self._awaits_next = False
         if self.is_idle and self._buffer and not self._transport.is_closing() and not self._lingering:
             data, self._buffer = self._buffer, b""
             self._receive_head(data)

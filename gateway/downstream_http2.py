@@ -9,7 +9,6 @@ answer straight back as frames.
 from __future__ import annotations
 
 import asyncio
-from itertools import islice
 from time import monotonic
 from typing import Final
 
@@ -501,9 +500,7 @@ class DownstreamHttp2(Http2Connection):
 
     def _end_streams(self) -> None:
         """They go with the connection: a few a turn, as each may end a backend's connection."""
-        for stream in list(islice(self.streams.values(), ENDED_A_TURN)):
-            self.forget(stream)
-            stream.cut(http2.CANCEL, "the connection is lost")
+        self.lose_streams("the connection is lost", ENDED_A_TURN)
         if self.streams:
             self._turns.wait(self._end_streams)
 

@@ -158,16 +158,15 @@ class Exchange:
         if route.grpc and self._web is None and not request.upgrade and grpcweb.is_asked(self.request):
             self._translate()
             request = self.request
-        if route.sessions is not None or self._more or self._web is not None or self._is_watched:
+        self._head = self._compose(target)
+        is_to_open = self._upgrading and not self.client.is_framed  # a tunnel: `response` decides whether it is open
+        if route.sessions is not None or self._more or self._web is not None or self._is_watched or is_to_open:
             self.read_in_full()
         elif request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
             self._answers = target.answers
             if self.request_done:
                 self.answers = self._answers
         self._time_request()
-        self._head = self._compose(target)
-        if self._upgrading and not self.client.is_framed:
-            self.read_in_full()  # whether the tunnel is open is decided by `response`, each time
         if target.mirrors and not self._upgrading:  # a copy's answer is dropped: there is nobody to speak the other protocol
             self._copies = copies.start(target.mirrors, self._backends, self._head)
             for piece in self._pending or ():  # came while somebody was asked

@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from gateway import blocks, budget
@@ -48,6 +49,7 @@ FRAME: Final = 16384  # octets in a frame, both ways: what every peer takes
 HIGH_WATER: Final = 1 << 16  # octets waiting on a stream above which its source is told to pause
 
 TURN: Final = 64  # frames that one connection is read in one turn of the loop
+ANSWERED: Final = 7  # that one which is answered at once counts for more
 BLOCK: Final = 8  # bits of a field block's length that count for one more of them: reading it is work
 WE_RESET: Final = 1000  # streams that we have reset, which the peer may not know yet
 
@@ -263,7 +265,7 @@ class Conversation:
     """One connection, as far as frames are concerned. See the module."""
 
     __slots__ = (
-        "_block", "_block_flags", "_block_stream", "_buffer", "_continuations", "_credit", "_expects_preface",
+        "_at", "_block", "_block_flags", "_block_stream", "_buffer", "_continuations", "_credit", "_expects_preface",
         "_expects_settings", "_reset_up_to", "_untold", "_we_reset", "budget", "closing", "decoder", "highest", "last_goaway",
         "noted", "owed", "peer_streams", "peer_window", "stopped", "streams", "takes_connect", "turn", "waiting", "window",
         "write",
@@ -291,6 +293,7 @@ class Conversation:
         self._credit = CONNECTION_WINDOW
         self._untold = 0
         self._buffer = b""
+        self._at = 0  # octets of it that have been read
         self._expects_preface = self.is_server
         self._expects_settings = True
         self._block: list[bytes] | None = None  # a field section that goes on
@@ -314,10 +317,14 @@ class Conversation:
     def receive(self, data: bytes) -> bool:
         """Bytes have come; True where some of them must wait for the next turn. Raises Fault, after which nothing more must
         come."""
+        at = 0
         if self._buffer:
-            data = self._buffer + data
-            self._buffer = b""
-        at, size = 0, len(data)
+            if data:
+                data = self._buffer[self._at :] + data
+            else:  # nothing is copied for each turn
+                data, at = self._buffer, self._at
+            self._buffer, self._at = b"", 0
+        size = len(data)
         if self._expects_preface:
             start = data[: len(PREFACE)]
             if not PREFACE.startswith(start):
@@ -349,8 +356,8 @@ class Conversation:
             else:
                 self._receive_other(kind, stream, flags, payload)
         if at < size:
-            self._buffer = data[at:] if at else data
-            if self._buffer[3:4] == b"\x01":  # HEADERS
+            self._buffer, self._at = (data, at) if self.turn <= 0 else (data[at:], 0)
+            if data[at + 3 : at + 4] == b"\x01":  # HEADERS
                 self.head_begun()
         if self.waiting:
             self.pump()
@@ -374,6 +381,7 @@ class Conversation:
                 if flags & ACK:
                     self.pong()
                 else:
+                    self.turn -= ANSWERED
                     self.write(frame(PING, ACK, 0, payload))
             case 3:  # RST_STREAM
                 self._receive_reset(stream, payload)
@@ -400,6 +408,7 @@ class Conversation:
 
     def say_reset(self, stream: int, code: int) -> None:
         """RST_STREAM. What the peer has sent on the stream before it knows is not its fault (RFC 9113 §5.1)."""
+        self.turn -= ANSWERED
         self.write(frame(RST_STREAM, 0, stream, number(code)))
         self._we_reset[stream] = None
         if len(self._we_reset) > WE_RESET:
@@ -596,6 +605,7 @@ class Conversation:
         if len(payload) % 6:
             raise Fault(FRAME_SIZE_ERROR, "malformed SETTINGS")
         self.spend(budget.SETTING + budget.SETTING * (len(payload) // 192))
+        self.turn -= ANSWERED + (len(payload) >> 5)
         self._expects_settings = False
         for name, value in _setting.iter_unpack(payload):
             if name == INITIAL_WINDOW_SIZE:
@@ -666,9 +676,9 @@ class Conversation:
         """PING; `pong` is called when it comes back, which is after all that was on its way."""
         self.write(frame(PING, 0, 0, b"\0" * 8))
 
-    def lose_everything(self, reason: str) -> None:
-        """The connection is gone, and its streams with it."""
-        for stream in list(self.streams.values()):
+    def lose_streams(self, reason: str, most: int | None = None) -> None:
+        """The connection is gone, and its streams with it: all of them, or so many for now."""
+        for stream in list(islice(self.streams.values(), most)):
             self.forget(stream)
             stream.cut(CANCEL, reason)
 

@@ -40,6 +40,10 @@ class Http2Connection(Conversation, asyncio.Protocol):
         if self._goes_on and data:
             self._buffer += data  # was on its way when reading was paused
             return
+        if self._turns.is_due(len(data)):
+            self._buffer += data
+            self._wait()
+            return
         self._turn_began = monotonic()
         try:
             waits = self.receive(data)
@@ -51,11 +55,14 @@ class Http2Connection(Conversation, asyncio.Protocol):
             self._is_held = True
             self.held(self._transport)
         if waits and not self._goes_on:
-            # Others have their turn first, and meanwhile nothing more is taken from the network.
-            self._goes_on = True
-            self._turns.wait(self._go_on)
-            if not self._is_held and not self._transport.is_closing():
-                self._transport.pause_reading()
+            self._wait()
+
+    def _wait(self) -> None:
+        """Others have their turn first, and meanwhile nothing more is taken from the network."""
+        self._goes_on = True
+        self._turns.wait(self._go_on)
+        if not self._is_held and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def _go_on(self) -> None:
         if self._transport.is_closing():

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 from gateway.clock import Clock
 from gateway.tls import Security
-from gateway.turns import Starts
+from gateway.turns import Turns
 from gateway.upstream import Pool
 from gateway.upstream_http2 import Trunk
 
@@ -26,9 +26,9 @@ AnyPool: TypeAlias = Pool | Trunk
 class Pools:
     """See the module."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, turns: Turns) -> None:
         self._clock = clock
-        self._starts = Starts()
+        self._turns = turns
         self._pools: dict[Address, AnyPool] = {}
 
     def get(self, address: Address) -> AnyPool:
@@ -36,10 +36,8 @@ class Pools:
         pool = self._pools.get(address)
         if pool is None:
             host, port, is_http2, security = address
-            pool = (
-                Trunk(host, port, self._clock, security) if is_http2 else Pool(host, port, self._clock, security, self._starts)
-            )
-            self._pools[address] = pool
+            kind = Trunk if is_http2 else Pool
+            pool = self._pools[address] = kind(host, port, self._clock, self._turns, security)
         return pool
 
     def retire(self, address: Address) -> None:

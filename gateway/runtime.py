@@ -58,6 +58,7 @@ from gateway.snapshot import (
 from gateway.supplies import Stock, supplier
 from gateway.timers import LAST, Timers
 from gateway.trimmer import Trimmer
+from gateway.turns import Turns
 from gateway.watch import watch
 
 log = logging.getLogger("fsm.filters")
@@ -150,7 +151,8 @@ class Runtime:
         self.clock = Clock(asyncio.get_running_loop().time())
         self.parts: Parts = {}
         self.counters: dict[tuple[str, str], Counter] = {}
-        self._pools = Pools(self.clock)
+        self._turns = Turns()
+        self._pools = Pools(self.clock, self._turns)
         self._addresses: Tally[Address] = Tally()
         self._reached: dict[str, tuple[Address, ...]] = {}  # by backend
         self._security: dict[str, tls.Security] = {}  # by backend
@@ -593,7 +595,9 @@ class Runtime:
         if opened is None or opened.way != way:
             scheme = b"https" if way in ("tls", "peek") else b"http"
             if opened is None or opened.door.scheme != scheme:
-                door = Door(port, self.clock, self.backend, scheme=scheme, splice=tunnel.splice, ended=self._quiet.set)
+                door = Door(
+                    port, self.clock, self._turns, self.backend, scheme=scheme, splice=tunnel.splice, ended=self._quiet.set
+                )
                 board, chooser = Switchboard(tunnel.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
             else:
                 door, board, chooser = opened.door, opened.board, opened.chooser

@@ -1,8 +1,8 @@
 """What is done in one turn of the loop, and what waits for the next ones, so that nobody else waits long.
 
 Connections that have sent more than is read at once go on one after another, one each turn (`Turns`): however many are kept
-busy by their clients, what everybody else waits for is one of them. Connections to backends are begun a few each turn
-(`Starts`): a client may ask for a hundred at once.
+busy by their clients, what everybody else waits for is one of them. So do those from which much is read, once a turn has had
+its share of that. Connections to backends are begun a few each turn (`Starts`): a client may ask for a hundred at once.
 """
 
 from __future__ import annotations
@@ -13,15 +13,38 @@ from collections.abc import Callable
 from typing import Final
 
 SECONDS: Final = 0.0002  # of work for one connection, after which others have theirs
+MUCH: Final = 1 << 14  # octets that are more than a small message
 
 
 class Turns:
-    """See the module."""
+    """See the module. One for all connections of a worker."""
 
-    __slots__ = ("_waiting",)
+    OCTETS: Final = 1 << 20  # a turn's share of what comes in large pieces
+    CROWD: Final = 32  # who wait: from so many on, one has a turn, and the others none of it
+
+    __slots__ = ("_octets", "_waiting", "starts")
 
     def __init__(self) -> None:
+        self.starts = Starts()
+        self._octets = 0  # that came in large pieces in this turn
         self._waiting: deque[Callable[[], None]] = deque()
+
+    def is_due(self, octets: int) -> bool:
+        """Count what was read in one piece: whether others are due now, and who read it should wait."""
+        if octets < MUCH:
+            return False
+        if not self._octets:
+            asyncio.get_running_loop().call_soon(self._forget)
+        self._octets += octets
+        return self._octets > self.OCTETS or self.is_crowded
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many wait that whoever has much to be read waits with them."""
+        return len(self._waiting) >= self.CROWD
+
+    def _forget(self) -> None:
+        self._octets = 0
 
     def wait(self, go_on: Callable[[], None]) -> None:
         """Call `go_on` when it is its turn."""
@@ -42,7 +65,7 @@ class Turns:
 class Starts:
     """A few are begun at once, the others in the turns of the loop that follow, in order."""
 
-    A_TURN: Final = 2  # to begin a connection takes some 0.05 ms, to take it into use as much
+    A_TURN: Final = 2  # each is a task and system calls, and as much again once it is there
 
     __slots__ = ("_begun", "_waiting")
 

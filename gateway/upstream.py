@@ -12,7 +12,7 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from gateway.bulk import WORTH, Bulk
+from gateway.bulk import SHARED, SIZE, WORTH, Bulk
 from gateway.chunked import Chunks, chunk, last_chunk
 from gateway.clock import Clock
 from gateway.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
@@ -20,7 +20,7 @@ from gateway.peers import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.templates import ResponseShape, response_shape
 from gateway.tls import Security
-from gateway.turns import Starts, Turns
+from gateway.turns import Turns
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
 CONNECT: Final = 2.0  # seconds to make one
@@ -40,19 +40,16 @@ class Pool:
     """Connections to one address."""
 
     __slots__ = (
-        "_connecting", "_lessons", "_model", "_starting", "_starts", "clock", "head_size", "idle", "name", "open", "security",
+        "_connecting", "_lessons", "_model", "_starting", "clock", "head_size", "idle", "name", "open", "security",
         "shape", "turns", "varying", "where",
     )  # fmt: skip
 
-    def __init__(
-        self, address: str, port: int, clock: Clock, security: Security | None = None, starts: Starts | None = None
-    ) -> None:
-        self._starts = starts or Starts()  # one for all addresses, where there are several
+    def __init__(self, address: str, port: int, clock: Clock, turns: Turns, security: Security | None = None) -> None:
         self._starting = 0  # connections that wait to be begun
         self.where = (address, port)
         self.security = security
         self.clock = clock
-        self.turns = Turns()
+        self.turns = turns
         self.idle: list[Upstream] = []
         self.open = 0  # connections
         self._connecting: set[asyncio.Task[None]] = set()
@@ -83,12 +80,12 @@ class Pool:
     def connect(self, user: User) -> None:
         """Make a connection for the user; it hears of it by `connected` or `connect_failed`."""
         self._starting += 1
-        self._starts.begin(partial(self._start, user))
+        self.turns.starts.begin(partial(self._start, user))
 
     def _start(self, user: User) -> None:
         self._starting -= 1
         if user.abandoned:
-            return
+            return  # while it waited to be begun
         task = asyncio.get_running_loop().create_task(self._connect(user))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
@@ -167,7 +164,7 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_chunks", "_hundreds", "_interim", "_keep", "_left", "_paused", "_ready", "_state", "_transport",
-        "endpoint", "idle_since", "user", "write",
+        "_waits", "endpoint", "idle_since", "user", "write",
     )  # fmt: skip
     _HEAD, _LENGTH, _CHUNKED, _TO_END = range(4)
 
@@ -177,7 +174,8 @@ class Upstream(asyncio.Protocol):
         self._transport: asyncio.Transport
         self.user: Sender | None = None
         self.idle_since = 0.0  # 0 on its first request
-        self._paused = False
+        self._paused = False  # its client takes no more for now
+        self._waits = False  # for its turn to be read
         # Response.
         self._ready = True  # at the beginning of a response
         self._state = self._HEAD
@@ -258,6 +256,7 @@ class Upstream(asyncio.Protocol):
         self._hundreds = hundreds
         sender.begun(data, hundreds)
         self._lend()
+        self._share(len(data))
         return True
 
     def _continue(self, sender: Sender, data: bytes) -> bool:
@@ -268,6 +267,7 @@ class Upstream(asyncio.Protocol):
         self._left = left
         if left:
             sender.continued(data)
+            self._share(len(data))
             return True
         hundreds, self._hundreds = self._hundreds, 0
         self._state = self._HEAD
@@ -341,9 +341,9 @@ class Upstream(asyncio.Protocol):
         """The client has caught up."""
         if not self._transport.is_closing():
             self._paused = False
-            if self._buffer and self._state == self._CHUNKED:
-                self.endpoint.turns.wait(self._read_on)
-            else:
+            if (self._buffer and self._state == self._CHUNKED) or (self._left > WORTH and self.endpoint.turns.is_crowded):
+                self._wait()
+            elif not self._waits:
                 self._transport.resume_reading()
 
     def buffered(self) -> int:
@@ -359,6 +359,7 @@ class Upstream(asyncio.Protocol):
         """The connection, and what came behind a 101: from now on its bytes are somebody else's."""
         self.endpoint.open -= 1
         self.user = None
+        self._paused = True  # when it is read is not decided here any more
         early, self._buffer = self._buffer, b""
         return self._transport, early
 
@@ -373,6 +374,10 @@ class Upstream(asyncio.Protocol):
         """Octets of the body still to come."""
         return self._left
 
+    def share(self) -> int:
+        """Octets of it that may be read at once."""
+        return SHARED if self.endpoint.turns.is_crowded else SIZE
+
     def bulk(self, data: memoryview) -> bool:
         """A piece from the middle of a body; False where the client has not taken all of it yet."""
         sender = self.user
@@ -380,6 +385,7 @@ class Upstream(asyncio.Protocol):
             return True
         self._left -= len(data)
         sender.continued(data)
+        self._share(len(data))
         return not sender.owes()
 
     def bulk_done(self) -> None:
@@ -391,7 +397,7 @@ class Upstream(asyncio.Protocol):
         # uvloop chooses how to read when reading starts.
         self._transport.pause_reading()
         self._transport.set_protocol(reader)
-        if not self._paused:
+        if not self._paused and not self._waits:
             self._transport.resume_reading()
 
     # --- the response ---
@@ -454,6 +460,7 @@ class Upstream(asyncio.Protocol):
                 self._left -= len(data)
                 user.response_data(data)
                 self._lend()
+                self._share(len(data))
                 return
             surplus = len(data) > self._left
             if data:
@@ -478,6 +485,7 @@ class Upstream(asyncio.Protocol):
             surplus = end < len(data)
         else:
             user.response_data(data)
+            self._share(len(data))
             return
         if self.user is user:
             self._done(user, surplus=surplus)
@@ -486,14 +494,26 @@ class Upstream(asyncio.Protocol):
         """Read this when others have had their turn, and meanwhile nothing more."""
         self._buffer = data
         self._transport.pause_reading()
-        self.endpoint.turns.wait(self._read_on)
+        self._wait()
+
+    def _share(self, octets: int) -> None:
+        """Much is read from many at once: let others have their turn before the rest of this body is."""
+        if self.endpoint.turns.is_due(octets) and self.user is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._wait()
+
+    def _wait(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self.endpoint.turns.wait(self._read_on)
 
     def _read_on(self) -> None:
-        user = self.user
-        if user is None or self._transport.is_closing() or self._paused or not self._buffer:
+        self._waits = False
+        if self._transport.is_closing() or self._paused:
             return  # `resume_reading` goes on
-        self._read_put_off(user)
-        if not self._buffer and not self._paused and not self._transport.is_closing():
+        if self._buffer and self._state == self._CHUNKED and self.user is not None:
+            self._read_put_off(self.user)
+        if not self._waits and not self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _read_put_off(self, user: Sender) -> None:
@@ -507,6 +527,7 @@ class Upstream(asyncio.Protocol):
         self._chunks = None
         # Bytes behind the response, or a response before the whole request was taken, leave the connection in doubt.
         if self._keep and not surplus and user.is_sent and not self._transport.get_write_buffer_size():
+            self._waits = False
             self.resume_reading()
             self.endpoint.put(self)
         else:

@@ -32,11 +32,12 @@ LOWEST: Final = 2**31 - 1000  # stream numbers end here: another connection goes
 class Trunk:
     """Connections to one address."""
 
-    __slots__ = ("_connecting", "_links", "_retired", "_waiting", "clock", "idle", "name", "security", "where")
+    __slots__ = ("_connecting", "_links", "_retired", "_waiting", "clock", "idle", "name", "security", "turns", "where")
 
-    def __init__(self, address: str, port: int, clock: Clock, security: Security | None) -> None:
+    def __init__(self, address: str, port: int, clock: Clock, turns: Turns, security: Security | None) -> None:
         self.where = (address, port)
         self.clock = clock
+        self.turns = turns
         self.security = security
         self.name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         self.idle: tuple[()] = ()  # nothing that the short way could take
@@ -343,7 +344,7 @@ class Link(Http2Connection):
     __slots__ = ("fault", "idle_since", "ready", "scheme", "trunk")
 
     def __init__(self, trunk: Trunk) -> None:
-        super().__init__(MAX_HEAD, trunk.clock, Turns())
+        super().__init__(MAX_HEAD, trunk.clock, trunk.turns)
         self.trunk = trunk
         self.scheme = b"https" if trunk.security else b"http"
         self.idle_since = trunk.clock.now
@@ -399,7 +400,7 @@ class Link(Http2Connection):
         self.say_goodbye(0, fault.code, fault.reason)
         self.trunk.lost(self)
         self.close()
-        self.lose_everything(f"the backend's HTTP/2: {fault.reason}")
+        self.lose_streams(f"the backend's HTTP/2: {fault.reason}")
 
     def eof_received(self) -> bool:
         # TLS tells of the end while reading is paused: what was put off had come before it.
@@ -414,7 +415,7 @@ class Link(Http2Connection):
         self.fault = self.fault or str(exc or "the backend closed the connection")
         self.ready.set()
         self.trunk.lost(self)
-        self.lose_everything(str(exc or "closed"))
+        self.lose_streams(str(exc or "closed"))
 
     # --- Conversation ---
 

@@ -13,6 +13,7 @@ from gateway.programs import Program
 from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.script import load
 from gateway.snapshot import Rule
+from gateway.turns import Turns
 from gateway.upstream import Pool, Upstream
 
 
@@ -54,15 +55,22 @@ class Wire:
 SOURCES: dict[str, str] = {}  # of filters
 
 
+class Nowhere(Pool):
+    """Nobody listens at this address: whoever finds no kept connection waits."""
+
+    def connect(self, user: object) -> None: ...
+
+
 class Side:
     """One proxy: a door with these rules, one client, backends that always have a kept connection."""
 
     def __init__(self, rules: list[Rule], *, shortcuts: bool = True) -> None:
         self.shortcuts = shortcuts
         self.clock = Clock(100.0)
+        self.turns = Turns()
         self.backends: dict[str, Backend] = {}
         self.pools: dict[str, Pool] = {}
-        self.door = Door(80, self.clock, self.backend, scheme=b"http", splice=_no_splice, ended=lambda: None)
+        self.door = Door(80, self.clock, self.turns, self.backend, scheme=b"http", splice=_no_splice, ended=lambda: None)
         self.route(rules)
 
     def route(self, rules: list[Rule]) -> None:
@@ -81,7 +89,7 @@ class Side:
 
     def backend(self, name: str) -> Backend:
         if name not in self.backends:
-            pool = self.pools[name] = Pool("127.0.0.1", 9, self.clock)
+            pool = self.pools[name] = Nowhere("127.0.0.1", 9, self.clock, self.turns)
             backend = self.backends[name] = Backend(name)
             backend.ring.set([pool])
         self.refill(name)
