@@ -31,6 +31,7 @@ from gateway.snapshot import (
     Scripted,
     Target,
 )
+from gateway.turns import Turns
 
 MEGABYTE = 1 << 20
 
@@ -212,6 +213,44 @@ async def test_an_end_by_tls_loses_nothing_of_what_was_put_off(proxy: Proxy, pro
     finally:
         me.transport.abort()
         backend.close()
+
+
+@pytest.mark.parametrize("reads", ["at once", "slowly"])
+@pytest.mark.parametrize("length", [b"Content-Length: %d\r\n" % (3 * MEGABYTE), b""])
+async def test_large_answers_that_end_with_their_tls_are_whole(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, length: bytes, reads: str
+) -> None:
+    """However often each waits for its turn."""
+    monkeypatch.setattr(Turns, "OCTETS", 0)
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("b.internal").configure_cert(context)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + length + b"Connection: close\r\n\r\n" + b"x" * 3 * MEGABYTE)
+        writer.close()
+
+    backend = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = backend.sockets[0].getsockname()[1]
+    tls = BackendTLS("b.internal", authority.cert_pem.bytes().decode())
+    await proxy.apply(
+        Listener("l", 80), make_rule(targets=(Target(1, "b"),)), Backend("b", (Endpoint("127.0.0.1", port),), "http", tls)
+    )
+
+    async def take() -> int:
+        reader, writer = await proxy.connect()
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        taken = 0
+        while data := await reader.read(65536):
+            taken += data.count(b"x")
+            if reads == "slowly":
+                await asyncio.sleep(0.005)
+        writer.close()
+        return taken
+
+    assert set(await asyncio.gather(*(take() for _ in range(8)))) == {3 * MEGABYTE}
+    backend.close()
 
 
 @pytest.mark.parametrize("is_async", [False, True])
