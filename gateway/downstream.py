@@ -133,10 +133,7 @@ class Downstream(Shortcut):
         if exchange is not None and exchange.peer is not None:
             exchange.peer.resume_reading()
         elif exchange is None and self.peer is None and not self._lingering:
-            if self._buffer:
-                self._await_next()
-            else:
-                self._ready = True
+            self._wait_for_next()
 
     def in_full(self) -> Exchange:
         exchange = self._exchange
@@ -331,6 +328,7 @@ class Downstream(Shortcut):
         rest = data[end:]
         if done:
             self.deadline = self._door.stalled_at
+            self._keep(rest)  # the exchange may be over with its end
             exchange.end()
         if not isinstance(body, int):
             if body.trailers and done:
@@ -340,19 +338,20 @@ class Downstream(Shortcut):
                 exchange.data(framed)
         else:
             exchange.data(data[:end] if rest else data)
-        if rest:
-            self._receive_body(rest)
-        elif postponed:
+        if postponed:
             self._postponed = postponed
             self._wait()
         elif not done and self._door.turns.is_due(end):
             self._wait()
 
     def _keep(self, data: bytes) -> None:
-        """Of what a client sends ahead so much is kept as is read at once; then it is no longer read."""
+        """Of what a client sends ahead; while that is more than may be kept, no more is read."""
         self._buffer += data
-        if len(self._buffer) > self._door.limits.buffered_bytes:
+        if self._has_enough():
             self.pause_reading()
+
+    def _has_enough(self) -> bool:
+        return len(self._buffer) > self._door.limits.buffered_bytes
 
     def _wait(self) -> None:
         """Read on when others have had their turn, and meanwhile nothing."""
@@ -368,6 +367,7 @@ class Downstream(Shortcut):
         if self._postponed:
             data, self._postponed = self._postponed, b""
             self.receive(data)
+            self._end_what_is_cut()
         if not self._waits and not self._reading_stopped and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -418,7 +418,9 @@ class Downstream(Shortcut):
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Take more of the request."""
+        """Take more of the request; of what comes behind it there may be enough."""
+        if self._exchange is not None and self._exchange.request_done and self._has_enough():
+            return
         if self._reading_stopped and not self._transport.is_closing():
             self._reading_stopped = False
             exchange, limits = self._exchange, self._door.limits
@@ -488,9 +490,13 @@ class Downstream(Shortcut):
         if self.is_idle and self._buffer and not self._transport.is_closing() and not self._lingering:
             data, self._buffer = self._buffer, b""
             self._receive_head(data)
-            exchange = self._exchange
-            if self._is_half_closed and exchange is not None and not exchange.request_done:
-                self._transport.close()  # the rest of it will not come; what was answered before goes out
+            self._end_what_is_cut()
+
+    def _end_what_is_cut(self) -> None:
+        """Of a half-closed client's request the rest will not come; what was answered before goes out."""
+        exchange = self._exchange
+        if self._is_half_closed and not self._postponed and exchange is not None and not exchange.request_done:
+            self._transport.close()
 
     def _linger(self) -> None:
         """Close our half, and read on for a moment: closing with unread bytes resets the answer away."""
@@ -511,8 +517,8 @@ class Downstream(Shortcut):
 
     @property
     def is_idle(self) -> bool:
-        """Between two requests."""
-        return self._exchange is None and self.peer is None
+        """Between two requests, none of which was sent ahead and awaits its turn."""
+        return self._exchange is None and self.peer is None and not self._awaits_next
 
     # --- Debtor ---
 

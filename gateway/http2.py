@@ -355,13 +355,14 @@ class Conversation:
                 self._receive_data(stream, flags, payload)
             else:
                 self._receive_other(kind, stream, flags, payload)
+        waits = self.turn <= 0 and size - at >= 9
         if at < size:
-            self._buffer, self._at = (data, at) if self.turn <= 0 else (data[at:], 0)
+            self._buffer, self._at = (data, at) if waits else (data[at:], 0)
             if data[at + 3 : at + 4] == b"\x01":  # HEADERS
                 self.head_begun()
         if self.waiting:
             self.pump()
-        return self.turn <= 0 and size - at >= 9
+        return waits
 
     def head_begun(self) -> None:
         """For the role: a part of a field section has come, and must be followed by the rest."""

@@ -479,6 +479,8 @@ class Upstream(asyncio.Protocol):
             if end < 0:
                 if taken < len(data) and self.user is user:
                     self._postpone(data[taken:])
+                else:
+                    self._share(len(data))
                 return
             if chunks.trailers and user.wants_payload:
                 user.response_trailers(chunks.trailers)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
 from conversing import Side, Wire
 
 from gateway.bulk import SHARED, SIZE
+from gateway.downstream import Downstream
+from gateway.downstream_http2 import DownstreamHttp2
+from gateway.http2 import PREFACE, SETTINGS, frame
+from gateway.snapshot import Attachment, Match, Order, Rule, Target
 from gateway.turns import MUCH, Turns
 from gateway.upstream import Upstream
 
@@ -201,3 +207,124 @@ async def test_what_is_sent_ahead_is_read_when_what_came_before_has_been_answere
 async def settled(side: Side) -> None:
     while side.turns._waiting:
         await asyncio.sleep(0)
+
+
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+UNREADABLE = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc-web-text\r\nContent-Length: 4\r\n\r\n!!!!"
+
+
+def served(**options: Any) -> tuple[Side, Downstream, Read]:
+    """A client of one rule."""
+    side = Side([Rule("r", Order(), (Attachment("l", ""),), (Match(),), (), (Target(1, "b"),), **options)])
+    side.backend("b")
+    client, _ = side.connect()
+    wire = client._transport = Read()  # type: ignore[assignment]
+    client.write = wire.write
+    return side, client, wire
+
+
+def answer(client: Downstream, data: bytes = OK) -> None:
+    """The backend of the request under way answers."""
+    peer = client.peer or (client._exchange and client._exchange.peer)
+    peer.data_received(data)  # type: ignore[union-attr]
+
+
+async def test_no_more_is_kept_for_a_request_that_waited_for_a_connection() -> None:
+    side, client, wire = served()
+    side.pools["b"].idle.clear()
+    client.data_received(GET * 9000)
+    kept = len(client._buffer)
+    for _ in range(12):
+        exchange, connection = client._exchange, Upstream(side.pools["b"])
+        connection.connection_made(Read())  # type: ignore[arg-type]
+        connection.user = exchange
+        exchange.connected(connection)  # type: ignore[union-attr]
+        assert not wire.is_read
+        connection.data_received(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        await settled(side)
+    assert len(client._buffer) == kept - 12 * len(GET)
+
+
+async def test_requests_that_are_answered_as_their_bodies_end_have_turns_as_well() -> None:
+    side, client, wire = served(grpc=True)
+    client.data_received(UNREADABLE * 400)
+    assert len(wire.sent) == 1
+    await settled(side)
+    assert len(wire.sent) == 400
+    assert all(b"grpc-status" in one.lower() for one in wire.sent)
+
+
+async def test_who_has_said_all_is_answered_all_and_closed() -> None:
+    """A client that closes its half, with two bodies behind a request under way."""
+    side, client, wire = served(grpc=True)
+    client.data_received(GET)
+    client.data_received(UNREADABLE * 2)
+    assert client.eof_received()
+    answer(client)
+    await settled(side)
+    assert [b"grpc-status" in one.lower() for one in wire.sent] == [False, True, True]
+    assert wire.closed
+
+
+@pytest.mark.parametrize("chunks", [100, 1000])
+async def test_who_has_said_all_is_heard_in_several_turns(chunks: int) -> None:
+    side, client, wire = served()
+    client.data_received(GET)
+    client.data_received(
+        GET.replace(b"GET", b"POST")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * chunks + b"0\r\n\r\n"
+    )
+    assert client.eof_received()
+    answer(client)
+    await settled(side)
+    assert not wire.closed
+    answer(client)
+    assert [one[9:12] for one in wire.sent] == [b"200", b"200"]
+    assert wire.closed
+
+
+async def test_whose_request_is_cut_is_closed_after_several_turns() -> None:
+    side, client, wire = served()
+    client.data_received(GET)
+    client.data_received(GET.replace(b"GET", b"POST")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1000)
+    assert client.eof_received()
+    answer(client)
+    await settled(side)
+    assert wire.closed
+
+
+async def test_who_has_said_all_and_took_the_last_answer_slowly_is_closed() -> None:
+    side, client, wire = served()
+    client.data_received(GET)
+    assert client.eof_received()
+    client.pause_writing()
+    answer(client)
+    assert not wire.closed
+    client.resume_writing()
+    await settled(side)
+    assert wire.closed
+
+
+async def test_a_large_answer_in_chunks_has_its_share() -> None:
+    side, client, _ = served()
+    client.data_received(GET)
+    peer: Any = client.peer or (client._exchange and client._exchange.peer)
+    wire = peer._transport = Read()
+    peer.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5f5e0ff\r\n")
+    for _ in range(4):
+        assert wire.is_read
+        peer.data_received(b"y" * (1 << 18))
+    peer.data_received(b"y" * (1 << 18))
+    assert not wire.is_read
+    await settled(side)
+    assert wire.is_read
+
+
+async def test_what_waits_for_a_frame_s_head_is_kept_alone() -> None:
+    side = Side([])
+    client, wire = DownstreamHttp2(side.door), Read()
+    client.connection_made(wire)  # type: ignore[arg-type]
+    client.data_received(PREFACE + frame(SETTINGS, 0, 0))
+    client.data_received(frame(0xBE, 0, 0, b"z" * 4000) * 64 + b"\0")
+    await settled(side)
+    assert client._buffer == b"\0"
