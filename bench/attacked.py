@@ -19,6 +19,7 @@ from bench import rig
 
 OCTETS: Final = 8 << 20  # of a large answer
 PIECE: Final = b"x" * 65536
+BACKLOG: Final = 4096  # whoever finds no room asks again after a second, and that is not what is asked here
 
 
 class Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -58,8 +59,8 @@ async def serve() -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    short = await loop.create_server(Short, "127.0.0.1", 0)
-    large = await asyncio.start_server(_large, "127.0.0.1", 0)
+    short = await loop.create_server(Short, "127.0.0.1", 0, backlog=BACKLOG)
+    large = await asyncio.start_server(_large, "127.0.0.1", 0, backlog=BACKLOG)
     calls = grpc.aio.server()
     calls.add_generic_rpc_handlers((Calls(),))
     calls_port = calls.add_insecure_port("127.0.0.1:0")

@@ -105,7 +105,7 @@ async def attackable() -> AsyncIterator[tuple[Running, int, int]]:
                     except OSError:
                         await asyncio.sleep(0.05)
             (worker,) = [pid for pid in rig.children(gateway.pid) if b"gateway.worker" in _command(pid)]
-            with _a_core_for(worker):
+            with _a_core_for(worker, gateway.pid, backends.pid):
                 yield gateway, tls_port, worker
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -114,12 +114,15 @@ async def attackable() -> AsyncIterator[tuple[Running, int, int]]:
 
 
 @contextlib.contextmanager
-def _a_core_for(worker: int) -> Iterator[None]:
+def _a_core_for(worker: int, *others: int) -> Iterator[None]:
     """The worker has one, and everybody else the others: what a slice of the scheduler's is long (3 ms) is not measured."""
     cores = os.sched_getaffinity(0)
     if len(cores) > 1:
         os.sched_setaffinity(worker, {min(cores)})
         os.sched_setaffinity(0, cores - {min(cores)})  # and whoever is started from here
+        for process in others:
+            for thread in os.listdir(f"/proc/{process}/task"):
+                os.sched_setaffinity(int(thread), cores - {min(cores)})
     try:
         yield
     finally:
@@ -171,8 +174,9 @@ async def beside(name: str, seconds: float) -> Row:
             quiet.append(quantiles(await load.run(seconds / 3))[1])
             process, printed = await rig.beside("bench.attacks", name, str(gateway.port), str(tls_port))
             await printed.readline()  # it has begun
+            # The end of an attack, when all that it holds goes at once, is a part of it.
+            asyncio.get_running_loop().call_later(seconds / 3 * 0.9, process.terminate)
             attacked.append(quantiles(await load.run(seconds / 3))[1])
-            process.terminate()
             made, sent = map(int, (await printed.readline()).split())
             await process.wait()
             connections, octets = connections + made, octets + sent

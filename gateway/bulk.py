@@ -26,6 +26,9 @@ class Borrower(Protocol):
     def left(self) -> int:
         """Octets of the body still to come."""
 
+    def owes(self) -> int:
+        """Octets that were passed on and may still be read from the buffer: none of it is free while there are any."""
+
     def share(self) -> int:
         """Octets that may be read at once, `SIZE` or less."""
 
@@ -41,50 +44,52 @@ class Borrower(Protocol):
     def resume_writing(self) -> None: ...
 
 
-_spare: list[memoryview] = []
+_spare: list[memoryview] = []  # of all connections: who has passed everything on needs none, and the next finds a warm one
 
 
 class Bulk(asyncio.BufferedProtocol):
     """See the module."""
 
-    __slots__ = ("_at", "_free", "_owner", "_unwritten", "_view")
+    __slots__ = ("_at", "_owner", "_view")
 
     def __init__(self, owner: Borrower) -> None:
         self._owner = owner
-        self._view: memoryview | None = None  # made when something comes: a client that takes nothing holds one buffer, not two
+        self._view: memoryview | None = None  # made when something comes
         self._at = 0  # where in it room begins: what is before that has not been taken by the client's socket yet
-        self._unwritten: list[memoryview] = []  # whole buffers of which that is true
-        self._free: list[memoryview] = []
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        view = self._view
+        owner, view = self._owner, self._view
+        if self._at and not owner.owes():
+            self._at = 0
+        elif self._at > SIZE - SHARED:
+            view, self._at = None, 0  # the client's transport has the full one, for as long as it needs it
         if view is None:
-            view = self._view = self._free.pop() if self._free else _spare.pop() if _spare else memoryview(bytearray(SIZE))
-        return view[self._at :][: min(self._owner.share(), self._owner.left() - TAIL)]
+            view = self._view = _spare.pop() if _spare else memoryview(bytearray(SIZE))
+        return view[self._at :][: min(owner.share(), owner.left() - TAIL)]
 
     def buffer_updated(self, nbytes: int) -> None:
         view = self._view
         assert view is not None
         end = self._at + nbytes
         if self._owner.bulk(view[self._at : end]):
-            self._free += self._unwritten
-            self._unwritten.clear()
             self._at = 0
-        elif end <= SIZE - SHARED:
-            self._at = end
+            self._let_go()
         else:
-            self._unwritten.append(view)
-            self._view = None
-            self._at = 0
+            self._at = end
         if self._owner.left() <= TAIL:
-            if self._view is not None and not self._at and len(_spare) < SPARE:
-                _spare.append(self._view)
             self._owner.bulk_done()
+
+    def _let_go(self) -> None:
+        """The next one to read something may have the buffer."""
+        if self._view is not None and not self._at and len(_spare) < SPARE:
+            _spare.append(self._view)
+        self._view = None
 
     def eof_received(self) -> bool:
         return self._owner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
         self._owner.connection_lost(exc)
 
     def pause_writing(self) -> None:

@@ -128,7 +128,7 @@ class Downstream(Shortcut):
         self._write_stopped = False
         self._door.unsent.note(self, 0, self._door.clock.now)
         exchange = self._exchange
-        if exchange is None and self._reading_stopped and not self._buffer:
+        if exchange is None and self._reading_stopped and not self._buffer:  # also while it lingers
             self.resume_reading()
         if exchange is not None and exchange.peer is not None:
             exchange.peer.resume_reading()
@@ -294,9 +294,7 @@ class Downstream(Shortcut):
 
     def _receive_body(self, data: bytes) -> None:
         exchange = self._exchange
-        if exchange is None:  # answered while its body was still coming
-            if not self._lingering:
-                self._receive_head(self._buffer + data)
+        if exchange is None:  # answered as it began, and the connection is over
             return
         if exchange.request_done:
             self._keep(data)
@@ -358,7 +356,7 @@ class Downstream(Shortcut):
         if not self._waits and not self._reading_stopped and not self._transport.is_closing():
             self._waits = True
             self._transport.pause_reading()
-            self._door.turns.wait(self._read_on)
+            self._door.turns.wait(self._read_on, self._transport)
 
     def _read_on(self) -> None:
         self._waits = False
@@ -483,7 +481,7 @@ class Downstream(Shortcut):
         """Go on with what the client has sent ahead when others have had their turn."""
         if not self._awaits_next:
             self._awaits_next = True
-            self._door.turns.wait(self._next)
+            self._door.turns.wait(self._next, self._transport)
 
     def _next(self) -> None:
         self._awaits_next = False

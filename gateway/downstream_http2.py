@@ -167,7 +167,7 @@ class DownstreamStream(Stream):
                 request, request.host, request.target, conversation.address, door.scheme, edit, upgrading=False
             )
         endpoint = next(target.ring.turns, None)
-        if endpoint is None or not endpoint.idle:
+        if endpoint is None or not endpoint.idle or not self.takes_more:
             self.in_full().send(endpoint)
             return
         peer = self.peer = endpoint.idle.pop()
@@ -500,9 +500,11 @@ class DownstreamHttp2(Http2Connection):
 
     def _end_streams(self) -> None:
         """They go with the connection: a few a turn, as each may end a backend's connection."""
-        self.lose_streams("the connection is lost", ENDED_A_TURN)
-        if self.streams:
-            self._turns.wait(self._end_streams)
+        try:
+            self.lose_streams("the connection is lost", ENDED_A_TURN)
+        finally:
+            if self.streams:
+                self._turns.wait(self._end_streams, self._transport)
 
     # --- Conversation ---
 
@@ -717,7 +719,7 @@ class DownstreamHttp2(Http2Connection):
             self.is_full_up = False
             if not self.stopped:
                 for stream in list(self.streams.values()):
-                    if stream.owed < http2.HIGH_WATER:
+                    if stream.takes_more:
                         stream.relieved()
         self.door.unsent.note(self, self.unsent(), self.door.clock.now)
 

@@ -412,6 +412,8 @@ class Exchange:
         """There is a connection for us: send what waited for it."""
         self.peer = peer
         self._is_full = False
+        if not self.client.takes_more:
+            peer.pause_reading()
         pending, self._pending = self._pending, None
         self._say(peer, pending or [])
         if pending is not None:
@@ -663,13 +665,16 @@ class Exchange:
         self._later = None
         backend = self.target.backend
         assert backend is not None
+        if self._replay is None:
+            self.refuse(503, "the request has become too long to be sent once more")
+            return
         endpoint = self._another(backend) or backend.ring.next()
         if endpoint is None:
             self.refuse(503, "no endpoint of the backend is ready")
             return
         self._tried = [endpoint]
         self._time_attempt()
-        self._pending = list(self._replay or ())
+        self._pending = list(self._replay)
         peer = endpoint.take(self)
         if peer is not None:
             self.connected(peer)
@@ -713,7 +718,9 @@ class Exchange:
 
     def _attempt_timed_out(self) -> None:
         """HTTPRouteTimeouts.backendRequest is up: there may be another attempt."""
-        if not self._try_later():
+        if self.peer is not None and not self.client.takes_more:
+            self._time_attempt()  # it may have answered: it is not read while the client takes nothing
+        elif not self._try_later():
             self._timed_out()
 
     def _timed_out(self) -> None:
@@ -774,8 +781,8 @@ class Exchange:
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for a connection any more."""
-        return self._pending is None
+        """Whether nobody waits for a connection any more; who will ask again later, does not wait for what was asked before."""
+        return self._pending is None or self._later is not None
 
 
 def not_switched(status: int) -> str:

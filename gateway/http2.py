@@ -199,7 +199,7 @@ class Stream:
             conversation.budget.spent -= budget.A_FRAME
         conversation.write(frame_head(0, size, DATA, END_STREAM if is_last else 0, self.id) + data)
         if queue:
-            if before >= HIGH_WATER > self.owed:
+            if before >= HIGH_WATER and self.takes_more:
                 self.relieved()
             return True
         self.queue = None
@@ -207,9 +207,14 @@ class Stream:
             conversation.half_done(self)
         elif self.said_all:
             self._say_last(self.last)
-        elif before >= HIGH_WATER:
+        elif before >= HIGH_WATER and self.takes_more:
             self.relieved()
         return False
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether what it owes is little, and its connection takes more."""
+        return self.owed < HIGH_WATER and not self.conversation.stopped
 
     def reset(self, code: int) -> None:
         """Give it up, in both directions."""
@@ -358,7 +363,7 @@ class Conversation:
         waits = self.turn <= 0 and size - at >= 9
         if at < size:
             self._buffer, self._at = (data, at) if waits else (data[at:], 0)
-            if data[at + 3 : at + 4] == b"\x01":  # HEADERS
+            if not waits and data[at + 3 : at + 4] == b"\x01":  # HEADERS
                 self.head_begun()
         if self.waiting:
             self.pump()
@@ -409,7 +414,8 @@ class Conversation:
 
     def say_reset(self, stream: int, code: int) -> None:
         """RST_STREAM. What the peer has sent on the stream before it knows is not its fault (RFC 9113 §5.1)."""
-        self.turn -= ANSWERED
+        # A client that makes us do so lets others have their turn; a backend may have many clients.
+        self.turn = 0 if self.is_server else self.turn - ANSWERED
         self.write(frame(RST_STREAM, 0, stream, number(code)))
         self._we_reset[stream] = None
         if len(self._we_reset) > WE_RESET:

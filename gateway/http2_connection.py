@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.clock import Clock
 from gateway.gathering import Gatherer
-from gateway.http2 import HIGH_WATER, Conversation, Fault
+from gateway.http2 import Conversation, Fault
 from gateway.turns import Turns
 
 OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is not listened to
@@ -17,7 +17,7 @@ OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is
 class Http2Connection(Conversation, asyncio.Protocol):
     """See the module."""
 
-    __slots__ = ("_gatherer", "_goes_on", "_is_held", "_transport", "_turn_began", "_turns")
+    __slots__ = ("_gatherer", "_goes_on", "_is_held", "_is_queued", "_transport", "_turn_began", "_turns")
 
     def __init__(self, most_head: int, clock: Clock, turns: Turns) -> None:
         super().__init__(most_head, clock)
@@ -26,6 +26,7 @@ class Http2Connection(Conversation, asyncio.Protocol):
         self._transport: asyncio.Transport
         self._gatherer: Gatherer | None = None  # with TLS
         self._goes_on = False  # more of what has come is read in the next turn
+        self._is_queued = False  # for its turn
         self._is_held = False  # nothing is read: the peer does not take what it is owed
 
     def use(self, transport: asyncio.BaseTransport, *, secure: bool) -> None:
@@ -60,11 +61,17 @@ class Http2Connection(Conversation, asyncio.Protocol):
     def _wait(self) -> None:
         """Others have their turn first, and meanwhile nothing more is taken from the network."""
         self._goes_on = True
-        self._turns.wait(self._go_on)
+        self._queue()
         if not self._is_held and not self._transport.is_closing():
             self._transport.pause_reading()
 
+    def _queue(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            self._turns.wait(self._go_on, self._transport)
+
     def _go_on(self) -> None:
+        self._is_queued = False
         if self._transport.is_closing():
             return
         if self._is_held:
@@ -105,10 +112,10 @@ class Http2Connection(Conversation, asyncio.Protocol):
         if self._is_held:
             self._is_held = False
             if self._goes_on:
-                self._turns.wait(self._go_on)
+                self._queue()
             elif not self._transport.is_closing():
                 self._transport.resume_reading()
         self.pump()
         for stream in list(self.streams.values()):
-            if stream.owed < HIGH_WATER:
+            if stream.takes_more:
                 stream.relieved()

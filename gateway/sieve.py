@@ -15,6 +15,7 @@ from gateway.greeting import left
 from gateway.passage import Passage
 from gateway.programs import Hooks, Program
 from gateway.script import bytes_or_nothing
+from gateway.tls import unread
 from gateway.tunnel import End
 
 Taking: TypeAlias = tuple[Program, Hooks]
@@ -65,6 +66,9 @@ class Sieve(End):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None and not self._has_ended and not self._closed and (data := unread(self.transport)):
+            self._receive(data)
+            self.eof_received()
         if exc is None and self._has_ended and not self._passage.is_done and not self._closed:
             # TLS has no half that could stay open: what filters have goes on before the other side is closed.
             self._closed = True

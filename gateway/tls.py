@@ -235,3 +235,16 @@ def towards(spec: BackendTLS, certificate: Certificate | None, protocol: str) ->
     if certificate is not None:
         _load(made, certificate)
     return Security(made, spec.server_name, spec.names)
+
+
+def unread(transport: asyncio.BaseTransport) -> bytes:
+    """What had come on a TLS connection that is gone, and was not handed on as reading was paused: uvloop drops it."""
+    layer: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    pieces = []
+    if layer is not None:
+        try:
+            while piece := layer.read(1 << 18):
+                pieces.append(piece)
+        except (ssl.SSLError, ValueError):
+            pass  # there is no more, or no more that can be understood
+    return b"".join(pieces)

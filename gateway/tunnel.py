@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.greeting import left
+from gateway.tls import unread
 
 
 class End(asyncio.Protocol):
@@ -50,6 +51,8 @@ class End(asyncio.Protocol):
             self._closed = True
             left(self.transport)
             if not self.other.transport.is_closing():
+                if data := unread(self.transport):
+                    self.data_received(data)
                 self.other.transport.close()
             self._done()
 

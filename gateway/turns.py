@@ -1,8 +1,8 @@
 """What is done in one turn of the loop, and what waits for the next ones, so that nobody else waits long.
 
 Connections that have sent more than is read at once go on one after another, one each turn (`Turns`): however many are kept
-busy by their clients, what everybody else waits for is one of them. So do those from which much is read, once a turn has had
-its share of that. Connections to backends are begun a few each turn (`Starts`): a client may ask for a hundred at once.
+busy by their clients, what everybody else waits for is one of them. Those from which much is read stand in the same queue once
+a turn has had its share of that. Connections to backends are begun one each turn (`Starts`): a client may ask for a hundred.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-SECONDS: Final = 0.0002  # of work for one connection, after which others have theirs
+SECONDS: Final = 0.0001  # of work for one connection, after which others have theirs
 MUCH: Final = 1 << 14  # octets that are more than a small message
 
 
 class Turns:
     """See the module. One for all connections of a worker."""
 
-    OCTETS: Final = 1 << 20  # a turn's share of what comes in large pieces
-    CROWD: Final = 32  # who wait: from so many on, one has a turn, and the others none of it
+    OCTETS: Final = 1 << 18  # a turn's share of what comes in large pieces
+    CROWD: Final = 16  # connections in the queue: where there are so many, every large piece ends its connection's turn
 
     __slots__ = ("_octets", "_waiting", "starts")
 
     def __init__(self) -> None:
         self.starts = Starts()
         self._octets = 0  # that came in large pieces in this turn
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[Callable[[], None], asyncio.Transport]] = deque()
 
     def is_due(self, octets: int) -> bool:
         """Count what was read in one piece: whether others are due now, and who read it should wait."""
@@ -46,16 +46,19 @@ class Turns:
     def _forget(self) -> None:
         self._octets = 0
 
-    def wait(self, go_on: Callable[[], None]) -> None:
-        """Call `go_on` when it is its turn."""
-        self._waiting.append(go_on)
+    def wait(self, go_on: Callable[[], None], transport: asyncio.Transport) -> None:
+        """Call `go_on` when it is its turn; what it raises ends the connection, as it does where the loop calls."""
+        self._waiting.append((go_on, transport))
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
-        go_on = self._waiting[0]
+        go_on, transport = self._waiting[0]
         try:
             go_on()  # which may wait again, behind all others
+        except BaseException:
+            transport.abort()
+            raise
         finally:
             self._waiting.popleft()
             if self._waiting:
@@ -63,9 +66,9 @@ class Turns:
 
 
 class Starts:
-    """A few are begun at once, the others in the turns of the loop that follow, in order."""
+    """So many are begun at once, the others in the turns of the loop that follow, in order."""
 
-    A_TURN: Final = 2  # each is a task and system calls, and as much again once it is there
+    A_TURN: Final = 1  # each is a task and system calls, and as much again once it is there
 
     __slots__ = ("_begun", "_waiting")
 

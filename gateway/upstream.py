@@ -19,7 +19,7 @@ from gateway.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Res
 from gateway.peers import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.templates import ResponseShape, response_shape
-from gateway.tls import Security
+from gateway.tls import Security, unread
 from gateway.turns import Turns
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
@@ -288,13 +288,17 @@ class Upstream(asyncio.Protocol):
             self._receive_body(user, data)
 
     def eof_received(self) -> bool:
-        # TLS tells of the end while reading is paused: what was put off had come before it.
+        # An end comes while reading is paused: what was put off had come before it.
         while (user := self.user) is not None and self._buffer and self._state == self._CHUNKED:
             self._read_put_off(user)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.endpoint.open -= 1
+        if self.user is not None:
+            if data := unread(self._transport):
+                self.data_received(data)
+            self.eof_received()
         user = self.user
         if user is None:
             self.endpoint.forget(self)
@@ -374,6 +378,10 @@ class Upstream(asyncio.Protocol):
         """Octets of the body still to come."""
         return self._left
 
+    def owes(self) -> int:
+        """Octets of it that the client has not taken."""
+        return self.user.owes() if self.user is not None else 1
+
     def share(self) -> int:
         """Octets of it that may be read at once."""
         return SHARED if self.endpoint.turns.is_crowded else SIZE
@@ -382,7 +390,7 @@ class Upstream(asyncio.Protocol):
         """A piece from the middle of a body; False where the client has not taken all of it yet."""
         sender = self.user
         if sender is None:
-            return True
+            return False
         self._left -= len(data)
         sender.continued(data)
         self._share(len(data))
@@ -507,7 +515,7 @@ class Upstream(asyncio.Protocol):
     def _wait(self) -> None:
         if not self._waits:
             self._waits = True
-            self.endpoint.turns.wait(self._read_on)
+            self.endpoint.turns.wait(self._read_on, self._transport)
 
     def _read_on(self) -> None:
         self._waits = False
@@ -528,8 +536,9 @@ class Upstream(asyncio.Protocol):
         self._ready = True
         self._chunks = None
         # Bytes behind the response, or a response before the whole request was taken, leave the connection in doubt.
-        if self._keep and not surplus and user.is_sent and not self._transport.get_write_buffer_size():
-            self._waits = False
+        is_over = self._transport.is_closing() or not user.is_sent or self._transport.get_write_buffer_size() > 0
+        if self._keep and not surplus and not is_over:
+            self._waits = False  # if it still stands in the queue, it will find nothing to do
             self.resume_reading()
             self.endpoint.put(self)
         else:

@@ -20,7 +20,7 @@ from gateway.http2 import Fault, Stream
 from gateway.http2_connection import Http2Connection
 from gateway.peers import Endpoint, Sender, User
 from gateway.stream_transport import StreamTransport
-from gateway.tls import Security
+from gateway.tls import Security, unread
 from gateway.turns import Turns
 from gateway.upstream import CONNECT, MAX_HEAD
 
@@ -403,15 +403,24 @@ class Link(Http2Connection):
         self.lose_streams(f"the backend's HTTP/2: {fault.reason}")
 
     def eof_received(self) -> bool:
-        # TLS tells of the end while reading is paused: what was put off had come before it.
-        while self._goes_on and not self._transport.is_closing():
+        if not self._transport.is_closing():
+            self._hear_out()
+        return False
+
+    def _hear_out(self) -> None:
+        """An end comes while reading is paused: what was put off had come before it."""
+        while self._goes_on:
             self._goes_on = False
             self.data_received(b"")
-        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = True
         self.mute()
+        if self.streams:
+            if data := unread(self._transport):
+                self._goes_on = True
+                self.data_received(data)  # which is kept
+            self._hear_out()
         self.fault = self.fault or str(exc or "the backend closed the connection")
         self.ready.set()
         self.trunk.lost(self)

@@ -41,7 +41,7 @@ class Server:
         self.connections = 0
         self.port = 0
         self._server: asyncio.Server
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
     async def start(self) -> Server:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
@@ -50,13 +50,16 @@ class Server:
 
     async def stop(self) -> None:
         self._server.close()
-        for writer in list(self._writers):
-            writer.close()
+        for writer, task in list(self._serving.items()):
+            task.cancel()
+            writer.transport.abort()  # some of what was said may never be taken
         await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving[writer] = task
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -68,10 +71,10 @@ class Server:
                     writer.write(reply)
                 else:
                     await reply(reader, writer, head)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):  # the last by `stop`
             pass
         finally:
-            self._writers.discard(writer)
+            del self._serving[writer]
             writer.close()
 
 
@@ -168,6 +171,8 @@ async def proxy() -> AsyncIterator[Proxy]:
         for connection in list(opened.door.connections):
             connection.abort()
     await asyncio.sleep(0)
+    while runtime._turns._waiting:  # streams end a few a turn
+        await asyncio.sleep(0)
     assert not unexpected, unexpected
 
 

@@ -136,7 +136,7 @@ async def test_who_takes_nothing_gives_way_where_too_much_is_owed(proxy: Proxy, 
     for later in range(5, 20):
         proxy.runtime.tick(now + later)
     assert door.unsent.total <= door.limits.unsent_bytes
-    await until(lambda: 0 < len(server._writers) < 3)
+    await until(lambda: 0 < len(server._serving) < 3)
     if front == 1:
         for connection in connections:
             connection.close()

@@ -153,7 +153,7 @@ async def test_a_window_bounds_what_waits(proxy: Proxy, server: Server) -> None:
     me.flush()
     seen = server.seen
     assert [head.count(b"HTTP/1.1") for head in seen] == [1]
-    await until(lambda: not server._writers)  # and a client that gives up is followed by its backend
+    await until(lambda: not server._serving)  # and a client that gives up is followed by its backend
 
 
 @pytest.mark.parametrize("chosen", [b"", b"Upgrade: h2c\r\n", b"Upgrade: websocket, other\r\n"])
@@ -311,7 +311,7 @@ async def test_a_mirrored_request_that_breaks_off_ends_its_connection(
     await reached.wait()
     await until(lambda: halves.connections and halves.connections[0].endswith(begun))
     writer.transport.abort()
-    await until(lambda: not server._writers)
+    await until(lambda: not server._serving)
     halves.may_answer.set()
     server.default = OK
     assert (await proxy.get("/second"))[0] == 200

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import pytest
@@ -149,6 +149,54 @@ async def test_a_client_that_takes_nothing_of_a_filtered_answer(
         me.transport.abort()
 
 
+def by_hand(
+    context: ssl.SSLContext, *said: bytes, is_h2: bool = False, goes_on: asyncio.Event | None = None
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """A backend that speaks TLS by hand, so that the last of its answer, the end of TLS and that of TCP are one piece. Where there
+    are two pieces, the second comes when it `goes_on`."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+
+        async def step(do: Callable[[], object]) -> object:
+            while True:
+                try:
+                    return do()
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    if not (data := await reader.read(65536)):
+                        raise ConnectionError from None
+                    incoming.write(data)
+                finally:
+                    if do != tls.unwrap:
+                        writer.write(outgoing.read())
+
+        await step(tls.do_handshake)
+        if is_h2:
+            tls.write(frame(SETTINGS, 0, 0))
+            await step(lambda: tls.read(len(PREFACE)))
+            kind = -1
+            while kind != HEADERS:
+                high, low, kind, _, _ = struct.unpack(">BHBBI", bytes(await step(lambda: tls.read(9))))  # type: ignore[call-overload]
+                size = high << 16 | low
+                if size:
+                    await step(lambda size=size: tls.read(size))  # type: ignore[misc]
+        else:
+            await step(lambda: tls.read(65536))
+        tls.write(said[0])
+        if goes_on is not None:
+            writer.write(outgoing.read())
+            await goes_on.wait()
+            tls.write(said[1])
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.unwrap()
+        writer.write(outgoing.read())
+        writer.close()
+
+    return serve
+
+
 @pytest.mark.parametrize("protocol", ["http", "h2c"])
 async def test_an_end_by_tls_loses_nothing_of_what_was_put_off(proxy: Proxy, protocol: Literal["http", "h2c"]) -> None:
     """TLS says that all has come while reading is paused: what waits for its turn was said before that."""
@@ -166,41 +214,7 @@ async def test_an_end_by_tls_loses_nothing_of_what_was_put_off(proxy: Proxy, pro
             + b"0\r\n\r\n"
         )
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """TLS by hand: the answer and its end are one piece."""
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = context.wrap_bio(incoming, outgoing, server_side=True)
-
-        async def step(do: Callable[[], object]) -> object:
-            while True:
-                try:
-                    return do()
-                except ssl.SSLWantReadError:
-                    writer.write(outgoing.read())
-                    incoming.write(await reader.read(65536))
-                finally:
-                    if do != tls.unwrap:
-                        writer.write(outgoing.read())
-
-        await step(tls.do_handshake)
-        if protocol == "h2c":
-            tls.write(frame(SETTINGS, 0, 0))
-            await step(lambda: tls.read(len(PREFACE)))
-            kind = -1
-            while kind != HEADERS:
-                high, low, kind, _, _ = struct.unpack(">BHBBI", bytes(await step(lambda: tls.read(9))))  # type: ignore[call-overload]
-                size = high << 16 | low
-                if size:
-                    await step(lambda size=size: tls.read(size))  # type: ignore[misc]
-        else:
-            await step(lambda: tls.read(65536))
-        tls.write(said)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            tls.unwrap()
-        writer.write(outgoing.read())
-        writer.close()
-
-    backend = await asyncio.start_server(serve, "127.0.0.1", 0)
+    backend = await asyncio.start_server(by_hand(context, said, is_h2=protocol == "h2c"), "127.0.0.1", 0)
     port = backend.sockets[0].getsockname()[1]
     tls = BackendTLS("b.internal", authority.cert_pem.bytes().decode())
     await proxy.apply(
@@ -213,6 +227,67 @@ async def test_an_end_by_tls_loses_nothing_of_what_was_put_off(proxy: Proxy, pro
     finally:
         me.transport.abort()
         backend.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+MORE = 150_000  # octets: uvloop reads so much ahead, however paused it is
+PAUSED = {
+    "to its end": ("http", HEAD + b"\r\n" + b"x" * MORE, b"x" * MORE),
+    "of known length": ("http", HEAD + b"Content-Length: %d\r\n\r\n" % (2 * MORE) + b"x" * MORE, b"x" * MORE),
+    "of much length": ("http", HEAD + b"Content-Length: 3000000\r\n\r\n" + b"x" * (3_000_000 - MORE), b"x" * MORE),
+    "in chunks": ("http", HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 6000, b"1\r\nx\r\n" * 6000 + b"0\r\n\r\n"),
+    "on HTTP/2": (
+        "h2c",
+        frame(HEADERS, END_HEADERS, 1, b"\x88") + frame(DATA, 0, 1, b"x" * 10000) * 5,
+        frame(DATA, 0, 1, b"x") * 1000 + frame(DATA, END_STREAM, 1),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("protocol", "first", "second"), PAUSED.values(), ids=PAUSED)
+async def test_an_end_by_tls_while_reading_is_paused_loses_nothing(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, protocol: Literal["http", "h2c"], first: bytes, second: bytes
+) -> None:
+    """It comes before the connection has had its turn."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2" if protocol == "h2c" else "http/1.1"])
+    authority.issue_cert("b.internal").configure_cert(context)
+    goes_on = asyncio.Event()
+    backend = await asyncio.start_server(
+        by_hand(context, first, second, is_h2=protocol == "h2c", goes_on=goes_on), "127.0.0.1", 0
+    )
+    port = backend.sockets[0].getsockname()[1]
+    tls = BackendTLS("b.internal", authority.cert_pem.bytes().decode())
+    await proxy.apply(
+        Listener("l", 80), make_rule(targets=(Target(1, "b"),)), Backend("b", (Endpoint("127.0.0.1", port),), protocol, tls)
+    )
+    monkeypatch.setattr(Turns, "OCTETS", 0)
+    monkeypatch.setattr(Turns, "wait", lambda _, go_on, transport: waiting.append(go_on))
+    waiting: list[Callable[[], None]] = []
+    reader, writer = await proxy.connect()
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    taken, whole = 0, (first + second).count(b"x")
+
+    async def take(most: int) -> None:
+        nonlocal taken
+        while taken < most and (data := await reader.read(65536)):
+            taken += data.count(b"x")
+
+    async with asyncio.timeout(5):
+        if len(first) > 2 * MORE:  # it has its turns until all of the first piece has been read
+            taking = asyncio.create_task(take(first.count(b"x")))
+            while not taking.done():
+                while waiting:
+                    waiting.pop(0)()
+                await asyncio.sleep(0)
+        else:
+            await until(lambda: waiting)
+        goes_on.set()
+        await take(whole)
+    assert taken == whole
+    writer.close()
+    backend.close()
 
 
 @pytest.mark.parametrize("reads", ["at once", "slowly"])

@@ -8,10 +8,23 @@ from typing import Any
 import pytest
 from conversing import Side, Wire
 
-from gateway.bulk import SHARED, SIZE
+from gateway.bulk import SHARED, SIZE, Bulk
 from gateway.downstream import Downstream
 from gateway.downstream_http2 import DownstreamHttp2
-from gateway.http2 import PREFACE, SETTINGS, frame
+from gateway.http2 import (
+    ACK,
+    ANSWERED,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    TURN,
+    Conversation,
+    frame,
+)
 from gateway.snapshot import Attachment, Match, Order, Rule, Target
 from gateway.turns import MUCH, Turns
 from gateway.upstream import Upstream
@@ -111,7 +124,7 @@ async def test_where_many_wait_whoever_has_much_to_be_read_waits_with_them() -> 
     connection, _, wire = reading(side)
     assert connection.share() == SIZE
     for _ in range(Turns.CROWD):
-        side.turns.wait(lambda: None)
+        side.turns.wait(lambda: None, Read())  # type: ignore[arg-type]
     assert connection.share() == SHARED
     assert connection.bulk(memoryview(b"x" * (MUCH - 1)))
     assert wire.is_read
@@ -313,8 +326,8 @@ async def test_a_large_answer_in_chunks_has_its_share() -> None:
     peer.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5f5e0ff\r\n")
     for _ in range(4):
         assert wire.is_read
-        peer.data_received(b"y" * (1 << 18))
-    peer.data_received(b"y" * (1 << 18))
+        peer.data_received(ROUND[: len(ROUND) // 4])
+    peer.data_received(ROUND[: len(ROUND) // 4])
     assert not wire.is_read
     await settled(side)
     assert wire.is_read
@@ -328,3 +341,91 @@ async def test_what_waits_for_a_frame_s_head_is_kept_alone() -> None:
     client.data_received(frame(0xBE, 0, 0, b"z" * 4000) * 64 + b"\0")
     await settled(side)
     assert client._buffer == b"\0"
+
+
+async def test_what_a_turn_raises_ends_its_connection_and_not_the_turns_of_others() -> None:
+    turns, ended, other = Turns(), Read(), Read()
+    raised: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+
+    def fails() -> None:
+        raise LookupError
+
+    done: list[bool] = []
+    turns.wait(fails, ended)  # type: ignore[arg-type]
+    turns.wait(lambda: done.append(True), other)  # type: ignore[arg-type]
+    while turns._waiting:
+        await asyncio.sleep(0)
+    assert ended.closed
+    assert done == [True]
+    assert not other.closed
+    assert [type(one) for one in raised] == [LookupError]
+
+
+async def test_a_connection_of_http2_waits_for_one_turn_at_a_time() -> None:
+    """However often it is held and let go while it waits."""
+    side = Side([])
+    client, wire = DownstreamHttp2(side.door), Read()
+    client.connection_made(wire)  # type: ignore[arg-type]
+    client.data_received(PREFACE + frame(SETTINGS, 0, 0))
+    client.data_received(frame(0xBE, 0, 0) * 200)
+    for _ in range(5):
+        client._is_held = True
+        client.pause_writing()
+        client.resume_writing()
+    assert len(side.turns._waiting) == 1
+
+
+async def test_a_stream_that_is_reset_ends_the_turn() -> None:
+    side = Side([])
+    client, wire = DownstreamHttp2(side.door), Read()
+    client.connection_made(wire)  # type: ignore[arg-type]
+    client.data_received(PREFACE + frame(SETTINGS, 0, 0))
+    said = len(wire.sent)
+    client.data_received(frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82\x87") + frame(PING, 0, 0, b"x" * 8))
+    assert frame(RST_STREAM, 0, 1, b"\0\0\0\1") in wire.sent[said:]
+    assert frame(PING, ACK, 0, b"x" * 8) not in wire.sent
+    await settled(side)
+    assert frame(PING, ACK, 0, b"x" * 8) in wire.sent
+
+
+async def test_who_has_passed_all_on_holds_no_buffer() -> None:
+    """A client that takes nothing of a stream's content costs what it owes, and nothing besides."""
+    _, client, front = served()
+    client.data_received(GET)
+    peer: Any = client.peer or (client._exchange and client._exchange.peer)
+    wire = peer._transport = Read()
+    borrowed: list[Bulk] = []
+    wire.set_protocol = borrowed.append  # type: ignore[method-assign, assignment]
+    peer.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 90000000\r\n\r\n" + b"y" * 1000)
+    (bulk,) = borrowed
+    assert bulk.get_buffer(-1).nbytes == SIZE
+    bulk.buffer_updated(5000)
+    assert bulk._view is None
+    # A client that is behind after every write, and has caught up before the next read: one buffer does.
+    for _ in range(3):
+        front.get_write_buffer_size = lambda: 1  # type: ignore[method-assign]
+        view = bulk.get_buffer(-1)
+        bulk.buffer_updated(view.nbytes)
+        kept = bulk._view
+        assert kept is not None
+        front.get_write_buffer_size = lambda: 0  # type: ignore[method-assign]
+        assert bulk.get_buffer(-1).obj is kept.obj
+    # One that never catches up: what is full is its transport's, and no longer ours.
+    front.get_write_buffer_size = lambda: 1  # type: ignore[method-assign]
+    bulk.buffer_updated(SIZE)
+    other = bulk.get_buffer(-1)
+    assert other.nbytes == SIZE
+    assert other.obj is not kept.obj
+
+
+async def test_a_backend_of_http2_that_ends_streams_early_keeps_its_turn() -> None:
+    """Its connection is that of many clients."""
+    side = Side([])
+    client, link = DownstreamHttp2(side.door), Conversation(65536, side.door.clock)
+    client.connection_made(Read())  # type: ignore[arg-type]
+    link.write = lambda data: None
+    for one, left in ((client, 0), (link, TURN - ANSWERED)):
+        one.turn = TURN
+        one.say_reset(1, 8)
+        assert one.turn == left
