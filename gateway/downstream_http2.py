@@ -239,12 +239,6 @@ class DownstreamStream(Stream):
         """Nothing that is kept by reference: what waits has been copied."""
         return 0
 
-    @property
-    def takes_more(self) -> bool:
-        """Whether what it owes is little, and what its connection owes."""
-        conversation = self.conversation
-        return self.owed < http2.HIGH_WATER and not conversation.stopped and not conversation.is_full_up
-
     def progress(self) -> None:
         """The response moves."""
         self.deadline = self.conversation.door.stalled_at
@@ -416,7 +410,7 @@ class DownstreamHttp2(Http2Connection):
 
     __slots__ = (
         "__weakref__", "_asks", "_draining", "_head_until", "_server_name", "_version", "address", "deadline", "door",
-        "is_full_up", "listener",
+        "listener",
     )  # fmt: skip
     is_server = True
 
@@ -430,7 +424,6 @@ class DownstreamHttp2(Http2Connection):
         self._asks: dict[bytes, Ask] = {}
         self._version = 0
         self._draining = False
-        self.is_full_up = False  # so much content waits that no backend is read
         self._head_until = 0.0  # when a field section, or the client's introduction, must be whole; 0 between them
 
     @property

@@ -213,8 +213,9 @@ class Stream:
 
     @property
     def takes_more(self) -> bool:
-        """Whether what it owes is little, and its connection takes more."""
-        return self.owed < HIGH_WATER and not self.conversation.stopped
+        """Whether what it owes is little, and what its connection owes."""
+        conversation = self.conversation
+        return self.owed < HIGH_WATER and not conversation.stopped and not conversation.is_full_up
 
     def reset(self, code: int) -> None:
         """Give it up, in both directions."""
@@ -271,9 +272,9 @@ class Conversation:
 
     __slots__ = (
         "_at", "_block", "_block_flags", "_block_stream", "_buffer", "_continuations", "_credit", "_expects_preface",
-        "_expects_settings", "_reset_up_to", "_untold", "_we_reset", "budget", "closing", "decoder", "highest", "last_goaway",
-        "noted", "owed", "peer_streams", "peer_window", "stopped", "streams", "takes_connect", "turn", "waiting", "window",
-        "write",
+        "_expects_settings", "_reset_up_to", "_untold", "_we_reset", "budget", "closing", "decoder", "highest",
+        "is_full_up", "last_goaway", "noted", "owed", "peer_streams", "peer_window", "stopped", "streams",
+        "takes_connect", "turn", "waiting", "window", "write",
     )  # fmt: skip
 
     is_server = False
@@ -290,6 +291,7 @@ class Conversation:
         self.waiting: dict[Stream, None] = {}  # streams with something that waits for a window
         self.owed = 0  # octets of content that wait, on all streams
         self.noted = 0  # as many as the role was told of
+        self.is_full_up = False  # for the role to say: so much content waits that nothing more of it is fetched
         self.stopped = False  # the transport's buffer is full
         self.peer_window = DEFAULT_WINDOW
         self.peer_streams = 100 if not self.is_server else 0

@@ -418,8 +418,8 @@ class Link(Http2Connection):
         self.mute()
         if self.streams:
             if data := unread(self._transport):
+                self._buffer += data
                 self._goes_on = True
-                self.data_received(data)  # which is kept
             self._hear_out()
         self.fault = self.fault or str(exc or "the backend closed the connection")
         self.ready.set()

@@ -237,10 +237,14 @@ def served(**options: Any) -> tuple[Side, Downstream, Read]:
     return side, client, wire
 
 
+def backend_of(client: Downstream) -> Any:
+    """The connection to the backend of the request under way."""
+    return client.peer or (client._exchange and client._exchange.peer)
+
+
 def answer(client: Downstream, data: bytes = OK) -> None:
     """The backend of the request under way answers."""
-    peer = client.peer or (client._exchange and client._exchange.peer)
-    peer.data_received(data)  # type: ignore[union-attr]
+    backend_of(client).data_received(data)
 
 
 async def test_no_more_is_kept_for_a_request_that_waited_for_a_connection() -> None:
@@ -321,7 +325,7 @@ async def test_who_has_said_all_and_took_the_last_answer_slowly_is_closed() -> N
 async def test_a_large_answer_in_chunks_has_its_share() -> None:
     side, client, _ = served()
     client.data_received(GET)
-    peer: Any = client.peer or (client._exchange and client._exchange.peer)
+    peer = backend_of(client)
     wire = peer._transport = Read()
     peer.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5f5e0ff\r\n")
     for _ in range(4):
@@ -393,7 +397,7 @@ async def test_who_has_passed_all_on_holds_no_buffer() -> None:
     """A client that takes nothing of a stream's content costs what it owes, and nothing besides."""
     _, client, front = served()
     client.data_received(GET)
-    peer: Any = client.peer or (client._exchange and client._exchange.peer)
+    peer = backend_of(client)
     wire = peer._transport = Read()
     borrowed: list[Bulk] = []
     wire.set_protocol = borrowed.append  # type: ignore[method-assign, assignment]
