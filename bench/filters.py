@@ -319,6 +319,7 @@ def main() -> None:
         uvloop.run(_provoke_here(arguments.provoke))
         return
     rows: list[Row] = []
+    rig.measure_in_time()
     for name in arguments.questions or (name for name in QUESTIONS if name != "fuzz"):  # which takes a quarter of an hour
         rows += uvloop.run(QUESTIONS[name](arguments.quick))
     Console(width=None if os.isatty(1) else 170).print(table(rows, "filters"))

@@ -280,7 +280,7 @@ class Attack:
             ways, *look = json.loads(await printed.readline())
             if not harmless:
                 self.ways += ways
-                self._next += ways
+                self._next += ways * STEP
                 self.looks.append(look)
         finally:
             if process.returncode is None:

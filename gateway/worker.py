@@ -36,6 +36,7 @@ from gateway.messages import (
 )
 from gateway.private import keep_to_yourself
 from gateway.runtime import Runtime
+from gateway.scheduling import ask_for_short_slices
 from gateway.snapshot import Change, Part, Problem
 
 log = logging.getLogger("fsm.worker")
@@ -180,6 +181,7 @@ def main() -> None:
     arguments = parser.parse_args()
     descriptors.keep_only(arguments.fd, arguments.memory)
     keep_to_yourself()
+    ask_for_short_slices()
     faulthandler.register(signal.SIGUSR1)
     plain.speak_plainly()  # filters that run inline print here, and in logs they repeat what clients have sent
     heard = logging.getLogger("fsm.filter")  # of filters also what is printed, which is no warning

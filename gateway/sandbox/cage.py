@@ -74,7 +74,6 @@ def _limit(memory: int) -> str:
     limit(resource.RLIMIT_NOFILE, 32)
     limit(resource.RLIMIT_NPROC, 0)
     limit(resource.RLIMIT_MEMLOCK, 0)
-    os.nice(10)  # who forwards requests goes first
     return "limits"
 
 

@@ -36,6 +36,7 @@ from gateway.sandbox.protocol import (
     Load,
     Loaded,
     MadeResponse,
+    Octets,
     Pairs,
     Ping,
     Pong,
@@ -199,7 +200,7 @@ class Cell:
             case _:
                 response = known.response if call.moment == "response_body" else None
                 passed = await _settled(hook(api.Chunk(call.data, call.last, request, response)))
-                return Done(call.number, data=bytes_or_nothing(hook, passed))
+                return Done(call.number, data=_octets(bytes_or_nothing(hook, passed)))
 
     async def _called_below(self, call: Call, data: ConnectionData) -> Done:
         """What is no matter of requests: connections, bytes, datagrams."""
@@ -207,11 +208,11 @@ class Cell:
         if call.moment == "datagram":
             datagram = api.Datagram(call.data, data.address, data.port, from_client=call.from_client)
             passed = await _settled(hook(datagram))
-            return Done(call.number, data=bytes_or_nothing(hook, passed), answer=datagram.answered)
+            return Done(call.number, data=_octets(bytes_or_nothing(hook, passed)), answer=_octets(datagram.answered))
         connection = self._connection(data)
         if call.moment == "data":
             passed = await _settled(hook(api.Data(call.data, connection, from_client=call.from_client)))
-            return Done(call.number, data=bytes_or_nothing(hook, passed))
+            return Done(call.number, data=_octets(bytes_or_nothing(hook, passed)))
         verdict = verdict_or_nothing(hook, await _settled(hook(connection)))
         connection.closed += connection.take_closing()
         return Done(call.number, admitted=verdict, watches=bool(connection.closed))
@@ -331,11 +332,15 @@ def _response(data: ResponseData, source: api.Source) -> api.Response:
 def _request_data(request: api.Request) -> ChangedRequest | None:
     if not request.is_changed:
         return None
-    return ChangedRequest(request.method, request.target, request.host, request.headers.pairs(), request.replaced)
+    return ChangedRequest(request.method, request.target, request.host, request.headers.pairs(), _octets(request.replaced))
 
 
 def _response_data(response: api.Response) -> MadeResponse:
-    return MadeResponse(response.status, response.headers.pairs(), response.content)
+    return MadeResponse(response.status, response.headers.pairs(), _octets(response.content))
+
+
+def _octets(data: bytes | None) -> Octets | None:
+    return memoryview(data) if data is not None else None
 
 
 def run(connection: socket.socket) -> None:

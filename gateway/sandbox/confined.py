@@ -34,6 +34,7 @@ from gateway.sandbox.protocol import (
     Loaded,
     MadeResponse,
     Measure,
+    Octets,
     Over,
     Ping,
     Pong,
@@ -51,7 +52,7 @@ from gateway.timers import LAST
 log = logging.getLogger("fsm.filters")
 LOADING: Final = 2.0  # seconds to load a source and run its tests
 ANSWERING: Final = 0.25  # seconds to say that it is there
-ENDING: Final = 2.0  # seconds from the end of its line to its own
+ENDING: Final = 0.5  # seconds from the end of its line to its own
 MOST: Final = 1000  # calls under way, either way
 BODY: Final = protocol.LONGEST - (1 << 16)  # octets that it may have whole
 WEIGHT: Final = 4 << 20  # octets of what it has asked for and is not done yet
@@ -162,6 +163,7 @@ class Confined:
     def _end(self) -> None:
         if self._line is None or self.is_dead:
             return
+        self._zygote.stand_back(self._number)
         if self._timers:
             self._send(Finish())
         else:
@@ -210,7 +212,7 @@ class Confined:
             return _made(done.response)
         if done.request is not None:
             changed = done.request
-            request.become(changed.method, changed.target, changed.host, changed.headers, changed.body)
+            request.become(changed.method, changed.target, changed.host, changed.headers, _copied(changed.body))
         if done.choice is not None:
             request.choose(*done.choice)
         return None
@@ -218,14 +220,14 @@ class Confined:
     async def _response(self, request: api.Request, response: api.Response) -> None:
         done = await self._ask("response", request, response)
         if done.response is not None:
-            response.become(done.response.status, done.response.headers, done.response.body)
+            response.become(done.response.status, done.response.headers, _copied(done.response.body))
 
     async def _request_body(self, chunk: api.Chunk) -> bytes | None:
-        return (await self._ask("request_body", chunk.request, data=chunk.data, last=chunk.is_last)).data
+        return _copied((await self._ask("request_body", chunk.request, data=chunk.data, last=chunk.is_last)).data)
 
     async def _response_body(self, chunk: api.Chunk) -> bytes | None:
         asked = self._ask("response_body", chunk.request, chunk.response, data=chunk.data, last=chunk.is_last)
-        return (await asked).data
+        return _copied((await asked).data)
 
     async def _log(self, exchange: api.Exchange) -> None:
         over = Over(
@@ -242,7 +244,7 @@ class Confined:
     async def _data(self, data: api.Data) -> bytes | None:
         connection = _connection_data(data.connection)
         call = Call(next(self._numbers), 0, "data", data=data.data, connection=connection, from_client=data.from_client)
-        return (await self._call(call)).data
+        return _copied((await self._call(call)).data)
 
     async def _datagram(self, datagram: api.Datagram) -> bytes | None:
         where = ConnectionData(0, datagram.address, datagram.port)
@@ -337,7 +339,7 @@ class Confined:
         if not self._is_retired:
             self.on_death(self)
 
-    def _take(self, data: memoryview) -> float:
+    def _take(self, data: bytes | memoryview) -> float:
         """A message, and what it costs at least. Whatever this raises ends the process."""
         message = protocol.from_cell(data)
         cost = credit.MESSAGE + len(data) * credit.OCTET
@@ -458,13 +460,17 @@ def _checked(pair: tuple[bytes, bytes]) -> Field:
     return api.field(pair[0].decode("latin-1"), pair[1].decode("latin-1"))
 
 
-def _fitting(data: bytes) -> bytes:
+def _copied(data: Octets | None) -> bytes | None:
+    return bytes(data) if data is not None else None
+
+
+def _fitting(data: Octets) -> bytes:
     if len(data) > DATAGRAM:
         raise FailedError(f"{len(data)} bytes are no datagram; {DATAGRAM} are")
-    return data
+    return bytes(data)
 
 
 def _made(data: MadeResponse) -> api.Response:
     made = api.Response(data.status)
-    made.become(data.status, data.headers, data.body or b"")
+    made.become(data.status, data.headers, _copied(data.body) or b"")
     return made

@@ -72,11 +72,18 @@ class Zygote:
 
     def kill(self, number: int) -> None:
         """End a process at once, if it has not ended. Those of a zygote that is gone have ended with it."""
+        self._tell(protocol.KILL, number)
+
+    def stand_back(self, number: int) -> None:
+        """Let others go before a process that has been replaced."""
+        self._tell(protocol.STAND_BACK, number)
+
+    def _tell(self, what: bytes, number: int) -> None:
         if self._line is not None and self._process is not None and self._process.returncode is None:
             try:
-                self._line.send(protocol.KILL + b"%d" % number)
+                self._line.send(what + b"%d" % number)
             except BlockingIOError:  # it is busy
-                asyncio.get_running_loop().call_later(BUSY, self.kill, number)
+                asyncio.get_running_loop().call_later(BUSY, self._tell, what, number)
             except OSError:
                 pass
 

@@ -3,11 +3,15 @@
 Work on what came is cut into slices, between which everybody else has a turn. While the process owes too much, does not
 read what it is sent, or has too much under way, it is not read; who goes on like that, begins a frame and does not end it,
 or sends what is none, is cut off, with a reason.
+
+A short frame is copied out of the buffer that all of them are read into. A long one is read into pages of its own, which
+the kernel hands out one by one as it comes: nothing is copied, and nothing moved, at once when its last octet is there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
@@ -20,17 +24,18 @@ SLICE: Final = 0.0005  # seconds of work at a time
 PATIENCE: Final = 3.0  # seconds that a process is not heard, all in all, before it is cut off; forgotten once it has saved some
 CALLED: Final = 0.1  # of that, while somebody waits for its answers: it may have much to do, and is made to wait itself
 ENDING: Final = 5.0  # seconds from a frame's first octet to its last, and for reading what waits
+ROOM: Final = 1 << 16  # octets of the buffer; a frame that does not fit has pages of its own
 FULL: Final = 1 << 20  # octets that wait for the process
 SHORTEST, LONGEST_PAUSE = 0.001, 0.05  # seconds
 
 
-class Line(asyncio.Protocol):
+class Line(asyncio.BufferedProtocol):
     """See the module. `take` is given each message and returns what it costs at least; `ended` is called once."""
 
     def __init__(
         self,
         credit: Credit,
-        take: Callable[[memoryview], float],
+        take: Callable[[bytes | memoryview], float],
         ended: Callable[[str, bool], None],
         is_called: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -40,7 +45,10 @@ class Line(asyncio.Protocol):
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
-        self._buffer = bytearray()
+        self._buffer = memoryview(bytearray(ROOM))
+        self._filled = 0  # octets in it
+        self._long: memoryview | None = None  # a frame that does not fit
+        self._long_filled = 0
         self._holding: set[str] = set()  # why it is not read
         self._is_reading = True
         self._room: asyncio.Future[None] | None = None
@@ -101,15 +109,23 @@ class Line(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closing = True
-        self._buffer = bytearray()
+        self._filled, self._long = 0, None
         for timer in (self._again, self._deadline, self._hurry):
             if timer is not None:
                 timer.cancel()
         self._make_room()
         self._ended(self._reason, self._is_forced)
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer[self._filled :] if self._long is None else self._long[self._long_filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._long is None:
+            self._filled += nbytes
+        else:
+            self._long_filled += nbytes
+            if self._long_filled < len(self._long):
+                return
         self._work()
 
     def hold(self, why: str) -> None:
@@ -142,38 +158,55 @@ class Line(asyncio.Protocol):
         if self._holding or self.is_closing:
             return
         began = perf_counter()
-        taken, least = 0, 0.0
-        while (size := self._whole(taken)) and not self._holding and perf_counter() - began < SLICE:
+        at, least, taken = 0, 0.0, 0
+        while not self._holding and (message := self._next(at)) is not None:
             try:
-                with memoryview(self._buffer) as view, view[taken + 4 : taken + size] as message:
-                    least += self._take(message)
+                least += self._take(message)
             except Exception as error:  # whatever it was, it came of what the process said
                 self.cut(f"it sent what nobody understands ({type(error).__name__}: {error})")
             if self.is_closing:
                 return
-            taken += size
-        del self._buffer[:taken]
+            taken += 1
+            if self._long is not None:
+                self._long = None
+            else:
+                at += 4 + len(message)
+            del message  # the pages of a long one are given back in here, and paid for
+            if perf_counter() - began >= SLICE:
+                break
+        self._filled -= at
+        if at and self._filled:
+            self._buffer[: self._filled] = self._buffer[at : at + self._filled]
         now = perf_counter()
         self._credit.charge(max(now - began, least), now)
         self._go_on(now, bool(taken))
 
-    def _whole(self, at: int) -> int:
-        """Octets of the frame that begins there, and of its length; 0 where it has not come yet."""
-        if len(self._buffer) - at < 4:
-            return 0
+    def _next(self, at: int) -> bytes | memoryview | None:
+        """The message of the frame that begins there in the buffer, or of the long one; None where it has not come yet."""
+        if self._long is not None:
+            return self._long if self._long_filled == len(self._long) else None
+        size = self._size(at)
+        if size is None or self._filled - at < 4 + size:
+            return None
+        return bytes(self._buffer[at + 4 : at + 4 + size])
+
+    def _size(self, at: int) -> int | None:
+        """Octets of the message that begins there; None where its length has not come yet."""
+        if self._filled - at < 4:
+            return None
         size = int.from_bytes(self._buffer[at : at + 4], "big")
         if size > LONGEST_SAID:
             self.cut(f"it sent what nobody understands (a message of {size} bytes)")
-            return 0
-        return size + 4 if len(self._buffer) - at >= size + 4 else 0
+            return None
+        return size
 
     def _go_on(self, now: float, has_taken: bool) -> None:
         """Read on at once, when others have had their turn, or when it may be heard again."""
-        has_more = bool(self._whole(0))
+        has_more = self._has_more()
         if self.is_closing:
             return
         if has_taken or self._deadline is None:
-            self._expect(bool(self._buffer))
+            self._expect(self._filled > 0 or self._long is not None)
         wait = self._credit.wait(now)
         if self._credit.owed <= -SAVED / 2:
             self._unheard = 0.0
@@ -190,6 +223,19 @@ class Line(asyncio.Protocol):
             self._soon()
         else:
             self._listen(not self._holding)
+
+    def _has_more(self) -> bool:
+        """Whether the next frame is there as a whole. One that has only begun, and is long, gets its pages."""
+        if self._long is not None:
+            return self._long_filled == len(self._long)
+        size = self._size(0)
+        if size is not None and 4 + size > ROOM:
+            begun = self._filled - 4
+            self._long, self._long_filled = memoryview(mmap.mmap(-1, size)), begun
+            self._long[:begun] = self._buffer[4 : self._filled]
+            self._filled = 0
+            return False
+        return size is not None and self._filled >= 4 + size
 
     def _expect(self, rest: bool) -> None:
         """A frame that has begun must come to its end."""

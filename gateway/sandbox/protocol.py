@@ -18,7 +18,7 @@ from gateway.filters.api import Reply
 from gateway.filters.measuring import Measured
 from gateway.filters.sharing import Operation
 
-FORK, KILL = b"f", b"k"  # what a worker says to the zygote, each with a number, the first with a socket
+FORK, KILL, STAND_BACK = b"f", b"k", b"b"  # what a worker says to the zygote, each with a number, the first with a socket
 LONGEST: Final = 32 << 20  # octets of a frame to a cell
 LONGEST_SAID: Final = 4 << 20  # and from it: of a body, of a value, of everything
 WORDS: Final = 4096  # characters of a line of the log, of what is said of a failure
@@ -27,6 +27,7 @@ AT_ONCE: Final = 100  # things that were measured, in one message
 
 Pairs: TypeAlias = list[tuple[bytes, bytes]]
 FewPairs: TypeAlias = Annotated[list[tuple[bytes, bytes]], msgspec.Meta(max_length=FIELDS)]
+Octets: TypeAlias = memoryview  # of the message itself: a body of megabytes is not copied only to be read
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Some: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Words: TypeAlias = Annotated[str, msgspec.Meta(max_length=WORDS)]
@@ -66,7 +67,7 @@ class ChangedRequest(msgspec.Struct, array_like=True, forbid_unknown_fields=True
     target: Long
     host: Long
     headers: FewPairs
-    body: bytes | None = None
+    body: Octets | None = None
 
 
 class MadeResponse(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -74,7 +75,7 @@ class MadeResponse(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
     status: Annotated[int, msgspec.Meta(ge=0, le=999)]
     headers: FewPairs
-    body: bytes | None = None
+    body: Octets | None = None
 
 
 class ConnectionData(msgspec.Struct, array_like=True):
@@ -212,12 +213,12 @@ class Done(msgspec.Struct, tag=True, forbid_unknown_fields=True):
     number: Number
     request: ChangedRequest | None = None
     response: MadeResponse | None = None
-    data: bytes | None = None
+    data: Octets | None = None
     choice: tuple[Name, Long | None] | None = None
     status: Annotated[int, msgspec.Meta(ge=0, le=999)] = 0  # of a request that the filter refuses
     admitted: bool | None = None  # whether a client may connect
     watches: bool = False  # it wants to know of the connection's end
-    answer: bytes | None = None  # to a datagram
+    answer: Octets | None = None  # to a datagram
     failure: Words = ""
 
 

@@ -16,6 +16,7 @@ from speaking import until
 
 from gateway.sandbox import confined
 from gateway.sandbox.confined import Confined
+from gateway.sandbox.zygote import NICE
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Match, PathMatch, Script, Scripted, Target
 from gateway.watch import watch
 
@@ -210,6 +211,26 @@ async def test_old_processes_end_with_their_last_exchange(proxy: Proxy, server: 
     assert b"x-v: 1\r\n" in await reader.read()
     await until(lambda: old.is_dead)
     writer.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="nobody stands back here")
+async def test_others_go_first_most_of_all_before_one_that_has_been_replaced(proxy: Proxy, server: Server) -> None:
+    spinning = """
+    import asyncio
+    async def spin():
+        await asyncio.sleep(0.05)
+        while True:
+            pass
+    task = asyncio.get_event_loop().create_task(spin())
+    def request(request): pass
+    """
+    await beside(proxy, server, spinning)
+    old = process(proxy)
+    assert os.getpriority(os.PRIO_PROCESS, old.pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + NICE, 19)
+    assert os.sched_getscheduler(old.pid) == os.SCHED_OTHER
+    await beside(proxy, server, "def request(request): pass")
+    await until(lambda: os.sched_getscheduler(old.pid) == os.SCHED_IDLE)
+    await until(lambda: not Path(f"/proc/{old.pid}").exists())  # it does not end by itself
 
 
 async def test_a_process_that_dies_again_and_again_waits_longer(proxy: Proxy, server: Server) -> None:
