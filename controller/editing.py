@@ -30,7 +30,7 @@ from controller.objects import (
     NamespacedFilterDefinition,
     Ref,
 )
-from controller.translate.extensions import FilterName
+from controller.translate.names import FilterName
 from controller.world import World
 from gateway.admin import EditError, Saved, Source
 

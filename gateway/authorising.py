@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from gateway import protobuf
 from gateway.answer import whole
 from gateway.asking import Answered, Ask
+from gateway.backend import Backend
 from gateway.http1 import FOLDED, HOST, KIND, PLAIN, SHADOW, Field, Request, Response, kind_of
-from gateway.prepared import Backend
 from gateway.protobuf import Message
 from gateway.snapshot import ExternalAuth
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from gateway.backend import Backend
 from gateway.chunked import Chunks
 from gateway.http1 import CHUNKED, Field, ProtocolError, Response, length_behind
 from gateway.peers import Peer
-from gateway.prepared import Answers, Backend
+from gateway.prepared import Answers
 
 BEHIND: Final = 1 << 20  # bytes that a slow mirror may owe before it is given up
 

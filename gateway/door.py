@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.admission import Admission
+from gateway.backend import Backend
 from gateway.clock import Clock
-from gateway.prepared import Backend, Route
+from gateway.prepared import Route
 from gateway.programs import Program
 from gateway.repeated import Templates
 from gateway.routing import Sites, Table

@@ -17,10 +17,9 @@ from gateway.answer import MISDIRECTED, NO_RULE, answer
 from gateway.blocks import Malformed, Pair
 from gateway.door import Door
 from gateway.exchange import Exchange, not_switched
-from gateway.filters.headers import Edit
 from gateway.forwarding import failure, is_grpc, request_head
 from gateway.greeting import arrive, connection_of, left
-from gateway.http1 import CHUNKED, NO_LENGTH, Field, ProtocolError, Request
+from gateway.http1 import CHUNKED, NO_LENGTH, Edit, Field, ProtocolError, Request
 from gateway.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
 from gateway.http2_connection import Http2Connection
 from gateway.peers import Peer

@@ -16,14 +16,14 @@ from typing import Final, cast
 from gateway import copies, forwarding, grpcweb
 from gateway.answer import answer, grpc_answer
 from gateway.authorising import Allowed, Question, Verdict, refusal
+from gateway.backend import Backend
 from gateway.chunked import Chunks, chunk, last_chunk
 from gateway.copies import Copy
 from gateway.filters import cors, redirect
-from gateway.filters.headers import Edit
 from gateway.grpcweb import Translation
-from gateway.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Field, ProtocolError, Request, Response, fold
+from gateway.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
 from gateway.peers import Client, Endpoint, Peer
-from gateway.prepared import Answers, Backend, Route, Target
+from gateway.prepared import Answers, Route, Target
 from gateway.routing import Entry
 from gateway.sessions import Holder, Sessions
 from gateway.snapshot import ExternalAuth

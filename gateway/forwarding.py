@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway.answer import answer, grpc_answer
-from gateway.filters.headers import Edit
 from gateway.http1 import (
     CODING,
     CONNECTION,
@@ -17,6 +16,7 @@ from gateway.http1 import (
     PLAIN,
     SHADOW,
     UPGRADE,
+    Edit,
     Field,
     Request,
     Response,

@@ -14,8 +14,8 @@ seen before are looked up instead of being split again, which is safe because th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, TypeAlias
 
 from gateway import uri
 from gateway.snapshot import DEFAULT_LIMITS, Limits
@@ -59,6 +59,9 @@ class Field(NamedTuple):
     name: bytes
     value: bytes
     line: bytes
+
+
+Edit: TypeAlias = Callable[[list[Field]], list[Field]]  # a new list; the given one stays as it is
 
 
 # What a field means to a proxy. PLAIN ones pass unchanged. FOLDED and SHADOW: see `kind_of`.

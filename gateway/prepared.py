@@ -5,16 +5,15 @@ Backends and counters outlive the rules that use them: endpoints change in place
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
+from gateway.backend import Backend
 from gateway.balance import Ring, Split
 from gateway.filters import cors, headers, mirror, redirect, rewrite
 from gateway.forwarding import response_head
-from gateway.health import Checks
-from gateway.http1 import LONG_HEAD, Field, parse_response
+from gateway.http1 import LONG_HEAD, Edit, Field, parse_response
 from gateway.peers import Endpoint
 from gateway.programs import Hooks, Program
 from gateway.sessions import Sessions
@@ -38,25 +37,6 @@ from gateway.timeouts import Timeouts
 HEADS: Final = 1024  # response heads remembered
 
 Programs: TypeAlias = Callable[[str], Program]  # by name
-
-
-class Backend:
-    """A named set of endpoints that changes in place: endpoints come and go without touching a route."""
-
-    __slots__ = ("checks", "name", "ring")
-    ASIDE: Final = 1.0  # seconds that an endpoint stands aside after it refused a connection
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.ring: Ring[Endpoint] = Ring()
-        self.checks: Checks | None = None
-
-    def failed(self, endpoint: Endpoint) -> None:
-        """Pass over an endpoint for a moment; others of the backend are asked first."""
-        if self.checks is not None and self.checks.failed(endpoint):
-            return
-        self.ring.aside(endpoint)
-        asyncio.get_running_loop().call_later(self.ASIDE, self.ring.back, endpoint)
 
 
 class Counter:
@@ -97,7 +77,7 @@ class Answers:
 
     __slots__ = ("_never", "_woven", "edit", "known")
 
-    def __init__(self, edit: headers.Edit | None, never: frozenset[int] = frozenset()) -> None:
+    def __init__(self, edit: Edit | None, never: frozenset[int] = frozenset()) -> None:
         self.edit = edit
         self._never = never  # statuses that somebody must look at each time
         self.known: dict[bytes, tuple[bytes, int, int]] = {}  # head: (what goes on, length of the whole, status // 100)
@@ -157,8 +137,8 @@ class Target:
         self.auths: tuple[ExternalAuth, ...] = ()  # all of them are asked, in order: the listener's, the rule's, the backend's
         self.programs: tuple[Program, ...] = ()
         self.taken = NOBODY_YET  # see `take`
-        on_request: list[headers.Edit] = []
-        on_response: list[headers.Edit] = []
+        on_request: list[Edit] = []
+        on_response: list[Edit] = []
         for spec in filters:
             match spec:
                 case RequestHeaders():
@@ -217,7 +197,7 @@ NOBODY: Final[Ring[Endpoint]] = Ring()
 UNEDITED: Final = Answers(None)
 
 
-def _chain(edits: list[headers.Edit]) -> headers.Edit | None:
+def _chain(edits: list[Edit]) -> Edit | None:
     if len(edits) <= 1:
         return edits[0] if edits else None
 

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from gateway import forwarding, grpcweb
 from gateway.answer import whole
+from gateway.backend import Backend
 from gateway.chunked import Chunks, chunk, last_chunk
 from gateway.exchange import Exchange, name_of, unexpecting
 from gateway.filters import api
@@ -24,7 +25,7 @@ from gateway.greeting import connection_of
 from gateway.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
 from gateway.passage import Passage
 from gateway.peers import Client, Endpoint, Peer
-from gateway.prepared import Backend, Route, Target
+from gateway.prepared import Route, Target
 from gateway.programs import Hooks, Program
 from gateway.routing import Entry
 from gateway.script import bytes_or_nothing, wrong_result

@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from gateway import hello, sieve
 from gateway.admission import Admission
+from gateway.backend import Backend
 from gateway.balance import Split
 from gateway.greeting import left, may_connect, met
-from gateway.prepared import Backend
 from gateway.programs import Program
 from gateway.routing import patterns
 from gateway.snapshot import DEFAULT_LIMITS, Relay

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.filters.headers import Edit
 from gateway.forwarding import request_fields
 from gateway.http1 import (
     EXPECT,
@@ -19,6 +18,7 @@ from gateway.http1 import (
     HOST,
     LENGTH,
     NO_LENGTH,
+    Edit,
     Field,
     Request,
     is_host,

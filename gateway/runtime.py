@@ -23,6 +23,7 @@ from typing import Literal, Protocol, TypeAlias
 import msgspec
 
 from gateway import policies, script, tls, tunnel
+from gateway.backend import Backend
 from gateway.clock import Clock
 from gateway.datagram import Datagrams
 from gateway.door import Door
@@ -32,7 +33,7 @@ from gateway.greeting import Entrance, is_early
 from gateway.health import Checks
 from gateway.peers import Endpoint
 from gateway.pools import Address, Pools
-from gateway.prepared import Backend, Counter, Route
+from gateway.prepared import Counter, Route
 from gateway.programs import Program
 from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
 from gateway.relay import Tally as RelayTally

@@ -15,9 +15,8 @@ import msgspec
 from controller.memo import View
 from controller.objects import CONTROLLER, ROUTES, Ref
 from controller.translate import attached, backends, extensions, gateways, guarding, meanings, policies, routes
-from controller.translate.backends import BackendName, Needed
-from controller.translate.extensions import FilterName
 from controller.translate.gateways import Running
+from controller.translate.names import BackendName, FilterName, Needed
 from controller.translate.status import Status
 from controller.world import Key, World
 from gateway import snapshot

@@ -31,9 +31,9 @@ from controller.objects import (
 from controller.policies import WHOLE, Said, Scope, Target
 from controller.translate import ancestors, certificates, conditions, extensions, idleness
 from controller.translate.conditions import Condition
-from controller.translate.extensions import FilterName
+from controller.translate.hostnames import covers
 from controller.translate.meanings import LOOKING, POLICIES, TARGETS, Config, meant
-from controller.translate.ports import covers
+from controller.translate.names import FilterName
 from controller.translate.status import ExtensionStatus
 from gateway import snapshot
 from gateway.policies import BUILT_IN

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
 from controller.memo import View, guarded
 from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
 from controller.translate import conditions, grants, policies, services
 from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
-from controller.translate.extensions import FilterName
+from controller.translate.names import BackendName, Protocol
 from gateway import snapshot
-
-Protocol: TypeAlias = Literal["http", "h2c", "tcp", "udp"]
 
 HASH_LABEL = "rollouts-pod-template-hash"  # the label by which Argo Rollouts tells versions apart
 # What `appProtocol` may say of a backend to which HTTP is spoken, and how (GEP-1911).
@@ -32,24 +30,6 @@ SPOKEN: dict[str, Protocol | Literal[""]] = {
 XBACKEND_PROTOCOLS: dict[str, Protocol] = {
     "": "http", "HTTP": "http", "HTTP11": "http", "WSS": "http", "HTTP2": "h2c", "H2C": "h2c", "GRPC": "h2c", "TCP": "tcp",
 }  # fmt: skip
-
-
-class BackendName(NamedTuple):
-    """Names a backend: a port of a Service, or an XBackend (port 0), and how to speak to it, unless it says so itself."""
-
-    kind: str
-    namespace: str
-    name: str
-    port: int
-    spoken: Protocol | Literal[""] = ""
-
-    def __str__(self) -> str:
-        prefix = "" if self.kind == "Service" else f"{self.kind}/"
-        port = f":{self.port}" if self.port else ""
-        return f"{prefix}{self.namespace}/{self.name}{port}" + (f" ({self.spoken})" if self.spoken else "")
-
-
-Needed: TypeAlias = BackendName | FilterName  # what a Gateway must have besides rules
 
 
 class Resolved(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from base64 import b64decode
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import jsonschema_rs
@@ -46,6 +46,7 @@ from controller.objects import (
 from controller.translate import conditions
 from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
+from controller.translate.names import FilterName
 from controller.translate.status import ExtensionStatus
 from controller.validate import fault_of_spec
 from controller.written import WrittenError, load
@@ -66,17 +67,6 @@ ASPECTS: Final = ("Listener", "Route")  # what a ListenerFilter stands before: c
 LONGEST: Final = 3600.0  # seconds that what comes with the gateway may take: as long as its own spec says
 _DURATION: Final = re.compile("([0-9]{1,5}(h|m|s|ms)){1,4}")
 _UNITS: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-
-
-class FilterName(NamedTuple):
-    """Names a Filter, or a ListenerFilter."""
-
-    namespace: str
-    name: str
-    kind: str = "Filter"
-
-    def __str__(self) -> str:
-        return f"{'' if self.kind == 'Filter' else self.kind + '/'}{self.namespace}/{self.name}"
 
 
 def resolve(view: View, namespace: str, ref: ParametersRef) -> FilterName | Condition:

@@ -16,9 +16,9 @@ from controller.objects import (
     ParametersRef,
     PathModifier,
 )
-from controller.translate.backends import Needed, Resolved
+from controller.translate.backends import Resolved
 from controller.translate.conditions import Condition
-from controller.translate.extensions import FilterName
+from controller.translate.names import FilterName, Needed
 from gateway import snapshot
 from gateway.http1 import fold
 

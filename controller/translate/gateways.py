@@ -19,10 +19,10 @@ from controller.objects import (
 )
 from controller.translate import certificates, conditions, limits, parameters, ports
 from controller.translate.ancestors import is_ours
-from controller.translate.backends import Needed
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
 from controller.translate.listeners import ListenerInfo, listeners
+from controller.translate.names import Needed
 from controller.translate.parameters import Parameters
 from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, ListenerStatus
 from controller.world import Report

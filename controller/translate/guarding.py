@@ -22,7 +22,8 @@ from controller.objects import (
 )
 from controller.translate import ancestors, conditions, extensions, ports
 from controller.translate.conditions import Condition
-from controller.translate.extensions import ASPECTS, FilterName
+from controller.translate.extensions import ASPECTS
+from controller.translate.names import FilterName
 from controller.translate.status import ExtensionStatus
 
 RULES: Final[dict[str, type[TCPRoute | UDPRoute]]] = {"TCPRoute": TCPRoute, "UDPRoute": UDPRoute}

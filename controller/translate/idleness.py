@@ -8,7 +8,7 @@ from __future__ import annotations
 from controller.memo import View
 from controller.objects import GRPCRoute, HTTPRoute, Ref, Service
 from controller.policies import Scope
-from controller.translate import grpc, matches, ports
+from controller.translate import hostnames, matches, ports
 from controller.translate.meanings import TARGETS, WORDS, meant
 
 
@@ -41,7 +41,7 @@ def _no_host(view: View, kind: str, target: Ref, scope: Scope) -> str:
     else:
         route = view.get(TARGETS[target.kind], target.namespace, target.name)
         names = tuple(name.lower() for name in route.spec.hostnames) if route is not None else ()
-    if not names or any(ports.overlap(str(scope.of).lower(), name) for name in names):
+    if not names or any(hostnames.overlap(str(scope.of).lower(), name) for name in names):
         return ""
     return f'.hostname: "{scope.of}" is none of those of {target.kind} "{target.name}": {", ".join(names)}.'
 
@@ -84,7 +84,7 @@ def _is_of(view: View, target: Ref, scope: Scope) -> bool:
     """Whether a route has a rule with the match that an entry names."""
     route = view.get(TARGETS[target.kind], target.namespace, target.name)
     if isinstance(route, GRPCRoute) and scope.word == "grpc":
-        return any(meant(scope) in grpc.matches_of(rule) for rule in route.spec.rules)
+        return any(meant(scope) in matches.grpc_matches(rule) for rule in route.spec.rules)
     if isinstance(route, HTTPRoute) and scope.word == "http":
-        return any(meant(scope) in matches.matches(rule) for rule in route.spec.rules)
+        return any(meant(scope) in matches.http_matches(rule) for rule in route.spec.rules)
     return False

@@ -20,13 +20,13 @@ from controller.objects import (
     RouteNamespaces,
     SecretKey,
 )
-from controller.translate import attached, certificates, conditions, extensions, filters, limits, ports
-from controller.translate.backends import Needed, resolve
+from controller.translate import attached, certificates, conditions, extensions, filters, hostnames, limits, ports
+from controller.translate.backends import resolve
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
-from controller.translate.extensions import FilterName
 from controller.translate.guarding import listener_filters
-from controller.translate.ports import covers
+from controller.translate.hostnames import covers
+from controller.translate.names import FilterName, Needed
 from gateway import snapshot
 
 # The kinds of routes that a protocol can carry.
@@ -329,7 +329,7 @@ def _overlapping(made: list[ListenerInfo]) -> list[ListenerInfo]:
         condition = None
         rivals = [o for o in made if o is not one and o.port == one.port and o.protocol == "HTTPS" and o.is_accepted]
         if one.protocol == "HTTPS" and one.is_accepted:
-            by_name = [o.name for o in rivals if ports.overlap(one.hostname, o.hostname)]
+            by_name = [o.name for o in rivals if hostnames.overlap(one.hostname, o.hostname)]
             by_certificate = [o.name for o in rivals if _covered(one, o) or _covered(o, one)]
             if by_name:
                 condition = conditions.overlapping("OverlappingHostnames", by_name)

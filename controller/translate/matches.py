@@ -1,27 +1,53 @@
-"""HTTPRouteMatch → snapshot.Match, and the values that no data plane could act on."""
+"""HTTPRouteMatch and GRPCRouteMatch → snapshot.Match, and the values that no data plane could act on.
+
+A call of gRPC is a POST to /SERVICE/METHOD (GEP-1016).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controller.objects import HTTPMatch, HTTPRule, ValueMatch
+from controller.objects import GRPCMatch, GRPCRule, HTTPMatch, HTTPRule, ValueMatch
 from gateway import snapshot
 from gateway.expressions import full_match
 
 
-def matches(rule: HTTPRule) -> tuple[snapshot.Match, ...]:
+def http_matches(rule: HTTPRule) -> tuple[snapshot.Match, ...]:
     """The matches of a rule; a rule without any matches everything."""
-    return tuple(translated(match) for match in rule.matches or (HTTPMatch(),))
+    return tuple(http_match(match) for match in rule.matches or (HTTPMatch(),))
 
 
-def translated(match: HTTPMatch) -> snapshot.Match:
+def http_match(match: HTTPMatch) -> snapshot.Match:
     """One match of an HTTPRoute's rule."""
     return snapshot.Match(
-        path=snapshot.PathMatch(match.path.type, match.path.value),  # type: ignore[arg-type]  # checked by `faults`
+        path=snapshot.PathMatch(match.path.type, match.path.value),  # type: ignore[arg-type]  # checked by `http_faults`
         method=match.method,
         headers=tuple(value(header) for header in match.headers),
         query=tuple(value(parameter) for parameter in match.query_params),
     )
+
+
+def grpc_matches(rule: GRPCRule) -> tuple[snapshot.Match, ...]:
+    """The matches of a rule; a rule without any matches everything."""
+    return tuple(grpc_match(match) for match in rule.matches or (GRPCMatch(),))
+
+
+def grpc_match(match: GRPCMatch) -> snapshot.Match:
+    """One match of a GRPCRoute's rule."""
+    return snapshot.Match(path=_grpc_path(match), headers=tuple(value(header) for header in match.headers))
+
+
+def _grpc_path(match: GRPCMatch) -> snapshot.PathMatch:
+    service, method = match.method.service, match.method.method
+    if match.method.type == "RegularExpression":
+        return snapshot.PathMatch("RegularExpression", f"/(?:{service or '[^/]+'})/(?:{method or '[^/]+'})")
+    if service and method:
+        return snapshot.PathMatch("Exact", f"/{service}/{method}")
+    if service:
+        return snapshot.PathMatch("PathPrefix", f"/{service}")
+    if method:
+        return snapshot.PathMatch("Method", method)
+    return snapshot.PathMatch()
 
 
 def value(match: ValueMatch) -> snapshot.ValueMatch:
@@ -29,7 +55,7 @@ def value(match: ValueMatch) -> snapshot.ValueMatch:
     return snapshot.ValueMatch(match.name, match.value, match.type == "RegularExpression")
 
 
-def faults(rule: HTTPRule) -> Iterator[str]:
+def http_faults(rule: HTTPRule) -> Iterator[str]:
     """What is wrong with a rule's matches, in words that name the field."""
     for index, match in enumerate(rule.matches):
         where = f"matches[{index}]"
@@ -43,6 +69,21 @@ def faults(rule: HTTPRule) -> Iterator[str]:
                     yield f'{where}.{field}[{at}].type: "{value.type}" is not supported'
                 if value.type == "RegularExpression":
                     yield from expression_faults(f"{where}.{field}[{at}].value", value.value)
+
+
+def grpc_faults(rule: GRPCRule) -> Iterator[str]:
+    """What is wrong with the matches of a GRPCRoute's rule."""
+    for index, match in enumerate(rule.matches):
+        where = f"matches[{index}].method"
+        method = match.method
+        if method.type not in ("Exact", "RegularExpression"):
+            yield f'{where}.type: "{method.type}" is not supported'
+        elif method.type == "RegularExpression":
+            for field, text in (("service", method.service), ("method", method.method)):
+                yield from expression_faults(f"{where}.{field}", text)
+        for at, header in enumerate(match.headers):
+            if header.type == "RegularExpression":
+                yield from expression_faults(f"matches[{index}].headers[{at}].value", header.value)
 
 
 def expression_faults(where: str, text: str) -> Iterator[str]:

@@ -31,7 +31,7 @@ from controller.objects import (
     UpstreamTLSPolicy,
 )
 from controller.policies import Scope
-from controller.translate import grpc, matches
+from controller.translate import matches
 from gateway import snapshot
 
 Config: TypeAlias = dict[str, Any]
@@ -131,6 +131,6 @@ WORDS: Final = {  # the parts of each kind of target that a policy may speak of
 def meant(scope: Scope) -> snapshot.Match:
     """The match that an entry names."""
     if isinstance(scope.of, GRPCMatch):
-        return grpc.translated(scope.of)
+        return matches.grpc_match(scope.of)
     assert isinstance(scope.of, HTTPMatch)
-    return matches.translated(scope.of)
+    return matches.http_match(scope.of)

@@ -59,11 +59,6 @@ def hostnames(view: View, namespace: str, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.hostname.lower() for one in every))
 
 
-def overlap(one: str, other: str) -> bool:
-    """Whether two hostnames, or what wildcards stand for, have any name in common."""
-    return not one or not other or one == other or covers(one, other) or covers(other, one)
-
-
 def spoken(one: GatewayListener) -> str:
     """A listener's protocol; TLS that is passed on is told apart from TLS that ends here."""
     return "TLS, passed on" if is_passthrough(one) else one.protocol
@@ -117,8 +112,3 @@ def validation_at(view: View, gateway: Ref, port: int) -> ClientValidation | Non
     """The same, of a Gateway by its name."""
     found = view.get(Gateway, gateway.namespace, gateway.name)
     return validation(found, port) if found is not None else None
-
-
-def covers(wildcard: str, hostname: str) -> bool:
-    """Whether *.example.com covers a name, or a narrower wildcard, below example.com."""
-    return wildcard.startswith("*.") and hostname.endswith(wildcard[1:]) and hostname != wildcard

@@ -5,8 +5,8 @@ from __future__ import annotations
 from controller.memo import View
 from controller.objects import TCPRoute, TLSRoute, UDPRoute
 from controller.translate import guarding
-from controller.translate.backends import Needed
 from controller.translate.conditions import Condition
+from controller.translate.names import Needed
 from controller.translate.rules import Rules, forwarding, order, resolution
 from gateway import snapshot
 

@@ -22,11 +22,12 @@ from controller.objects import (
 )
 from controller.translate import attached, conditions, grpc, relays, rules
 from controller.translate.attached import Place
-from controller.translate.backends import Needed
 from controller.translate.conditions import Condition
 from controller.translate.gateways import GatewayInfo, gateway
+from controller.translate.hostnames import covers
 from controller.translate.listeners import ListenerInfo, route_kind_allowed
-from controller.translate.ports import covers, is_allowed
+from controller.translate.names import Needed
+from controller.translate.ports import is_allowed
 from controller.translate.rules import Rules
 from controller.translate.status import ParentStatus, RouteStatus
 from gateway import snapshot

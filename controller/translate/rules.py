@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 from controller.memo import View
 from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, ParametersRef, Ref, SessionPersistence
 from controller.translate import conditions, extensions, filters, matches, services, sessions
-from controller.translate.backends import Needed, Resolved, resolve
+from controller.translate.backends import Resolved, resolve
 from controller.translate.conditions import Condition
-from controller.translate.extensions import FilterName
+from controller.translate.names import FilterName, Needed
 from gateway import snapshot
 from gateway.durations import seconds
 
@@ -35,7 +35,7 @@ def http(view: View, found: HTTPRoute) -> Rules:
     for index, rule in enumerate(found.spec.rules):
         wrong = [f"rules[{index}].{text}" for text in _unsupported(rule)]
         unsupported += wrong
-        if any(True for _ in matches.faults(rule)):
+        if any(True for _ in matches.http_faults(rule)):
             continue  # it cannot be told which requests it means
         made, needed, resolved = _rule(view, found, index, rule)
         if wrong:
@@ -59,7 +59,7 @@ def unsupported_rules(faults: list[str], count: int) -> tuple[Condition | None, 
 
 
 def _unsupported(rule: HTTPRule) -> list[str]:
-    return [*matches.faults(rule), *filters.faults_of_rule(rule)]
+    return [*matches.http_faults(rule), *filters.faults_of_rule(rule)]
 
 
 def resolution(faults: list[Condition]) -> Condition:
@@ -77,7 +77,7 @@ def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[sna
         name=f"{found.metadata.namespace}/{found.metadata.name}/{index}",
         order=order(found, index),
         at=(),
-        matches=matches.matches(rule),
+        matches=matches.http_matches(rule),
         filters=specs,
         targets=targets,
         timeouts=_timeouts(rule),

@@ -7,18 +7,15 @@ Which policy is in force at a Service's port is `attached`'s decision.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from controller import policies
 from controller.memo import View
 from controller.objects import CookiePersistence, HeaderPersistence, Ref, SessionPersistence
 from controller.translate import attached, sessions
-from controller.translate.extensions import FilterName
+from controller.translate.names import BackendName, FilterName
 from gateway import snapshot
 from gateway.durations import seconds
-
-if TYPE_CHECKING:
-    from controller.translate.backends import BackendName
 
 
 def of_service(view: View, kind: str, backend: tuple[str, str, int]) -> Any:

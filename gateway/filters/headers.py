@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
-from gateway.http1 import FOLDED, Field, fold, kind_of
+from gateway.http1 import FOLDED, Edit, Field, fold, kind_of
 from gateway.snapshot import RequestHeaders, ResponseHeaders
-
-Edit: TypeAlias = Callable[[list[Field]], list[Field]]
 
 # The one field whose values must not be joined (RFC 9110 §5.3).
 NEVER_JOINED = b"set-cookie"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gateway.backend import Backend
 from gateway.clock import Clock
 from gateway.door import Door
 from gateway.downstream import Downstream
-from gateway.prepared import Backend, Counter, Route
+from gateway.prepared import Counter, Route
 from gateway.programs import Program
 from gateway.routing import Entry, HostKey, HostRules, Table
 from gateway.script import load

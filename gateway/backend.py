@@ -1,0 +1,29 @@
+"""What a worker knows of a backend: its endpoints, by turns, and which of them are well."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway.balance import Ring
+from gateway.health import Checks
+from gateway.peers import Endpoint
+
+
+class Backend:
+    """A named set of endpoints that changes in place: endpoints come and go without touching a route."""
+
+    __slots__ = ("checks", "name", "ring")
+    ASIDE: Final = 1.0  # seconds that an endpoint stands aside after it refused a connection
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ring: Ring[Endpoint] = Ring()
+        self.checks: Checks | None = None
+
+    def failed(self, endpoint: Endpoint) -> None:
+        """Pass over an endpoint for a moment; others of the backend are asked first."""
+        if self.checks is not None and self.checks.failed(endpoint):
+            return
+        self.ring.aside(endpoint)
+        asyncio.get_running_loop().call_later(self.ASIDE, self.ring.back, endpoint)
