@@ -17,8 +17,8 @@ from pathlib import Path
 import uvloop
 
 from gateway.admin import Admin
+from gateway.base.privacy import keep_to_yourself
 from gateway.feed import Feed, Source
-from gateway.private import keep_to_yourself
 from gateway.snapshot import Change, Problem, key
 from gateway.workers import Workers
 

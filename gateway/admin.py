@@ -21,9 +21,9 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.base.logs import SHORT, plain
 from gateway.callers import IDLE, STREAMS, Listener, Once, Places, bearer, is_of_this_machine, refusal
 from gateway.messages import Statistics
-from gateway.plain import SHORT, plain
 from gateway.snapshot import Parts, Problem, redacted
 from gateway.telemetry.metrics import Callers, Supervision, exposition
 

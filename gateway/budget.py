@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.clock import Clock
+from gateway.base.clock import Clock
 
 BUDGET: Final = 10_000  # points that may be spent at once
 OPENING: Final = 2_000  # as many of them has a new connection: more of these are no way to have more

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from gateway.admission import Admission
 from gateway.backend import Backend
-from gateway.clock import Clock
+from gateway.base.clock import Clock
 from gateway.prepared import Route
 from gateway.programs import Program
 from gateway.repeated import Templates

@@ -18,9 +18,9 @@ from itertools import islice
 from typing import Final
 
 from gateway import blocks, budget
+from gateway.base.clock import Clock
 from gateway.blocks import Decoder, Pair
 from gateway.budget import Budget
-from gateway.clock import Clock
 from gateway.http1 import Field
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -6,7 +6,7 @@ import asyncio
 from time import monotonic
 from typing import Final
 
-from gateway.clock import Clock
+from gateway.base.clock import Clock
 from gateway.gathering import Gatherer
 from gateway.http2 import Conversation, Fault
 from gateway.turns import Turns

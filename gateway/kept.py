@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.plain import SHORT, plain
+from gateway.base.logs import SHORT, plain
 from gateway.snapshot import Change
 
 log = logging.getLogger("fsm.feed")

@@ -12,9 +12,9 @@ from typing import Final
 
 from gateway import tls
 from gateway.asking import answer_to
+from gateway.base.logs import whereto
 from gateway.filters.api import FRAMING, Call, Reply, pair
 from gateway.peers import Endpoint
-from gateway.plain import whereto
 from gateway.snapshot import BackendTLS
 from gateway.tls import Security
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from gateway.clock import Clock
+from gateway.base.clock import Clock
 from gateway.tls import Security
 from gateway.turns import Turns
 from gateway.upstream import Pool

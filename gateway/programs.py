@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Final, Protocol
 
+from gateway.base.logs import plain
 from gateway.filters import api
 from gateway.filters.measuring import Measures, Room
-from gateway.plain import plain
 from gateway.script import Code, blame
 from gateway.watch import TooLong, Watched, watch
 

@@ -24,7 +24,7 @@ import msgspec
 
 from gateway import policies, script, tls, tunnel
 from gateway.backend import Backend
-from gateway.clock import Clock
+from gateway.base.clock import Clock
 from gateway.datagram import Datagrams
 from gateway.door import Door
 from gateway.downstream import Arrival, Downstream

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.base.logs import logger, plain, whereto
 from gateway.filters import api
-from gateway.plain import logger, plain, whereto
 from gateway.shared.local import local
 from gateway.shared.memory import Memory, create
 

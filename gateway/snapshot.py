@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from gateway.plain import whereto
+from gateway.base.logs import whereto
 
 Pair: TypeAlias = tuple[str, str]
 

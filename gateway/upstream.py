@@ -12,9 +12,9 @@ import asyncio
 from functools import partial
 from typing import Final
 
+from gateway.base.clock import Clock
 from gateway.bulk import SHARED, SIZE, WORTH, Bulk
 from gateway.chunked import Chunks, chunk, last_chunk
-from gateway.clock import Clock
 from gateway.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
 from gateway.peers import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS

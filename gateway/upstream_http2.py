@@ -12,9 +12,9 @@ from collections import deque
 from typing import Final
 
 from gateway import blocks, http2
+from gateway.base.clock import Clock
 from gateway.blocks import Malformed, Pair
 from gateway.chunked import Chunks, chunk, last_chunk
-from gateway.clock import Clock
 from gateway.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
 from gateway.http2 import Fault, Stream
 from gateway.http2_connection import Http2Connection

@@ -19,7 +19,10 @@ import socket
 import msgspec
 import uvloop
 
-from gateway import descriptors, frames, messages, plain
+from gateway import frames, messages
+from gateway.base import descriptors, logs
+from gateway.base.privacy import keep_to_yourself
+from gateway.base.scheduling import ask_for_short_slices
 from gateway.messages import (
     Applied,
     Apply,
@@ -34,9 +37,7 @@ from gateway.messages import (
     TargetStatistics,
     Tickets,
 )
-from gateway.private import keep_to_yourself
 from gateway.runtime import Runtime
-from gateway.scheduling import ask_for_short_slices
 from gateway.snapshot import Change, Part, Problem
 
 log = logging.getLogger("fsm.worker")
@@ -183,7 +184,7 @@ def main() -> None:
     keep_to_yourself()
     ask_for_short_slices()
     faulthandler.register(signal.SIGUSR1)
-    plain.speak_plainly()  # filters that run inline print here, and in logs they repeat what clients have sent
+    logs.speak_plainly()  # filters that run inline print here, and in logs they repeat what clients have sent
     heard = logging.getLogger("fsm.filter")  # of filters also what is printed, which is no warning
     heard.setLevel(logging.INFO)
     heard.addHandler(logging.StreamHandler())

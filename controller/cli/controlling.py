@@ -16,7 +16,7 @@ from controller.entrance import Entrance, http_log
 from controller.install import NAME, namespaces
 from controller.kubernetes.api import connect
 from controller.kubernetes.cluster import Cluster, Options
-from gateway.private import keep_to_yourself
+from gateway.base.privacy import keep_to_yourself
 
 
 def run_controller(

@@ -15,8 +15,8 @@ from controller.cli.show import err
 from controller.documents import Fault
 from controller.standalone import Standalone, default_workers
 from gateway.admin import Admin
-from gateway.plain import plain_lines
-from gateway.private import keep_to_yourself
+from gateway.base.logs import plain_lines
+from gateway.base.privacy import keep_to_yourself
 from gateway.snapshot import Change, Listener, Problem, Script, key
 
 MOST: Final = 20  # refusals told at once

@@ -20,7 +20,7 @@ def json(value: Any) -> None:
 
 def duration(text: str) -> float:
     """Seconds of a Go-like duration: 90s, 5m, 1h30m, or a plain number."""
-    from gateway.durations import seconds
+    from gateway.base.durations import seconds
 
     try:
         return float(text)

@@ -51,8 +51,8 @@ from controller.translate.status import ExtensionStatus
 from controller.validate import fault_of_spec
 from controller.written import WrittenError, load
 from gateway import snapshot
-from gateway.durations import seconds
-from gateway.plain import whereto
+from gateway.base.durations import seconds
+from gateway.base.logs import whereto
 from gateway.policies import BUILT_IN
 
 SETTINGS: Final[dict[str, type[Settings]]] = {

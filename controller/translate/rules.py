@@ -11,7 +11,7 @@ from controller.translate.backends import Resolved, resolve
 from controller.translate.conditions import Condition
 from controller.translate.names import FilterName, Needed
 from gateway import snapshot
-from gateway.durations import seconds
+from gateway.base.durations import seconds
 
 HEAVIEST: Final = 1_000_000  # BackendRef.weight
 

@@ -15,7 +15,7 @@ from controller.objects import CookiePersistence, HeaderPersistence, Ref, Sessio
 from controller.translate import attached, sessions
 from controller.translate.names import BackendName, FilterName
 from gateway import snapshot
-from gateway.durations import seconds
+from gateway.base.durations import seconds
 
 
 def of_service(view: View, kind: str, backend: tuple[str, str, int]) -> Any:

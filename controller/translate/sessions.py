@@ -6,7 +6,7 @@ import hashlib
 
 from controller.objects import SessionPersistence
 from gateway import snapshot
-from gateway.durations import seconds
+from gateway.base.durations import seconds
 
 
 def persistence(asked: SessionPersistence, owner: str) -> snapshot.Persistence:

@@ -7,7 +7,7 @@ answers are counted apart, and either number or share of either is enough.
 
 from collections.abc import Awaitable
 
-from gateway.durations import seconds
+from gateway.base.durations import seconds
 from gateway.filters.api import Exchange, Request, Response, config, metrics, shared
 from gateway.filters.api import log as logger
 

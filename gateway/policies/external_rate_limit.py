@@ -3,7 +3,7 @@
 It answers 200 where the request may pass; any other answer is the client's. No answer is 503, unless `failurePolicy` is Open.
 """
 
-from gateway.durations import seconds
+from gateway.base.durations import seconds
 from gateway.filters.api import Request, Response, config, http, metrics
 from gateway.filters.api import log as logger
 

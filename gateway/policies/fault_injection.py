@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable
 
-from gateway.durations import seconds
+from gateway.base.durations import seconds
 from gateway.filters.api import Request, Response, config
 
 delay, abort = config.get("delay"), config.get("abort")

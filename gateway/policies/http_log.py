@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from gateway.durations import seconds
+from gateway.base.durations import seconds
 from gateway.filters.api import Exchange, config, every, http, metrics
 from gateway.filters.api import log as logger
 

@@ -7,7 +7,7 @@ most). With `keyBy` each client address, or each value of a header, has a limit 
 import asyncio
 from collections.abc import Awaitable
 
-from gateway.durations import seconds
+from gateway.base.durations import seconds
 from gateway.filters.api import Request, Response, config, log, metrics, shared
 
 LONGEST = 60.0  # seconds that a request waits for its turn

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Final
 
+from gateway.base.logs import logger, plain
 from gateway.filters import api
 from gateway.http1 import Field
-from gateway.plain import logger, plain
 from gateway.sandbox import credit, protocol
 from gateway.sandbox.credit import Credit
 from gateway.sandbox.forking import Zygote

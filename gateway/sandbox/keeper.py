@@ -10,7 +10,7 @@ import logging
 from time import monotonic
 from typing import Final
 
-from gateway.plain import plain
+from gateway.base.logs import plain
 from gateway.programs import Program
 from gateway.sandbox.confined import Confined
 from gateway.sandbox.forking import Zygote

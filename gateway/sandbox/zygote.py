@@ -20,8 +20,8 @@ import socket
 import sys
 import xml.etree.ElementTree  # noqa: F401  # only loaded
 
-from gateway import descriptors
-from gateway.private import keep_to_yourself
+from gateway.base import descriptors
+from gateway.base.privacy import keep_to_yourself
 from gateway.sandbox import cage, cell
 from gateway.sandbox.protocol import FORK, KILL
 

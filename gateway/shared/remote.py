@@ -22,8 +22,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, InvalidResponse  # noqa: A004
 
+from gateway.base.logs import plain
 from gateway.filters.sharing import Answer, Operation
-from gateway.plain import plain
 from gateway.shared.memory import LONGEST
 from gateway.snapshot import Store
 

@@ -738,7 +738,7 @@ async def test_words_of_filters_are_plain(
 
 
 def test_a_worker_speaks_plainly(tmp_path: Path) -> None:
-    code = f"from gateway import plain; plain.speak_plainly(); print({COLOURFUL!r}); import sys; sys.stderr.write('a\\n' + {COLOURFUL!r})"
+    code = f"from gateway.base import logs; logs.speak_plainly(); print({COLOURFUL!r}); import sys; sys.stderr.write('a\\n' + {COLOURFUL!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == PLAIN + "\n"
     assert done.stderr == "a\n" + PLAIN

@@ -285,7 +285,7 @@ def test_what_keeps_to_itself_still_loads_certificates_without_being_root(materi
     code = (
         "import os, sys\n"
         "from gateway import tls\n"
-        "from gateway.private import keep_to_yourself\n"
+        "from gateway.base.privacy import keep_to_yourself\n"
         "from gateway.snapshot import Certificate\n"
         "from controller.kubernetes.trust import Authority\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65532); os.setuid(65532)\n"

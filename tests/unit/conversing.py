@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.backend import Backend
-from gateway.clock import Clock
+from gateway.base.clock import Clock
 from gateway.door import Door
 from gateway.downstream import Downstream
 from gateway.prepared import Counter, Route

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway import budget
+from gateway.base.clock import Clock
 from gateway.budget import BUDGET, Budget
-from gateway.clock import Clock
 
 
 def rested(clock: Clock) -> Budget:

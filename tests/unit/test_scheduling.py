@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from gateway.scheduling import SCHED_SETATTR, SLICE
+from gateway.base.scheduling import SCHED_SETATTR, SLICE
 
 ASKED = """
 import ctypes, json, os, struct, sys
-from gateway.scheduling import ask_for_short_slices
+from gateway.base.scheduling import ask_for_short_slices
 os.nice(3)
 if "batch" in sys.argv:
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

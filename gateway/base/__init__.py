@@ -1,0 +1,1 @@
+"""What every part may use: the time, logs, durations, and what a process asks of its kernel."""
