@@ -22,8 +22,8 @@ from typing import Final
 import uvloop
 
 from bench import rig
-from gateway.blocks import encoded
-from gateway.http2 import (
+from gateway.http.field_sections import encoded
+from gateway.http.http2 import (
     CONTINUATION,
     DATA,
     END_HEADERS,

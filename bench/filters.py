@@ -54,7 +54,7 @@ DEEDS = {
     "os._exit": "import os; os._exit(1)",
     "exception": "raise RuntimeError",
     "blocking sleep": "import time; time.sleep(60)",
-    "monkey-patching": "import asyncio, gateway.http1\n        gateway.http1.parse_request = asyncio.sleep = None",
+    "monkey-patching": "import asyncio, gateway.http.http1\n        gateway.http.http1.parse_request = asyncio.sleep = None",
 }
 HOSTILE = """
 def request(request):

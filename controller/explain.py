@@ -15,7 +15,7 @@ import msgspec
 
 from gateway import routing
 from gateway.filters import redirect
-from gateway.http1 import Field, ProtocolError, Request
+from gateway.http.http1 import Field, ProtocolError, Request
 from gateway.routing import Entry, HostRules, Table, bare
 from gateway.snapshot import Backend, Fault, Listener, Match, Part, Redirect, Rule
 

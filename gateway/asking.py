@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gateway.http1 import Field, ProtocolError, Response
+from gateway.http.http1 import Field, ProtocolError, Response
 from gateway.peers import Answers, Endpoint, Peer
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from gateway import protobuf
-from gateway.answer import whole
 from gateway.asking import Answered, Ask
 from gateway.backend import Backend
-from gateway.http1 import FOLDED, HOST, KIND, PLAIN, SHADOW, Field, Request, Response, kind_of
+from gateway.http.http1 import FOLDED, HOST, KIND, PLAIN, SHADOW, Field, Request, Response, kind_of
+from gateway.http.local_replies import whole
 from gateway.protobuf import Message
 from gateway.snapshot import ExternalAuth
 

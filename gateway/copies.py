@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.backend import Backend
-from gateway.chunked import Chunks
-from gateway.http1 import CHUNKED, Field, ProtocolError, Response, length_behind
+from gateway.http.chunked import Chunks
+from gateway.http.http1 import CHUNKED, Field, ProtocolError, Response, length_behind
 from gateway.peers import Peer
 from gateway.prepared import Answers
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway import http2, tls
-from gateway.answer import MISDIRECTED, NO_RULE, answer
-from gateway.chunked import Chunks
+from gateway import tls
 from gateway.door import Door
 from gateway.downstream_http2 import DownstreamHttp2
 from gateway.exchange import Exchange
 from gateway.greeting import arrive, connection_of, left
-from gateway.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
+from gateway.http import http2
+from gateway.http.chunked import Chunks
+from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
+from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.peers import Peer
 from gateway.programmed import Programmed, begin
 from gateway.relay import Incoming, Switchboard

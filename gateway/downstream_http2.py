@@ -12,15 +12,15 @@ import asyncio
 from time import monotonic
 from typing import Final
 
-from gateway import blocks, budget, http2
-from gateway.answer import MISDIRECTED, NO_RULE, answer
-from gateway.blocks import Malformed, Pair
 from gateway.door import Door
 from gateway.exchange import Exchange, not_switched
-from gateway.forwarding import failure, is_grpc, request_head
 from gateway.greeting import arrive, connection_of, left
-from gateway.http1 import CHUNKED, NO_LENGTH, Edit, Field, ProtocolError, Request
-from gateway.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
+from gateway.http import abuse_budget, field_sections, http2
+from gateway.http.field_sections import Malformed, Pair
+from gateway.http.forwarding import failure, is_grpc, request_head
+from gateway.http.http1 import CHUNKED, NO_LENGTH, Edit, Field, ProtocolError, Request
+from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
+from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.http2_connection import Http2Connection
 from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
@@ -87,7 +87,7 @@ class DownstreamStream(Stream):
         self.peer = None
         conversation = self.conversation
         end = data.find(b"\r\n\r\n") + 4
-        block = blocks.response_block(data[:end])
+        block = field_sections.response_block(data[:end])
         size, length = len(block), len(data) - end
         if (
             length <= self.window
@@ -112,7 +112,7 @@ class DownstreamStream(Stream):
         else:
             self.write(data)
             self.finish()
-        conversation.budget.spent -= budget.A_SECTION + budget.A_FRAME
+        conversation.budget.spent -= abuse_budget.A_SECTION + abuse_budget.A_FRAME
         counter = self._target.counter
         took = monotonic() - self._since
         counter.responses[(hundreds << 5) + int(took * 2000).bit_length()] += 1
@@ -213,7 +213,7 @@ class DownstreamStream(Stream):
         head = raw[:end]
         self.headed = head[9:10] != b"1"
         if not self.headed:
-            self.send_head(blocks.response_block(head))
+            self.send_head(field_sections.response_block(head))
             return
         if self._tunnel is not None and head[9:10] == b"2":
             # RFC 8441 §5: it would mean that the tunnel is open.
@@ -224,7 +224,7 @@ class DownstreamStream(Stream):
             else:
                 self.reset(http2.NO_ERROR)
             return
-        self.hold_head(blocks.response_block(head))
+        self.hold_head(field_sections.response_block(head))
         if end < len(raw):
             self.send(raw[end:])
         else:
@@ -288,7 +288,7 @@ class DownstreamStream(Stream):
         # RFC 8441 §5: 200 in place of 101; what proved the upgrade has no meaning here.
         lines = [line for line in head.split(b"\r\n")[1:-2] if not line.lower().startswith(b"sec-websocket-accept:")]
         self.headed = True
-        self.send_head(blocks.response_block(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""])))
+        self.send_head(field_sections.response_block(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""])))
         if answered:
             self.send(answered)
         assert self._tunnel is not None
@@ -318,7 +318,7 @@ class DownstreamStream(Stream):
         exchange.data(data)
 
     def complete(self, trailers: list[Pair] | None) -> None:
-        fields = blocks.trailers(trailers, self.limits) if trailers else []
+        fields = field_sections.trailers(trailers, self.limits) if trailers else []
         self.deadline = self.conversation.door.stalled_at
         if self._tunnel is not None:
             self._tunnel.receive_eof()
@@ -336,7 +336,7 @@ class DownstreamStream(Stream):
         self.conversation.door.refused += 1
         self.reset(http2.PROTOCOL_ERROR)
         exchange.client_lost()
-        self.conversation.spend(budget.FALSE)
+        self.conversation.spend(abuse_budget.FALSE)
 
     def cut(self, code: int, reason: str) -> None:
         if self._tunnel is not None:
@@ -508,7 +508,7 @@ class DownstreamHttp2(Http2Connection):
             self._receive_trailers(open_, block, end)
             return
         if stream <= self.highest and self.may_still_hear(stream):  # trailers that were in flight when we reset it
-            self.spend(budget.PROBE)
+            self.spend(abuse_budget.PROBE)
             self.decoded(block)
             return
         if not stream & 1 or stream <= self.highest:
@@ -538,18 +538,18 @@ class DownstreamHttp2(Http2Connection):
 
     def _refuse_stream(self, stream: int) -> None:
         """One too many: whoever asked may ask again, as nothing has been done for it (RFC 9113 §8.7)."""
-        self.spend(budget.REFUSAL)
+        self.spend(abuse_budget.REFUSAL)
         self.say_reset(stream, http2.REFUSED_STREAM)
 
     def price_of_cancelling(self, stream: Stream) -> int:
         assert isinstance(stream, DownstreamStream)
-        is_early = not stream.headed and monotonic() - stream.opened < budget.SOON
-        return budget.EARLY_CANCEL if is_early else budget.LATE_CANCEL
+        is_early = not stream.headed and monotonic() - stream.opened < abuse_budget.SOON
+        return abuse_budget.EARLY_CANCEL if is_early else abuse_budget.LATE_CANCEL
 
     def _understand(self, number: int, block: bytes, pairs: list[Pair], end: bool) -> Ask | None:
         """What a block means; None where that has been answered already."""
         try:
-            request = blocks.request(pairs, self.door.limits, ended=end)
+            request = field_sections.request(pairs, self.door.limits, ended=end)
         except ProtocolError as error:
             self._refuse(number, error.status, error.reason, end)
             return None
@@ -576,7 +576,7 @@ class DownstreamHttp2(Http2Connection):
     def _refuse(self, number: int, status: int, reason: str, end: bool, code: int = http2.NO_ERROR) -> None:
         """Answer what never becomes an exchange, and take no more of it (RFC 9113 §8.1.1)."""
         self.door.refused += 1
-        self.spend(budget.FALSE if code else budget.REFUSAL)
+        self.spend(abuse_budget.FALSE if code else abuse_budget.REFUSAL)
         self.answer(number, answer(status, reason))
         if not end or code:
             self.say_reset(number, code)
@@ -587,7 +587,7 @@ class DownstreamHttp2(Http2Connection):
         head, body = data[:at], b"" if head_only else data[at:]
         if len(body) > min(self.window, self.peer_window):
             head, body = b"\r\n".join(line for line in head.split(b"\r\n") if not line.startswith(b"Content-")), b""
-        self.send_block(number, blocks.response_block(head), 0 if body else END_STREAM)
+        self.send_block(number, field_sections.response_block(head), 0 if body else END_STREAM)
         if body:
             self.window -= len(body)
             self.write(http2.frame(http2.DATA, END_STREAM, number, body))
@@ -630,7 +630,7 @@ class DownstreamHttp2(Http2Connection):
     def _no_rule(self, number: int, status: int, text: str, request: Request, end: bool) -> None:
         self.answer(number, failure(request, status, text), head_only=request.method == b"HEAD")
         if not end:
-            self.spend(budget.PROBE)
+            self.spend(abuse_budget.PROBE)
             self.say_reset(number, http2.NO_ERROR)
 
     def _receive_trailers(self, stream: Stream, block: bytes, end: bool) -> None:
@@ -640,9 +640,9 @@ class DownstreamHttp2(Http2Connection):
         try:
             if not end:
                 raise Malformed("a second field section that does not end the stream")
-            blocks.trailers(pairs, self.door.limits)
+            field_sections.trailers(pairs, self.door.limits)
         except Malformed as error:
-            self.spend(budget.FALSE)
+            self.spend(abuse_budget.FALSE)
             stream.reset(http2.PROTOCOL_ERROR)
             stream.cut(http2.PROTOCOL_ERROR, error.reason)
             return

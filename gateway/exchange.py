@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final, cast
 
-from gateway import copies, forwarding, grpcweb
-from gateway.answer import answer, grpc_answer
+from gateway import copies
 from gateway.authorising import Allowed, Question, Verdict, refusal
 from gateway.backend import Backend
-from gateway.chunked import Chunks, chunk, last_chunk
 from gateway.copies import Copy
 from gateway.filters import cors, redirect
-from gateway.grpcweb import Translation
-from gateway.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
+from gateway.http import forwarding, grpc_web
+from gateway.http.chunked import Chunks, chunk, last_chunk
+from gateway.http.grpc_web import Translation
+from gateway.http.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
+from gateway.http.local_replies import answer, grpc_answer
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.routing import Entry
@@ -155,7 +156,7 @@ class Exchange:
             self.refuse(target.fault, target.reason)
             return
         request = self.request
-        if route.grpc and self._web is None and not request.upgrade and grpcweb.is_asked(self.request):
+        if route.grpc and self._web is None and not request.upgrade and grpc_web.is_asked(self.request):
             self._translate()
             request = self.request
         self._head = self._compose(target)

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 from gateway.filters import api
-from gateway.http1 import ProtocolError, Request
+from gateway.http.http1 import ProtocolError, Request
 from gateway.programs import Program
 from gateway.script import verdict_or_nothing, wrong_result
 

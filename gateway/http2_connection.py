@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.base.clock import Clock
 from gateway.gathering import Gatherer
-from gateway.http2 import Conversation, Fault
+from gateway.http.http2 import Conversation, Fault
 from gateway.turns import Turns
 
 OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is not listened to

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 from gateway.exchange import Exchange
 from gateway.filters import api
 from gateway.glimpse import Glimpse, Meeting, added_field
-from gateway.http1 import Field, parse_response
-from gateway.http1 import Response as RawResponse
+from gateway.http.head_templates import ResponseShape
+from gateway.http.http1 import Field, parse_response
+from gateway.http.http1 import Response as RawResponse
 from gateway.peers import Answers, Peer
 from gateway.programmed import Left, tell
-from gateway.templates import ResponseShape
 
 
 class Asking(Meeting, Protocol):

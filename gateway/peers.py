@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from gateway.http1 import Field, ProtocolError, Response
+from gateway.http.head_templates import ResponseShape
+from gateway.http.http1 import Field, ProtocolError, Response
 from gateway.snapshot import Limits
-from gateway.templates import ResponseShape
 from gateway.tls import Security
 
 

@@ -12,8 +12,9 @@ from typing import Final, TypeAlias
 from gateway.backend import Backend
 from gateway.balance import Ring, Split
 from gateway.filters import cors, headers, mirror, redirect, rewrite
-from gateway.forwarding import response_head
-from gateway.http1 import LONG_HEAD, Edit, Field, parse_response
+from gateway.http.forwarding import response_head
+from gateway.http.head_templates import ResponseShape, weave
+from gateway.http.http1 import LONG_HEAD, Edit, Field, parse_response
 from gateway.peers import Endpoint
 from gateway.programs import Hooks, Program
 from gateway.sessions import Sessions
@@ -31,7 +32,6 @@ from gateway.snapshot import (
     Rule,
     Scripted,
 )
-from gateway.templates import ResponseShape, weave
 from gateway.timeouts import Timeouts
 
 HEADS: Final = 1024  # response heads remembered

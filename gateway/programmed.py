@@ -15,14 +15,14 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from gateway import forwarding, grpcweb
-from gateway.answer import whole
 from gateway.backend import Backend
-from gateway.chunked import Chunks, chunk, last_chunk
 from gateway.exchange import Exchange, name_of, unexpecting
 from gateway.filters import api
 from gateway.greeting import connection_of
-from gateway.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
+from gateway.http import forwarding, grpc_web
+from gateway.http.chunked import Chunks, chunk, last_chunk
+from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
+from gateway.http.local_replies import whole
 from gateway.passage import Passage
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Route, Target
@@ -230,7 +230,7 @@ class Programmed(Exchange):
         request = view.raw()
         if self._is_invited:
             request = unexpecting(request)
-        if self.entry.route.grpc and grpcweb.is_asked(request) and any(hooks.request_body for _, hooks in self._taking):
+        if self.entry.route.grpc and grpc_web.is_asked(request) and any(hooks.request_body for _, hooks in self._taking):
             self._give_up(415, "a filter wants to see what comes in, and cannot read gRPC-Web")
             return
         taken, self._pending = self._pending or [], []

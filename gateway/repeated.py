@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.forwarding import request_fields
-from gateway.http1 import (
+from gateway.http.forwarding import request_fields
+from gateway.http.head_templates import ADDRESS, Composition, Shape, composition, holes_of, mark, pieces, with_marks
+from gateway.http.http1 import (
     EXPECT,
     FOLDED,
     FORWARDED_FOR,
@@ -29,7 +30,6 @@ from gateway.http1 import (
 from gateway.prepared import Route, Target
 from gateway.routing import Plan, Site, Table, Variant
 from gateway.snapshot import Limits
-from gateway.templates import ADDRESS, Composition, Shape, composition, holes_of, mark, pieces, with_marks
 
 LESSONS: Final = 32  # heads from which a connection learns; one that is different every time is parsed in full
 VARIANTS: Final = 4096  # combinations of Host and of values in holes that a template remembers

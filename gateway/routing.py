@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from gateway import expressions, uri
-from gateway.http1 import Request, parse_line, request_start
+from gateway import expressions
+from gateway.http import paths
+from gateway.http.http1 import Request, parse_line, request_start
 from gateway.snapshot import Limits, Match, Order, PathMatch, ValueMatch
 
 RouteT = TypeVar("RouteT")
@@ -90,7 +91,7 @@ class Entry(Generic[RouteT]):
 def _path(match: PathMatch) -> bytes:
     """The value as requests' paths are compared with it: normalised like them."""
     value = match.value.encode()
-    return uri.normalise(value) if match.kind in ("Exact", "PathPrefix") else value
+    return paths.normalise(value) if match.kind in ("Exact", "PathPrefix") else value
 
 
 def _line_tests(match: Match) -> list[Condition]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.balance import Ring
-from gateway.http1 import PLAIN, Field, Request
+from gateway.http.http1 import PLAIN, Field, Request
 from gateway.peers import Endpoint
 from gateway.snapshot import Persistence
 

@@ -19,13 +19,13 @@ from gateway import copies
 from gateway.door import Door
 from gateway.exchange import Exchange
 from gateway.glimpse import BEFORE, Glimpse
+from gateway.http.head_templates import Composition
 from gateway.onlooker import Onlooker
 from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.programmed import Programmed
 from gateway.repeated import Template, rewritten
 from gateway.routing import Plan
-from gateway.templates import Composition
 
 
 class Shortcut(asyncio.Protocol):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway import http2
-from gateway.http2 import Stream
+from gateway.http import http2
+from gateway.http.http2 import Stream
 
 
 class StreamTransport(asyncio.Transport):

@@ -14,11 +14,11 @@ from typing import Final
 
 from gateway.base.clock import Clock
 from gateway.bulk import SHARED, SIZE, WORTH, Bulk
-from gateway.chunked import Chunks, chunk, last_chunk
-from gateway.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
+from gateway.http.chunked import Chunks, chunk, last_chunk
+from gateway.http.head_templates import ResponseShape, response_shape
+from gateway.http.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
 from gateway.peers import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS
-from gateway.templates import ResponseShape, response_shape
 from gateway.tls import Security, unread
 from gateway.turns import Turns
 

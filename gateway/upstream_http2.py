@@ -11,12 +11,12 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from gateway import blocks, http2
 from gateway.base.clock import Clock
-from gateway.blocks import Malformed, Pair
-from gateway.chunked import Chunks, chunk, last_chunk
-from gateway.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
-from gateway.http2 import Fault, Stream
+from gateway.http import field_sections, http2
+from gateway.http.chunked import Chunks, chunk, last_chunk
+from gateway.http.field_sections import Malformed, Pair
+from gateway.http.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
+from gateway.http.http2 import Fault, Stream
 from gateway.http2_connection import Http2Connection
 from gateway.peers import Endpoint, Sender, User
 from gateway.stream_transport import StreamTransport
@@ -199,17 +199,17 @@ class Call(Stream):
             self._upgrade(head)
             return CHUNKED  # what follows is the other protocol's
         flags = 0 if length == CHUNKED or length > 0 else http2.END_STREAM
-        link.send_block(self.id, blocks.request_block(head, link.scheme), flags)
+        link.send_block(self.id, field_sections.request_block(head, link.scheme), flags)
         return length
 
     def _upgrade(self, head: bytes) -> None:
         """Extended CONNECT (RFC 8441 §4), where the backend takes it and the protocol is one that is asked for like that."""
         link = self.conversation
-        block = blocks.connect_block(head, link.scheme) if link.takes_connect else None
+        block = field_sections.connect_block(head, link.scheme) if link.takes_connect else None
         if block is None:
             asyncio.get_running_loop().call_soon(self._cannot_upgrade)
             return
-        self._accept = blocks.websocket_accept(head)
+        self._accept = field_sections.websocket_accept(head)
         link.send_block(self.id, block, 0)
 
     def _cannot_upgrade(self) -> None:
@@ -262,9 +262,9 @@ class Call(Stream):
                 raise Malformed("a second field section that does not end the stream")
             self.conversation.remote_done(self, pairs)
             return
-        response = blocks.response(pairs, ended=end)
+        response = field_sections.response(pairs, ended=end)
         if self._accept is not None and 200 <= response.status < 300 and not end:
-            user.response(blocks.switched(response, self._accept), b"")
+            user.response(field_sections.switched(response, self._accept), b"")
             return
         if response.status == 101 or (response.status < 200 and end):
             raise Malformed("an interim response that cannot be")
@@ -309,7 +309,7 @@ class Call(Stream):
             self.reset(http2.PROTOCOL_ERROR)
             user.response_invalid(ProtocolError(502, "the backend's response is shorter than it says"))
             return
-        fields = blocks.trailers(trailers) if trailers else []
+        fields = field_sections.trailers(trailers) if trailers else []
         if self._response_length == CHUNKED and not user.wants_payload:
             user.response_data(last_chunk(fields))
         elif fields and user.wants_payload:

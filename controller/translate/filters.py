@@ -20,7 +20,7 @@ from controller.translate.backends import Resolved
 from controller.translate.conditions import Condition
 from controller.translate.names import FilterName, Needed
 from gateway import snapshot
-from gateway.http1 import fold
+from gateway.http.http1 import fold
 
 # Fields that frame a message or belong to one connection; a filter that edited them would break both. Nor may it write one
 # that many backends take for such a field (`Content_Length`).

@@ -27,7 +27,7 @@ from controller.translate.parameters import Parameters
 from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, ListenerStatus
 from controller.world import Report
 from gateway import snapshot
-from gateway.answer import NO_RULE
+from gateway.http.local_replies import NO_RULE
 
 BUNDLE = "v1.7.0"
 # From where an address can be reached (GEP-1651): only from inside the cluster, or by what kind of address it is.

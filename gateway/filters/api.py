@@ -24,12 +24,12 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
-from gateway.answer import REASON
 from gateway.filters.measuring import Metrics as Metrics
 from gateway.filters.sharing import Shared as Shared
-from gateway.http1 import CODING, FOLDED, KIND, LENGTH, SHADOW, Field, fold, is_host, kind_of, parse_target
-from gateway.http1 import Request as RawRequest
-from gateway.http1 import Response as RawResponse
+from gateway.http.http1 import CODING, FOLDED, KIND, LENGTH, SHADOW, Field, fold, is_host, kind_of, parse_target
+from gateway.http.http1 import Request as RawRequest
+from gateway.http.http1 import Response as RawResponse
+from gateway.http.local_replies import REASON
 
 if TYPE_CHECKING:
     import logging

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gateway.http1 import PLAIN, Field, Request
+from gateway.http.http1 import PLAIN, Field, Request
 from gateway.snapshot import Cors
 
 Pairs = list[tuple[bytes, bytes]]

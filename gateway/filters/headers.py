@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.http1 import FOLDED, Edit, Field, fold, kind_of
+from gateway.http.http1 import FOLDED, Edit, Field, fold, kind_of
 from gateway.snapshot import RequestHeaders, ResponseHeaders
 
 # The one field whose values must not be joined (RFC 9110 §5.3).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gateway.http1 import Request
+from gateway.http.http1 import Request
 from gateway.snapshot import PathEdit
 
 # (request, the prefix that matched) → path and query as they go into a target.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from gateway.filters import path
-from gateway.http1 import Request
+from gateway.http.http1 import Request
 from gateway.snapshot import Redirect
 
 # (request, matched prefix, the listener's scheme and port) → Location.

@@ -20,7 +20,7 @@ from typing import Any, Final
 from gateway import script
 from gateway.filters import api
 from gateway.filters.sharing import Operation
-from gateway.http1 import Field, Request, Response, kind_of, parse_target
+from gateway.http.http1 import Field, Request, Response, kind_of, parse_target
 from gateway.sandbox import cage, protocol
 from gateway.sandbox.protocol import (
     WORDS,

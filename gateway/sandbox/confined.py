@@ -16,7 +16,7 @@ from typing import Final
 
 from gateway.base.logs import logger, plain
 from gateway.filters import api
-from gateway.http1 import Field
+from gateway.http.http1 import Field
 from gateway.sandbox import credit, protocol
 from gateway.sandbox.credit import Credit
 from gateway.sandbox.forking import Zygote

@@ -16,8 +16,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["gateway"]):
-    from gateway.chunked import Chunks
-    from gateway.http1 import LENGTH, SHADOW, ProtocolError, kind_of, parse_request, parse_response
+    from gateway.http.chunked import Chunks
+    from gateway.http.http1 import LENGTH, SHADOW, ProtocolError, kind_of, parse_request, parse_response
 
 sys.path.append(str(Path(__file__).parent.parent / "unit"))
 

@@ -12,7 +12,7 @@ import pytest
 from proxying import OK, Proxy, Server, make_rule, parsed
 from speaking import Asked, Backend2, client
 
-from gateway.http1 import MAX_INTERIM
+from gateway.http.http1 import MAX_INTERIM
 from gateway.snapshot import Backend, Endpoint, Listener, Target
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

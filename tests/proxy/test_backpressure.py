@@ -14,10 +14,11 @@ from proxying import OK, Proxy, Server, make_rule
 from speaking import client, until
 from test_http2_strictness import BOTH, GET, HELLO, block
 
-from gateway import downstream_http2, http2, runtime
-from gateway.chunked import Chunks
+from gateway import downstream_http2, runtime
 from gateway.door import Door
-from gateway.http2 import (
+from gateway.http import http2
+from gateway.http.chunked import Chunks
+from gateway.http.http2 import (
     CONTINUATION,
     DATA,
     END_HEADERS,

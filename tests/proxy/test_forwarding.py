@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from proxying import OK, Proxy, Server, make_rule, parsed
 
-from gateway.chunked import Chunks
+from gateway.http.chunked import Chunks
 from gateway.snapshot import (
     Backend,
     Endpoint,

@@ -278,7 +278,7 @@ METHODS = (
     ],
 )  # fmt: skip
 def test_precedence(path: str, winner: str) -> None:
-    from gateway.http1 import Request
+    from gateway.http.http1 import Request
     from gateway.routing import Entry, HostRules
 
     rules = HostRules(

@@ -10,9 +10,9 @@ import pytest
 from proxying import OK, Proxy, Server
 from speaking import until
 
-from gateway import http2
-from gateway.blocks import encoded
-from gateway.http2 import (
+from gateway.http import http2
+from gateway.http.field_sections import encoded
+from gateway.http.http2 import (
     CONTINUATION,
     DATA,
     END_HEADERS,

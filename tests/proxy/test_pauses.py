@@ -16,7 +16,7 @@ from proxying import Proxy, Server, make_rule, parsed
 from speaking import Asked, Backend2, client, until
 
 from controller.demo.ports import free_ports
-from gateway.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, HIGH_WATER, PREFACE, SETTINGS, frame
+from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, HIGH_WATER, PREFACE, SETTINGS, frame
 from gateway.snapshot import (
     Attachment,
     Backend,

@@ -145,8 +145,8 @@ async def test_what_is_printed_is_logged_but_not_a_flood(
 
 async def test_monkey_patching_stays_inside(proxy: Proxy, server: Server) -> None:
     await beside(proxy, server, """
-        import gateway.http1, gateway.filters.api as api
-        gateway.http1.parse_request = api.Response.raw = None
+        import gateway.http.http1, gateway.filters.api as api
+        gateway.http.http1.parse_request = api.Response.raw = None
         def request(request):
             return Response(200, "patched")
     """)  # fmt: skip
@@ -158,7 +158,7 @@ async def test_what_its_process_says_is_not_believed(proxy: Proxy, server: Serve
     """A filter that forges messages: what comes of it is checked here as well."""
     await beside(proxy, server, """
         from gateway.filters import api
-        from gateway.http1 import Field
+        from gateway.http.http1 import Field
         api.Headers.pairs = lambda self: [(b"x-smuggled", b"1\\r\\nContent-Length: 99"), (b"transfer-encoding", b"chunked")]
         def request(request):
             request.path = "/forged"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway import budget
 from gateway.base.clock import Clock
-from gateway.budget import BUDGET, Budget
+from gateway.http import abuse_budget
+from gateway.http.abuse_budget import BUDGET, Budget
 
 
 def rested(clock: Clock) -> Budget:
@@ -22,7 +22,12 @@ def spend(one: Budget, points: int, times: int) -> bool:
 
 @pytest.mark.parametrize(
     ("points", "times"),
-    [(budget.PROBE, BUDGET), (budget.SETTING, BUDGET // 2), (budget.EARLY_CANCEL, BUDGET // 10), (budget.FALSE, BUDGET // 50)],
+    [
+        (abuse_budget.PROBE, BUDGET),
+        (abuse_budget.SETTING, BUDGET // 2),
+        (abuse_budget.EARLY_CANCEL, BUDGET // 10),
+        (abuse_budget.FALSE, BUDGET // 50),
+    ],
 )
 def test_so_much_at_once_and_no_more(points: int, times: int) -> None:
     one = rested(Clock(100.0))
@@ -35,7 +40,7 @@ def test_time_gives_back() -> None:
     one = rested(clock)
     assert spend(one, 1, BUDGET)
     clock.now += 1
-    assert spend(one, 1, budget.A_SECOND)
+    assert spend(one, 1, abuse_budget.A_SECOND)
     assert not one.spend(1)
 
 
@@ -56,16 +61,16 @@ def test_a_ping_a_second_for_days() -> None:
     one = rested(clock)
     for _ in range(200_000):
         clock.now += 1
-        assert one.spend(budget.PROBE)
+        assert one.spend(abuse_budget.PROBE)
 
 
 def test_calls_pay_for_what_acknowledges_them() -> None:
     """A unary call of gRPC: two field sections and a frame of content back; two window updates, a probe, a late reset."""
     one = rested(Clock(0.0))
     for _ in range(100_000):
-        one.spent -= 2 * budget.A_SECTION + budget.A_FRAME
-        assert spend(one, budget.PROBE, 3)
-        assert one.spend(budget.LATE_CANCEL)
+        one.spent -= 2 * abuse_budget.A_SECTION + abuse_budget.A_FRAME
+        assert spend(one, abuse_budget.PROBE, 3)
+        assert one.spend(abuse_budget.LATE_CANCEL)
 
 
 def test_as_many_deadlines_as_streams_allow() -> None:
@@ -74,14 +79,14 @@ def test_as_many_deadlines_as_streams_allow() -> None:
     one = rested(clock)
     for _ in range(600):
         clock.now += 1
-        assert spend(one, budget.LATE_CANCEL, int(100 / budget.SOON))
+        assert spend(one, abuse_budget.LATE_CANCEL, int(100 / abuse_budget.SOON))
 
 
 def test_a_new_connection_has_less_and_soon_as_much() -> None:
     clock = Clock(100.0)
     one = Budget(clock)
-    assert spend(one, 1, budget.OPENING)
+    assert spend(one, 1, abuse_budget.OPENING)
     assert not one.spend(1)
     one = Budget(clock)
-    clock.now += BUDGET / budget.A_SECOND
+    clock.now += BUDGET / abuse_budget.A_SECOND
     assert spend(one, 1, BUDGET)

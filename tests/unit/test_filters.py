@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.filters import headers, mirror, path, redirect
-from gateway.http1 import Field, kind_of, parse_request
+from gateway.http.http1 import Field, kind_of, parse_request
 from gateway.snapshot import Mirror, PathEdit, Redirect, RequestHeaders
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.chunked import MANY_CHUNKS, Chunks
-from gateway.http1 import (
+from gateway.http.chunked import MANY_CHUNKS, Chunks
+from gateway.http.http1 import (
     CHUNKED,
     FOLDED,
     LENGTH,

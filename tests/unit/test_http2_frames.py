@@ -11,16 +11,16 @@ from conversing import Side, Wire
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway import blocks
-from gateway.blocks import Decoder, Malformed
 from gateway.downstream_http2 import DownstreamHttp2
-from gateway.http1 import CHUNKED, ProtocolError, parse_request, parse_response
-from gateway.http2 import PREFACE, SETTINGS, frame
+from gateway.http import field_sections
+from gateway.http.field_sections import Decoder, Malformed
+from gateway.http.http1 import CHUNKED, ProtocolError, parse_request, parse_response
+from gateway.http.http2 import PREFACE, SETTINGS, frame
 from gateway.snapshot import DEFAULT_LIMITS, Attachment, Order, Rule, Target
 
 HELLO = PREFACE + frame(SETTINGS, 0, 0)
 RULE = Rule("r", Order(), (Attachment("l", ""),), targets=(Target(1, "b"),))
-VALID = blocks.request_block(b"GET /x HTTP/1.1\r\nHost: a\r\nx-y: z\r\n\r\n", b"http")
+VALID = field_sections.request_block(b"GET /x HTTP/1.1\r\nHost: a\r\nx-y: z\r\n\r\n", b"http")
 
 
 def connection() -> tuple[DownstreamHttp2, Wire]:
@@ -85,8 +85,8 @@ values = st.from_regex(r"[!-~]([ -~]{0,40}[!-~])?", fullmatch=True)
 def test_a_request_says_the_same_as_a_head_and_as_a_block(fields: list[tuple[str, str]], target: str) -> None:
     head = f"GET {target} HTTP/1.1\r\nHost: a.example\r\n" + "".join(f"{n}: {v}\r\n" for n, v in fields) + "\r\n"
     parsed = parse_request(head.encode()[:-4])
-    pairs = Decoder(1 << 16).decode(blocks.request_block(head.encode(), b"https"))
-    read = blocks.request(pairs, DEFAULT_LIMITS, ended=True)
+    pairs = Decoder(1 << 16).decode(field_sections.request_block(head.encode(), b"https"))
+    read = field_sections.request(pairs, DEFAULT_LIMITS, ended=True)
     assert (read.method, read.path, read.query, read.host) == (parsed.method, parsed.path, parsed.query, parsed.host)
     assert [(f.name, f.value) for f in read.fields if f.name.startswith(b"x-")] == [
         (f.name, f.value) for f in parsed.fields if f.name.startswith(b"x-")
@@ -99,7 +99,7 @@ def test_a_response_says_the_same_as_a_head_and_as_a_block(status: int, fields: 
     head = f"HTTP/1.1 {status} Why\r\nContent-Length: 3\r\nConnection: close\r\n"
     head += "".join(f"{n}: {v}\r\n" for n, v in fields) + "\r\n"
     parsed = parse_response(head.encode()[:-4])
-    read = blocks.response(Decoder(1 << 16).decode(blocks.response_block(head.encode())), ended=False)
+    read = field_sections.response(Decoder(1 << 16).decode(field_sections.response_block(head.encode())), ended=False)
     assert (read.status, read.length) == (parsed.status, 3)
     assert [(f.name, f.value) for f in read.fields] == [(f.name, f.value) for f in parsed.fields if f.name != b"connection"]
 
@@ -110,7 +110,7 @@ def test_whatever_a_block_says_becomes_lines_only_if_lines_can_say_it(pairs: lis
     """The heart of it: what passes is parsed by the strict parser of heads as the very same fields."""
     said = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/"), *pairs]
     try:
-        request = blocks.request(said, DEFAULT_LIMITS, ended=ended)
+        request = field_sections.request(said, DEFAULT_LIMITS, ended=ended)
     except (Malformed, ProtocolError):
         return
     lines = [field.line for field in request.fields if field.name != b"host"]
@@ -128,7 +128,7 @@ def test_whatever_a_block_says_becomes_lines_only_if_lines_can_say_it(pairs: lis
 )
 def test_lengths(pairs: list[Any], length: int) -> None:
     said = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/"), *pairs]
-    assert blocks.request(said, DEFAULT_LIMITS, ended=False).length == length
+    assert field_sections.request(said, DEFAULT_LIMITS, ended=False).length == length
 
 
 def test_a_decoder_knows_when_its_table_has_changed() -> None:

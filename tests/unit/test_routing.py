@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway import routing
-from gateway.http1 import parse_request
+from gateway.http.http1 import parse_request
 from gateway.routing import Entry, HostRules, Sites, Table, bare
 from gateway.snapshot import DEFAULT_LIMITS, Match, Order, PathMatch, ValueMatch
 

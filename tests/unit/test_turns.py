@@ -11,7 +11,7 @@ from conversing import Side, Wire
 from gateway.bulk import SHARED, SIZE, Bulk
 from gateway.downstream import Downstream
 from gateway.downstream_http2 import DownstreamHttp2
-from gateway.http2 import (
+from gateway.http.http2 import (
     ACK,
     ANSWERED,
     END_HEADERS,

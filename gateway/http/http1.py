@@ -5,7 +5,7 @@ impossible. Nothing is forwarded that has not been validated; a field line is pa
 in, the start line, Host and the hop-by-hop fields are always written anew.
 
 What frames a message is written anew, whatever its sender wrote: `Content-Length: 010` goes on as `10`; for chunks see
-`gateway.chunked`.
+`gateway.http.chunked`.
 
 One compiled expression validates a whole head (about 1 µs for eleven fields); only then is it split. Lines
 seen before are looked up instead of being split again, which is safe because the expression has passed them.
@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
-from gateway import uri
+from gateway.http import paths
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 
 LONG_HEAD: Final = 4096  # octets of a head that is too long to remember
@@ -238,7 +238,7 @@ class Request:
         """Set the target. Raises ProtocolError for a path that cannot be normalised."""
         if b"%" in path or b"//" in path or b"/." in path:
             try:
-                path = uri.normalise(path)
+                path = paths.normalise(path)
             except ValueError as error:
                 raise ProtocolError(400, str(error)) from None
         self.path = path

@@ -11,8 +11,8 @@ import copy
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.chunked import Chunks, chunk, last_chunk
-from gateway.http1 import CHUNKED, CHUNKED_FIELD, CODING, LENGTH, PLAIN, Field, Request, Response
+from gateway.http.chunked import Chunks, chunk, last_chunk
+from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, LENGTH, PLAIN, Field, Request, Response
 
 PREFIX: Final = b"application/grpc-web"
 TRAILERS: Final = 0x80  # the flag of a frame that holds them

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.answer import answer, grpc_answer
-from gateway.http1 import (
+from gateway.http.http1 import (
     CODING,
     CONNECTION,
     EXPECT,
@@ -22,6 +21,7 @@ from gateway.http1 import (
     Response,
     request_start,
 )
+from gateway.http.local_replies import answer, grpc_answer
 
 
 def is_grpc(request: Request) -> bool:

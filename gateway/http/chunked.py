@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.http1 import FIELD_LINE, NOT_A_TRAILER, TOKEN, Field, ProtocolError, field_of, sifted
+from gateway.http.http1 import FIELD_LINE, NOT_A_TRAILER, TOKEN, Field, ProtocolError, field_of, sifted
 from gateway.snapshot import Limits
 
 MAX_CHUNK_LINE: Final = 4096

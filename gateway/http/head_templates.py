@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gateway.http1 import CODING, CONNECTION, EXPECT, LENGTH, UPGRADE, Field, Response, content_length
+from gateway.http.http1 import CODING, CONNECTION, EXPECT, LENGTH, UPGRADE, Field, Response, content_length
 
 MOST_HOLES: Final = 12
 OFTEN: Final = 32  # uses after which a template with several holes gets an expression of its own

@@ -24,7 +24,7 @@ from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
 
-from gateway.http1 import (
+from gateway.http.http1 import (
     CHUNKED,
     CHUNKED_FIELD,
     CODING,

@@ -4,9 +4,9 @@ A `Conversation` is one connection. Bytes go in by `receive`, bytes come out by 
 inherits it and is told of field sections, content, resets and the end. A `Stream` is one request and its answer, as
 far as frames are concerned: what it may send, what it still has to send, what it may receive.
 
-Whatever costs the peer nothing and us something is paid for (`gateway.budget`): control frames, empty frames, streams that
-are reset before they are answered. Who cannot pay is told ENHANCE_YOUR_CALM and cut. Other work is bounded by turns: of one
-connection's frames, only so many are read before all others have had their turn of the loop.
+Whatever costs the peer nothing and us something is paid for (`gateway.http.abuse_budget`): control frames, empty frames,
+streams that are reset before they are answered. Who cannot pay is told ENHANCE_YOUR_CALM and cut. Other work is bounded by
+turns: of one connection's frames, only so many are read before all others have had their turn of the loop.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-from gateway import blocks, budget
 from gateway.base.clock import Clock
-from gateway.blocks import Decoder, Pair
-from gateway.budget import Budget
-from gateway.http1 import Field
+from gateway.http import abuse_budget, field_sections
+from gateway.http.abuse_budget import Budget
+from gateway.http.field_sections import Decoder, Pair
+from gateway.http.http1 import Field
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -138,7 +138,7 @@ class Stream:
         ):
             self.window -= size
             conversation.window -= size
-            conversation.budget.spent -= budget.A_FRAME
+            conversation.budget.spent -= abuse_budget.A_FRAME
             conversation.write(b"".join((frame_head(0, size, DATA, 0, self.id), data)))
             return
         if self.queue is None:
@@ -170,7 +170,7 @@ class Stream:
             self.conversation.send_block(self.id, self.held, END_STREAM)
         elif trailers:
             self.let_go()
-            self.conversation.send_block(self.id, blocks.trailer_block(trailers), END_STREAM)
+            self.conversation.send_block(self.id, field_sections.trailer_block(trailers), END_STREAM)
         else:
             self.conversation.write(frame_head(0, 0, DATA, END_STREAM, self.id))
         self.conversation.half_done(self)
@@ -196,7 +196,7 @@ class Stream:
         before, self.owed = self.owed, self.owed - size
         is_last = not queue and self.said_all and not self.last
         if not queue or size >= FRAME >> 4:  # a peer that asks for content by the octet earns nothing (CVE-2019-9511)
-            conversation.budget.spent -= budget.A_FRAME
+            conversation.budget.spent -= abuse_budget.A_FRAME
         conversation.write(frame_head(0, size, DATA, END_STREAM if is_last else 0, self.id) + data)
         if queue:
             if before >= HIGH_WATER and self.takes_more:
@@ -385,7 +385,7 @@ class Conversation:
             case 6:  # PING
                 if stream or len(payload) != 8:
                     raise Fault(PROTOCOL_ERROR if stream else FRAME_SIZE_ERROR, "a malformed PING")
-                self.spend(budget.PROBE)
+                self.spend(abuse_budget.PROBE)
                 if flags & ACK:
                     self.pong()
                 else:
@@ -396,21 +396,21 @@ class Conversation:
             case 7:  # GOAWAY
                 if stream or len(payload) < 8:
                     raise Fault(PROTOCOL_ERROR, "a malformed GOAWAY")
-                self.spend(budget.PROBE)
+                self.spend(abuse_budget.PROBE)
                 self.going_away(int.from_bytes(payload[:4], "big") & LARGEST_WINDOW, int.from_bytes(payload[4:8], "big"))
             case 2:  # PRIORITY: deprecated, and ignored (RFC 9113 §5.3.2)
                 if not stream or len(payload) != 5:
                     raise Fault(PROTOCOL_ERROR if not stream else FRAME_SIZE_ERROR, "a malformed PRIORITY")
-                self.spend(budget.PROBE)
+                self.spend(abuse_budget.PROBE)
             case 9:  # CONTINUATION
                 self._receive_continuation(flags, payload)
             case 5:  # PUSH_PROMISE: we never allow it
                 raise Fault(PROTOCOL_ERROR, "PUSH_PROMISE was not allowed")
             case _:
-                self.spend(budget.PROBE)  # unknown types are ignored (RFC 9113 §4.1)
+                self.spend(abuse_budget.PROBE)  # unknown types are ignored (RFC 9113 §4.1)
 
     def spend(self, points: int) -> None:
-        """The peer has done something that it must pay for (`gateway.budget`). Raises Fault where it cannot."""
+        """The peer has done something that it must pay for (`gateway.http.abuse_budget`). Raises Fault where it cannot."""
         if not self.budget.spend(points):
             raise Fault(ENHANCE_YOUR_CALM, "too many frames that do no work")
 
@@ -465,9 +465,9 @@ class Conversation:
         """What a block says. Raises Fault where the connection's compression state is lost."""
         try:
             return self.decoder.decode(block)
-        except blocks.TooLarge:
+        except field_sections.TooLarge:
             raise Fault(ENHANCE_YOUR_CALM, "a field section is larger than SETTINGS_MAX_HEADER_LIST_SIZE") from None
-        except blocks.Undecodable:
+        except field_sections.Undecodable:
             raise Fault(COMPRESSION_ERROR, "a field block is not HPACK") from None
 
     def section(self, stream: int, block: bytes, end: bool) -> None:
@@ -501,7 +501,7 @@ class Conversation:
         if payload:
             stream.take_content(payload)
         elif not flags & END_STREAM:
-            self.spend(budget.PROBE)
+            self.spend(abuse_budget.PROBE)
         stream.taken(size)
         if flags & END_STREAM and not stream.gone:
             self.remote_done(stream, None)
@@ -524,7 +524,7 @@ class Conversation:
         """Content on a stream that is over: in flight when we reset it, or a fault of the peer's (RFC 9113 §5.1)."""
         if not self.may_still_hear(stream):
             raise Fault(STREAM_CLOSED, "DATA on a stream that its sender had closed")
-        self.spend(budget.PROBE)
+        self.spend(abuse_budget.PROBE)
 
     def remote_done(self, stream: Stream, trailers: list[Pair] | None) -> None:
         """The peer has said all on a stream."""
@@ -565,14 +565,14 @@ class Conversation:
         if number_ > self.highest:
             raise Fault(PROTOCOL_ERROR, "RST_STREAM on a stream that is idle")
         stream = self.streams.get(number_)
-        self.spend(budget.PROBE if stream is None else self.price_of_cancelling(stream))
+        self.spend(abuse_budget.PROBE if stream is None else self.price_of_cancelling(stream))
         if stream is not None:
             self.forget(stream)
             stream.cut(int.from_bytes(payload, "big"), "the stream was reset")
 
     def price_of_cancelling(self, stream: Stream) -> int:
         """For the role: what a stream costs that the peer resets."""
-        return budget.LATE_CANCEL
+        return abuse_budget.LATE_CANCEL
 
     # --- control ---
 
@@ -586,22 +586,22 @@ class Conversation:
             self.window += increment
             if self.window > LARGEST_WINDOW:
                 raise Fault(FLOW_CONTROL_ERROR, "the connection's window overflows")
-            self.spend(budget.PROBE)
+            self.spend(abuse_budget.PROBE)
             return
         stream = self.streams.get(number_)
         if stream is None:
             if number_ > self.highest:
                 raise Fault(PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is idle")
-            self.spend(budget.PROBE)
+            self.spend(abuse_budget.PROBE)
             return
         stream.window += increment
         if not increment or stream.window > LARGEST_WINDOW:
             code = FLOW_CONTROL_ERROR if increment else PROTOCOL_ERROR
-            self.spend(budget.FALSE)
+            self.spend(abuse_budget.FALSE)
             stream.reset(code)
             stream.cut(code, "a WINDOW_UPDATE that cannot be")
             return
-        self.spend(budget.PROBE)
+        self.spend(abuse_budget.PROBE)
 
     def _receive_settings(self, stream: int, flags: int, payload: bytes) -> None:
         if stream:
@@ -609,11 +609,11 @@ class Conversation:
         if flags & ACK:
             if payload:
                 raise Fault(FRAME_SIZE_ERROR, "an acknowledgement with settings")
-            self.spend(budget.PROBE)
+            self.spend(abuse_budget.PROBE)
             return
         if len(payload) % 6:
             raise Fault(FRAME_SIZE_ERROR, "malformed SETTINGS")
-        self.spend(budget.SETTING + budget.SETTING * (len(payload) // 192))
+        self.spend(abuse_budget.SETTING + abuse_budget.SETTING * (len(payload) // 192))
         self.turn -= ANSWERED + (len(payload) >> 5)
         self._expects_settings = False
         for name, value in _setting.iter_unpack(payload):
@@ -648,7 +648,7 @@ class Conversation:
 
     def send_block(self, stream: int, block: bytes, flags: int) -> None:
         """A field section, in as many frames as it needs."""
-        self.budget.spent -= budget.A_SECTION
+        self.budget.spent -= abuse_budget.A_SECTION
         size = len(block)
         if size <= FRAME:
             self.write(frame_head(0, size, HEADERS, flags | END_HEADERS, stream) + block)
