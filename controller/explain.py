@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway import routing
 from gateway.filters import redirect
 from gateway.http.http1 import Field, ProtocolError, Request
-from gateway.routing import Entry, HostRules, Table, bare
+from gateway.routing import table as routing
+from gateway.routing.table import Entry, HostRules, Table, bare
 from gateway.snapshot import Backend, Fault, Listener, Match, Part, Redirect, Rule
 
 NEAREST = 3

@@ -16,7 +16,7 @@ from gateway.base.clock import Clock
 from gateway.prepared import Route
 from gateway.programs import Program
 from gateway.repeated import Templates
-from gateway.routing import Sites, Table
+from gateway.routing.table import Sites, Table
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 from gateway.turns import Turns
 from gateway.unsent import Unsent

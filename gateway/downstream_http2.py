@@ -25,7 +25,7 @@ from gateway.http2_connection import Http2Connection
 from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.programmed import begin
-from gateway.routing import Entry, Table
+from gateway.routing.table import Entry, Table
 from gateway.snapshot import Limits
 from gateway.stream_transport import StreamTransport
 from gateway.turns import SECONDS

@@ -25,7 +25,7 @@ from gateway.http.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, 
 from gateway.http.local_replies import answer, grpc_answer
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Answers, Route, Target
-from gateway.routing import Entry
+from gateway.routing.table import Entry
 from gateway.sessions import Holder, Sessions
 from gateway.snapshot import ExternalAuth
 

@@ -16,7 +16,7 @@ from gateway.http.http1 import Field, Request, parse_request
 from gateway.peers import Client
 from gateway.programmed import Outgoing, Taking
 from gateway.repeated import Template
-from gateway.routing import Plan
+from gateway.routing.table import Plan
 from gateway.snapshot import Limits
 
 KEPT: Final = 4096  # field lines that filters have added

@@ -27,7 +27,7 @@ from gateway.passage import Passage
 from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Route, Target
 from gateway.programs import Hooks, Program
-from gateway.routing import Entry
+from gateway.routing.table import Entry
 from gateway.script import bytes_or_nothing, wrong_result
 
 DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again

@@ -18,7 +18,7 @@ from gateway.backend import Backend
 from gateway.balance import Split
 from gateway.greeting import left, may_connect, met
 from gateway.programs import Program
-from gateway.routing import patterns
+from gateway.routing.table import patterns
 from gateway.snapshot import DEFAULT_LIMITS, Relay
 from gateway.tls import Security
 from gateway.upstream import CONNECT

@@ -28,7 +28,7 @@ from gateway.http.http1 import (
     request_start,
 )
 from gateway.prepared import Route, Target
-from gateway.routing import Plan, Site, Table, Variant
+from gateway.routing.table import Plan, Site, Table, Variant
 from gateway.snapshot import Limits
 
 LESSONS: Final = 32  # heads from which a connection learns; one that is different every time is parsed in full

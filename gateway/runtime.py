@@ -37,7 +37,7 @@ from gateway.prepared import Counter, Route
 from gateway.programs import Program
 from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
 from gateway.relay import Tally as RelayTally
-from gateway.routing import Entry, HostKey, HostRules, Table
+from gateway.routing.table import Entry, HostKey, HostRules, Table
 from gateway.sandbox import keeper
 from gateway.sandbox.confined import Confined
 from gateway.sandbox.forking import Zygote

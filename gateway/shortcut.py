@@ -25,7 +25,7 @@ from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.programmed import Programmed
 from gateway.repeated import Template, rewritten
-from gateway.routing import Plan
+from gateway.routing.table import Plan
 
 
 class Shortcut(asyncio.Protocol):

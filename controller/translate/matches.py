@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from controller.objects import GRPCMatch, GRPCRule, HTTPMatch, HTTPRule, ValueMatch
 from gateway import snapshot
-from gateway.expressions import full_match
+from gateway.routing.regex import full_match
 
 
 def http_matches(rule: HTTPRule) -> tuple[snapshot.Match, ...]:

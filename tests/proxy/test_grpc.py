@@ -279,7 +279,7 @@ METHODS = (
 )  # fmt: skip
 def test_precedence(path: str, winner: str) -> None:
     from gateway.http.http1 import Request
-    from gateway.routing import Entry, HostRules
+    from gateway.routing.table import Entry, HostRules
 
     rules = HostRules(
         [Entry(Match(match), Order(route=name), Rule(name, Order(), (Attachment("l", ""),))) for name, match in METHODS]

@@ -11,7 +11,7 @@ from gateway.door import Door
 from gateway.downstream import Downstream
 from gateway.prepared import Counter, Route
 from gateway.programs import Program
-from gateway.routing import Entry, HostKey, HostRules, Table
+from gateway.routing.table import Entry, HostKey, HostRules, Table
 from gateway.script import load
 from gateway.snapshot import Rule
 from gateway.turns import Turns

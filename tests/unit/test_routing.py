@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway import routing
 from gateway.http.http1 import parse_request
-from gateway.routing import Entry, HostRules, Sites, Table, bare
+from gateway.routing import table as routing
+from gateway.routing.table import Entry, HostRules, Sites, Table, bare
 from gateway.snapshot import DEFAULT_LIMITS, Match, Order, PathMatch, ValueMatch
 
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from gateway import expressions
 from gateway.http import paths
 from gateway.http.http1 import Request, parse_line, request_start
+from gateway.routing import regex
 from gateway.snapshot import Limits, Match, Order, PathMatch, ValueMatch
 
 RouteT = TypeVar("RouteT")
@@ -117,7 +117,7 @@ def _all(tests: list[Condition]) -> Condition | None:
 
 def _value(matcher: ValueMatch) -> Callable[[bytes], bool]:
     if matcher.regex:
-        return expressions.full_match(matcher.value)
+        return regex.full_match(matcher.value)
     expected = matcher.value.encode()
     return lambda value: value == expected
 
@@ -177,7 +177,7 @@ class HostRules(Generic[RouteT]):
         self._exact: Mapping[bytes, tuple[Entry[RouteT], ...]] = exact or NOTHING  # there are thousands of these
         self._prefix = prefix
         self._methods: Mapping[bytes, tuple[Entry[RouteT], ...]] = methods or NOTHING
-        self._regex = tuple((expressions.full_match(text), by_expression[text]) for text in longest_first)
+        self._regex = tuple((regex.full_match(text), by_expression[text]) for text in longest_first)
         self._memo: dict[bytes, tuple[Entry[RouteT], ...]] | None = None  # until somebody asks
         # Where every entry has the prefix "/", all paths are alike.
         self._always = (
