@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway import tls
 from gateway.door import Door
 from gateway.downstream_http2 import DownstreamHttp2
 from gateway.exchange import Exchange
@@ -25,6 +24,7 @@ from gateway.relay import Incoming, Switchboard
 from gateway.repeated import LESSONS, is_plain
 from gateway.shortcut import Shortcut
 from gateway.snapshot import Limits
+from gateway.tls import contexts
 
 _HTTP2: Final = http2.PREFACE[:18]
 LINGER: Final = 2.0  # seconds to read what a refused client still sends, so that it can read the answer
@@ -73,7 +73,7 @@ class Downstream(Shortcut):
         peer = transport.get_extra_info("peername")
         self.address = peer[0].removeprefix("::ffff:").encode() if peer else b"unknown"
         if self.scheme == b"https":
-            self._server_name = tls.asked(transport)[0].encode()
+            self._server_name = contexts.asked(transport)[0].encode()
             self.listener = self._door.table.owner(self._server_name)
         if not self._door.admit(self):
             self._ready = False
@@ -574,8 +574,8 @@ class Arrival(asyncio.Protocol):
         self._board = board
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        name, protocol = tls.asked(transport)
-        if tls.is_too_old(transport):
+        name, protocol = contexts.asked(transport)
+        if contexts.is_too_old(transport):
             transport.abort()  # type: ignore[attr-defined]
             return
         chosen: DownstreamHttp2 | Downstream | Incoming

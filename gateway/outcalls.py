@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from gateway import tls
 from gateway.asking import answer_to
 from gateway.base.logs import whereto
 from gateway.filters.api import FRAMING, Call, Reply, pair
 from gateway.peers import Endpoint
 from gateway.snapshot import BackendTLS
-from gateway.tls import Security
+from gateway.tls import contexts
+from gateway.tls.contexts import Security
 
 MOST: Final = 1 << 20  # octets of an answer
 PATIENCE: Final = 60.0  # seconds, whatever a filter says
@@ -62,5 +62,5 @@ def _secured(host: str) -> Security:
     if found is None:
         if len(_security) > 256:
             _security.clear()
-        found = _security[host] = tls.towards(BackendTLS(host), None, "http/1.1")
+        found = _security[host] = contexts.towards(BackendTLS(host), None, "http/1.1")
     return found

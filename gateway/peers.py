@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from gateway.http.head_templates import ResponseShape
 from gateway.http.http1 import Field, ProtocolError, Response
 from gateway.snapshot import Limits
-from gateway.tls import Security
+from gateway.tls.contexts import Security
 
 
 class Peer(Protocol):

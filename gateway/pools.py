@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 from gateway.base.clock import Clock
-from gateway.tls import Security
+from gateway.tls.contexts import Security
 from gateway.turns import Turns
 from gateway.upstream import Pool
 from gateway.upstream_http2 import Trunk

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
-from gateway import hello, sieve
+from gateway import sieve
 from gateway.admission import Admission
 from gateway.backend import Backend
 from gateway.balance import Split
@@ -20,7 +20,8 @@ from gateway.greeting import left, may_connect, met
 from gateway.programs import Program
 from gateway.routing.table import patterns
 from gateway.snapshot import DEFAULT_LIMITS, Relay
-from gateway.tls import Security
+from gateway.tls import client_hello
+from gateway.tls.contexts import Security
 from gateway.upstream import CONNECT
 
 PATIENCE: Final = 10.0  # seconds for a ClientHello to come
@@ -300,11 +301,11 @@ class Peeker:
 
     def _peek(self, connection: socket.socket) -> None:
         try:
-            data = connection.recv(4 * hello.MOST, socket.MSG_PEEK)
-            name = hello.server_name(data) if data else ""
+            data = connection.recv(4 * client_hello.MOST, socket.MSG_PEEK)
+            name = client_hello.server_name(data) if data else ""
         except (BlockingIOError, InterruptedError):
             return
-        except (OSError, hello.NotTLS):
+        except (OSError, client_hello.NotTLS):
             self._drop(connection)
             return
         if not data:

@@ -22,7 +22,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from gateway import policies, script, tls, tunnel
+from gateway import policies, script, tunnel
 from gateway.backend import Backend
 from gateway.base.clock import Clock
 from gateway.datagram import Datagrams
@@ -58,6 +58,7 @@ from gateway.snapshot import (
 )
 from gateway.supplies import Stock, supplier
 from gateway.timers import LAST, Timers
+from gateway.tls import contexts as tls
 from gateway.trimmer import Trimmer
 from gateway.turns import Turns
 from gateway.watch import watch

@@ -15,7 +15,7 @@ from gateway.greeting import left
 from gateway.passage import Passage
 from gateway.programs import Hooks, Program
 from gateway.script import bytes_or_nothing
-from gateway.tls import unread
+from gateway.tls.contexts import unread
 from gateway.tunnel import End
 
 Taking: TypeAlias = tuple[Program, Hooks]

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.greeting import left
-from gateway.tls import unread
+from gateway.tls.contexts import unread
 
 
 class End(asyncio.Protocol):

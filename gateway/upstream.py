@@ -19,7 +19,7 @@ from gateway.http.head_templates import ResponseShape, response_shape
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
 from gateway.peers import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS
-from gateway.tls import Security, unread
+from gateway.tls.contexts import Security, unread
 from gateway.turns import Turns
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept

@@ -20,7 +20,7 @@ from gateway.http.http2 import Fault, Stream
 from gateway.http2_connection import Http2Connection
 from gateway.peers import Endpoint, Sender, User
 from gateway.stream_transport import StreamTransport
-from gateway.tls import Security, unread
+from gateway.tls.contexts import Security, unread
 from gateway.turns import Turns
 from gateway.upstream import CONNECT, MAX_HEAD
 

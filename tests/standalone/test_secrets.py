@@ -284,7 +284,7 @@ def test_what_keeps_to_itself_still_loads_certificates_without_being_root(materi
     """The kernel gives such a process's files in /proc to root; those of its own it may read all the same."""
     code = (
         "import os, sys\n"
-        "from gateway import tls\n"
+        "from gateway.tls import contexts as tls\n"
         "from gateway.base.privacy import keep_to_yourself\n"
         "from gateway.snapshot import Certificate\n"
         "from controller.kubernetes.trust import Authority\n"

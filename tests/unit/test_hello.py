@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.hello import NotTLS, server_name
+from gateway.tls.client_hello import NotTLS, server_name
 
 
 def hello(name: str | None, *, long: bool = False) -> bytes:

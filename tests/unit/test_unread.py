@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.tls import unread
+from gateway.tls.contexts import unread
 from gateway.tunnel import splice
 
 
