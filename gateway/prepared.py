@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from gateway.backend import Backend
 from gateway.balance import Ring, Split
-from gateway.filters import cors, headers, mirror, redirect, rewrite
+from gateway.filters import cors, header_modifier, mirror, redirect, rewrite
 from gateway.http.forwarding import response_head
 from gateway.http.head_templates import ResponseShape, weave
 from gateway.http.http1 import LONG_HEAD, Edit, Field, parse_response
@@ -142,9 +142,9 @@ class Target:
         for spec in filters:
             match spec:
                 case RequestHeaders():
-                    on_request.append(headers.build(spec))
+                    on_request.append(header_modifier.build(spec))
                 case ResponseHeaders():
-                    on_response.append(headers.build(spec))
+                    on_response.append(header_modifier.build(spec))
                 case Redirect():
                     self.location, self.redirect_status = redirect.build(spec), spec.status
                 case Rewrite():

@@ -22,12 +22,13 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from gateway import policies, script, tunnel
+from gateway import script, tunnel
 from gateway.backend import Backend
 from gateway.base.clock import Clock
 from gateway.datagram import Datagrams
 from gateway.door import Door
 from gateway.downstream import Arrival, Downstream
+from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.greeting import Entrance, is_early
 from gateway.health import Checks
@@ -479,7 +480,7 @@ class Runtime:
         program = self.program(part.name)
         supply = supplier(self._stock, program.measures)
         before = program.hooks
-        source = policies.source(part.built_in) if part.built_in else part.source
+        source = builtin.source(part.built_in) if part.built_in else part.source
         if part.execution == "inline":
             if part.is_tried and not part.built_in:
                 await keeper.tried(self.zygote, supply(part))

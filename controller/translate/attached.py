@@ -36,7 +36,7 @@ from controller.translate.meanings import LOOKING, POLICIES, TARGETS, Config, me
 from controller.translate.names import FilterName
 from controller.translate.status import ExtensionStatus
 from gateway import snapshot
-from gateway.policies import BUILT_IN
+from gateway.filters.builtin import BUILT_IN
 
 Fits: TypeAlias = Callable[[Scope], bool]
 

@@ -53,7 +53,7 @@ from controller.written import WrittenError, load
 from gateway import snapshot
 from gateway.base.durations import seconds
 from gateway.base.logs import whereto
-from gateway.policies import BUILT_IN
+from gateway.filters.builtin import BUILT_IN
 
 SETTINGS: Final[dict[str, type[Settings]]] = {
     kind.__name__: kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gateway.filters import path
+from gateway.filters import path_modifier
 from gateway.http.http1 import Request
 from gateway.snapshot import Redirect
 
@@ -17,7 +17,7 @@ PORT_OF = {"http": 80, "https": 443}
 
 def build(spec: Redirect) -> Location:
     """What the Location says where the spec is silent comes from the request and its listener."""
-    new_target = path.build(spec.path) if spec.path else None
+    new_target = path_modifier.build(spec.path) if spec.path else None
 
     def location(request: Request, prefix: bytes, scheme: str, port: int) -> bytes:
         # The spec's port wins; else a given scheme implies its own port; else the listener's stays.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gateway.filters import path
+from gateway.filters import path_modifier
 from gateway.http.http1 import Request
 from gateway.snapshot import Rewrite
 
@@ -16,7 +16,7 @@ Rewritten: TypeAlias = Callable[[Request, bytes], tuple[bytes, bytes]]
 def build(spec: Rewrite) -> Rewritten:
     """What the spec does not name stays as the client sent it."""
     hostname = spec.hostname.encode()
-    new_target = path.build(spec.path) if spec.path else None
+    new_target = path_modifier.build(spec.path) if spec.path else None
 
     def rewrite(request: Request, prefix: bytes) -> tuple[bytes, bytes]:
         return hostname or request.host, new_target(request, prefix) if new_target else request.target

@@ -15,7 +15,7 @@ from proxying import Proxy, Server, make_rule
 from speaking import until
 from test_relays import Datagram, datagrams
 
-from gateway.policies import BUILT_IN
+from gateway.filters.builtin import BUILT_IN
 from gateway.snapshot import Attachment, Backend, Endpoint, Listener, Order, Relay, Script, Scripted, Target
 
 __all__ = ["datagrams"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.filters import headers, mirror, path, redirect
+from gateway.filters import header_modifier, mirror, path_modifier, redirect
 from gateway.http.http1 import Field, kind_of, parse_request
 from gateway.snapshot import Mirror, PathEdit, Redirect, RequestHeaders
 
@@ -18,7 +18,7 @@ def edited(spec: RequestHeaders, *lines: str) -> list[str]:
         Field(kind_of(n.lower().encode()), n.lower().encode(), v.strip().encode(), f"{n}:{v}".encode())
         for n, _, v in (x.partition(":") for x in lines)
     ]
-    return [field.line.decode() for field in headers.build(spec)(fields)]
+    return [field.line.decode() for field in header_modifier.build(spec)(fields)]
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_header_modifiers(spec: RequestHeaders, before: list[str], after: list[s
     ],
 )  # fmt: skip
 def test_replace_prefix(target: str, prefix: str, replacement: str, expected: str) -> None:
-    new_target = path.build(PathEdit("ReplacePrefixMatch", replacement))
+    new_target = path_modifier.build(PathEdit("ReplacePrefixMatch", replacement))
     assert new_target(request(target), prefix.rstrip("/").encode()) == expected.encode()
 
 
 def test_replace_full_path_keeps_the_query() -> None:
-    assert path.build(PathEdit("ReplaceFullPath", "/new"))(request("/a/b?c=d"), b"") == b"/new?c=d"
+    assert path_modifier.build(PathEdit("ReplaceFullPath", "/new"))(request("/a/b?c=d"), b"") == b"/new?c=d"
 
 
 @pytest.mark.parametrize(

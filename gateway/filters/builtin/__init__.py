@@ -39,4 +39,4 @@ BUILT_IN: Final = {
 @cache
 def source(name: str) -> str:
     """The source of a type."""
-    return (files("gateway.policies") / BUILT_IN[name].file).read_text()
+    return (files("gateway.filters.builtin") / BUILT_IN[name].file).read_text()
