@@ -18,7 +18,7 @@ from gateway.programs import Program
 from gateway.repeated import Templates
 from gateway.routing.table import Sites, Table
 from gateway.snapshot import DEFAULT_LIMITS, Limits
-from gateway.turns import Turns
+from gateway.transport.turns import Turns
 from gateway.unsent import Unsent
 
 FORGET: Final = 5.0  # seconds between two requests after which a connection lets go of what it remembers

@@ -21,14 +21,14 @@ from gateway.http.forwarding import failure, is_grpc, request_head
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Edit, Field, ProtocolError, Request
 from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
-from gateway.http2_connection import Http2Connection
 from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.programmed import begin
 from gateway.routing.table import Entry, Table
 from gateway.snapshot import Limits
-from gateway.stream_transport import StreamTransport
-from gateway.turns import SECONDS
+from gateway.transport.http2_connection import Http2Connection
+from gateway.transport.http2_stream import StreamTransport
+from gateway.transport.turns import SECONDS
 
 REMEMBERED: Final = 32  # field blocks of a connection: what it costs us must stay small, whoever connects
 LONG: Final = 1024  # octets of a field block that is not worth it

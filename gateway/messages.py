@@ -12,9 +12,9 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from gateway import frames
 from gateway.filters.measuring import BUCKETS, OCTETS, Labels
 from gateway.snapshot import Change, Part, Problem
+from gateway.transport import framing
 
 PIECE = 100  # parts in one message
 VALUES: Final = {"counter": 1, "gauge": 1, "histogram": BUCKETS + 1}  # of what filters measure
@@ -147,16 +147,16 @@ _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(From
 
 async def read_to_worker(reader: asyncio.StreamReader) -> ToWorker:
     """The next message to a worker; raises IncompleteReadError at the end."""
-    return _to_worker.decode(await frames.read(reader))
+    return _to_worker.decode(await framing.read(reader))
 
 
 async def read_from_worker(reader: asyncio.StreamReader) -> FromWorker:
     """The next message from a worker; raises IncompleteReadError at the end, ValueError for what is none."""
-    return _from_worker.decode(await frames.read(reader, LONGEST))
+    return _from_worker.decode(await framing.read(reader, LONGEST))
 
 
 def change(whole: Change) -> bytes:
     """A change, in pieces that a worker decodes between two requests."""
     cut = max(len(whole.put) - PIECE, 0)
-    pieces = [frames.framed(Parts(whole.put[at : min(at + PIECE, cut)])) for at in range(0, cut, PIECE)]
-    return b"".join([*pieces, frames.framed(Apply(msgspec.structs.replace(whole, put=whole.put[cut:])))])
+    pieces = [framing.framed(Parts(whole.put[at : min(at + PIECE, cut)])) for at in range(0, cut, PIECE)]
+    return b"".join([*pieces, framing.framed(Apply(msgspec.structs.replace(whole, put=whole.put[cut:])))])

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 from gateway.base.clock import Clock
 from gateway.tls.contexts import Security
-from gateway.turns import Turns
+from gateway.transport.turns import Turns
 from gateway.upstream import Pool
 from gateway.upstream_http2 import Trunk
 

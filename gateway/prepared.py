@@ -32,7 +32,7 @@ from gateway.snapshot import (
     Rule,
     Scripted,
 )
-from gateway.timeouts import Timeouts
+from gateway.transport.timeout_queue import Timeouts
 
 HEADS: Final = 1024  # response heads remembered
 

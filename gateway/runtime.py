@@ -60,8 +60,8 @@ from gateway.snapshot import (
 from gateway.supplies import Stock, supplier
 from gateway.timers import LAST, Timers
 from gateway.tls import contexts as tls
+from gateway.transport.turns import Turns
 from gateway.trimmer import Trimmer
-from gateway.turns import Turns
 from gateway.watch import watch
 
 log = logging.getLogger("fsm.filters")

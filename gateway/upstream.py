@@ -20,7 +20,7 @@ from gateway.http.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError
 from gateway.peers import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.tls.contexts import Security, unread
-from gateway.turns import Turns
+from gateway.transport.turns import Turns
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
 CONNECT: Final = 2.0  # seconds to make one

@@ -17,11 +17,11 @@ from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
 from gateway.http.http2 import Fault, Stream
-from gateway.http2_connection import Http2Connection
 from gateway.peers import Endpoint, Sender, User
-from gateway.stream_transport import StreamTransport
 from gateway.tls.contexts import Security, unread
-from gateway.turns import Turns
+from gateway.transport.http2_connection import Http2Connection
+from gateway.transport.http2_stream import StreamTransport
+from gateway.transport.turns import Turns
 from gateway.upstream import CONNECT, MAX_HEAD
 
 IDLE: Final = 60.0  # seconds that a connection without requests is kept

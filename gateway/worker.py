@@ -19,7 +19,7 @@ import socket
 import msgspec
 import uvloop
 
-from gateway import frames, messages
+from gateway import messages
 from gateway.base import descriptors, logs
 from gateway.base.privacy import keep_to_yourself
 from gateway.base.scheduling import ask_for_short_slices
@@ -39,6 +39,7 @@ from gateway.messages import (
 )
 from gateway.runtime import Runtime
 from gateway.snapshot import Change, Part, Problem
+from gateway.transport import framing
 
 log = logging.getLogger("fsm.worker")
 TICK = 1.0  # seconds; the coarseness of every idle timeout
@@ -55,7 +56,7 @@ class Worker:
 
     async def follow(self) -> None:
         """Until told to leave, or until the parent is gone."""
-        frames.write(self._writer, Ready(os.getpid()))
+        framing.write(self._writer, Ready(os.getpid()))
         self._tick()
         early: list[Part] = []  # of a change that comes in pieces
         changes: asyncio.Queue[Change] = asyncio.Queue()
@@ -74,9 +75,9 @@ class Worker:
                 case Tickets(secret):
                     self._runtime.tickets = secret
                 case AskStatistics():
-                    frames.write(self._writer, self._count())
+                    framing.write(self._writer, self._count())
                 case Ping(number):
-                    frames.write(self._writer, Pong(number, self._runtime.steps))
+                    framing.write(self._writer, Pong(number, self._runtime.steps))
                 case Drain(delay, grace):
                     self._runtime.drain()
                     self._leaving = asyncio.create_task(self._leave(delay, grace))
@@ -96,7 +97,7 @@ class Worker:
             except Exception as error:  # the runtime blames a part for whatever it can; this is the rest
                 log.exception("a change is not in force")
                 problems = [Problem("the change", f"{type(error).__name__}: {error}")]
-            frames.write(self._writer, Applied(change.version, tuple(problems)))
+            framing.write(self._writer, Applied(change.version, tuple(problems)))
 
     def _count(self) -> Statistics:
         try:

@@ -16,9 +16,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, TypeVar
 
-from gateway import frames, messages
+from gateway import messages
 from gateway.messages import Applied, AskStatistics, Drain, Ping, Pong, Ready, Statistics
 from gateway.snapshot import Change
+from gateway.transport import framing
 
 BEAT: Final = 1.0  # seconds between two pings
 SILENT: Final = 2  # beats without an answer after which others do not wait for it
@@ -191,7 +192,7 @@ class WorkerProcess:
 
     def _write(self, message: object) -> None:
         if not self._writer.is_closing():
-            frames.write(self._writer, message)
+            framing.write(self._writer, message)
 
     def _over(self) -> None:
         self._is_over = True

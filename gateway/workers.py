@@ -19,11 +19,11 @@ from typing import Final, get_args
 
 import msgspec
 
-from gateway import frames
 from gateway.messages import Applied, Statistics, Tickets
 from gateway.shared import memory
 from gateway.snapshot import RANK, Change, Key, Part, Parts, Problem, apply, difference, key
 from gateway.telemetry.metrics import Supervision
+from gateway.transport import framing
 from gateway.trial import culprits
 from gateway.worker_process import BEAT, Reason, WorkerProcess
 
@@ -339,7 +339,7 @@ class Workers:
             if process is not None and process.returncode is None:
                 process.kill()
             raise
-        frames.write(writer, Tickets(self._tickets))
+        framing.write(writer, Tickets(self._tickets))
         return WorkerProcess(index, process, reader, writer)
 
 

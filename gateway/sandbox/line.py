@@ -16,9 +16,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
 
-from gateway import frames
 from gateway.sandbox.credit import SAVED, Credit
 from gateway.sandbox.protocol import LONGEST_SAID
+from gateway.transport import framing
 
 SLICE: Final = 0.0005  # seconds of work at a time
 PATIENCE: Final = 3.0  # seconds that a process is not heard, all in all, before it is cut off; forgotten once it has saved some
@@ -66,7 +66,7 @@ class Line(asyncio.BufferedProtocol):
     def write(self, message: Any) -> None:
         """Say something, unless nobody is there any more."""
         if not self.is_closing:
-            self._transport.write(frames.framed(message))
+            self._transport.write(framing.framed(message))
 
     async def wait_room(self) -> None:
         """While more waits for the process than it should."""

@@ -12,11 +12,11 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
-from gateway import frames
 from gateway.filters.api import Call as HttpCall
 from gateway.filters.api import Reply
 from gateway.filters.measuring import Measured
 from gateway.filters.sharing import Operation
+from gateway.transport import framing
 
 FORK, KILL, STAND_BACK = b"f", b"k", b"b"  # what a worker says to the zygote, each with a number, the first with a socket
 LONGEST: Final = 32 << 20  # octets of a frame to a cell
@@ -235,7 +235,7 @@ _from_cell: msgspec.msgpack.Decoder[FromCell] = msgspec.msgpack.Decoder(FromCell
 
 async def read_to_cell(reader: asyncio.StreamReader) -> ToCell:
     """The next message to a cell; raises IncompleteReadError at the end."""
-    return _to_cell.decode(await frames.read(reader, LONGEST))
+    return _to_cell.decode(await framing.read(reader, LONGEST))
 
 
 def from_cell(data: bytes | memoryview) -> FromCell:
@@ -245,7 +245,7 @@ def from_cell(data: bytes | memoryview) -> FromCell:
 
 def said(message: FromCell) -> bytes:
     """A message from a cell, framed: refused here, by ValueError, where it would not be understood there."""
-    framed = frames.framed(message)
+    framed = framing.framed(message)
     if len(framed) - 4 > LONGEST_SAID:
         raise ValueError(f"{len(framed) - 4} bytes are more than can be passed on at once; {LONGEST_SAID} are not")
     _from_cell.decode(memoryview(framed)[4:])

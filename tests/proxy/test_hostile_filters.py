@@ -24,13 +24,14 @@ import pytest
 from proxying import Proxy, Server, make_rule
 
 from bench.fuzzing import FUZZER, first_seed, resident
-from gateway import frames, messages
+from gateway import messages
 from gateway.filters.measuring import OCTETS
 from gateway.messages import Applied, Apply, FilterStatistics, Ready, Statistics
 from gateway.sandbox import confined, keeper, line
 from gateway.sandbox.confined import Confined
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Match, PathMatch, Script, Scripted, Target
 from gateway.telemetry.metrics import exposition
+from gateway.transport import framing
 
 caged = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="there are only limits here"
@@ -157,7 +158,7 @@ async def test_the_descriptors_of_every_process() -> None:
             Script("confined", source), Script("inline", source.replace("test_", "no_test_"), execution="inline"),
             Script("worker", reports, left_open, execution="inline", is_tried=False),
         )  # fmt: skip
-        frames.write(writer, Apply(Change(version="1", put=checked)))
+        framing.write(writer, Apply(Change(version="1", put=checked)))
         assert await messages.read_from_worker(reader) == Applied("1", ())
         inodes = {os.fstat(descriptor).st_ino for descriptor in left[:3]}
         (zygote,) = children(worker.pid)

@@ -31,7 +31,7 @@ from gateway.snapshot import (
     Scripted,
     Target,
 )
-from gateway.turns import Turns
+from gateway.transport.turns import Turns
 
 MEGABYTE = 1 << 20
 

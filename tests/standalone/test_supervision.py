@@ -416,7 +416,7 @@ def request(request):
 
 
 def encoded(message: object) -> bytes:
-    return worker_process.frames.framed(message)[4:]
+    return worker_process.framing.framed(message)[4:]
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ async def test_one_that_talks_nonsense_is_replaced(data: bytes) -> None:
 )
 async def test_statistics_are_read_strictly(bad: dict) -> None:
     reader = asyncio.StreamReader()
-    reader.feed_data(worker_process.frames.framed({"type": "Statistics", **bad}))
+    reader.feed_data(worker_process.framing.framed({"type": "Statistics", **bad}))
     with pytest.raises(ValueError, match=r"."):
         await worker_process.messages.read_from_worker(reader)
 

@@ -14,7 +14,7 @@ from gateway.programs import Program
 from gateway.routing.table import Entry, HostKey, HostRules, Table
 from gateway.script import load
 from gateway.snapshot import Rule
-from gateway.turns import Turns
+from gateway.transport.turns import Turns
 from gateway.upstream import Pool, Upstream
 
 

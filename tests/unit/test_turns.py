@@ -26,7 +26,7 @@ from gateway.http.http2 import (
     frame,
 )
 from gateway.snapshot import Attachment, Match, Order, Rule, Target
-from gateway.turns import MUCH, Turns
+from gateway.transport.turns import MUCH, Turns
 from gateway.upstream import Upstream
 
 MISSING = b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n"

@@ -7,9 +7,9 @@ from time import monotonic
 from typing import Final
 
 from gateway.base.clock import Clock
-from gateway.gathering import Gatherer
 from gateway.http.http2 import Conversation, Fault
-from gateway.turns import Turns
+from gateway.transport.turns import Turns
+from gateway.transport.write_coalescing import Gatherer
 
 OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is not listened to
 

@@ -1,0 +1,1 @@
+"""Between protocols and asyncio: framing, turns, timeouts, streams as connections."""
