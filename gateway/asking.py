@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.http.http1 import Field, ProtocolError, Response
-from gateway.peers import Answers, Endpoint, Peer
+from gateway.interfaces import Answers, Endpoint, Peer
 
 
 class Answered(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.balance import Ring
 from gateway.health import Checks
-from gateway.peers import Endpoint
+from gateway.interfaces import Endpoint
 
 
 class Backend:

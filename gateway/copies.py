@@ -8,7 +8,7 @@ from typing import Final
 from gateway.backend import Backend
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Response, length_behind
-from gateway.peers import Peer
+from gateway.interfaces import Peer
 from gateway.prepared import Answers
 
 BEHIND: Final = 1 << 20  # bytes that a slow mirror may owe before it is given up

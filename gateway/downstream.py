@@ -18,7 +18,7 @@ from gateway.http import http2
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
-from gateway.peers import Peer
+from gateway.interfaces import Peer
 from gateway.programmed import Programmed, begin
 from gateway.relay import Incoming, Switchboard
 from gateway.repeated import LESSONS, is_plain

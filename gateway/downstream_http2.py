@@ -21,7 +21,7 @@ from gateway.http.forwarding import failure, is_grpc, request_head
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Edit, Field, ProtocolError, Request
 from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
-from gateway.peers import Peer
+from gateway.interfaces import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.programmed import begin
 from gateway.routing.table import Entry, Table

@@ -23,7 +23,7 @@ from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.grpc_web import Translation
 from gateway.http.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
 from gateway.http.local_replies import answer, grpc_answer
-from gateway.peers import Client, Endpoint, Peer
+from gateway.interfaces import Client, Endpoint, Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.routing.table import Entry
 from gateway.sessions import Holder, Sessions

@@ -13,7 +13,7 @@ from gateway.exchange import Exchange
 from gateway.filters import api
 from gateway.greeting import connection_of
 from gateway.http.http1 import Field, Request, parse_request
-from gateway.peers import Client
+from gateway.interfaces import Client
 from gateway.programmed import Outgoing, Taking
 from gateway.repeated import Template
 from gateway.routing.table import Plan

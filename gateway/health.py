@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.asking import Answered, answer_to
 from gateway.balance import Ring
-from gateway.peers import Endpoint
+from gateway.interfaces import Endpoint
 from gateway.snapshot import Health
 
 MOST: Final = 65536  # octets of an answer

@@ -17,7 +17,7 @@ from gateway.glimpse import Glimpse, Meeting, added_field
 from gateway.http.head_templates import ResponseShape
 from gateway.http.http1 import Field, parse_response
 from gateway.http.http1 import Response as RawResponse
-from gateway.peers import Answers, Peer
+from gateway.interfaces import Answers, Peer
 from gateway.programmed import Left, tell
 
 

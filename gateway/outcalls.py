@@ -13,7 +13,7 @@ from typing import Final
 from gateway.asking import answer_to
 from gateway.base.logs import whereto
 from gateway.filters.api import FRAMING, Call, Reply, pair
-from gateway.peers import Endpoint
+from gateway.interfaces import Endpoint
 from gateway.snapshot import BackendTLS
 from gateway.tls import contexts
 from gateway.tls.contexts import Security

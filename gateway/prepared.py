@@ -15,7 +15,7 @@ from gateway.filters import cors, header_modifier, mirror, redirect, rewrite
 from gateway.http.forwarding import response_head
 from gateway.http.head_templates import ResponseShape, weave
 from gateway.http.http1 import LONG_HEAD, Edit, Field, parse_response
-from gateway.peers import Endpoint
+from gateway.interfaces import Endpoint
 from gateway.programs import Hooks, Program
 from gateway.sessions import Sessions
 from gateway.snapshot import (

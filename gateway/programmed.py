@@ -23,8 +23,8 @@ from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
 from gateway.http.local_replies import whole
+from gateway.interfaces import Client, Endpoint, Peer
 from gateway.passage import Passage
-from gateway.peers import Client, Endpoint, Peer
 from gateway.prepared import Route, Target
 from gateway.programs import Hooks, Program
 from gateway.routing.table import Entry

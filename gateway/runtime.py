@@ -32,7 +32,7 @@ from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.greeting import Entrance, is_early
 from gateway.health import Checks
-from gateway.peers import Endpoint
+from gateway.interfaces import Endpoint
 from gateway.pools import Address, Pools
 from gateway.prepared import Counter, Route
 from gateway.programs import Program

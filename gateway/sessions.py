@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gateway.balance import Ring
 from gateway.http.http1 import PLAIN, Field, Request
-from gateway.peers import Endpoint
+from gateway.interfaces import Endpoint
 from gateway.snapshot import Persistence
 
 

@@ -20,8 +20,8 @@ from gateway.door import Door
 from gateway.exchange import Exchange
 from gateway.glimpse import BEFORE, Glimpse
 from gateway.http.head_templates import Composition
+from gateway.interfaces import Peer
 from gateway.onlooker import Onlooker
-from gateway.peers import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.programmed import Programmed
 from gateway.repeated import Template, rewritten

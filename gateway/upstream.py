@@ -17,7 +17,7 @@ from gateway.bulk import SHARED, SIZE, WORTH, Bulk
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.head_templates import ResponseShape, response_shape
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
-from gateway.peers import Answers, Sender, User
+from gateway.interfaces import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.tls.contexts import Security, unread
 from gateway.transport.turns import Turns

@@ -17,7 +17,7 @@ from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
 from gateway.http.http2 import Fault, Stream
-from gateway.peers import Endpoint, Sender, User
+from gateway.interfaces import Endpoint, Sender, User
 from gateway.tls.contexts import Security, unread
 from gateway.transport.http2_connection import Http2Connection
 from gateway.transport.http2_stream import StreamTransport
