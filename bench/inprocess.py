@@ -18,7 +18,7 @@ from controller.filter_cost import Transport
 from gateway.downstream import Downstream
 from gateway.runtime import Runtime
 from gateway.snapshot import Change
-from gateway.upstream import Upstream
+from gateway.upstream.http1 import Upstream
 
 CONNECTIONS, EACH, ROUNDS = 64, 300, 12
 RESPONSE = (

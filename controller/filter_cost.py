@@ -32,7 +32,7 @@ from gateway.snapshot import (
     Scripted,
     Target,
 )
-from gateway.upstream import Pool, Upstream
+from gateway.upstream.http1 import Pool, Upstream
 
 EACH, ROUNDS, TURNS = 400, 10, 300
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 17\r\n\r\nfrom the backend\n"

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from gateway import protobuf
-from gateway.asking import Answered, Ask
-from gateway.backend import Backend
 from gateway.http.http1 import FOLDED, HOST, KIND, PLAIN, SHADOW, Field, Request, Response, kind_of
 from gateway.http.local_replies import whole
 from gateway.protobuf import Message
 from gateway.snapshot import ExternalAuth
+from gateway.upstream.backend import Backend
+from gateway.upstream.internal_request import Answered, Ask
 
 _LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e\x80-\xff]*")  # a field line (RFC 9110 §5)
 PATIENCE: Final = 5.0  # seconds for an answer

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.backend import Backend
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Response, length_behind
 from gateway.interfaces import Peer
 from gateway.prepared import Answers
+from gateway.upstream.backend import Backend
 
 BEHIND: Final = 1 << 20  # bytes that a slow mirror may owe before it is given up
 

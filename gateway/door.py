@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from gateway.admission import Admission
-from gateway.backend import Backend
 from gateway.base.clock import Clock
 from gateway.prepared import Route
 from gateway.programs import Program
@@ -20,6 +19,7 @@ from gateway.routing.table import Sites, Table
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 from gateway.transport.turns import Turns
 from gateway.unsent import Unsent
+from gateway.upstream.backend import Backend
 
 FORGET: Final = 5.0  # seconds between two requests after which a connection lets go of what it remembers
 

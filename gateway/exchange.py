@@ -15,7 +15,6 @@ from typing import Final, cast
 
 from gateway import copies
 from gateway.authorising import Allowed, Question, Verdict, refusal
-from gateway.backend import Backend
 from gateway.copies import Copy
 from gateway.filters import cors, redirect
 from gateway.http import forwarding, grpc_web
@@ -26,8 +25,9 @@ from gateway.http.local_replies import answer, grpc_answer
 from gateway.interfaces import Client, Endpoint, Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.routing.table import Entry
-from gateway.sessions import Holder, Sessions
 from gateway.snapshot import ExternalAuth
+from gateway.upstream.backend import Backend
+from gateway.upstream.session_persistence import Holder, Sessions
 
 BACKOFF: Final = 0.01  # seconds before the first of further attempts, where a rule does not say
 # RFC 9110 §9.2.2: what may be sent twice without being asked.

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from gateway.asking import answer_to
 from gateway.base.logs import whereto
 from gateway.filters.api import FRAMING, Call, Reply, pair
 from gateway.interfaces import Endpoint
 from gateway.snapshot import BackendTLS
 from gateway.tls import contexts
 from gateway.tls.contexts import Security
+from gateway.upstream.internal_request import answer_to
 
 MOST: Final = 1 << 20  # octets of an answer
 PATIENCE: Final = 60.0  # seconds, whatever a filter says

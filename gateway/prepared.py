@@ -9,15 +9,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
-from gateway.backend import Backend
-from gateway.balance import Ring, Split
 from gateway.filters import cors, header_modifier, mirror, redirect, rewrite
 from gateway.http.forwarding import response_head
 from gateway.http.head_templates import ResponseShape, weave
 from gateway.http.http1 import LONG_HEAD, Edit, Field, parse_response
 from gateway.interfaces import Endpoint
 from gateway.programs import Hooks, Program
-from gateway.sessions import Sessions
 from gateway.snapshot import (
     Cors,
     ExternalAuth,
@@ -33,6 +30,9 @@ from gateway.snapshot import (
     Scripted,
 )
 from gateway.transport.timeout_queue import Timeouts
+from gateway.upstream.backend import Backend
+from gateway.upstream.load_balancing import Ring, Split
+from gateway.upstream.session_persistence import Sessions
 
 HEADS: Final = 1024  # response heads remembered
 

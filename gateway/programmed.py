@@ -15,7 +15,6 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from gateway.backend import Backend
 from gateway.exchange import Exchange, name_of, unexpecting
 from gateway.filters import api
 from gateway.greeting import connection_of
@@ -29,6 +28,7 @@ from gateway.prepared import Route, Target
 from gateway.programs import Hooks, Program
 from gateway.routing.table import Entry
 from gateway.script import bytes_or_nothing, wrong_result
+from gateway.upstream.backend import Backend
 
 DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again
 Taking: TypeAlias = tuple[Program, Hooks]

@@ -14,15 +14,15 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from gateway import sieve
 from gateway.admission import Admission
-from gateway.backend import Backend
-from gateway.balance import Split
 from gateway.greeting import left, may_connect, met
 from gateway.programs import Program
 from gateway.routing.table import patterns
 from gateway.snapshot import DEFAULT_LIMITS, Relay
 from gateway.tls import client_hello
 from gateway.tls.contexts import Security
-from gateway.upstream import CONNECT
+from gateway.upstream.backend import Backend
+from gateway.upstream.http1 import CONNECT
+from gateway.upstream.load_balancing import Split
 
 PATIENCE: Final = 10.0  # seconds for a ClientHello to come
 WAITING: Final = 8192  # connections whose ClientHello has not come yet

@@ -23,7 +23,6 @@ from typing import Literal, Protocol, TypeAlias
 import msgspec
 
 from gateway import script, tunnel
-from gateway.backend import Backend
 from gateway.base.clock import Clock
 from gateway.datagram import Datagrams
 from gateway.door import Door
@@ -31,9 +30,7 @@ from gateway.downstream import Arrival, Downstream
 from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.greeting import Entrance, is_early
-from gateway.health import Checks
 from gateway.interfaces import Endpoint
-from gateway.pools import Address, Pools
 from gateway.prepared import Counter, Route
 from gateway.programs import Program
 from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
@@ -62,6 +59,9 @@ from gateway.timers import LAST, Timers
 from gateway.tls import contexts as tls
 from gateway.transport.turns import Turns
 from gateway.trimmer import Trimmer
+from gateway.upstream.backend import Backend
+from gateway.upstream.health_checks import Checks
+from gateway.upstream.pools import Address, Pools
 from gateway.watch import watch
 
 log = logging.getLogger("fsm.filters")

@@ -252,5 +252,5 @@ async def test_a_session_ends_with_its_endpoint_its_weight_or_its_time(
     import time
 
     later = time.time() + 101
-    monkeypatch.setattr("gateway.sessions.time.time", lambda: later)
+    monkeypatch.setattr("gateway.upstream.session_persistence.time.time", lambda: later)
     assert "set-cookie" in (await whole(proxy, Cookie=cookie))[0]

@@ -204,7 +204,7 @@ async def test_draining(proxy: Proxy, server: Server) -> None:
 
 @pytest.mark.parametrize("pause", [0.0, 0.002])
 async def test_large_bodies_pass_whole_at_any_pace(proxy: Proxy, server: Server, pause: float) -> None:
-    """Bodies that pass in bulk (gateway/bulk.py): first with a head to be parsed, then with one that is known."""
+    """Bodies that pass in bulk (gateway/upstream/bulk_body.py): first with a head to be parsed, then with one that is known."""
     await proxy.route(server)
     body = random.Random(1).randbytes(3 << 20)
     server.default = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: x\r\n\r\n" % len(body) + body

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.backend import Backend
 from gateway.base.clock import Clock
 from gateway.door import Door
 from gateway.downstream import Downstream
@@ -15,7 +14,8 @@ from gateway.routing.table import Entry, HostKey, HostRules, Table
 from gateway.script import load
 from gateway.snapshot import Rule
 from gateway.transport.turns import Turns
-from gateway.upstream import Pool, Upstream
+from gateway.upstream.backend import Backend
+from gateway.upstream.http1 import Pool, Upstream
 
 
 class Wire:

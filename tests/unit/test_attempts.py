@@ -7,7 +7,7 @@ from typing import Any
 from test_turns import GET, OK, Read, served
 
 from gateway.snapshot import Retry, Timeouts
-from gateway.upstream import Upstream
+from gateway.upstream.http1 import Upstream
 
 RETRIED: dict[str, Any] = {"retry": Retry(attempts=2, backoff=60.0), "timeouts": Timeouts(backend_request=60.0)}
 

@@ -8,7 +8,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.balance import Ring, Split, smooth
+from gateway.upstream.load_balancing import Ring, Split, smooth
 
 
 def take(split: Split[int], count: int) -> list[int | None]:

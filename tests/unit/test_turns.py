@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from conversing import Side, Wire
 
-from gateway.bulk import SHARED, SIZE, Bulk
 from gateway.downstream import Downstream
 from gateway.downstream_http2 import DownstreamHttp2
 from gateway.http.http2 import (
@@ -27,7 +26,8 @@ from gateway.http.http2 import (
 )
 from gateway.snapshot import Attachment, Match, Order, Rule, Target
 from gateway.transport.turns import MUCH, Turns
-from gateway.upstream import Upstream
+from gateway.upstream.bulk_body import SHARED, SIZE, Bulk
+from gateway.upstream.http1 import Upstream
 
 MISSING = b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n"
 LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 << 20)

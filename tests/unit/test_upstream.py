@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from conversing import Side
 
-from gateway.asking import answer_to
 from gateway.snapshot import Attachment, Match, Order, Rule, Target
+from gateway.upstream.internal_request import answer_to
 
 RULE = Rule("r", Order(), (Attachment("l", ""),), (Match(),), (), (Target(1, "b"),))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway.balance import Ring
-from gateway.health import Checks
 from gateway.interfaces import Endpoint
+from gateway.upstream.health_checks import Checks
+from gateway.upstream.load_balancing import Ring
 
 
 class Backend:

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.asking import Answered, answer_to
-from gateway.balance import Ring
 from gateway.interfaces import Endpoint
 from gateway.snapshot import Health
+from gateway.upstream.internal_request import Answered, answer_to
+from gateway.upstream.load_balancing import Ring
 
 MOST: Final = 65536  # octets of an answer
 PATIENCE: Final = 5.0  # seconds to answer, where an interval is not shorter

@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.balance import Ring
 from gateway.http.http1 import PLAIN, Field, Request
 from gateway.interfaces import Endpoint
 from gateway.snapshot import Persistence
+from gateway.upstream.load_balancing import Ring
 
 
 class Holder(Protocol):

@@ -22,7 +22,7 @@ from gateway.tls.contexts import Security, unread
 from gateway.transport.http2_connection import Http2Connection
 from gateway.transport.http2_stream import StreamTransport
 from gateway.transport.turns import Turns
-from gateway.upstream import CONNECT, MAX_HEAD
+from gateway.upstream.http1 import CONNECT, MAX_HEAD
 
 IDLE: Final = 60.0  # seconds that a connection without requests is kept
 MOST_OWED: Final = 1 << 20  # octets that a backend which does not read may be owed, besides requests' content

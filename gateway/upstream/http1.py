@@ -13,7 +13,6 @@ from functools import partial
 from typing import Final
 
 from gateway.base.clock import Clock
-from gateway.bulk import SHARED, SIZE, WORTH, Bulk
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.head_templates import ResponseShape, response_shape
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
@@ -21,6 +20,7 @@ from gateway.interfaces import Answers, Sender, User
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.tls.contexts import Security, unread
 from gateway.transport.turns import Turns
+from gateway.upstream.bulk_body import SHARED, SIZE, WORTH, Bulk
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
 CONNECT: Final = 2.0  # seconds to make one

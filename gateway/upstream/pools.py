@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeAlias
 from gateway.base.clock import Clock
 from gateway.tls.contexts import Security
 from gateway.transport.turns import Turns
-from gateway.upstream import Pool
-from gateway.upstream_http2 import Trunk
+from gateway.upstream.http1 import Pool
+from gateway.upstream.http2 import Trunk
 
 
 class Address(NamedTuple):
