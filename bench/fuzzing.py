@@ -27,7 +27,7 @@ FUZZER = """
 import asyncio, ctypes, gc, math, os, random, socket, struct, sys, time
 import msgspec
 from gateway.filters.api import Request, Response, metrics, shared, log, http
-from gateway.sandbox.syscalls import CALLS, OPENAT
+from gateway.scripting.sandbox.syscalls import CALLS, OPENAT
 
 SEED = {seed}
 chance = random.Random(SEED)

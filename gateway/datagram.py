@@ -13,8 +13,8 @@ from typing import Any, Final, TypeAlias
 from gateway import sieve
 from gateway.admission import Admission
 from gateway.filters import api
-from gateway.greeting import may_connect, told
 from gateway.relay import Line
+from gateway.scripting.listener_filters import may_connect, told
 from gateway.snapshot import DEFAULT_LIMITS
 
 IDLE: Final = 60.0  # seconds without a datagram either way

@@ -13,9 +13,9 @@ from typing import Final, Protocol
 from gateway.admission import Admission
 from gateway.base.clock import Clock
 from gateway.prepared import Route
-from gateway.programs import Program
 from gateway.repeated import Templates
 from gateway.routing.table import Sites, Table
+from gateway.scripting.program import Program
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 from gateway.transport.turns import Turns
 from gateway.unsent import Unsent

@@ -13,7 +13,6 @@ from typing import Final
 from gateway.door import Door
 from gateway.downstream_http2 import DownstreamHttp2
 from gateway.exchange import Exchange
-from gateway.greeting import arrive, connection_of, left
 from gateway.http import http2
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
@@ -22,6 +21,7 @@ from gateway.interfaces import Peer
 from gateway.programmed import Programmed, begin
 from gateway.relay import Incoming, Switchboard
 from gateway.repeated import LESSONS, is_plain
+from gateway.scripting.listener_filters import arrive, connection_of, left
 from gateway.shortcut import Shortcut
 from gateway.snapshot import Limits
 from gateway.tls import contexts

@@ -14,7 +14,6 @@ from typing import Final
 
 from gateway.door import Door
 from gateway.exchange import Exchange, not_switched
-from gateway.greeting import arrive, connection_of, left
 from gateway.http import abuse_budget, field_sections, http2
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.forwarding import failure, is_grpc, request_head
@@ -25,6 +24,7 @@ from gateway.interfaces import Peer
 from gateway.prepared import Answers, Route, Target
 from gateway.programmed import begin
 from gateway.routing.table import Entry, Table
+from gateway.scripting.listener_filters import arrive, connection_of, left
 from gateway.snapshot import Limits
 from gateway.transport.http2_connection import Http2Connection
 from gateway.transport.http2_stream import StreamTransport

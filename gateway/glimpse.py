@@ -11,12 +11,12 @@ from typing import Any, Final, Protocol
 
 from gateway.exchange import Exchange
 from gateway.filters import api
-from gateway.greeting import connection_of
 from gateway.http.http1 import Field, Request, parse_request
 from gateway.interfaces import Client
 from gateway.programmed import Outgoing, Taking
 from gateway.repeated import Template
 from gateway.routing.table import Plan
+from gateway.scripting.listener_filters import connection_of
 from gateway.snapshot import Limits
 
 KEPT: Final = 4096  # field lines that filters have added

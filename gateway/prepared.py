@@ -14,7 +14,7 @@ from gateway.http.forwarding import response_head
 from gateway.http.head_templates import ResponseShape, weave
 from gateway.http.http1 import LONG_HEAD, Edit, Field, parse_response
 from gateway.interfaces import Endpoint
-from gateway.programs import Hooks, Program
+from gateway.scripting.program import Hooks, Program
 from gateway.snapshot import (
     Cors,
     ExternalAuth,

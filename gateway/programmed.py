@@ -17,17 +17,17 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from gateway.exchange import Exchange, name_of, unexpecting
 from gateway.filters import api
-from gateway.greeting import connection_of
 from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
 from gateway.http.local_replies import whole
 from gateway.interfaces import Client, Endpoint, Peer
-from gateway.passage import Passage
 from gateway.prepared import Route, Target
-from gateway.programs import Hooks, Program
 from gateway.routing.table import Entry
-from gateway.script import bytes_or_nothing, wrong_result
+from gateway.scripting.chunk_pipeline import Passage
+from gateway.scripting.listener_filters import connection_of
+from gateway.scripting.loader import bytes_or_nothing, wrong_result
+from gateway.scripting.program import Hooks, Program
 from gateway.upstream.backend import Backend
 
 DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again

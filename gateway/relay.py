@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from gateway import sieve
 from gateway.admission import Admission
-from gateway.greeting import left, may_connect, met
-from gateway.programs import Program
 from gateway.routing.table import patterns
+from gateway.scripting.listener_filters import left, may_connect, met
+from gateway.scripting.program import Program
 from gateway.snapshot import DEFAULT_LIMITS, Relay
 from gateway.tls import client_hello
 from gateway.tls.contexts import Security

@@ -22,23 +22,27 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from gateway import script, tunnel
+from gateway import tunnel
 from gateway.base.clock import Clock
 from gateway.datagram import Datagrams
 from gateway.door import Door
 from gateway.downstream import Arrival, Downstream
 from gateway.filters import builtin
 from gateway.filters.measuring import Room
-from gateway.greeting import Entrance, is_early
 from gateway.interfaces import Endpoint
 from gateway.prepared import Counter, Route
-from gateway.programs import Program
 from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
 from gateway.relay import Tally as RelayTally
 from gateway.routing.table import Entry, HostKey, HostRules, Table
-from gateway.sandbox import keeper
-from gateway.sandbox.confined import Confined
-from gateway.sandbox.forking import Zygote
+from gateway.scripting import loader
+from gateway.scripting.listener_filters import Entrance, is_early
+from gateway.scripting.program import Program
+from gateway.scripting.sandbox import supervisor
+from gateway.scripting.sandbox.forkserver_client import Zygote
+from gateway.scripting.sandbox.host import Confined
+from gateway.scripting.services import Stock, supplier
+from gateway.scripting.timers import LAST, Timers
+from gateway.scripting.watchdog import watch
 from gateway.snapshot import Backend as BackendPart
 from gateway.snapshot import (
     Certificate,
@@ -54,15 +58,12 @@ from gateway.snapshot import (
     Scripted,
     key,
 )
-from gateway.supplies import Stock, supplier
-from gateway.timers import LAST, Timers
 from gateway.tls import contexts as tls
 from gateway.transport.turns import Turns
 from gateway.trimmer import Trimmer
 from gateway.upstream.backend import Backend
 from gateway.upstream.health_checks import Checks
 from gateway.upstream.pools import Address, Pools
-from gateway.watch import watch
 
 log = logging.getLogger("fsm.filters")
 HANDSHAKE = 10.0  # seconds that a client may take for a TLS handshake
@@ -172,7 +173,7 @@ class Runtime:
         self._stock = Stock(self._reach, memory, index, count)
         self._timers: dict[str, Timers] = {}  # of programs that run here
         self._working: set[asyncio.Task[None]] = set()
-        self._keepers: dict[str, keeper.Keeper] = {}  # of programs in processes of their own
+        self._keepers: dict[str, supervisor.Keeper] = {}  # of programs in processes of their own
         self._relays: dict[str, dict[str, None]] = {}  # by listener
         self._contexts: dict[str, tuple[object, list[tls.Shown]]] = {}  # by listener, with what they were made of
         self.open: dict[int, Open] = {}
@@ -483,12 +484,12 @@ class Runtime:
         source = builtin.source(part.built_in) if part.built_in else part.source
         if part.execution == "inline":
             if part.is_tried and not part.built_in:
-                await keeper.tried(self.zygote, supply(part))
+                await supervisor.tried(self.zygote, supply(part))
             watch.start()
             try:
-                code = program.hooks = script.load(part.name, source, part.config, supply(part).inline())
+                code = program.hooks = loader.load(part.name, source, part.config, supply(part).inline())
             except SystemExit:
-                raise script.ScriptError(part.name, 0, "it ends the process that loads it (SystemExit)") from None
+                raise loader.ScriptError(part.name, 0, "it ends the process that loads it (SystemExit)") from None
             self._stop_timers(part.name)
             if code.timers:
                 self._timers[part.name] = Timers(code.timers, partial(program.run, hooks=code))
@@ -500,10 +501,10 @@ class Runtime:
         else:
             kept = self._keepers.get(part.name)
             if kept is None:
-                kept = self._keepers[part.name] = keeper.Keeper(self.zygote, program, supply)
+                kept = self._keepers[part.name] = supervisor.Keeper(self.zygote, program, supply)
             try:
                 await kept.put(part)
-            except script.ScriptError as error:
+            except loader.ScriptError as error:
                 if program.hooks is None:
                     program.passes = part.passes
                     if not error.line:
@@ -515,7 +516,7 @@ class Runtime:
             program.measures.own()
         elif program.measures.dropped:
             program.measures.forget()  # the source before this one measured too much
-        if isinstance(before, script.Code):
+        if isinstance(before, loader.Code):
             before.unload()
 
     def _reach(self, host: str, port: int, security: tls.Security | None) -> Endpoint:

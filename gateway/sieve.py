@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from gateway.filters import api
-from gateway.greeting import left
-from gateway.passage import Passage
-from gateway.programs import Hooks, Program
-from gateway.script import bytes_or_nothing
+from gateway.scripting.chunk_pipeline import Passage
+from gateway.scripting.listener_filters import left
+from gateway.scripting.loader import bytes_or_nothing
+from gateway.scripting.program import Hooks, Program
 from gateway.tls.contexts import unread
 from gateway.tunnel import End
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.greeting import left
+from gateway.scripting.listener_filters import left
 from gateway.tls.contexts import unread
 
 

@@ -20,7 +20,7 @@ from typing import Final, get_args
 import msgspec
 
 from gateway.messages import Applied, Statistics, Tickets
-from gateway.shared import memory
+from gateway.scripting.shared_state import memory
 from gateway.snapshot import RANK, Change, Key, Part, Parts, Problem, apply, difference, key
 from gateway.telemetry.metrics import Supervision
 from gateway.transport import framing

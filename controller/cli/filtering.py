@@ -16,9 +16,9 @@ from rich.table import Table
 from controller.cli import show
 from controller.demo.ports import free_ports
 from controller.filter_cost import Cost, cost
-from gateway import script
 from gateway.runtime import Runtime
-from gateway.script import ScriptError
+from gateway.scripting import loader
+from gateway.scripting.loader import ScriptError
 from gateway.snapshot import Attachment, Backend, Change, Endpoint, Listener, Order, Part, Rule, Script, Scripted, Target
 
 SCAFFOLD = '''"""{name}: say here what it does, and for whom."""
@@ -69,9 +69,9 @@ def new_filter(name: str, folder: Path) -> None:
     show.out.print(f"[dim]fsm filter test {path}; fsm filter run {path} http://example.com/; fsm run {folder}[/]")
 
 
-def _loaded(path: Path, config: str) -> script.Code:
+def _loaded(path: Path, config: str) -> loader.Code:
     try:
-        return script.load(path.stem, path.read_text(), config)
+        return loader.load(path.stem, path.read_text(), config)
     except ScriptError as error:
         raise SystemExit(f"{path}:{error.line}: {error.reason}" if error.line else f"{path}: {error.reason}") from None
 
@@ -114,14 +114,14 @@ def _sources(paths: list[Path]) -> list[Path]:
 
 def _tested(path: Path, config: str) -> list[dict[str, str]]:
     try:
-        code = script.load(path.stem, path.read_text(), config)
+        code = loader.load(path.stem, path.read_text(), config)
     except ScriptError as error:
         return [{"file": f"{path}:{error.line}", "test": "loading", "fault": error.reason}]
     found = []
     for word, test in code.tests.items():
         code.tests = {word: test}
         try:
-            asyncio.run(script.run_tests(code))
+            asyncio.run(loader.run_tests(code))
             found.append({"file": str(path), "test": word, "fault": ""})
         except ScriptError as error:
             found.append({"file": f"{path}:{error.line}", "test": word, "fault": error.reason.removeprefix(f"{word}: ")})

@@ -27,8 +27,8 @@ from bench.fuzzing import FUZZER, first_seed, resident
 from gateway import messages
 from gateway.filters.measuring import OCTETS
 from gateway.messages import Applied, Apply, FilterStatistics, Ready, Statistics
-from gateway.sandbox import confined, keeper, line
-from gateway.sandbox.confined import Confined
+from gateway.scripting.sandbox import host, line, supervisor
+from gateway.scripting.sandbox.host import Confined
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Match, PathMatch, Script, Scripted, Target
 from gateway.telemetry.metrics import exposition
 from gateway.transport import framing
@@ -214,7 +214,7 @@ async def test_a_filter_finds_nothing_open(proxy: Proxy, server: Server) -> None
 async def test_every_system_call_and_every_command(proxy: Proxy, server: Server) -> None:
     """From inside a process, with libc's `syscall`: what is not in the table is refused, and nobody notices."""
     await beside(proxy, server, """
-        from gateway.sandbox.syscalls import CALLS, OPENAT, In, Within
+        from gateway.scripting.sandbox.syscalls import CALLS, OPENAT, In, Within
         libc = ctypes.CDLL(None, use_errno=True)
         libc.syscall.restype = ctypes.c_long
         machine = os.uname().machine
@@ -574,7 +574,7 @@ async def test_a_flood_ends_its_process_and_others_are_served(
 async def test_who_breaks_rules_again_and_again_is_replaced_ever_later(
     proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(keeper, "PUNISHED", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(supervisor, "PUNISHED", (0.01, 0.02, 0.03))
     await beside(proxy, server, """
         async def go():
             say({"type": "Nobody"})
@@ -638,7 +638,7 @@ task = asyncio.get_event_loop().create_task(spin())
 async def test_a_process_that_was_replaced_ends_whatever_it_does(
     proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(confined, "ENDING", 0.5)
+    monkeypatch.setattr(host, "ENDING", 0.5)
     pids = []
     for version in range(4):
         await beside(proxy, server, SPINS + f"VERSION = {version}")
@@ -682,7 +682,7 @@ async def test_a_process_that_forks_and_stands_still_is_replaced(
     await beside(proxy, server, "def request(request): pass")
     zygote = proxy.runtime.zygote._process
     assert zygote is not None
-    monkeypatch.setattr("gateway.sandbox.forking.STARTING", 0.2)
+    monkeypatch.setattr("gateway.scripting.sandbox.forkserver_client.STARTING", 0.2)
     os.kill(zygote.pid, signal.SIGSTOP)
     other = Script("other", "from gateway.filters.api import Response\ndef request(request): return Response(200, 'other')")
     rule = make_rule("other", matches=(Match(PathMatch("PathPrefix", "/other")),), filters=(Scripted("other"),))

@@ -14,11 +14,11 @@ import pytest
 from proxying import Proxy, Server, make_rule
 from speaking import until
 
-from gateway.sandbox import confined
-from gateway.sandbox.confined import Confined
-from gateway.sandbox.zygote import NICE
+from gateway.scripting.sandbox import host
+from gateway.scripting.sandbox.forkserver import NICE
+from gateway.scripting.sandbox.host import Confined
+from gateway.scripting.watchdog import watch
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Match, PathMatch, Script, Scripted, Target
-from gateway.watch import watch
 
 caged = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="there are only limits here"
@@ -172,7 +172,7 @@ async def test_a_flood_of_its_own_messages_ends_it(proxy: Proxy, server: Server)
     await beside(proxy, server, """
         import gc
         def request(request):
-            from gateway.sandbox.cell import Cell
+            from gateway.scripting.sandbox.runner import Cell
             cell = next(one for one in gc.get_objects() if isinstance(one, Cell))
             cell._writer.write((1 << 31).to_bytes(4, "big"))
     """)  # fmt: skip
@@ -251,12 +251,12 @@ async def test_a_first_source_that_has_bad_luck_is_tried_again(
     proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await proxy.route(server, name="bad", filters=(Scripted("bad"),))
-    monkeypatch.setattr(confined, "LOADING", 0.0)
+    monkeypatch.setattr(host, "LOADING", 0.0)
     source = "from gateway.filters.api import Response\ndef request(request):\n    return Response(200, 'here')"
     (problem,) = await proxy.runtime.apply(Change(put=(Script("bad", source),)))
     assert "took longer than" in problem.message
     assert (await proxy.get())[0] == 500
-    monkeypatch.setattr(confined, "LOADING", 2.0)
+    monkeypatch.setattr(host, "LOADING", 2.0)
     await until(lambda: proxy.runtime.program("bad").hooks is not None)
     assert (await proxy.get())[2] == b"here"
 

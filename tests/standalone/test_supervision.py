@@ -264,7 +264,7 @@ async def test_one_that_does_not_get_on_with_a_change_is_replaced(tmp_path: Path
     waits.touch()
     source = f"""{GOOD}
 import asyncio, os
-from gateway.sandbox.confined import Confined
+from gateway.scripting.sandbox.host import Confined
 
 async def never(_):
     await asyncio.Event().wait()

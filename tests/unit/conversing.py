@@ -9,9 +9,9 @@ from gateway.base.clock import Clock
 from gateway.door import Door
 from gateway.downstream import Downstream
 from gateway.prepared import Counter, Route
-from gateway.programs import Program
 from gateway.routing.table import Entry, HostKey, HostRules, Table
-from gateway.script import load
+from gateway.scripting.loader import load
+from gateway.scripting.program import Program
 from gateway.snapshot import Rule
 from gateway.transport.turns import Turns
 from gateway.upstream.backend import Backend

@@ -6,8 +6,19 @@ import struct
 
 import pytest
 
-from gateway.sandbox.seccomp import ALLOW, ARCHITECTURES, EPERM, IF_ANY, IF_EQUAL, KILL, LOAD, RETURN, Line, compiled
-from gateway.sandbox.syscalls import CALLS, OPENAT, In, SystemCall, Within
+from gateway.scripting.sandbox.seccomp import (
+    ALLOW,
+    ARCHITECTURES,
+    EPERM,
+    IF_ANY,
+    IF_EQUAL,
+    KILL,
+    LOAD,
+    RETURN,
+    Line,
+    compiled,
+)
+from gateway.scripting.sandbox.syscalls import CALLS, OPENAT, In, SystemCall, Within
 
 BOTH = ("x86_64", "aarch64")
 PROGRAMS = {architecture: compiled(architecture, (*CALLS, OPENAT)) for architecture in BOTH}

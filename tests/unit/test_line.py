@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from gateway.sandbox.credit import Credit
-from gateway.sandbox.line import ROOM, Line
-from gateway.sandbox.protocol import LONGEST_SAID
+from gateway.scripting.sandbox.credit import Credit
+from gateway.scripting.sandbox.line import ROOM, Line
+from gateway.scripting.sandbox.messages import LONGEST_SAID
 
 
 class Transport(asyncio.Transport):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.shared import memory as module
-from gateway.shared.memory import LOG, LONGEST, Memory, create
+from gateway.scripting.shared_state import memory as module
+from gateway.scripting.shared_state.memory import LOG, LONGEST, Memory, create
 
 
 @pytest.fixture

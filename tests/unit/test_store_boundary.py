@@ -17,9 +17,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.filters.sharing import Operation
-from gateway.shared.local import local
-from gateway.shared.memory import LONGEST, Memory, create
-from gateway.shared.remote import Remote, Unreachable, _key
+from gateway.scripting.shared_state.local import local
+from gateway.scripting.shared_state.memory import LONGEST, Memory, create
+from gateway.scripting.shared_state.redis import Remote, Unreachable, _key
 from gateway.snapshot import Store
 
 PASSWORD = "hunter2-of-the-store"

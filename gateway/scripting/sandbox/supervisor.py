@@ -11,12 +11,12 @@ from time import monotonic
 from typing import Final
 
 from gateway.base.logs import plain
-from gateway.programs import Program
-from gateway.sandbox.confined import Confined
-from gateway.sandbox.forking import Zygote
-from gateway.script import ScriptError
+from gateway.scripting.loader import ScriptError
+from gateway.scripting.program import Program
+from gateway.scripting.sandbox.forkserver_client import Zygote
+from gateway.scripting.sandbox.host import Confined
+from gateway.scripting.services import Supplies, Supply
 from gateway.snapshot import Script
-from gateway.supplies import Supplies, Supply
 
 log = logging.getLogger("fsm.filters")
 AGAIN: Final = (0.0, 0.1, 0.5, 2.0, 5.0)  # seconds before a process that died is replaced, the more often the longer

@@ -17,12 +17,13 @@ from collections.abc import Awaitable
 from types import MappingProxyType
 from typing import Any, Final
 
-from gateway import script
 from gateway.filters import api
 from gateway.filters.sharing import Operation
 from gateway.http.http1 import Field, Request, Response, kind_of, parse_target
-from gateway.sandbox import cage, protocol
-from gateway.sandbox.protocol import (
+from gateway.scripting import loader
+from gateway.scripting.loader import Code, ScriptError, blame, bytes_or_nothing, verdict_or_nothing, wrong_result
+from gateway.scripting.sandbox import messages, restrictions
+from gateway.scripting.sandbox.messages import (
     WORDS,
     Ask,
     Call,
@@ -46,9 +47,8 @@ from gateway.sandbox.protocol import (
     Want,
     Whole,
 )
-from gateway.sandbox.unasked import Gathered, Log, LogHandler, Printed
-from gateway.script import Code, ScriptError, blame, bytes_or_nothing, verdict_or_nothing, wrong_result
-from gateway.timers import Timers
+from gateway.scripting.sandbox.unasked import Gathered, Log, LogHandler, Printed
+from gateway.scripting.timers import Timers
 
 FAULTS: Final[dict[str, type[Exception]]] = {"PermissionError": PermissionError, "ValueError": ValueError}
 CONNECTIONS: Final = 10_000  # whose state is kept
@@ -92,7 +92,7 @@ class Cell:
         """Until the line is closed."""
         while True:
             try:
-                message = await protocol.read_to_cell(self._reader)
+                message = await messages.read_to_cell(self._reader)
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
             match message:
@@ -119,12 +119,12 @@ class Cell:
                 case Ping():
                     self._send(Pong())
 
-    def _send(self, message: protocol.FromCell) -> None:
+    def _send(self, message: messages.FromCell) -> None:
         """Say something. Raises ValueError for what the worker would not understand."""
-        self._writer.write(protocol.said(message))
+        self._writer.write(messages.said(message))
 
     async def _load(self, message: Load) -> None:
-        layers = cage.enter(message.memory)
+        layers = restrictions.enter(message.memory)
         sys.stdout = sys.stderr = Printed(self._log.say)
         logging.getLogger("fsm.filter").addHandler(LogHandler(self._log.say))
         logging.getLogger("fsm.filter").setLevel(logging.INFO)
@@ -135,8 +135,8 @@ class Cell:
                 "metrics": api.Metrics(self._gathered.take),
                 "secrets": MappingProxyType(dict(message.secrets)),
             }
-            self._code = script.load(message.name, message.source, message.config, services)
-            tests = await script.run_tests(self._code)
+            self._code = loader.load(message.name, message.source, message.config, services)
+            tests = await loader.run_tests(self._code)
         except ScriptError as error:
             self._send(Loaded(fault=error.reason[:WORDS], line=min(error.line, 1_000_000)))
             return

@@ -17,11 +17,12 @@ from typing import Final
 from gateway.base.logs import logger, plain
 from gateway.filters import api
 from gateway.http.http1 import Field
-from gateway.sandbox import credit, protocol
-from gateway.sandbox.credit import Credit
-from gateway.sandbox.forking import Zygote
-from gateway.sandbox.line import Line
-from gateway.sandbox.protocol import (
+from gateway.scripting.loader import ScriptError
+from gateway.scripting.sandbox import credit, messages
+from gateway.scripting.sandbox.credit import Credit
+from gateway.scripting.sandbox.forkserver_client import Zygote
+from gateway.scripting.sandbox.line import Line
+from gateway.scripting.sandbox.messages import (
     Ask,
     Call,
     Cancel,
@@ -45,16 +46,15 @@ from gateway.sandbox.protocol import (
     Want,
     Whole,
 )
-from gateway.script import ScriptError
-from gateway.supplies import Supplies
-from gateway.timers import LAST
+from gateway.scripting.services import Supplies
+from gateway.scripting.timers import LAST
 
 log = logging.getLogger("fsm.filters")
 LOADING: Final = 2.0  # seconds to load a source and run its tests
 ANSWERING: Final = 0.25  # seconds to say that it is there
 ENDING: Final = 0.5  # seconds from the end of its line to its own
 MOST: Final = 1000  # calls under way, either way
-BODY: Final = protocol.LONGEST - (1 << 16)  # octets that it may have whole
+BODY: Final = messages.LONGEST - (1 << 16)  # octets that it may have whole
 WEIGHT: Final = 4 << 20  # octets of what it has asked for and is not done yet
 LINES: Final = 100  # of its log, a second
 DATAGRAM: Final = 65507  # octets at most
@@ -341,7 +341,7 @@ class Confined:
 
     def _take(self, data: bytes | memoryview) -> float:
         """A message, and what it costs at least. Whatever this raises ends the process."""
-        message = protocol.from_cell(data)
+        message = messages.from_cell(data)
         cost = credit.MESSAGE + len(data) * credit.OCTET
         match message:
             case Done():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.sandbox.syscalls import In, SystemCall, Way, Within
+from gateway.scripting.sandbox.syscalls import In, SystemCall, Way, Within
 
 ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
 ALLOW: Final = 0x7FFF0000

@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol
 from gateway.base.logs import plain
 from gateway.filters import api
 from gateway.filters.measuring import Measures, Room
-from gateway.script import Code, blame
-from gateway.watch import TooLong, Watched, watch
+from gateway.scripting.loader import Code, blame
+from gateway.scripting.watchdog import TooLong, Watched, watch
 
 log = logging.getLogger("fsm.filters")
 SLOW: Final = 0.05  # seconds on the loop that are too long

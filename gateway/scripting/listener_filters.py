@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 
 from gateway.filters import api
 from gateway.http.http1 import ProtocolError, Request
-from gateway.programs import Program
-from gateway.script import verdict_or_nothing, wrong_result
+from gateway.scripting.loader import verdict_or_nothing, wrong_result
+from gateway.scripting.program import Program
 
 # Connections that filters have met, by their transports, until they are gone.
 greeted: Final[dict[asyncio.BaseTransport, api.Connection]] = {}

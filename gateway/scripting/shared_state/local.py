@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.filters.sharing import Answer, Known, Operation
-from gateway.shared.memory import Memory
+from gateway.scripting.shared_state.memory import Memory
 
 
 def local(memory: Callable[[], Memory], name: str) -> Callable[[Operation], Answer]:

@@ -10,23 +10,27 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gateway import outcalls
 from gateway.filters.api import Call, HttpClient, Metrics, Reply, Shared
 from gateway.filters.measuring import Measured, Measures
 from gateway.filters.sharing import Answer, Operation
-from gateway.shared.local import local
-from gateway.shared.memory import Memory, create
+from gateway.scripting import http_client
+from gateway.scripting.shared_state.local import local
+from gateway.scripting.shared_state.memory import Memory, create
 from gateway.snapshot import Script, Store
 
 if TYPE_CHECKING:
-    from gateway.shared.remote import Remote
+    from gateway.scripting.shared_state.redis import Remote
 
 
 class Supplies:
     """See the module."""
 
     def __init__(
-        self, script: Script, reach: outcalls.Reach, share: Callable[[Operation], Answer], measured: Callable[[Measured], None]
+        self,
+        script: Script,
+        reach: http_client.Reach,
+        share: Callable[[Operation], Answer],
+        measured: Callable[[Measured], None],
     ) -> None:
         self.script = script
         self.share = share
@@ -35,7 +39,7 @@ class Supplies:
 
     async def fetch(self, call: Call) -> Reply:
         """Make a request for it."""
-        return await outcalls.send(call, self._reach, self.script.network)
+        return await http_client.send(call, self._reach, self.script.network)
 
     def inline(self) -> Mapping[str, Any]:
         """By the names under which `gateway.filters.api` has them."""
@@ -50,7 +54,7 @@ class Supplies:
 class Stock:
     """Where a worker's supplies come from: its view of the shared memory, and the stores that it speaks to."""
 
-    def __init__(self, reach: outcalls.Reach, memory: int | None, index: int, count: int) -> None:
+    def __init__(self, reach: http_client.Reach, memory: int | None, index: int, count: int) -> None:
         self._reach = reach
         self._descriptor = memory  # of the memory that all workers map; None where there is one worker only
         self._place = index, count
@@ -73,7 +77,7 @@ class Stock:
     def _remote(self, store: Store) -> Remote:
         found = self._remotes.get(store)
         if found is None:
-            from gateway.shared.remote import Remote  # a large library that most data planes do without
+            from gateway.scripting.shared_state.redis import Remote  # a large library that most data planes do without
 
             found = self._remotes[store] = Remote(store)
         return found

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Final
 
 from gateway.filters.measuring import Labels, Measured
-from gateway.sandbox.protocol import AT_ONCE, WORDS, FromCell, Measure, Said
+from gateway.scripting.sandbox.messages import AT_ONCE, WORDS, FromCell, Measure, Said
 
 LINES: Final = 100  # of its log, a second
 GATHERING: Final = 0.05  # seconds that what was measured is added up before it is told

@@ -22,8 +22,8 @@ import xml.etree.ElementTree  # noqa: F401  # only loaded
 
 from gateway.base import descriptors
 from gateway.base.privacy import keep_to_yourself
-from gateway.sandbox import cage, cell
-from gateway.sandbox.protocol import FORK, KILL
+from gateway.scripting.sandbox import restrictions, runner
+from gateway.scripting.sandbox.messages import FORK, KILL
 
 NICE = 10  # who forwards requests goes first; of a core that a worker keeps busy this leaves a tenth
 
@@ -121,10 +121,10 @@ def _fork(fd: int) -> int:
     code = 1
     try:
         descriptors.keep_only(fd)
-        cage.follow(parent)
+        restrictions.follow(parent)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        cell.run(socket.socket(fileno=fd))
+        runner.run(socket.socket(fileno=fd))
         code = 0
     finally:
         sys.stderr.flush()

@@ -16,10 +16,11 @@ import signal
 import struct
 import sys
 import sysconfig
+from pathlib import Path
 from typing import Final
 
-from gateway.sandbox import seccomp
-from gateway.sandbox.syscalls import CALLS, OPENAT
+from gateway.scripting.sandbox import seccomp
+from gateway.scripting.sandbox.syscalls import CALLS, OPENAT
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NO_NEW_PRIVS: Final = 38
@@ -115,8 +116,7 @@ def _landlock(libc: ctypes.CDLL) -> bool:
 
 def _own() -> set[str]:
     """Where this package lies, shared libraries, and the time zones of `zoneinfo`."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return {package, "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo"}
+    return {str(Path(__file__).resolve().parents[2]), "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo"}
 
 
 def _seccomp(libc: ctypes.CDLL, machine: str, *, files: bool) -> bool:

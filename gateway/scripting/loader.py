@@ -19,8 +19,8 @@ import msgspec
 
 from gateway.base.logs import logger, plain, whereto
 from gateway.filters import api
-from gateway.shared.local import local
-from gateway.shared.memory import Memory, create
+from gateway.scripting.shared_state.local import local
+from gateway.scripting.shared_state.memory import Memory, create
 
 Hook = Callable[..., Any]
 # How many arguments each function takes, and what they are.

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
 
-from gateway.sandbox.credit import SAVED, Credit
-from gateway.sandbox.protocol import LONGEST_SAID
+from gateway.scripting.sandbox.credit import SAVED, Credit
+from gateway.scripting.sandbox.messages import LONGEST_SAID
 from gateway.transport import framing
 
 SLICE: Final = 0.0005  # seconds of work at a time

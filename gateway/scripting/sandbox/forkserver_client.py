@@ -9,11 +9,11 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Final
 
-from gateway.sandbox import credit, protocol
-from gateway.sandbox.credit import Credit
+from gateway.scripting.sandbox import credit, messages
+from gateway.scripting.sandbox.credit import Credit
 
 if TYPE_CHECKING:
-    from gateway.sandbox.confined import Confined
+    from gateway.scripting.sandbox.host import Confined
 
 STARTING: Final = 5.0  # seconds for the process that starts others to answer
 BUSY: Final = 1.0  # seconds until it is told again, where it had no time to listen
@@ -39,7 +39,7 @@ class Zygote:
             with theirs:
                 async with self._turn, asyncio.timeout(STARTING):
                     line = await self._started()
-                    socket.send_fds(line, [protocol.FORK + b"%d" % number], [theirs.fileno()])
+                    socket.send_fds(line, [messages.FORK + b"%d" % number], [theirs.fileno()])
                     said = b""
                     while not said.startswith(b"%d " % number):  # somebody did not wait for the answer before
                         said = await asyncio.get_running_loop().sock_recv(line, 64)
@@ -65,18 +65,19 @@ class Zygote:
         with theirs:
             # Its environment is empty but for the import path: nothing that is secret is there to be read.
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "gateway.sandbox.zygote", "--fd", str(theirs.fileno()), pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL, env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
+                sys.executable, "-m", "gateway.scripting.sandbox.forkserver", "--fd", str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL,
+                env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
             )  # fmt: skip
         return self._line
 
     def kill(self, number: int) -> None:
         """End a process at once, if it has not ended. Those of a zygote that is gone have ended with it."""
-        self._tell(protocol.KILL, number)
+        self._tell(messages.KILL, number)
 
     def stand_back(self, number: int) -> None:
         """Let others go before a process that has been replaced."""
-        self._tell(protocol.STAND_BACK, number)
+        self._tell(messages.STAND_BACK, number)
 
     def _tell(self, what: bytes, number: int) -> None:
         if self._line is not None and self._process is not None and self._process.returncode is None:

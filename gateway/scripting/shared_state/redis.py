@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError, InvalidResponse  # noqa: A004
 
 from gateway.base.logs import plain
 from gateway.filters.sharing import Answer, Operation
-from gateway.shared.memory import LONGEST
+from gateway.scripting.shared_state.memory import LONGEST
 from gateway.snapshot import Store
 
 log = logging.getLogger("fsm.shared")
