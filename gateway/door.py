@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from gateway.admission import Admission
 from gateway.base.clock import Clock
-from gateway.prepared import Route
+from gateway.proxy.route import Route
 from gateway.repeated import Templates
 from gateway.routing.table import Sites, Table
 from gateway.scripting.program import Program

@@ -13,7 +13,6 @@ from time import monotonic
 from typing import Final
 
 from gateway.door import Door
-from gateway.exchange import Exchange, not_switched
 from gateway.http import abuse_budget, field_sections, http2
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.forwarding import failure, is_grpc, request_head
@@ -21,8 +20,9 @@ from gateway.http.http1 import CHUNKED, NO_LENGTH, Edit, Field, ProtocolError, R
 from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.interfaces import Peer
-from gateway.prepared import Answers, Route, Target
-from gateway.programmed import begin
+from gateway.proxy.exchange import Exchange, not_switched
+from gateway.proxy.route import Answers, Route, Target
+from gateway.proxy.scripted_exchange import begin
 from gateway.routing.table import Entry, Table
 from gateway.scripting.listener_filters import arrive, connection_of, left
 from gateway.snapshot import Limits

@@ -45,7 +45,7 @@ class Heads(Protocol):
 
 
 class Answers(Protocol):
-    """Response heads seen before, for one way of editing them (`gateway.prepared`)."""
+    """Response heads seen before, for one way of editing them (`gateway.proxy.route`)."""
 
     @property
     def known(self) -> Heads: ...

@@ -11,14 +11,14 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from gateway.exchange import Exchange
 from gateway.filters import api
 from gateway.glimpse import Glimpse, Meeting, added_field
 from gateway.http.head_templates import ResponseShape
 from gateway.http.http1 import Field, parse_response
 from gateway.http.http1 import Response as RawResponse
 from gateway.interfaces import Answers, Peer
-from gateway.programmed import Left, tell
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.scripted_exchange import Left, tell
 
 
 class Asking(Meeting, Protocol):

@@ -27,7 +27,7 @@ from gateway.http.http1 import (
     parse_request,
     request_start,
 )
-from gateway.prepared import Route, Target
+from gateway.proxy.route import Route, Target
 from gateway.routing.table import Plan, Site, Table, Variant
 from gateway.snapshot import Limits
 

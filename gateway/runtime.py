@@ -30,7 +30,7 @@ from gateway.downstream import Arrival, Downstream
 from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.interfaces import Endpoint
-from gateway.prepared import Counter, Route
+from gateway.proxy.route import Counter, Route
 from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
 from gateway.relay import Tally as RelayTally
 from gateway.routing.table import Entry, HostKey, HostRules, Table

@@ -15,15 +15,15 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 
-from gateway import copies
 from gateway.door import Door
-from gateway.exchange import Exchange
 from gateway.glimpse import BEFORE, Glimpse
 from gateway.http.head_templates import Composition
 from gateway.interfaces import Peer
 from gateway.onlooker import Onlooker
-from gateway.prepared import Answers, Route, Target
-from gateway.programmed import Programmed
+from gateway.proxy import mirroring
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.route import Answers, Route, Target
+from gateway.proxy.scripted_exchange import Programmed
 from gateway.repeated import Template, rewritten
 from gateway.routing.table import Plan
 
@@ -171,7 +171,7 @@ class Shortcut(asyncio.Protocol):
         start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
         head = composed.fill(start, varying, self.address)
         if head is not None and target.mirrors:
-            copies.start(target.mirrors, self._door.backends, head)
+            mirroring.start(target.mirrors, self._door.backends, head)
         return head
 
     def _filtered(self, composed: Composition, varying: bytes) -> bytes | None:

@@ -17,8 +17,8 @@ from proxying import Proxy, Server, make_rule
 from speaking import until
 
 from controller.demo.ports import free_ports
-from gateway import programmed
 from gateway.onlooker import Onlooker
+from gateway.proxy import scripted_exchange
 from gateway.runtime import Runtime
 from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target
 
@@ -114,7 +114,7 @@ class Stage:
 
     def is_over(self) -> bool:
         """Whether nobody is connected any more, and filters have been told of every end."""
-        return not self.proxy.runtime.open[80].door.connections and not programmed._logging
+        return not self.proxy.runtime.open[80].door.connections and not scripted_exchange._logging
 
     @staticmethod
     def _in_parts(answer: bytes, parts: int) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.base.clock import Clock
 from gateway.door import Door
 from gateway.downstream import Downstream
-from gateway.prepared import Counter, Route
+from gateway.proxy.route import Counter, Route
 from gateway.routing.table import Entry, HostKey, HostRules, Table
 from gateway.scripting.loader import load
 from gateway.scripting.program import Program

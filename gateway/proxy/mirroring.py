@@ -8,7 +8,7 @@ from typing import Final
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Response, length_behind
 from gateway.interfaces import Peer
-from gateway.prepared import Answers
+from gateway.proxy.route import Answers
 from gateway.upstream.backend import Backend
 
 BEHIND: Final = 1 << 20  # bytes that a slow mirror may owe before it is given up

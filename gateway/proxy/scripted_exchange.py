@@ -15,14 +15,14 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from gateway.exchange import Exchange, name_of, unexpecting
 from gateway.filters import api
 from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
 from gateway.http.local_replies import whole
 from gateway.interfaces import Client, Endpoint, Peer
-from gateway.prepared import Route, Target
+from gateway.proxy.exchange import Exchange, name_of, unexpecting
+from gateway.proxy.route import Route, Target
 from gateway.routing.table import Entry
 from gateway.scripting.chunk_pipeline import Passage
 from gateway.scripting.listener_filters import connection_of

@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final, cast
 
-from gateway import copies
-from gateway.authorising import Allowed, Question, Verdict, refusal
-from gateway.copies import Copy
 from gateway.filters import cors, redirect
 from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
@@ -23,7 +20,10 @@ from gateway.http.grpc_web import Translation
 from gateway.http.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
 from gateway.http.local_replies import answer, grpc_answer
 from gateway.interfaces import Client, Endpoint, Peer
-from gateway.prepared import Answers, Route, Target
+from gateway.proxy import mirroring
+from gateway.proxy.external_auth import Allowed, Question, Verdict, refusal
+from gateway.proxy.mirroring import Copy
+from gateway.proxy.route import Answers, Route, Target
 from gateway.routing.table import Entry
 from gateway.snapshot import ExternalAuth
 from gateway.upstream.backend import Backend
@@ -169,7 +169,7 @@ class Exchange:
                 self.answers = self._answers
         self._time_request()
         if target.mirrors and not self._upgrading:  # a copy's answer is dropped: there is nobody to speak the other protocol
-            self._copies = copies.start(target.mirrors, self._backends, self._head)
+            self._copies = mirroring.start(target.mirrors, self._backends, self._head)
             for piece in self._pending or ():  # came while somebody was asked
                 self._copy(piece)
             if self.is_sent:
