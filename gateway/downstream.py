@@ -17,9 +17,9 @@ from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.interfaces import Peer
+from gateway.l4.tcp import Incoming, Switchboard
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.scripted_exchange import Programmed, begin
-from gateway.relay import Incoming, Switchboard
 from gateway.repeated import LESSONS, is_plain
 from gateway.scripting.listener_filters import arrive, connection_of, left
 from gateway.shortcut import Shortcut

@@ -22,17 +22,17 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from gateway import tunnel
 from gateway.base.clock import Clock
-from gateway.datagram import Datagrams
 from gateway.door import Door
 from gateway.downstream import Arrival, Downstream
 from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.interfaces import Endpoint
+from gateway.l4 import splice
+from gateway.l4.tcp import Incoming, Line, Mode, Peeker, Switchboard, boards
+from gateway.l4.tcp import Tally as RelayTally
+from gateway.l4.udp import Datagrams
 from gateway.proxy.route import Counter, Route
-from gateway.relay import Incoming, Line, Mode, Peeker, Switchboard, boards
-from gateway.relay import Tally as RelayTally
 from gateway.routing.table import Entry, HostKey, HostRules, Table
 from gateway.scripting import loader
 from gateway.scripting.listener_filters import Entrance, is_early
@@ -600,9 +600,9 @@ class Runtime:
             scheme = b"https" if way in ("tls", "peek") else b"http"
             if opened is None or opened.door.scheme != scheme:
                 door = Door(
-                    port, self.clock, self._turns, self.backend, scheme=scheme, splice=tunnel.splice, ended=self._quiet.set
+                    port, self.clock, self._turns, self.backend, scheme=scheme, splice=splice.splice, ended=self._quiet.set
                 )
-                board, chooser = Switchboard(tunnel.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
+                board, chooser = Switchboard(splice.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
             else:
                 door, board, chooser = opened.door, opened.board, opened.chooser
             entrance = opened.entrance if opened is not None else Entrance(port, scheme.decode())

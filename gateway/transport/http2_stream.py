@@ -9,7 +9,7 @@ from gateway.http.http2 import Stream
 
 
 class StreamTransport(asyncio.Transport):
-    """A stream as a transport, for a tunnel: what asyncio's transports do, as far as `gateway.tunnel` asks for it."""
+    """A stream as a transport, for a tunnel: what asyncio's transports do, as far as `gateway.l4.splice` asks for it."""
 
     def __init__(self, stream: Stream) -> None:
         super().__init__()

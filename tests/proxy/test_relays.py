@@ -359,7 +359,7 @@ async def test_dropped_shares_and_silence(proxy: Proxy, datagrams: Callable[...,
 async def test_too_many_flows(
     proxy: Proxy, datagrams: Callable[..., Awaitable[Datagram]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.datagram.FLOWS", 3)
+    monkeypatch.setattr("gateway.l4.udp.FLOWS", 3)
     one = await datagrams(b"1")
     await proxy.apply(
         Listener("l", 80, "UDP"), Backend("a", (Endpoint("127.0.0.1", one.port),), "udp"), relay("r", Target(1, "a"))

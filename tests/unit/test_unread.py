@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trustme
 
+from gateway.l4.splice import splice
 from gateway.tls.contexts import unread
-from gateway.tunnel import splice
 
 
 class Transport:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
-from gateway import sieve
 from gateway.admission import Admission
+from gateway.l4 import filters
 from gateway.routing.table import patterns
 from gateway.scripting.listener_filters import left, may_connect, met
 from gateway.scripting.program import Program
@@ -159,7 +159,7 @@ class Early(asyncio.Protocol):
         """Once the two are joined: send on what has come."""
         joined = self.transport.get_protocol()
         for data in self.data:
-            if isinstance(joined, sieve.Sieve):
+            if isinstance(joined, filters.Sieve):
                 joined.data_received(data)
             else:
                 to.write(data)
@@ -216,9 +216,9 @@ class Incoming(Early):
             return False
         assert line is not None
         line.tally.accepted += 1
-        taken = sieve.taking(line.programs, "data")
+        taken = filters.taking(line.programs, "data")
         if taken and connection is not None:
-            sieve.join(taken, connection, self.transport, other.transport, board.began(self._address))
+            filters.join(taken, connection, self.transport, other.transport, board.began(self._address))
         else:
             board.splice(self.transport, other.transport, board.began(self._address))
         self.pass_on(other.transport)

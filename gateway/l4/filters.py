@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from gateway.filters import api
+from gateway.l4.splice import End
 from gateway.scripting.chunk_pipeline import Passage
 from gateway.scripting.listener_filters import left
 from gateway.scripting.loader import bytes_or_nothing
 from gateway.scripting.program import Hooks, Program
 from gateway.tls.contexts import unread
-from gateway.tunnel import End
 
 Taking: TypeAlias = tuple[Program, Hooks]
 MOST: Final = 65536  # bytes that wait for filters

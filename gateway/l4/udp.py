@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, TypeAlias
 
-from gateway import sieve
 from gateway.admission import Admission
 from gateway.filters import api
-from gateway.relay import Line
+from gateway.l4 import filters
+from gateway.l4.tcp import Line
 from gateway.scripting.listener_filters import may_connect, told
 from gateway.snapshot import DEFAULT_LIMITS
 
@@ -99,11 +99,11 @@ class Datagrams(asyncio.DatagramProtocol):
     def sift(self, data: bytes, client: Address, *, from_client: bool) -> None:
         """Let filters see a datagram before it goes on."""
         assert self.line is not None
-        taken = sieve.taking(self.line.programs, "datagram")
+        taken = filters.taking(self.line.programs, "datagram")
         if any(program.hooks is None and not program.passes for program in self.line.programs):
             self.refused += 1
             return
-        if len(self._tasks) >= sieve.PENDING:
+        if len(self._tasks) >= filters.PENDING:
             self.refused += 1
             return
         address = str(client[0]).removeprefix("::ffff:")
@@ -112,11 +112,11 @@ class Datagrams(asyncio.DatagramProtocol):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _sifted(self, taken: list[sieve.Taking], datagram: api.Datagram, client: Address) -> None:
+    async def _sifted(self, taken: list[filters.Taking], datagram: api.Datagram, client: Address) -> None:
         if datagram.from_client and client not in self._flows and not await self._may_begin(client):
             self.refused += 1
             return
-        data = await sieve.pass_datagram(taken, datagram)
+        data = await filters.pass_datagram(taken, datagram)
         if datagram.answered is not None:
             self._transport.sendto(datagram.answered, client)
         elif data is None:
