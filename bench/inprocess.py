@@ -15,7 +15,7 @@ import time
 
 from bench import rig
 from controller.filter_cost import Transport
-from gateway.downstream import Downstream
+from gateway.downstream.http1 import Downstream
 from gateway.runtime import Runtime
 from gateway.snapshot import Change
 from gateway.upstream.http1 import Upstream

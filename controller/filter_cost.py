@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from controller.demo.ports import free_ports
-from gateway.downstream import Downstream
+from gateway.downstream.http1 import Downstream
 from gateway.runtime import Runtime
 from gateway.snapshot import (
     Attachment,

@@ -23,8 +23,8 @@ from typing import Literal, Protocol, TypeAlias
 import msgspec
 
 from gateway.base.clock import Clock
-from gateway.door import Door
-from gateway.downstream import Arrival, Downstream
+from gateway.downstream.http1 import Arrival, Downstream
+from gateway.downstream.port import Door
 from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.interfaces import Endpoint

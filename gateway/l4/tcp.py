@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
-from gateway.admission import Admission
 from gateway.l4 import filters
 from gateway.routing.table import patterns
 from gateway.scripting.listener_filters import left, may_connect, met
@@ -20,6 +19,7 @@ from gateway.scripting.program import Program
 from gateway.snapshot import DEFAULT_LIMITS, Relay
 from gateway.tls import client_hello
 from gateway.tls.contexts import Security
+from gateway.transport.admission import Admission
 from gateway.upstream.backend import Backend
 from gateway.upstream.http1 import CONNECT
 from gateway.upstream.load_balancing import Split

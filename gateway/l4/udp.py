@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, TypeAlias
 
-from gateway.admission import Admission
 from gateway.filters import api
 from gateway.l4 import filters
 from gateway.l4.tcp import Line
 from gateway.scripting.listener_filters import may_connect, told
 from gateway.snapshot import DEFAULT_LIMITS
+from gateway.transport.admission import Admission
 
 IDLE: Final = 60.0  # seconds without a datagram either way
 FLOWS: Final = 16384  # at a time on one port

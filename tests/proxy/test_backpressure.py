@@ -14,8 +14,9 @@ from proxying import OK, Proxy, Server, make_rule
 from speaking import client, until
 from test_http2_strictness import BOTH, GET, HELLO, block
 
-from gateway import downstream_http2, runtime
-from gateway.door import Door
+from gateway import runtime
+from gateway.downstream import http2 as downstream_http2
+from gateway.downstream.port import Door
 from gateway.http import http2
 from gateway.http.chunked import Chunks
 from gateway.http.http2 import (

@@ -17,7 +17,7 @@ from proxying import Proxy, Server, make_rule
 from speaking import until
 
 from controller.demo.ports import free_ports
-from gateway.onlooker import Onlooker
+from gateway.downstream.lazy_response import Onlooker
 from gateway.proxy import scripted_exchange
 from gateway.runtime import Runtime
 from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.base.clock import Clock
-from gateway.door import Door
-from gateway.downstream import Downstream
+from gateway.downstream.http1 import Downstream
+from gateway.downstream.port import Door
 from gateway.proxy.route import Counter, Route
 from gateway.routing.table import Entry, HostKey, HostRules, Table
 from gateway.scripting.loader import load

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.admission import Admission
 from gateway.snapshot import Limits
+from gateway.transport.admission import Admission
 
 
 def test_so_many_of_all_and_so_many_of_an_address() -> None:

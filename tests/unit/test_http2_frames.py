@@ -11,7 +11,7 @@ from conversing import Side, Wire
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.downstream_http2 import DownstreamHttp2
+from gateway.downstream.http2 import DownstreamHttp2
 from gateway.http import field_sections
 from gateway.http.field_sections import Decoder, Malformed
 from gateway.http.http1 import CHUNKED, ProtocolError, parse_request, parse_response

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from conversing import SOURCES, Side, Wire
 
-from gateway.downstream import Downstream
+from gateway.downstream.http1 import Downstream
 from gateway.snapshot import (
     Attachment,
     Cors,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from conversing import Side, Wire
 
-from gateway.downstream import Downstream
-from gateway.downstream_http2 import DownstreamHttp2
+from gateway.downstream.http1 import Downstream
+from gateway.downstream.http2 import DownstreamHttp2
 from gateway.http.http2 import (
     ACK,
     ANSWERED,

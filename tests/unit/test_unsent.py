@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.unsent import Unsent
+from gateway.downstream.unsent import Unsent
 
 
 class Client:

@@ -15,16 +15,16 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 
-from gateway.door import Door
-from gateway.glimpse import BEFORE, Glimpse
+from gateway.downstream.known_heads import Template, rewritten
+from gateway.downstream.lazy_request import BEFORE, Glimpse
+from gateway.downstream.lazy_response import Onlooker
+from gateway.downstream.port import Door
 from gateway.http.head_templates import Composition
 from gateway.interfaces import Peer
-from gateway.onlooker import Onlooker
 from gateway.proxy import mirroring
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.route import Answers, Route, Target
 from gateway.proxy.scripted_exchange import Programmed
-from gateway.repeated import Template, rewritten
 from gateway.routing.table import Plan
 
 

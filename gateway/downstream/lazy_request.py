@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
+from gateway.downstream.known_heads import Template
 from gateway.filters import api
 from gateway.http.http1 import Field, Request, parse_request
 from gateway.interfaces import Client
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.scripted_exchange import Outgoing, Taking
-from gateway.repeated import Template
 from gateway.routing.table import Plan
 from gateway.scripting.listener_filters import connection_of
 from gateway.snapshot import Limits

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway.door import Door
-from gateway.downstream_http2 import DownstreamHttp2
+from gateway.downstream.fast_path import Shortcut
+from gateway.downstream.http2 import DownstreamHttp2
+from gateway.downstream.known_heads import LESSONS, is_plain
+from gateway.downstream.port import Door
 from gateway.http import http2
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
@@ -20,9 +22,7 @@ from gateway.interfaces import Peer
 from gateway.l4.tcp import Incoming, Switchboard
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.scripted_exchange import Programmed, begin
-from gateway.repeated import LESSONS, is_plain
 from gateway.scripting.listener_filters import arrive, connection_of, left
-from gateway.shortcut import Shortcut
 from gateway.snapshot import Limits
 from gateway.tls import contexts
 

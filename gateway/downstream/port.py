@@ -10,15 +10,15 @@ import sys
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from gateway.admission import Admission
 from gateway.base.clock import Clock
+from gateway.downstream.known_heads import Templates
+from gateway.downstream.unsent import Unsent
 from gateway.proxy.route import Route
-from gateway.repeated import Templates
 from gateway.routing.table import Sites, Table
 from gateway.scripting.program import Program
 from gateway.snapshot import DEFAULT_LIMITS, Limits
+from gateway.transport.admission import Admission
 from gateway.transport.turns import Turns
-from gateway.unsent import Unsent
 from gateway.upstream.backend import Backend
 
 FORGET: Final = 5.0  # seconds between two requests after which a connection lets go of what it remembers

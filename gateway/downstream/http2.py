@@ -2,7 +2,7 @@
 
 Field blocks that do not change the connection's compression table mean the same every time they come, so what they
 mean (the request, the rule that answers it, the head that goes to the backend) is remembered by their bytes. A
-request like that takes the short way of `gateway.shortcut`: straight to an idle connection of the backend, and its
+request like that takes the short way of `gateway.downstream.fast_path`: straight to an idle connection of the backend, and its
 answer straight back as frames.
 """
 
@@ -12,7 +12,7 @@ import asyncio
 from time import monotonic
 from typing import Final
 
-from gateway.door import Door
+from gateway.downstream.port import Door
 from gateway.http import abuse_budget, field_sections, http2
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.forwarding import failure, is_grpc, request_head

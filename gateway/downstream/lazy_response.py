@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
+from gateway.downstream.lazy_request import Glimpse, Meeting, added_field
 from gateway.filters import api
-from gateway.glimpse import Glimpse, Meeting, added_field
 from gateway.http.head_templates import ResponseShape
 from gateway.http.http1 import Field, parse_response
 from gateway.http.http1 import Response as RawResponse
