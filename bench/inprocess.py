@@ -16,7 +16,7 @@ import time
 from bench import rig
 from controller.filter_cost import Transport
 from gateway.downstream.http1 import Downstream
-from gateway.runtime import Runtime
+from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Change
 from gateway.upstream.http1 import Upstream
 

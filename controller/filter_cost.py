@@ -16,7 +16,7 @@ import msgspec
 
 from controller.demo.ports import free_ports
 from gateway.downstream.http1 import Downstream
-from gateway.runtime import Runtime
+from gateway.runtime.runtime import Runtime
 from gateway.snapshot import (
     Attachment,
     Backend,

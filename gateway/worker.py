@@ -37,7 +37,7 @@ from gateway.messages import (
     TargetStatistics,
     Tickets,
 )
-from gateway.runtime import Runtime
+from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Change, Part, Problem
 from gateway.transport import framing
 

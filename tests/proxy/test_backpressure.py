@@ -14,7 +14,6 @@ from proxying import OK, Proxy, Server, make_rule
 from speaking import client, until
 from test_http2_strictness import BOTH, GET, HELLO, block
 
-from gateway import runtime
 from gateway.downstream import http2 as downstream_http2
 from gateway.downstream.port import Door
 from gateway.http import http2
@@ -33,6 +32,7 @@ from gateway.http.http2 import (
     frame,
     number,
 )
+from gateway.runtime import runtime
 from gateway.snapshot import Certificate, Limits, Listener
 
 LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 24000000\r\n\r\n" + b"x" * 24_000_000

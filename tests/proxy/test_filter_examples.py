@@ -21,7 +21,7 @@ from speaking import until
 
 from controller.cli.check import Loaded
 from controller.demo.ports import free_ports
-from gateway.runtime import Runtime
+from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Backend, Change
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

@@ -19,7 +19,7 @@ from speaking import until
 from controller.demo.ports import free_ports
 from gateway.downstream.lazy_response import Onlooker
 from gateway.proxy import scripted_exchange
-from gateway.runtime import Runtime
+from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target
 
 REQUESTS = [

@@ -11,7 +11,7 @@ import trustme
 from proxying import OK, Proxy, Server, make_rule
 
 from controller.demo.ports import free_ports
-from gateway.runtime import Runtime
+from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Attachment, Backend, Certificate, Change, Endpoint, Listener, Order, Rule, Target
 
 

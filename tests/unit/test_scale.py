@@ -12,7 +12,7 @@ from controller.demo.ports import free_ports
 from controller.objects import AnyObject
 from controller.reconcile import Publication
 from controller.translate import Translator
-from gateway.runtime import Runtime
+from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Change
 
 GATEWAY = ("default", "gw")

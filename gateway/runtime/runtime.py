@@ -34,6 +34,7 @@ from gateway.l4.tcp import Tally as RelayTally
 from gateway.l4.udp import Datagrams
 from gateway.proxy.route import Counter, Route
 from gateway.routing.table import Entry, HostKey, HostRules, Table
+from gateway.runtime.memory_trimmer import Trimmer
 from gateway.scripting import loader
 from gateway.scripting.listener_filters import Entrance, is_early
 from gateway.scripting.program import Program
@@ -60,7 +61,6 @@ from gateway.snapshot import (
 )
 from gateway.tls import contexts as tls
 from gateway.transport.turns import Turns
-from gateway.trimmer import Trimmer
 from gateway.upstream.backend import Backend
 from gateway.upstream.health_checks import Checks
 from gateway.upstream.pools import Address, Pools
