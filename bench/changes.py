@@ -29,8 +29,8 @@ from bench.__main__ import as_json, table
 from bench.rig import Row
 from controller.demo.canary import python, wait_until_answers
 from controller.demo.ports import free_ports
+from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Match, PathMatch, Rule
-from gateway.workers import Workers
 
 GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1

@@ -104,7 +104,7 @@ async def attackable() -> AsyncIterator[tuple[Running, int, int]]:
                         break
                     except OSError:
                         await asyncio.sleep(0.05)
-            (worker,) = [pid for pid in rig.children(gateway.pid) if b"gateway.worker" in _command(pid)]
+            (worker,) = [pid for pid in rig.children(gateway.pid) if b"gateway.process.worker" in _command(pid)]
             with _a_core_for(worker, gateway.pid, backends.pid):
                 yield gateway, tls_port, worker
     finally:

@@ -241,7 +241,7 @@ class Watched:
     def _worker(self) -> int:
         """The one child of the gateway's that is a worker."""
         for pid in rig.children(self._parent):
-            if b"gateway.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"gateway.process.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return pid
         raise RuntimeError("there is no worker")
 

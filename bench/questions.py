@@ -310,7 +310,7 @@ async def _both(side: Side, effort: Effort, seed: int) -> Run:
 
 def _is_worker_on(pid: int, port: int) -> bool:
     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return b"gateway.worker" in command and str(port - 80).encode() in command
+    return b"gateway.process.worker" in command and str(port - 80).encode() in command
 
 
 async def tunnel(effort: Effort) -> list[Row]:

@@ -26,8 +26,8 @@ from typing import Any
 
 import trustme
 
+from gateway.process.supervisor import Workers
 from gateway.snapshot import Attachment, Backend, Certificate, Change, Endpoint, Listener, Order, Part, Rule, Target
-from gateway.workers import Workers
 
 HERE = Path(__file__).parent
 PORTS = {

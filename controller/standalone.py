@@ -23,9 +23,9 @@ from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import Report, World
 from gateway.admin import Admin, Saved
+from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Key, Listener, Part, Relay, Rule, key
 from gateway.snapshot import Problem as PartProblem
-from gateway.workers import Workers
 
 # What is told of statuses as it comes up: that what was written is refused or has no effect. Of sockets the workers tell.
 _TOLD: Final = ("Accepted", "ResolvedRefs", "FailingClosed")

@@ -19,8 +19,8 @@ import uvloop
 from gateway.admin import Admin
 from gateway.base.privacy import keep_to_yourself
 from gateway.feed import Feed, Source
+from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Problem, key
-from gateway.workers import Workers
 
 log = logging.getLogger("fsm")
 ANEW = 5.0  # seconds before the feed is followed again after a fault of ours

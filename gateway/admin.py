@@ -23,7 +23,7 @@ from aiohttp.typedefs import Handler
 
 from gateway.base.logs import SHORT, plain
 from gateway.callers import IDLE, STREAMS, Listener, Once, Places, bearer, is_of_this_machine, refusal
-from gateway.messages import Statistics
+from gateway.process.messages import Statistics
 from gateway.snapshot import Parts, Problem, redacted
 from gateway.telemetry.metrics import Callers, Supervision, exposition
 

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from gateway.filters.measuring import OCTETS_OF_ALL, SERIES, Labels, shown
-from gateway.messages import Statistics
+from gateway.process.messages import Statistics
 
 SLOTS = range(14)  # 0.5 ms … 4 s; the rest counts as +Inf
 

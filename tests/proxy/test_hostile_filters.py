@@ -24,9 +24,9 @@ import pytest
 from proxying import Proxy, Server, make_rule
 
 from bench.fuzzing import FUZZER, first_seed, resident
-from gateway import messages
 from gateway.filters.measuring import OCTETS
-from gateway.messages import Applied, Apply, FilterStatistics, Ready, Statistics
+from gateway.process import messages
+from gateway.process.messages import Applied, Apply, FilterStatistics, Ready, Statistics
 from gateway.scripting.sandbox import host, line, supervisor
 from gateway.scripting.sandbox.host import Confined
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Match, PathMatch, Script, Scripted, Target
@@ -121,7 +121,7 @@ async def test_the_descriptors_of_every_process() -> None:
     for descriptor in (*left, theirs.fileno(), memory):
         os.set_inheritable(descriptor, True)
     worker = subprocess.Popen(
-        [sys.executable, "-m", "gateway.worker", "--fd", str(theirs.fileno()), "--memory", str(memory)],
+        [sys.executable, "-m", "gateway.process.worker", "--fd", str(theirs.fileno()), "--memory", str(memory)],
         close_fds=False, stdin=subprocess.DEVNULL, env={**os.environ, "FSM_TOKEN": "secret"},
     )  # fmt: skip
     theirs.close()
@@ -146,7 +146,7 @@ async def test_the_descriptors_of_every_process() -> None:
             + LISTS
             + textwrap.dedent("""
             import fcntl, re
-            if any("gateway.worker" in one for one in __import__("sys").orig_argv):
+            if any("gateway.process.worker" in one for one in __import__("sys").orig_argv):
                 for number, kind, inode in held():
                     assert number < 3 or fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC, f"{number} can be inherited"
                     assert number < 3 or inode not in config["left"], f"{number} was left open"

@@ -12,7 +12,7 @@ import pytest
 from running import Running
 
 from gateway.admin import Admin, Saved, Source
-from gateway.messages import Statistics
+from gateway.process.messages import Statistics
 from gateway.snapshot import Parts
 from gateway.telemetry.metrics import Supervision
 

@@ -20,7 +20,7 @@ from test_admin import GREETING, ROUTE, Plane, Writable, key, save
 
 from gateway import admin, callers
 from gateway.admin import Admin, Saved
-from gateway.messages import Statistics
+from gateway.process.messages import Statistics
 from gateway.snapshot import Backend, Certificate, Parts
 
 READS = ("/", "/page.js", "/healthz", "/readyz", "/metrics", "/snapshot", "/statistics", "/status", "/filters")

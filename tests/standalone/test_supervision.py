@@ -17,10 +17,10 @@ import aiohttp
 import pytest
 
 from controller.demo.ports import free_ports
-from gateway import worker_process, workers
-from gateway.messages import Applied, FilterStatistics, Ready, Statistics
+from gateway.process import supervisor, worker_process
+from gateway.process.messages import Applied, FilterStatistics, Ready, Statistics
+from gateway.process.supervisor import Workers
 from gateway.snapshot import Attachment, Change, Listener, Match, Order, PathMatch, Rule, Script, Scripted
-from gateway.workers import Workers
 
 LISTENER = Listener("l", 80)
 ENDS = "import os\nos._exit(3)\n"
@@ -301,7 +301,7 @@ async def test_no_process_can_be_started_for_a_while(monkeypatch: pytest.MonkeyP
         assert not await made.is_well()
         await made.until(lambda: not left[0])
         await made.whole()
-        assert loop.time() - began > sum(workers.AGAIN[1:5]), "with growing pauses"
+        assert loop.time() - began > sum(supervisor.AGAIN[1:5]), "with growing pauses"
         assert await made.answer("/a") == (200, "a")
         assert made.supervision().restarts["unstartable"] == 4
 
@@ -602,7 +602,7 @@ async def test_sigterm_at_any_moment_of_the_start(after: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4])
 async def test_killed_at_100_random_moments_of_its_start(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "AGAIN", (0.0, 0.05))  # the pauses that grow are another test's
+    monkeypatch.setattr(supervisor, "AGAIN", (0.0, 0.05))  # the pauses that grow are another test's
     parts = (LISTENER, *(part for number in range(300) for part in hello(f"n{number}")))
     dice = random.Random(count)
     loop = asyncio.get_running_loop()

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "standalone"))
 from test_rate_limits import hammer, parts
 
 from controller.demo.ports import free_ports
+from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Store
-from gateway.workers import Workers
 
 PROGRAMS = ("valkey-server", "redis-server")
 PASSWORD = "of-the-test"

@@ -43,6 +43,6 @@ def test_the_reference_is_what_the_crds_say() -> None:
 
 
 def test_a_worker_imports_neither_aiohttp_nor_kubernetes() -> None:
-    code = "import gateway.worker, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    code = "import gateway.process.worker, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     names = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert not {"aiohttp", "kubernetes_asyncio", "yaml", "prometheus_client", "controller"} & set(names)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.filters.measuring import BUCKETS, OCTETS, OCTETS_OF_ALL, shown
-from gateway.messages import FilterStatistics, RelayStatistics, Statistics, TargetStatistics
+from gateway.process.messages import FilterStatistics, RelayStatistics, Statistics, TargetStatistics
 from gateway.proxy.route import Counter
 from gateway.telemetry.metrics import exposition
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import trial
+from gateway.process import trial
 
 
 class Worker:

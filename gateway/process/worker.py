@@ -19,11 +19,11 @@ import socket
 import msgspec
 import uvloop
 
-from gateway import messages
 from gateway.base import descriptors, logs
 from gateway.base.privacy import keep_to_yourself
 from gateway.base.scheduling import ask_for_short_slices
-from gateway.messages import (
+from gateway.process import messages
+from gateway.process.messages import (
     Applied,
     Apply,
     AskStatistics,
@@ -172,7 +172,7 @@ async def _run(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Entry point; started by `gateway.workers`."""
+    """Entry point; started by `gateway.process.supervisor`."""
     parser = argparse.ArgumentParser(description="one worker of the data plane; started by its parent")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--index", type=int, default=0)

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, TypeVar
 
-from gateway import messages
-from gateway.messages import Applied, AskStatistics, Drain, Ping, Pong, Ready, Statistics
+from gateway.process import messages
+from gateway.process.messages import Applied, AskStatistics, Drain, Ping, Pong, Ready, Statistics
 from gateway.snapshot import Change
 from gateway.transport import framing
 

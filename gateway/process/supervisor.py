@@ -19,13 +19,13 @@ from typing import Final, get_args
 
 import msgspec
 
-from gateway.messages import Applied, Statistics, Tickets
+from gateway.process.messages import Applied, Statistics, Tickets
+from gateway.process.trial import culprits
+from gateway.process.worker_process import BEAT, Reason, WorkerProcess
 from gateway.scripting.shared_state import memory
 from gateway.snapshot import RANK, Change, Key, Part, Parts, Problem, apply, difference, key
 from gateway.telemetry.metrics import Supervision
 from gateway.transport import framing
-from gateway.trial import culprits
-from gateway.worker_process import BEAT, Reason, WorkerProcess
 
 log = logging.getLogger("fsm.workers")
 STARTING: Final = 30.0  # seconds after which those that are ready begin without the others
@@ -328,7 +328,7 @@ class Workers:
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "gateway.worker", "--fd", str(theirs.fileno()), "--index", str(index),
+                    sys.executable, "-m", "gateway.process.worker", "--fd", str(theirs.fileno()), "--index", str(index),
                     "--count", str(self._count), "--bind", self._bind, "--port-offset", str(self._offset),
                     "--memory", str(self._memory), pass_fds=(theirs.fileno(), self._memory),
                     stdin=asyncio.subprocess.DEVNULL, env=_environment(),

@@ -1,0 +1,1 @@
+"""Parent and workers, and what they say to each other."""
