@@ -32,7 +32,7 @@ from controller.objects import (
 )
 from controller.translate.names import FilterName
 from controller.world import World
-from gateway.admin import EditError, Saved, Source
+from gateway.admin.server import EditError, Saved, Source
 
 Definition: TypeAlias = FilterDefinition | NamespacedFilterDefinition
 

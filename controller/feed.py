@@ -24,8 +24,8 @@ from aiohttp import web
 from controller.entrance import Entrance, http_log
 from controller.reconcile import Publication
 from controller.translate import GatewayName
+from gateway.admin.feed import LARGEST, REPORTED, Applied, FromDataPlane, Hello, Proof
 from gateway.base.logs import SHORT, plain
-from gateway.feed import LARGEST, REPORTED, Applied, FromDataPlane, Hello, Proof
 from gateway.snapshot import Change, Parts, Problem, key
 
 log = logging.getLogger("fsm.feed")

@@ -22,7 +22,7 @@ from controller.translate import GatewayName
 from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.world import Report, World
-from gateway.admin import Admin, Saved
+from gateway.admin.server import Admin, Saved
 from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Key, Listener, Part, Relay, Rule, key
 from gateway.snapshot import Problem as PartProblem

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.admin import Admin
+from gateway.admin.feed import Feed, Source
+from gateway.admin.server import Admin
 from gateway.base.privacy import keep_to_yourself
-from gateway.feed import Feed, Source
 from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Problem, key
 

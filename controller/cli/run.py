@@ -14,7 +14,7 @@ from rich.markup import escape
 from controller.cli.show import err
 from controller.documents import Fault
 from controller.standalone import Standalone, default_workers
-from gateway.admin import Admin
+from gateway.admin.server import Admin
 from gateway.base.logs import plain_lines
 from gateway.base.privacy import keep_to_yourself
 from gateway.snapshot import Change, Listener, Problem, Script, key

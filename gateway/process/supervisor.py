@@ -19,12 +19,12 @@ from typing import Final, get_args
 
 import msgspec
 
+from gateway.admin.metrics import Supervision
 from gateway.process.messages import Applied, Statistics, Tickets
 from gateway.process.trial import culprits
 from gateway.process.worker_process import BEAT, Reason, WorkerProcess
 from gateway.scripting.shared_state import memory
 from gateway.snapshot import RANK, Change, Key, Part, Parts, Problem, apply, difference, key
-from gateway.telemetry.metrics import Supervision
 from gateway.transport import framing
 
 log = logging.getLogger("fsm.workers")

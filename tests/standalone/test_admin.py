@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 from running import Running
 
-from gateway.admin import Admin, Saved, Source
+from gateway.admin.metrics import Supervision
+from gateway.admin.server import Admin, Saved, Source
 from gateway.process.messages import Statistics
 from gateway.snapshot import Parts
-from gateway.telemetry.metrics import Supervision
 
 GREETING = """\
 from gateway.filters.api import Request, Response
@@ -145,7 +145,7 @@ class Writable:
 
 async def test_where_others_can_reach_it_nobody_edits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Listening on an address that is not of loopback, which tests do not do: it is only said that this one is none."""
-    monkeypatch.setattr("gateway.admin.is_of_this_machine", lambda _: False)
+    monkeypatch.setattr("gateway.admin.server.is_of_this_machine", lambda _: False)
     admin = Admin(Plane(), editor=Writable())
     await admin.start("127.0.0.1", 0)
     try:

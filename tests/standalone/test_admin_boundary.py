@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from running import Running
 from test_admin import GREETING, ROUTE, Plane, Writable, key, save
 
-from gateway import admin, callers
-from gateway.admin import Admin, Saved
+from gateway.admin import callers, server
+from gateway.admin.server import Admin, Saved
 from gateway.process.messages import Statistics
 from gateway.snapshot import Backend, Certificate, Parts
 
@@ -323,7 +323,7 @@ async def test_who_does_not_read_changes_is_let_go(monkeypatch: pytest.MonkeyPat
         await reader.readuntil(b": hello\n\n")
         while len(made._listeners) < 2:
             await asyncio.sleep(0.001)
-        names = tuple(f"rule default/{number:0500d}" for number in range(admin.LISTED + 10))
+        names = tuple(f"rule default/{number:0500d}" for number in range(server.LISTED + 10))
         async with asyncio.timeout(20):
             while made._let_go == 0:
                 made.applied("1", names, 0.001)
@@ -339,7 +339,7 @@ async def test_who_does_not_read_changes_is_let_go(monkeypatch: pytest.MonkeyPat
 
 
 async def test_so_many_follow_changes_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "STREAMS", 3)
+    monkeypatch.setattr(server, "STREAMS", 3)
     async with serving() as made:
         followers = []
         for _ in range(3):
@@ -361,7 +361,7 @@ async def test_so_many_follow_changes_and_no_more(monkeypatch: pytest.MonkeyPatc
 
 async def test_who_follows_changes_gets_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a client that vanished is noticed, and its place is free again."""
-    monkeypatch.setattr(admin, "ALIVE", 0.05)
+    monkeypatch.setattr(server, "ALIVE", 0.05)
     async with serving() as made:
         reader, writer = await asyncio.open_connection(*where(made))
         writer.write(get("/events"))
@@ -376,7 +376,7 @@ class Large(Plane):
 
 
 async def test_who_does_not_read_an_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "ANSWERED", 0.5)
+    monkeypatch.setattr(server, "ANSWERED", 0.5)
     async with serving(Large()) as made:
         quiet = socket.create_connection(where(made))
         quiet.sendall(get("/snapshot"))
@@ -405,7 +405,7 @@ async def test_a_new_connection_takes_the_place_of_whoever_has_most(monkeypatch:
 
 
 async def test_half_a_head_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "IDLE", 0.2)
+    monkeypatch.setattr(server, "IDLE", 0.2)
     async with serving() as made:
         reader, writer = await asyncio.open_connection(*where(made))
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: local")
@@ -415,7 +415,7 @@ async def test_half_a_head_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_source_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "SENT", 0.1)
+    monkeypatch.setattr(server, "SENT", 0.1)
     async with serving() as made:
         lines = (f"Authorization: Bearer {made.key}", 'If-Match: "0"', "Content-Length: 10")
         assert (await say(made, get("/filters/a", *lines).replace(b"GET", b"PUT", 1) + b"x"))[0] == 408

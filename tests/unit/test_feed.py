@@ -11,7 +11,7 @@ import pytest
 from controller.feed import FeedServer
 from controller.kubernetes.trust import Authority
 from controller.reconcile import Publication
-from gateway.feed import Feed, Source
+from gateway.admin.feed import Feed, Source
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Problem, difference, key
 
 GATEWAY = ("default", "gw")

@@ -28,9 +28,9 @@ from controller.feed import BACKLOG, FeedServer
 from controller.kubernetes import trust
 from controller.kubernetes.api import Api
 from controller.kubernetes.trust import Authority
-from gateway import feed, kept
-from gateway.feed import LARGEST, Applied, Hello, Proof, Source
-from gateway.kept import Kept
+from gateway.admin import feed, kept
+from gateway.admin.feed import LARGEST, Applied, Hello, Proof, Source
+from gateway.admin.kept import Kept
 from gateway.snapshot import Backend, Certificate, Change, Endpoint, Listener, Problem, key
 
 USER = "system:serviceaccount:default:main-fsm-gateway-cls"

@@ -7,10 +7,10 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.admin.metrics import exposition
 from gateway.filters.measuring import BUCKETS, OCTETS, OCTETS_OF_ALL, shown
 from gateway.process.messages import FilterStatistics, RelayStatistics, Statistics, TargetStatistics
 from gateway.proxy.route import Counter
-from gateway.telemetry.metrics import exposition
 
 
 def test_responses_by_status_and_duration() -> None:

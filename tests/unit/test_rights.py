@@ -22,7 +22,7 @@ from controller.kubernetes import cluster, trust
 from controller.kubernetes.api import Api
 from controller.kubernetes.cluster import Cluster, Options
 from controller.objects import KINDS
-from gateway.feed import Feed, Source
+from gateway.admin.feed import Feed, Source
 from gateway.snapshot import Change, Problem
 
 ROOT = Path(__file__).parent.parent.parent

@@ -21,16 +21,16 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.admin.callers import IDLE, STREAMS, Listener, Once, Places, bearer, is_of_this_machine, refusal
+from gateway.admin.metrics import Callers, Supervision, exposition
 from gateway.base.logs import SHORT, plain
-from gateway.callers import IDLE, STREAMS, Listener, Once, Places, bearer, is_of_this_machine, refusal
 from gateway.process.messages import Statistics
 from gateway.snapshot import Parts, Problem, redacted
-from gateway.telemetry.metrics import Callers, Supervision, exposition
 
 log = logging.getLogger("fsm.admin")
 PAGE: Final = {  # the files of the page, and what browsers must take them for
     file.name: {"html": "text/html", "css": "text/css", "js": "text/javascript"}[file.name.rpartition(".")[2]]
-    for file in (files("gateway") / "page").iterdir()
+    for file in (files("gateway.admin") / "page").iterdir()
     if file.is_file()
 }
 GUARD: Final = {  # with every answer: the page runs its own scripts only, and in nobody's frame; nothing is for other sites
@@ -241,7 +241,7 @@ class Admin:
         name = request.match_info.get("file", "index.html")
         if name not in PAGE:
             raise web.HTTPNotFound
-        text = (files("gateway") / "page" / name).read_text()
+        text = (files("gateway.admin") / "page" / name).read_text()
         return web.Response(text=text, content_type=PAGE[name], charset="utf-8")
 
     async def _healthz(self, _: web.Request) -> web.Response:

@@ -20,8 +20,8 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from gateway.admin.kept import Kept
 from gateway.base.logs import SHORT, plain
-from gateway.kept import Kept
 from gateway.snapshot import RANK, Change, Key, Part, Parts, Problem, apply, difference, key
 
 log = logging.getLogger("fsm.feed")

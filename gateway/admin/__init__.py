@@ -1,0 +1,1 @@
+"""What controllers, people and Prometheus see of a data plane."""

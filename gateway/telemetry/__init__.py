@@ -1,1 +1,0 @@
-"""Counting what happens, for Prometheus."""
