@@ -22,9 +22,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway.admin.callers import IDLE, STREAMS, Listener, Once, Places, bearer, is_of_this_machine, refusal
-from gateway.admin.metrics import Callers, Supervision, exposition
 from gateway.base.logs import SHORT, plain
 from gateway.process.messages import Statistics
+from gateway.process.metrics import Callers, Supervision, exposition
 from gateway.snapshot import Parts, Problem, redacted
 
 log = logging.getLogger("fsm.admin")

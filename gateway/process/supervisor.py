@@ -19,8 +19,8 @@ from typing import Final, get_args
 
 import msgspec
 
-from gateway.admin.metrics import Supervision
 from gateway.process.messages import Applied, Statistics, Tickets
+from gateway.process.metrics import Supervision
 from gateway.process.trial import culprits
 from gateway.process.worker_process import BEAT, Reason, WorkerProcess
 from gateway.scripting.shared_state import memory

@@ -24,10 +24,10 @@ import pytest
 from proxying import Proxy, Server, make_rule
 
 from bench.fuzzing import FUZZER, first_seed, resident
-from gateway.admin.metrics import exposition
 from gateway.filters.measuring import OCTETS
 from gateway.process import messages
 from gateway.process.messages import Applied, Apply, FilterStatistics, Ready, Statistics
+from gateway.process.metrics import exposition
 from gateway.scripting.sandbox import host, line, supervisor
 from gateway.scripting.sandbox.host import Confined
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Match, PathMatch, Script, Scripted, Target

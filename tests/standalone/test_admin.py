@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 from running import Running
 
-from gateway.admin.metrics import Supervision
 from gateway.admin.server import Admin, Saved, Source
 from gateway.process.messages import Statistics
+from gateway.process.metrics import Supervision
 from gateway.snapshot import Parts
 
 GREETING = """\

@@ -7,9 +7,9 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admin.metrics import exposition
 from gateway.filters.measuring import BUCKETS, OCTETS, OCTETS_OF_ALL, shown
 from gateway.process.messages import FilterStatistics, RelayStatistics, Statistics, TargetStatistics
+from gateway.process.metrics import exposition
 from gateway.proxy.route import Counter
 
 
