@@ -407,7 +407,7 @@ async def _control_plane_memory(count: int) -> float:
 def _control_plane_here(count: int) -> float:
     import yaml
 
-    from controller.documents import Document
+    from controller.objects.documents import Document
     from controller.reconcile import Publication
     from controller.translate import Translator
     from controller.validate import Valid, validate

@@ -19,8 +19,6 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 import yaml
 
-from controller import documents
-from controller.documents import Document, Loader, spelled
 from controller.files import FileSource
 from controller.objects import (
     ConfigMap,
@@ -29,7 +27,9 @@ from controller.objects import (
     ListenerFilter,
     NamespacedFilterDefinition,
     Ref,
+    documents,
 )
+from controller.objects.documents import Document, Loader, spelled
 from controller.translate.names import FilterName
 from controller.world import World
 from gateway.admin.server import EditError, Saved, Source

@@ -19,8 +19,6 @@ from typing import NamedTuple
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from controller.decoding import salvaged
-from controller.documents import Document, Fault, read
 from controller.objects import (
     CONTROLLER,
     GATEWAY_CLASS,
@@ -37,6 +35,8 @@ from controller.objects import (
     Namespace,
     Ref,
 )
+from controller.objects.decoding import salvaged
+from controller.objects.documents import Document, Fault, read
 from controller.validate import Valid, readable, validate
 from controller.world import World
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.naming import generated_name, limited
 from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP, Gateway
+from controller.objects.naming import generated_name, limited
 from controller.translate.gateways import Running, is_internal
 from controller.translate.parameters import Autoscaling, DisruptionBudget, Parameters
 from gateway import __version__

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from controller.barrier import Barrier
 from controller.objects import AnyObject, Ref
-from controller.problems import FAILING, Problems
+from controller.objects.problems import FAILING, Problems
 from controller.translate import GatewayName, Translator, Update
 from controller.translate.gateways import Running
 from controller.translate.status import Status

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.documents import Fault
 from controller.editing import SourceEditor
 from controller.files import FileSource, Watcher
 from controller.objects import Ref
-from controller.problems import Problem
+from controller.objects.documents import Fault
+from controller.objects.problems import Problem
 from controller.reconcile import Reconciler
 from controller.statuses import complaint, described, parts
 from controller.translate import GatewayName

@@ -19,9 +19,9 @@ import jsonschema_rs
 import msgspec
 import yaml
 
-from controller.decoding import convert, quoted, sounds_secret
-from controller.documents import Document, Fault, Path, spelled
 from controller.objects import KINDS, AnyObject, Kind
+from controller.objects.decoding import convert, quoted, sounds_secret
+from controller.objects.documents import Document, Fault, Path, spelled
 
 
 class Valid(NamedTuple):

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from controller.naming import generated_name
 from controller.objects import (
     GATEWAY_GROUP,
     AnyObject,
@@ -28,6 +27,7 @@ from controller.objects import (
     Service,
     Settings,
 )
+from controller.objects.naming import generated_name
 
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 

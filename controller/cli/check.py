@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from controller.cli import show
-from controller.documents import Fault
 from controller.files import FileSource
 from controller.objects import ROUTES, Ref
+from controller.objects.documents import Fault
 from controller.statuses import as_dict, complaint, described, is_healthy, parts
 from controller.translate import Translation, translate
 from controller.translate.status import Status

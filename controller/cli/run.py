@@ -12,7 +12,7 @@ import uvloop
 from rich.markup import escape
 
 from controller.cli.show import err
-from controller.documents import Fault
+from controller.objects.documents import Fault
 from controller.standalone import Standalone, default_workers
 from gateway.admin.server import Admin
 from gateway.base.logs import plain_lines

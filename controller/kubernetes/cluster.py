@@ -22,9 +22,9 @@ from controller.kubernetes.secrets import CERTIFICATES, NamedSecrets
 from controller.kubernetes.status import StatusWriter
 from controller.kubernetes.watch import Follower, Stored
 from controller.manifests import Settings
-from controller.naming import generated_name
 from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyObject, Gateway, Kind, Meta, Object, Ref
-from controller.problems import UNREADABLE
+from controller.objects.naming import generated_name
+from controller.objects.problems import UNREADABLE
 from controller.reconcile import Reconciler
 from controller.translate import GatewayName
 from controller.translate.extensions import SETTINGS

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from controller.kubernetes.api import Api, ApiError, path
 from controller.objects import CONTROLLER, KINDS, Ref
-from controller.problems import Problem
+from controller.objects.problems import Problem
 
 log = logging.getLogger("fsm.events")
 

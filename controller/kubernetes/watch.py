@@ -15,10 +15,10 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from controller.decoding import Reader, Unreadable
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.pieces import elements, members
 from controller.objects import AnyObject, Kind, Ref
+from controller.objects.decoding import Reader, Unreadable
 
 log = logging.getLogger("fsm.watch")
 

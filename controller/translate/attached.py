@@ -17,7 +17,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from controller import policies
 from controller.memo import View, guarded
 from controller.objects import (
     GATEWAY_GROUP,
@@ -27,8 +26,9 @@ from controller.objects import (
     Ref,
     SecretKey,
     SecretRef,
+    policies,
 )
-from controller.policies import WHOLE, Said, Scope, Target
+from controller.objects.policies import WHOLE, Said, Scope, Target
 from controller.translate import ancestors, certificates, conditions, extensions, idleness
 from controller.translate.conditions import Condition
 from controller.translate.hostnames import covers

@@ -7,7 +7,6 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from controller.memo import View, guarded
-from controller.naming import generated_name
 from controller.objects import (
     CONTROLLER,
     Gateway,
@@ -17,6 +16,7 @@ from controller.objects import (
     Ref,
     Service,
 )
+from controller.objects.naming import generated_name
 from controller.translate import certificates, conditions, limits, parameters, ports
 from controller.translate.ancestors import is_ours
 from controller.translate.certificates import Fault

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from controller.memo import View
 from controller.objects import GRPCRoute, HTTPRoute, Ref, Service
-from controller.policies import Scope
+from controller.objects.policies import Scope
 from controller.translate import hostnames, matches, ports
 from controller.translate.meanings import TARGETS, WORDS, meant
 

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from controller.decoding import quoted
 from controller.objects import Gateway
+from controller.objects.decoding import quoted
 from controller.written import WrittenError, load
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from controller import policies
 from controller.objects import (
     GUARDING,
     AccessControlPolicy,
@@ -29,8 +28,9 @@ from controller.objects import (
     Service,
     SessionStickyPolicy,
     UpstreamTLSPolicy,
+    policies,
 )
-from controller.policies import Scope
+from controller.objects.policies import Scope
 from controller.translate import matches
 from gateway import snapshot
 

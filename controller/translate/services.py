@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from controller import policies
 from controller.memo import View
-from controller.objects import CookiePersistence, HeaderPersistence, Ref, SessionPersistence
+from controller.objects import CookiePersistence, HeaderPersistence, Ref, SessionPersistence, policies
 from controller.translate import attached, sessions
 from controller.translate.names import BackendName, FilterName
 from gateway import snapshot

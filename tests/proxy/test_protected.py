@@ -328,8 +328,8 @@ async def test_addresses(proxy: Proxy, server: Server, echo: Datagram, authority
 async def test_what_cannot_be_done_lets_nobody_pass(
     proxy: Proxy, server: Server, echo: Datagram, authority: trustme.CA, protocol: str, kind: str, said: Any
 ) -> None:
-    from controller.decoding import faulty
     from controller.objects import Ref
+    from controller.objects.decoding import faulty
 
     world = stage(authority, protocol, server, echo)
     await serve(proxy, world)

@@ -17,7 +17,7 @@ import pytest
 from running import Running
 
 from controller.cli.run import Printer
-from controller.documents import Fault
+from controller.objects.documents import Fault
 from gateway.snapshot import Change, Problem, Script
 
 

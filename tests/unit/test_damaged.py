@@ -18,7 +18,7 @@ from controller.cli.check import Loaded
 from controller.files import FileSource
 from controller.kubernetes.watch import Follower, _event_of
 from controller.objects import KINDS, Ref
-from controller.policies import CONFIGS
+from controller.objects.policies import CONFIGS
 from controller.reconcile import Reconciler
 from controller.statuses import parts
 from controller.translate import GatewayName

@@ -19,8 +19,6 @@ from test_watch import Stage, event, service, stage
 from worlds import gateway, gateway_class, obj, route, slice_
 from worlds import service as a_service
 
-from controller.decoding import Reader, Unreadable
-from controller.documents import Document, Fault, read
 from controller.kubernetes.api import Api, ApiError
 from controller.kubernetes.events import Events
 from controller.kubernetes.events import event as event_of
@@ -29,7 +27,9 @@ from controller.kubernetes.status import StatusWriter, merged
 from controller.kubernetes.watch import OnlyMeta, Stored
 from controller.memo import View, guarded
 from controller.objects import KINDS, Ref
-from controller.problems import FAILING, UNREADABLE, Problem, Problems
+from controller.objects.decoding import Reader, Unreadable
+from controller.objects.documents import Document, Fault, read
+from controller.objects.problems import FAILING, UNREADABLE, Problem, Problems
 from controller.reconcile import Publication, Reconciler
 from controller.translate import Translator
 from controller.world import World

@@ -16,9 +16,9 @@ import pytest
 import trustme
 from worlds import obj
 
-from controller.decoding import faulty
 from controller.objects import KINDS, AnyObject, Ref
-from controller.policies import CONFIGS
+from controller.objects.decoding import faulty
+from controller.objects.policies import CONFIGS
 from controller.statuses import parts as said_parts
 from controller.translate import Translation, translate
 from controller.translate.conditions import Condition
@@ -520,7 +520,7 @@ def test_reference_grants() -> None:
 
 def test_what_cannot_be_told_is_not_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault of our own in deciding about one policy is that policy's, and shuts what it guards."""
-    from controller import policies
+    from controller.objects import policies
 
     original: Callable[..., Any] = policies.read
 

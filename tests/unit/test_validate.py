@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from controller.cli.check import Loaded
-from controller.documents import Document, Fault, read
+from controller.objects.documents import Document, Fault, read
 from controller.validate import Valid, validate
 
 ROUTE = """\

@@ -816,7 +816,7 @@ class RouteRuleFilterPolicy(Object, frozen=True):
 class Policy(Object, frozen=True):
     """A policy of gateway.flomesh.io/v1alpha1: a target, and what is said of it, of its parts, by name."""
 
-    spec: Any = None  # as it is stored; `controller/policies.py` reads it
+    spec: Any = None  # as it is stored; `controller/objects/policies.py` reads it
     fault: str = msgspec.field(default="", name=FAULT)  # why it is not to be believed, but for what it is for
 
     @property

@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from controller.documents import Path, spelled
 from controller.objects import (
     GUARDING,
     AnyObject,
@@ -34,6 +33,7 @@ from controller.objects import (
     Secret,
     Zipkin,
 )
+from controller.objects.documents import Path, spelled
 
 T = TypeVar("T")
 SHOWN: Final = 60  # characters of what was found that a message quotes

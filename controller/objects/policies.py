@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from controller.decoding import convert
-from controller.documents import Path, spelled
 from controller.objects import GRPCMatch, HTTPMatch, Policy, StoreSpec, Struct
+from controller.objects.decoding import convert
+from controller.objects.documents import Path, spelled
 
 
 def _one_of(*words: str) -> Any:
