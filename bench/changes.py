@@ -409,9 +409,9 @@ def _control_plane_here(count: int) -> float:
 
     from controller.objects.documents import Document
     from controller.reconcile import Publication
+    from controller.state.world import World
     from controller.translate import Translator
     from controller.validate import Valid, validate
-    from controller.world import World
 
     def put(world: World, text: str) -> None:
         for value in yaml.safe_load_all(text):

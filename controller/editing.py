@@ -30,8 +30,8 @@ from controller.objects import (
     documents,
 )
 from controller.objects.documents import Document, Loader, spelled
+from controller.state.world import World
 from controller.translate.names import FilterName
-from controller.world import World
 from gateway.admin.server import EditError, Saved, Source
 
 Definition: TypeAlias = FilterDefinition | NamespacedFilterDefinition

@@ -37,8 +37,8 @@ from controller.objects import (
 )
 from controller.objects.decoding import salvaged
 from controller.objects.documents import Document, Fault, read
+from controller.state.world import World
 from controller.validate import Valid, readable, validate
-from controller.world import World
 
 log = logging.getLogger("fsm.files")
 SUFFIXES = (".yaml", ".yml", ".json", ".py")

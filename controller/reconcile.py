@@ -18,10 +18,10 @@ from typing import Protocol
 from controller.barrier import Barrier
 from controller.objects import AnyObject, Ref
 from controller.objects.problems import FAILING, Problems
+from controller.state.world import World
 from controller.translate import GatewayName, Translator, Update
 from controller.translate.gateways import Running
 from controller.translate.status import Status
-from controller.world import World
 from gateway import snapshot
 from gateway.snapshot import Change, Key, Part, Parts
 

@@ -17,11 +17,11 @@ from controller.objects import Ref
 from controller.objects.documents import Fault
 from controller.objects.problems import Problem
 from controller.reconcile import Reconciler
+from controller.state.world import Report, World
 from controller.statuses import complaint, described, parts
 from controller.translate import GatewayName
 from controller.translate.gateways import Running
 from controller.translate.status import Status
-from controller.world import Report, World
 from gateway.admin.server import Admin, Saved
 from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Key, Listener, Part, Relay, Rule, key

@@ -14,10 +14,10 @@ from controller.cli import show
 from controller.files import FileSource
 from controller.objects import ROUTES, Ref
 from controller.objects.documents import Fault
+from controller.state.world import Report, World
 from controller.statuses import as_dict, complaint, described, is_healthy, parts
 from controller.translate import Translation, translate
 from controller.translate.status import Status
-from controller.world import Report, World
 from gateway.snapshot import redacted
 
 

@@ -26,12 +26,12 @@ from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyO
 from controller.objects.naming import generated_name
 from controller.objects.problems import UNREADABLE
 from controller.reconcile import Reconciler
+from controller.state.world import GATEWAY_NAME, Report, World
 from controller.translate import GatewayName
 from controller.translate.extensions import SETTINGS
 from controller.translate.gateways import Running
 from controller.translate.meanings import POLICIES
 from controller.translate.status import Status
-from controller.world import GATEWAY_NAME, Report, World
 from gateway.snapshot import Change
 
 log = logging.getLogger("fsm")

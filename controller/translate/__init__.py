@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from controller.memo import View
 from controller.objects import CONTROLLER, ROUTES, Ref
+from controller.state.view import View
+from controller.state.world import Key, World
 from controller.translate import attached, backends, extensions, gateways, guarding, meanings, policies, routes
 from controller.translate.gateways import Running
 from controller.translate.names import BackendName, FilterName, Needed
 from controller.translate.status import Status
-from controller.world import Key, World
 from gateway import snapshot
 from gateway.snapshot import Part, Parts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from controller.memo import View
+from controller.state.view import View
 
 
 def leads_home(view: View, host: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from controller.memo import View
 from controller.objects import CONTROLLER, Gateway, GatewayClass, Ref
+from controller.state.view import View
 from controller.translate.conditions import Condition
 from controller.translate.status import AncestorStatus
 

@@ -17,7 +17,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from controller.memo import View, guarded
 from controller.objects import (
     GATEWAY_GROUP,
     GRPCMatch,
@@ -29,6 +28,7 @@ from controller.objects import (
     policies,
 )
 from controller.objects.policies import WHOLE, Said, Scope, Target
+from controller.state.view import View, guarded
 from controller.translate import ancestors, certificates, conditions, extensions, idleness
 from controller.translate.conditions import Condition
 from controller.translate.hostnames import covers

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from controller.memo import View, guarded
 from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
+from controller.state.view import View, guarded
 from controller.translate import conditions, grants, policies, services
 from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition

@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from controller.memo import View
 from controller.objects import AuthorityRef, ClusterTrustBundle, ConfigMap, Secret, SecretRef
+from controller.state.view import View
 from controller.translate import conditions, grants
 from gateway import snapshot
 

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import jsonschema_rs
 import msgspec
 
-from controller.memo import View, guarded
 from controller.objects import (
     EXTENSION_GROUP,
     CircuitBreaker,
@@ -43,6 +42,7 @@ from controller.objects import (
     StoreSpec,
     Zipkin,
 )
+from controller.state.view import View, guarded
 from controller.translate import conditions
 from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition

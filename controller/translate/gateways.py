@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from controller.memo import View, guarded
 from controller.objects import (
     CONTROLLER,
     Gateway,
@@ -17,6 +16,8 @@ from controller.objects import (
     Service,
 )
 from controller.objects.naming import generated_name
+from controller.state.view import View, guarded
+from controller.state.world import Report
 from controller.translate import certificates, conditions, limits, parameters, ports
 from controller.translate.ancestors import is_ours
 from controller.translate.certificates import Fault
@@ -25,7 +26,6 @@ from controller.translate.listeners import ListenerInfo, listeners
 from controller.translate.names import Needed
 from controller.translate.parameters import Parameters
 from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, ListenerStatus
-from controller.world import Report
 from gateway import snapshot
 from gateway.http.local_replies import NO_RULE
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from controller.memo import View
 from controller.objects import GATEWAY_GROUP, ReferenceGrant
+from controller.state.view import View
 
 
 def permitted(view: View, from_kind: str, from_namespace: str, to_group: str, to_kind: str, namespace: str, name: str) -> bool:

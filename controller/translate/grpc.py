@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controller.memo import View
 from controller.objects import GRPCRoute, GRPCRule
+from controller.state.view import View
 from controller.translate import filters, matches
 from controller.translate.conditions import Condition
 from controller.translate.names import Needed

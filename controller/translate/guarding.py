@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from controller.memo import View, guarded
 from controller.objects import (
     EXTENSION_GROUP,
     GATEWAY_GROUP,
@@ -20,6 +19,7 @@ from controller.objects import (
     TCPRoute,
     UDPRoute,
 )
+from controller.state.view import View, guarded
 from controller.translate import ancestors, conditions, extensions, ports
 from controller.translate.conditions import Condition
 from controller.translate.extensions import ASPECTS

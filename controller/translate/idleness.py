@@ -5,9 +5,9 @@ What protects must not be idle in silence: whoever wrote it believes that it hol
 
 from __future__ import annotations
 
-from controller.memo import View
 from controller.objects import GRPCRoute, HTTPRoute, Ref, Service
 from controller.objects.policies import Scope
+from controller.state.view import View
 from controller.translate import hostnames, matches, ports
 from controller.translate.meanings import TARGETS, WORDS, meant
 

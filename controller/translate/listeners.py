@@ -8,7 +8,6 @@ from functools import lru_cache
 from sys import intern
 from typing import NamedTuple
 
-from controller.memo import View
 from controller.objects import (
     GATEWAY_GROUP,
     OPTION,
@@ -20,6 +19,7 @@ from controller.objects import (
     RouteNamespaces,
     SecretKey,
 )
+from controller.state.view import View
 from controller.translate import attached, certificates, conditions, extensions, filters, hostnames, limits, ports
 from controller.translate.backends import resolve
 from controller.translate.certificates import Fault

@@ -27,8 +27,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from controller.memo import View
 from controller.objects import ConfigMap, Gateway, GatewayClass, ParametersRef
+from controller.state.view import View
 from controller.written import WrittenError, load
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from controller.memo import View, guarded
 from controller.objects import OPTION, BackendTLSPolicy, PolicyTarget, Ref, Service
+from controller.state.view import View, guarded
 from controller.translate import ancestors, certificates, conditions
 from controller.translate.conditions import Condition
 from controller.translate.status import PolicyStatus

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from controller.memo import View
 from controller.objects import (
     GATEWAY_GROUP,
     ClientValidation,
@@ -19,6 +18,7 @@ from controller.objects import (
     Ref,
     RouteNamespaces,
 )
+from controller.state.view import View
 
 TERMINATE: Final = "Terminate"
 PASSTHROUGH: Final = "Passthrough"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from controller.memo import View
 from controller.objects import TCPRoute, TLSRoute, UDPRoute
+from controller.state.view import View
 from controller.translate import guarding
 from controller.translate.conditions import Condition
 from controller.translate.names import Needed

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from controller.memo import View, guarded
 from controller.objects import (
     GATEWAY_GROUP,
     AnyRoute,
@@ -20,6 +19,7 @@ from controller.objects import (
     TLSRoute,
     UDPRoute,
 )
+from controller.state.view import View, guarded
 from controller.translate import attached, conditions, grpc, relays, rules
 from controller.translate.attached import Place
 from controller.translate.conditions import Condition

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from controller.memo import View
 from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, ParametersRef, Ref, SessionPersistence
+from controller.state.view import View
 from controller.translate import conditions, extensions, filters, matches, services, sessions
 from controller.translate.backends import Resolved, resolve
 from controller.translate.conditions import Condition

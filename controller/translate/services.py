@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from controller.memo import View
 from controller.objects import CookiePersistence, HeaderPersistence, Ref, SessionPersistence, policies
+from controller.state.view import View
 from controller.translate import attached, sessions
 from controller.translate.names import BackendName, FilterName
 from gateway import snapshot

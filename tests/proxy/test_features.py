@@ -19,9 +19,9 @@ from test_grpc import Service as Calls
 from test_grpc import raw
 
 from controller.objects import KINDS, Ref
+from controller.state.world import World
 from controller.translate import Translation, translate
 from controller.translate.status import GatewayStatus
-from controller.world import World
 from gateway.snapshot import Change
 
 CLASS = """

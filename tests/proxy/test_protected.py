@@ -16,8 +16,8 @@ import trustme
 from proxying import OK, Proxy, Server, parsed
 
 from controller.objects import KINDS
+from controller.state.world import World
 from controller.translate import Translation, translate
-from controller.world import World
 from gateway import snapshot
 from gateway.snapshot import Change
 

@@ -20,12 +20,12 @@ from controller.kubernetes.watch import Follower, _event_of
 from controller.objects import KINDS, Ref
 from controller.objects.policies import CONFIGS
 from controller.reconcile import Reconciler
+from controller.state.world import World
 from controller.statuses import parts
 from controller.translate import GatewayName
 from controller.translate.gateways import Running
 from controller.translate.status import Status
 from controller.validate import fault_of_spec
-from controller.world import World
 from gateway.snapshot import Change, Parts, apply
 
 BYSTANDER = ("elsewhere", "bystander")

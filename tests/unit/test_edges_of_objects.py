@@ -25,14 +25,14 @@ from controller.kubernetes.events import event as event_of
 from controller.kubernetes.pieces import elements, members
 from controller.kubernetes.status import StatusWriter, merged
 from controller.kubernetes.watch import OnlyMeta, Stored
-from controller.memo import View, guarded
 from controller.objects import KINDS, Ref
 from controller.objects.decoding import Reader, Unreadable
 from controller.objects.documents import Document, Fault, read
 from controller.objects.problems import FAILING, UNREADABLE, Problem, Problems
 from controller.reconcile import Publication, Reconciler
+from controller.state.view import View, guarded
+from controller.state.world import World
 from controller.translate import Translator
-from controller.world import World
 from controller.written import WrittenError, load
 from gateway.snapshot import Backend, Endpoint, Rule
 

@@ -10,7 +10,6 @@ from worlds import gateway
 
 from controller import install
 from controller.manifests import Settings, for_gateway, generated_name, limited
-from controller.memo import View
 from controller.objects import (
     CONTROLLER,
     AnyObject,
@@ -25,8 +24,9 @@ from controller.objects import (
     Meta,
     Ref,
 )
+from controller.state.view import View
+from controller.state.world import World
 from controller.translate import gateways, parameters
-from controller.world import World
 
 SETTINGS = Settings("image:1", "https://fsm-controller.fsm-system.svc:9443", "PEM")
 

@@ -19,10 +19,10 @@ from worlds import obj
 from controller.objects import KINDS, AnyObject, Ref
 from controller.objects.decoding import faulty
 from controller.objects.policies import CONFIGS
+from controller.state.world import World
 from controller.statuses import parts as said_parts
 from controller.translate import Translation, translate
 from controller.translate.conditions import Condition
-from controller.world import World
 from gateway import snapshot
 from gateway.snapshot import Parts
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from worlds import gateway, gateway_class, obj, route, service, slice_, world
 
 from controller.objects import AnyObject, HeaderFilter, HTTPFilter, NameValue, Ref
+from controller.state.world import World
 from controller.translate import Translator, translate
 from controller.translate.filters import faults
-from controller.world import World
 from gateway.snapshot import Backend, Rule
 
 NAMES = ("a", "b", "c")

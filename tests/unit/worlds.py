@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from controller.objects import KINDS, AnyObject
-from controller.world import World
+from controller.state.world import World
 
 
 def obj(kind: str, name: str, namespace: str = "default", spec: Any = None, **rest: Any) -> AnyObject:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from controller.objects import AnyObject, Ref
-from controller.world import Key, World
+from controller.state.world import Key, World
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,0 +1,1 @@
+"""What is known of all objects, and what was worked out of them."""
