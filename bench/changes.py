@@ -407,11 +407,11 @@ async def _control_plane_memory(count: int) -> float:
 def _control_plane_here(count: int) -> float:
     import yaml
 
+    from controller.files.validate import Valid, validate
     from controller.objects.documents import Document
     from controller.reconcile import Publication
     from controller.state.world import World
     from controller.translate import Translator
-    from controller.validate import Valid, validate
 
     def put(world: World, text: str) -> None:
         for value in yaml.safe_load_all(text):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 import yaml
 
-from controller.files import FileSource
+from controller.files.source import FileSource
 from controller.objects import (
     ConfigMap,
     Filter,

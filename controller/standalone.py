@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from controller.editing import SourceEditor
-from controller.files import FileSource, Watcher
+from controller.files.source import FileSource, Watcher
 from controller.objects import Ref
 from controller.objects.documents import Fault
 from controller.objects.problems import Problem

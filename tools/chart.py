@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from controller import install
-from controller.validate import extensions
+from controller.files.validate import extensions
 from gateway import __version__
 
 CHART = Path(__file__).parent.parent / "charts" / "fsm"

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from controller.cli import show
-from controller.files import FileSource
+from controller.files.source import FileSource
 from controller.objects import ROUTES, Ref
 from controller.objects.documents import Fault
 from controller.state.world import Report, World

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from controller import install
 from controller.cli import show
+from controller.files.validate import bundle, extensions
 from controller.install import Values
 from controller.kubernetes.api import Api, ApiError, connect, path
 from controller.manifests import Json
 from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP
-from controller.validate import bundle, extensions
 from gateway import __version__
 
 PLURALS = {

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import jsonschema_rs
 import msgspec
 
+from controller.files.validate import fault_of_spec
+from controller.files.written import WrittenError, load
 from controller.objects import (
     EXTENSION_GROUP,
     CircuitBreaker,
@@ -48,8 +50,6 @@ from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
 from controller.translate.names import FilterName
 from controller.translate.status import ExtensionStatus
-from controller.validate import fault_of_spec
-from controller.written import WrittenError, load
 from gateway import snapshot
 from gateway.base.durations import seconds
 from gateway.base.logs import whereto

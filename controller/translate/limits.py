@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from controller.files.written import WrittenError, load
 from controller.objects import Gateway
 from controller.objects.decoding import quoted
-from controller.written import WrittenError, load
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 
 ANNOTATION: Final = "gateway.flomesh.io/limits"

@@ -27,9 +27,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from controller.files.written import WrittenError, load
 from controller.objects import ConfigMap, Gateway, GatewayClass, ParametersRef
 from controller.state.view import View
-from controller.written import WrittenError, load
 
 
 def _resources() -> dict[str, dict[str, str]]:

@@ -15,7 +15,8 @@ import pytest
 from damage import Damage, Subject, bystanders, damages, documents, is_sampled, subjects
 
 from controller.cli.check import Loaded
-from controller.files import FileSource
+from controller.files.source import FileSource
+from controller.files.validate import fault_of_spec
 from controller.kubernetes.watch import Follower, _event_of
 from controller.objects import KINDS, Ref
 from controller.objects.policies import CONFIGS
@@ -25,7 +26,6 @@ from controller.statuses import parts
 from controller.translate import GatewayName
 from controller.translate.gateways import Running
 from controller.translate.status import Status
-from controller.validate import fault_of_spec
 from gateway.snapshot import Change, Parts, apply
 
 BYSTANDER = ("elsewhere", "bystander")

@@ -19,6 +19,7 @@ from test_watch import Stage, event, service, stage
 from worlds import gateway, gateway_class, obj, route, slice_
 from worlds import service as a_service
 
+from controller.files.written import WrittenError, load
 from controller.kubernetes.api import Api, ApiError
 from controller.kubernetes.events import Events
 from controller.kubernetes.events import event as event_of
@@ -33,7 +34,6 @@ from controller.reconcile import Publication, Reconciler
 from controller.state.view import View, guarded
 from controller.state.world import World
 from controller.translate import Translator
-from controller.written import WrittenError, load
 from gateway.snapshot import Backend, Endpoint, Rule
 
 __all__ = ["stage"]

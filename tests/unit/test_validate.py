@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from controller.cli.check import Loaded
+from controller.files.validate import Valid, validate
 from controller.objects.documents import Document, Fault, read
-from controller.validate import Valid, validate
 
 ROUTE = """\
 apiVersion: gateway.networking.k8s.io/v1

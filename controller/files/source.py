@@ -19,6 +19,7 @@ from typing import NamedTuple
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
+from controller.files.validate import Valid, readable, validate
 from controller.objects import (
     CONTROLLER,
     GATEWAY_CLASS,
@@ -38,7 +39,6 @@ from controller.objects import (
 from controller.objects.decoding import salvaged
 from controller.objects.documents import Document, Fault, read
 from controller.state.world import World
-from controller.validate import Valid, readable, validate
 
 log = logging.getLogger("fsm.files")
 SUFFIXES = (".yaml", ".yml", ".json", ".py")

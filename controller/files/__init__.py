@@ -1,0 +1,1 @@
+"""Objects out of YAML files, checked as an API server would check them."""
