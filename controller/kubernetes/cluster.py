@@ -28,9 +28,9 @@ from controller.objects.problems import UNREADABLE
 from controller.reconcile import Reconciler
 from controller.state.world import GATEWAY_NAME, Report, World
 from controller.translate import GatewayName
-from controller.translate.extensions import SETTINGS
 from controller.translate.gateways import Running
-from controller.translate.meanings import POLICIES
+from controller.translate.policies.kinds import POLICIES
+from controller.translate.python_filters import SETTINGS
 from controller.translate.status import Status
 from gateway.snapshot import Change
 

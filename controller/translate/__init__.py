@@ -15,9 +15,12 @@ import msgspec
 from controller.objects import CONTROLLER, ROUTES, Ref
 from controller.state.view import View
 from controller.state.world import Key, World
-from controller.translate import attached, backends, extensions, gateways, guarding, meanings, policies, routes
+from controller.translate import backends, gateways, python_filters, routes
 from controller.translate.gateways import Running
 from controller.translate.names import BackendName, FilterName, Needed
+from controller.translate.policies import attachment as attached
+from controller.translate.policies import backend_tls, guarding
+from controller.translate.policies import kinds as meanings
 from controller.translate.status import Status
 from gateway import snapshot
 from gateway.snapshot import Part, Parts
@@ -94,13 +97,13 @@ class Translator:
                 case "ListenerSet":
                     found.add((gateways.listener_set_status, *where))
                 case "Filter":
-                    found.add((extensions.status, *where))
+                    found.add((python_filters.status, *where))
                 case "ListenerFilter" | "RouteRuleFilterPolicy":
                     found.add((guarding.status, ref.kind, *where))
                 case kind if kind in meanings.POLICIES:
                     found.add((attached.status, kind, *where))
                 case "BackendTLSPolicy":
-                    found.add((policies.status, *where))
+                    found.add((backend_tls.status, *where))
                 case _:
                     pass
         self._roots |= found
@@ -252,7 +255,7 @@ class Translator:
 
     def _translate_needed(self, todo: set[Key]) -> None:
         found: list[Needed] = [BackendName(*key[1:]) for key in _calls(todo, backends.backend)]
-        found += [FilterName(*key[1:]) for key in (*_calls(todo, extensions.script), *_calls(todo, attached.script))]
+        found += [FilterName(*key[1:]) for key in (*_calls(todo, python_filters.script), *_calls(todo, attached.script))]
         for name in found:
             for where in self._users.get(name, ()):
                 self._put_needed(where, name)
@@ -267,10 +270,10 @@ class Translator:
         for _, namespace, name in _calls(todo, gateways.listener_set_status):
             status = self.view.call(gateways.listener_set_status, namespace, name)
             self._status(Ref("ListenerSet", namespace, name), status)
-        for _, namespace, name in _calls(todo, policies.status):
-            self._status(Ref("BackendTLSPolicy", namespace, name), self.view.call(policies.status, namespace, name))
-        for _, namespace, name in _calls(todo, extensions.status):
-            self._status(Ref("Filter", namespace, name), self.view.call(extensions.status, namespace, name))
+        for _, namespace, name in _calls(todo, backend_tls.status):
+            self._status(Ref("BackendTLSPolicy", namespace, name), self.view.call(backend_tls.status, namespace, name))
+        for _, namespace, name in _calls(todo, python_filters.status):
+            self._status(Ref("Filter", namespace, name), self.view.call(python_filters.status, namespace, name))
         for _, kind, namespace, name in _calls(todo, guarding.status):
             self._status(Ref(kind, namespace, name), self.view.call(guarding.status, kind, namespace, name))
         for _, kind, namespace, name in _calls(todo, attached.status):
@@ -304,12 +307,12 @@ def _about(key: Key) -> Ref:
     function, arguments = key[0], key[1:]
     kinds = {
         gateways.gateway: "Gateway", gateways.gateway_status: "Gateway", gateways.running: "Gateway",
-        gateways.class_status: "GatewayClass", gateways.listener_set_status: "ListenerSet", extensions.status: "Filter",
-        policies.status: "BackendTLSPolicy", policies.validated: "BackendTLSPolicy",
+        gateways.class_status: "GatewayClass", gateways.listener_set_status: "ListenerSet", python_filters.status: "Filter",
+        backend_tls.status: "BackendTLSPolicy", backend_tls.validated: "BackendTLSPolicy",
     }  # fmt: skip
     if function in kinds:
         return Ref(kinds[function], *(("", *arguments) if len(arguments) == 1 else arguments))
-    if function in (extensions.script, attached.script):
+    if function in (python_filters.script, attached.script):
         namespace, name, kind = (*arguments, "Filter")[:3]
         return Ref(kind, namespace, name.partition("#")[0])
     kind, namespace, name = (str(one) for one in arguments[:3])
@@ -320,7 +323,7 @@ def _maker(name: Needed) -> Key:
     """The call that makes a part."""
     if isinstance(name, BackendName):
         return (backends.backend, *name)
-    return (attached.script if name.kind in meanings.POLICIES else extensions.script, *name)
+    return (attached.script if name.kind in meanings.POLICIES else python_filters.script, *name)
 
 
 def _key(name: Needed) -> snapshot.Key:

@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 
 from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
 from controller.state.view import View, guarded
-from controller.translate import conditions, grants, policies, services
+from controller.translate import conditions, reference_grants
 from controller.translate.addresses import leads_home
 from controller.translate.conditions import Condition
 from controller.translate.names import BackendName, Protocol
+from controller.translate.policies import backend_tls, services
 from gateway import snapshot
 
 HASH_LABEL = "rollouts-pod-template-hash"  # the label by which Argo Rollouts tells versions apart
@@ -46,7 +47,7 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
         return _resolve_xbackend(view, kind, namespace, ref)
     if (ref.group, ref.kind) != ("", "Service"):
         return _fault("InvalidKind", conditions.invalid_kind(ref.group, ref.kind))
-    if not grants.permitted(view, kind, namespace, "", "Service", to, ref.name):
+    if not reference_grants.permitted(view, kind, namespace, "", "Service", to, ref.name):
         return _fault("RefNotPermitted", conditions.not_permitted("Service", to, ref.name, kind, namespace))
     service = view.get(Service, to, ref.name)
     if service is None:
@@ -76,7 +77,7 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
 
 def _asks_for_tls(view: View, namespace: str, service: str, number: int, port_name: str) -> str:
     """Which policy wants a port to be spoken to over TLS only."""
-    policy = policies.is_asked_for(view, namespace, service, port_name)
+    policy = backend_tls.is_asked_for(view, namespace, service, port_name)
     if policy is not None:
         return f'BackendTLSPolicy "{policy}"'
     return "an UpstreamTLSPolicy" if services.upstream_tls(view, namespace, service, number) is not None else ""
@@ -84,7 +85,7 @@ def _asks_for_tls(view: View, namespace: str, service: str, number: int, port_na
 
 def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
     to = ref.namespace or namespace
-    if not grants.permitted(view, kind, namespace, ref.group, "XBackend", to, ref.name):
+    if not reference_grants.permitted(view, kind, namespace, ref.group, "XBackend", to, ref.name):
         return _fault("RefNotPermitted", conditions.not_permitted("XBackend", to, ref.name, kind, namespace))
     found = view.get(XBackend, to, ref.name)
     if found is None:
@@ -136,7 +137,7 @@ def backend(
         return snapshot.Backend(named)
     port = _port(service, number, spoken)
     protocol = spoken or APP_PROTOCOLS.get(port.app_protocol.lower() if port else "", "http")
-    tls = policies.tls(view, namespace, name, port.name if port else "") if protocol != "udp" else None
+    tls = backend_tls.tls(view, namespace, name, port.name if port else "") if protocol != "udp" else None
     if tls is None and protocol != "udp":
         by_policy = services.upstream_tls(view, namespace, name, number)
         if isinstance(by_policy, str):

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from controller.objects import AuthorityRef, ClusterTrustBundle, ConfigMap, Secret, SecretRef
 from controller.state.view import View
-from controller.translate import conditions, grants
+from controller.translate import conditions, reference_grants
 from gateway import snapshot
 
 
@@ -30,7 +30,7 @@ def certificate(view: View, from_kind: str, namespace: str, ref: SecretRef) -> s
     if (ref.group, ref.kind) != ("", "Secret"):
         named = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
         return Fault("kind", f'certificateRef "{ref.name}" is a {named}; a Secret is needed.')
-    if not grants.permitted(view, from_kind, namespace, "", "Secret", to, ref.name):
+    if not reference_grants.permitted(view, from_kind, namespace, "", "Secret", to, ref.name):
         return Fault("grant", conditions.not_permitted("Secret", to, ref.name, from_kind, namespace))
     secret = view.get(Secret, to, ref.name)
     if secret is None:
@@ -87,7 +87,7 @@ def _authority(view: View, from_kind: str, namespace: str, ref: AuthorityRef) ->
         named = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
         return Fault("kind", f'caCertificateRef "{ref.name}" is a {named}; a ConfigMap with key ca.crt is needed.')
     to = ref.namespace or namespace
-    if not grants.permitted(view, from_kind, namespace, "", ref.kind, to, ref.name):
+    if not reference_grants.permitted(view, from_kind, namespace, "", ref.kind, to, ref.name):
         return Fault("grant", conditions.not_permitted(ref.kind, to, ref.name, from_kind, namespace))
     where = f'{ref.kind} "{to}/{ref.name}"'
     if ref.kind == "Secret":

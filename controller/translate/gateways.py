@@ -18,7 +18,7 @@ from controller.objects import (
 from controller.objects.naming import generated_name
 from controller.state.view import View, guarded
 from controller.state.world import Report
-from controller.translate import certificates, conditions, limits, parameters, ports
+from controller.translate import certificates, client_limits, conditions, parameters, ports
 from controller.translate.ancestors import is_ours
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
@@ -250,7 +250,7 @@ def _said(view: View, found: Gateway, info: GatewayInfo) -> _Said:
     problems = dict(report.problems)
     addresses = _addresses(view, found)
     accepted = info.refused or _accepted(info.of(found.ref))
-    fault = limits.of(found).fault
+    fault = client_limits.of(found).fault
     if fault and accepted.is_true:
         accepted = conditions.with_fault(accepted, fault)
     programmed = _programmed(found, accepted, report, addresses)

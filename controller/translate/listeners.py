@@ -20,13 +20,14 @@ from controller.objects import (
     SecretKey,
 )
 from controller.state.view import View
-from controller.translate import attached, certificates, conditions, extensions, filters, hostnames, limits, ports
+from controller.translate import certificates, client_limits, conditions, filters, hostnames, ports, python_filters
 from controller.translate.backends import resolve
 from controller.translate.certificates import Fault
 from controller.translate.conditions import Condition
-from controller.translate.guarding import listener_filters
 from controller.translate.hostnames import covers
 from controller.translate.names import FilterName, Needed
+from controller.translate.policies import attachment
+from controller.translate.policies.guarding import listener_filters
 from gateway import snapshot
 
 # The kinds of routes that a protocol can carry.
@@ -86,7 +87,7 @@ def listeners(view: View, gateway: Gateway, sets: Sequence[ListenerSet]) -> tupl
         for listener in one.spec.listeners
     ]
     conflicts = _conflicts(own, others)
-    allowed = limits.of(gateway).limits
+    allowed = client_limits.of(gateway).limits
     made = [_guarded(view, gateway, one, conflicts.get(one.key), allowed) for one in (*own, *others)]
     return tuple(_overlapping(list(_agreed(made))))
 
@@ -147,7 +148,7 @@ def _listener(
         resolved = resolved or unresolved
         clients, refusal, unresolved = _clients(view, gateway, one.port)
         resolved = resolved or unresolved
-        asked = attached.asks_for_certificates(view, gateway.ref, one.port) if clients is None and refusal is None else False
+        asked = attachment.asks_for_certificates(view, gateway.ref, one.port) if clients is None and refusal is None else False
         if isinstance(asked, str):
             refusal = conditions.no_valid_authority([asked])
         elif asked:
@@ -219,7 +220,7 @@ def _filters(
     specs, led_to, needed = filters.translate(
         one.filters.requests,
         lambda ref: resolve(view, owner.kind, owner.namespace, ref),
-        lambda ref: extensions.resolve(view, owner.namespace, ref),
+        lambda ref: python_filters.resolve(view, owner.namespace, ref),
     )
     fault = next((each.fault for each in led_to if each.fault is not None), None)
     return specs, tuple(needed), conditions.listener_unresolved(fault.reason, fault.message) if fault else None
@@ -399,7 +400,7 @@ def _clients_of_own(view: View, owner: Ref, one: GatewayListener) -> snapshot.Cl
     """Clients with certificates of the authority that stands beside the listener's own certificate."""
     for ref in one.tls.certificate_refs if one.tls is not None else ():
         where = ref.namespace or owner.namespace
-        pem = extensions.secret(view, where, SecretKey(ref.name, "ca.crt"))
+        pem = python_filters.secret(view, where, SecretKey(ref.name, "ca.crt"))
         if pem and not isinstance(certificates.checked(pem, f'Secret "{where}/{ref.name}"'), Fault):
             return snapshot.Clients(pem)
     return None

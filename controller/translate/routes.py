@@ -20,15 +20,17 @@ from controller.objects import (
     UDPRoute,
 )
 from controller.state.view import View, guarded
-from controller.translate import attached, conditions, grpc, relays, rules
-from controller.translate.attached import Place
+from controller.translate import conditions, grpc_rules, stream_rules
+from controller.translate import http_rules as rules
 from controller.translate.conditions import Condition
 from controller.translate.gateways import GatewayInfo, gateway
 from controller.translate.hostnames import covers
+from controller.translate.http_rules import Rules
 from controller.translate.listeners import ListenerInfo, route_kind_allowed
 from controller.translate.names import Needed
+from controller.translate.policies import attachment as attached
+from controller.translate.policies.attachment import Place
 from controller.translate.ports import is_allowed
-from controller.translate.rules import Rules
 from controller.translate.status import ParentStatus, RouteStatus
 from gateway import snapshot
 
@@ -124,9 +126,9 @@ def _translated(view: View, found: AnyRoute) -> Rules:
         case HTTPRoute():
             return rules.http(view, found)
         case GRPCRoute():
-            return grpc.rules(view, found)
+            return grpc_rules.rules(view, found)
         case _:
-            return relays.relays(view, found)
+            return stream_rules.relays(view, found)
 
 
 def _parent(view: View, found: AnyRoute, parent: ParentRef) -> _Parent | None:

@@ -293,16 +293,16 @@ def test_a_part_that_cannot_be_sent_keeps_no_other_from_it(caplog: pytest.LogCap
 
 async def test_one_route_that_our_code_fails_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault in translating one object takes down that object's contribution, and says so in its status."""
-    from controller.translate import rules
+    from controller.translate import http_rules
 
-    original = rules._timeouts
+    original = http_rules._timeouts
 
     def broken(rule: Any) -> Any:
         if rule.timeouts.request == "7s":
             raise ZeroDivisionError("7")
         return original(rule)
 
-    monkeypatch.setattr(rules, "_timeouts", broken)
+    monkeypatch.setattr(http_rules, "_timeouts", broken)
     world, sink = scene(), Sink()
     world.put(route("poison", "a", timeouts={"request": "7s"}))
     reconciler = Reconciler(world, sink)

@@ -20,10 +20,10 @@ from controller.objects import (
     UDPRoute,
 )
 from controller.state.view import View, guarded
-from controller.translate import ancestors, conditions, extensions, ports
+from controller.translate import ancestors, conditions, ports, python_filters
 from controller.translate.conditions import Condition
-from controller.translate.extensions import ASPECTS
 from controller.translate.names import FilterName
+from controller.translate.python_filters import ASPECTS
 from controller.translate.status import ExtensionStatus
 
 RULES: Final[dict[str, type[TCPRoute | UDPRoute]]] = {"TCPRoute": TCPRoute, "UDPRoute": UDPRoute}
@@ -87,8 +87,8 @@ def _unusable(view: View, found: ListenerFilter | RouteRuleFilterPolicy) -> Cond
     """Why it cannot do what it is for."""
     namespace = found.metadata.namespace
     if isinstance(found, ListenerFilter):
-        made = view.call(extensions.script, namespace, found.metadata.name, "ListenerFilter")
-        accepted = extensions.accepted(view, FilterName(namespace, found.metadata.name, "ListenerFilter"), made)
+        made = view.call(python_filters.script, namespace, found.metadata.name, "ListenerFilter")
+        accepted = python_filters.accepted(view, FilterName(namespace, found.metadata.name, "ListenerFilter"), made)
         return None if accepted.is_true else accepted
     if found.fault:
         return conditions.filter_not_valid("Invalid", found.fault)
@@ -96,7 +96,7 @@ def _unusable(view: View, found: ListenerFilter | RouteRuleFilterPolicy) -> Cond
         if (ref.group, ref.kind) != (EXTENSION_GROUP, "Filter"):
             text = f'spec.filterRefs[{index}]: "{ref.group}/{ref.kind}" is no kind of filter; {EXTENSION_GROUP}/Filter is.'
             return conditions.filter_not_valid("Invalid", text)
-        made = view.call(extensions.script, namespace, ref.name, "Filter")
+        made = view.call(python_filters.script, namespace, ref.name, "Filter")
         if isinstance(made, str):
             text = f'spec.filterRefs[{index}]: Filter "{namespace}/{ref.name}": {made}'
             return conditions.filter_not_valid("FilterNotValid", text)

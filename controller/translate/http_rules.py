@@ -6,10 +6,11 @@ from typing import Final, NamedTuple
 
 from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, ParametersRef, Ref, SessionPersistence
 from controller.state.view import View
-from controller.translate import conditions, extensions, filters, matches, services, sessions
+from controller.translate import conditions, filters, matches, python_filters, sessions
 from controller.translate.backends import Resolved, resolve
 from controller.translate.conditions import Condition
 from controller.translate.names import FilterName, Needed
+from controller.translate.policies import services
 from gateway import snapshot
 from gateway.base.durations import seconds
 
@@ -102,7 +103,7 @@ def forwarding(
         return resolve(view, route.kind, route.namespace, ref)
 
     def find(ref: ParametersRef) -> FilterName | Condition:
-        return extensions.resolve(view, route.namespace, ref)
+        return python_filters.resolve(view, route.namespace, ref)
 
     specs, resolved, needed = filters.translate(rule_filters, look_up, find)
     targets = []

@@ -29,11 +29,12 @@ from controller.objects import (
 )
 from controller.objects.policies import WHOLE, Said, Scope, Target
 from controller.state.view import View, guarded
-from controller.translate import ancestors, certificates, conditions, extensions, idleness
+from controller.translate import ancestors, certificates, conditions, python_filters
 from controller.translate.conditions import Condition
 from controller.translate.hostnames import covers
-from controller.translate.meanings import LOOKING, POLICIES, TARGETS, Config, meant
 from controller.translate.names import FilterName
+from controller.translate.policies import idleness
+from controller.translate.policies.kinds import LOOKING, POLICIES, TARGETS, Config, meant
 from controller.translate.status import ExtensionStatus
 from gateway import snapshot
 from gateway.filters.builtin import BUILT_IN
@@ -296,7 +297,7 @@ def at_port(view: View, kind: str, target: Ref, port: int) -> tuple[InForce, Sco
 def authority(view: View, namespace: str, service: str, config: policies.UpstreamTLS) -> snapshot.BackendTLS | str:
     """How a Service is spoken to by an UpstreamTLSPolicy's config; in words, why it cannot be."""
     name = config.certificate_ref.name
-    pem = extensions.secret(view, namespace, SecretKey(name, "ca.crt"))
+    pem = python_filters.secret(view, namespace, SecretKey(name, "ca.crt"))
     if not pem:
         return f'config.certificateRef: Secret "{namespace}/{name}" with the key "ca.crt" is not there.'
     checked = certificates.checked(pem, f'Secret "{namespace}/{name}"')
@@ -353,7 +354,7 @@ def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script 
         return "it has no such scope."
     store = None
     if isinstance(scope.config, policies.RateLimit) and scope.config.store is not None:
-        made = extensions.store(view, namespace, scope.config.store, "config.store")
+        made = python_filters.store(view, namespace, scope.config.store, "config.store")
         if isinstance(made, str):
             return made
         store = made
@@ -369,7 +370,7 @@ def _program(
         built_in=built_in,
         config=msgspec.json.encode(config).decode(),
         execution="inline",
-        seconds=extensions.LONGEST,
+        seconds=python_filters.LONGEST,
         passes=BUILT_IN[built_in].passes,
         store=store,
     )

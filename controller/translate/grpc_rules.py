@@ -8,8 +8,8 @@ from controller.objects import GRPCRoute, GRPCRule
 from controller.state.view import View
 from controller.translate import filters, matches
 from controller.translate.conditions import Condition
+from controller.translate.http_rules import Rules, forwarding, order, persistence, resolution, unsupported_rules
 from controller.translate.names import Needed
-from controller.translate.rules import Rules, forwarding, order, persistence, resolution, unsupported_rules
 from gateway import snapshot
 
 

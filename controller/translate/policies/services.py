@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from controller.objects import CookiePersistence, HeaderPersistence, Ref, SessionPersistence, policies
 from controller.state.view import View
-from controller.translate import attached, sessions
+from controller.translate import sessions
 from controller.translate.names import BackendName, FilterName
+from controller.translate.policies import attachment
 from gateway import snapshot
 from gateway.base.durations import seconds
 
@@ -20,7 +21,7 @@ from gateway.base.durations import seconds
 def of_service(view: View, kind: str, backend: tuple[str, str, int]) -> Any:
     """What the policy of a kind says that is in force at a Service's port: (namespace, name, port)."""
     namespace, name, port = backend
-    found = attached.at_port(view, kind, Ref("Service", namespace, name), port)
+    found = attachment.at_port(view, kind, Ref("Service", namespace, name), port)
     return found[1].config if found is not None and not found[0].shut else None
 
 
@@ -29,7 +30,7 @@ def breaker(view: View, backend: BackendName) -> FilterName | None:
     if backend.kind != "Service":
         return None
     kind = "CircuitBreakingPolicy"
-    found = attached.at_port(view, kind, Ref("Service", backend.namespace, backend.name), backend.port)
+    found = attachment.at_port(view, kind, Ref("Service", backend.namespace, backend.name), backend.port)
     return FilterName(found[0].namespace, f"{found[0].name}#{found[1].name}", kind) if found is not None else None
 
 
@@ -77,12 +78,12 @@ def health(view: View, namespace: str, name: str, port: int) -> snapshot.Health 
 
 def upstream_tls(view: View, namespace: str, name: str, port: int) -> snapshot.BackendTLS | str | None:
     """How a Service is spoken to over TLS by an UpstreamTLSPolicy; in words, why it cannot be."""
-    found = attached.at_port(view, "UpstreamTLSPolicy", Ref("Service", namespace, name), port)
+    found = attachment.at_port(view, "UpstreamTLSPolicy", Ref("Service", namespace, name), port)
     if found is None:
         return None
     if found[0].shut:
         return f'UpstreamTLSPolicy "{found[0].name}" is not valid'
-    return attached.authority(view, namespace, name, found[1].config)
+    return attachment.authority(view, namespace, name, found[1].config)
 
 
 def _lasting(given: str | int) -> float:

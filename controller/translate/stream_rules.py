@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from controller.objects import TCPRoute, TLSRoute, UDPRoute
 from controller.state.view import View
-from controller.translate import guarding
 from controller.translate.conditions import Condition
+from controller.translate.http_rules import Rules, forwarding, order, resolution
 from controller.translate.names import Needed
-from controller.translate.rules import Rules, forwarding, order, resolution
+from controller.translate.policies import guarding
 from gateway import snapshot
 
 

@@ -9,7 +9,7 @@ from controller.objects import GRPCRoute, HTTPRoute, Ref, Service
 from controller.objects.policies import Scope
 from controller.state.view import View
 from controller.translate import hostnames, matches, ports
-from controller.translate.meanings import TARGETS, WORDS, meant
+from controller.translate.policies.kinds import TARGETS, WORDS, meant
 
 
 def whole(view: View, kind: str, target: Ref, scope: Scope) -> str:
