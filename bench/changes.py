@@ -407,9 +407,9 @@ async def _control_plane_memory(count: int) -> float:
 def _control_plane_here(count: int) -> float:
     import yaml
 
+    from controller.delivery.reconcile import Publication
     from controller.files.validate import Valid, validate
     from controller.objects.documents import Document
-    from controller.reconcile import Publication
     from controller.state.world import World
     from controller.translate import Translator
 

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
+from controller.delivery.reconcile import Reconciler
 from controller.editing import SourceEditor
 from controller.files.source import FileSource, Watcher
 from controller.objects import Ref
 from controller.objects.documents import Fault
 from controller.objects.problems import Problem
-from controller.reconcile import Reconciler
 from controller.state.world import Report, World
 from controller.statuses import complaint, described, parts
 from controller.translate import GatewayName

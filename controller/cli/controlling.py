@@ -12,7 +12,7 @@ import uvloop
 from aiohttp import web
 
 from controller import manifests
-from controller.entrance import Entrance, http_log
+from controller.delivery.entrance import Entrance, http_log
 from controller.install import NAME, namespaces
 from controller.kubernetes.api import connect
 from controller.kubernetes.cluster import Cluster, Options

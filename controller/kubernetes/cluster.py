@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 
 from controller import manifests
-from controller.feed import Allowance, FeedServer, UnreviewedError
+from controller.delivery.feed_server import Allowance, FeedServer, UnreviewedError
+from controller.delivery.reconcile import Reconciler
 from controller.kubernetes import lease, trust
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.events import Events
@@ -25,7 +26,6 @@ from controller.manifests import Settings
 from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyObject, Gateway, Kind, Meta, Object, Ref
 from controller.objects.naming import generated_name
 from controller.objects.problems import UNREADABLE
-from controller.reconcile import Reconciler
 from controller.state.world import GATEWAY_NAME, Report, World
 from controller.translate import GatewayName
 from controller.translate.gateways import Running

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.barrier import LIMIT, Barrier
+from controller.delivery.barrier import LIMIT, Barrier
 from gateway.snapshot import Backend, Endpoint, Key, Order, Part, Rule, Target, key
 
 HERE = (Endpoint("10.0.0.1", 80),)

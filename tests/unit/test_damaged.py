@@ -15,12 +15,12 @@ import pytest
 from damage import Damage, Subject, bystanders, damages, documents, is_sampled, subjects
 
 from controller.cli.check import Loaded
+from controller.delivery.reconcile import Reconciler
 from controller.files.source import FileSource
 from controller.files.validate import fault_of_spec
 from controller.kubernetes.watch import Follower, _event_of
 from controller.objects import KINDS, Ref
 from controller.objects.policies import CONFIGS
-from controller.reconcile import Reconciler
 from controller.state.world import World
 from controller.statuses import parts
 from controller.translate import GatewayName

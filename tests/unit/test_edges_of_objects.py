@@ -19,6 +19,7 @@ from test_watch import Stage, event, service, stage
 from worlds import gateway, gateway_class, obj, route, slice_
 from worlds import service as a_service
 
+from controller.delivery.reconcile import Publication, Reconciler
 from controller.files.written import WrittenError, load
 from controller.kubernetes.api import Api, ApiError
 from controller.kubernetes.events import Events
@@ -30,7 +31,6 @@ from controller.objects import KINDS, Ref
 from controller.objects.decoding import Reader, Unreadable
 from controller.objects.documents import Document, Fault, read
 from controller.objects.problems import FAILING, UNREADABLE, Problem, Problems
-from controller.reconcile import Publication, Reconciler
 from controller.state.view import View, guarded
 from controller.state.world import World
 from controller.translate import Translator

@@ -8,9 +8,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from controller.feed import FeedServer
+from controller.delivery.feed_server import FeedServer
+from controller.delivery.reconcile import Publication
 from controller.kubernetes.trust import Authority
-from controller.reconcile import Publication
 from gateway.admin.feed import Feed, Source
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Problem, difference, key
 

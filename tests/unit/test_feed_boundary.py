@@ -22,9 +22,9 @@ from serving import Serving
 from test_feed import GATEWAY, NAME, Plane, Side, authorise, until
 from test_rights import Stage
 
-from controller import feed as feed_module
-from controller.entrance import Entrance
-from controller.feed import BACKLOG, FeedServer
+from controller.delivery import feed_server as feed_module
+from controller.delivery.entrance import Entrance
+from controller.delivery.feed_server import BACKLOG, FeedServer
 from controller.kubernetes import trust
 from controller.kubernetes.api import Api
 from controller.kubernetes.trust import Authority
@@ -457,7 +457,7 @@ async def hung_up(reader: asyncio.StreamReader, seconds: float = 5) -> bool:
 
 @pytest.mark.parametrize("secure", [False, True])
 async def test_strangers_hold_few_places_and_not_for_long(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.entrance.HANDSHAKE", 0.5)
+    monkeypatch.setattr("controller.delivery.entrance.HANDSHAKE", 0.5)
     context = Authority.new().server_context(NAME) if secure else None
     entrance = Entrance(Echo, context, strangers=20, of_one_address=8, seconds=0.5)
     port = await entrance.start("127.0.0.1", 0)
@@ -480,7 +480,7 @@ async def test_strangers_hold_few_places_and_not_for_long(secure: bool, monkeypa
 
 
 async def test_who_talks_on_and_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.entrance.STALL", 0.5)
+    monkeypatch.setattr("controller.delivery.entrance.STALL", 0.5)
     ended: list[Exception | None] = []
 
     class Giver(asyncio.Protocol):

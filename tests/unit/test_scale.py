@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from worlds import gateway, route, service, slice_, world
 
-from controller.barrier import Barrier
+from controller.delivery.barrier import Barrier
+from controller.delivery.reconcile import Publication
 from controller.demo.ports import free_ports
 from controller.objects import AnyObject
-from controller.reconcile import Publication
 from controller.translate import Translator
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Change

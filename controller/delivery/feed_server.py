@@ -21,8 +21,8 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from controller.entrance import Entrance, http_log
-from controller.reconcile import Publication
+from controller.delivery.entrance import Entrance, http_log
+from controller.delivery.reconcile import Publication
 from controller.translate import GatewayName
 from gateway.admin.feed import LARGEST, REPORTED, Applied, FromDataPlane, Hello, Proof
 from gateway.base.logs import SHORT, plain

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from controller.barrier import Barrier
+from controller.delivery.barrier import Barrier
 from controller.objects import AnyObject, Ref
 from controller.objects.problems import FAILING, Problems
 from controller.state.world import World
