@@ -1,4 +1,4 @@
-"""Writes the Helm chart's templates from the same source as `fsm install` (controller/install.py).
+"""Writes the Helm chart's templates from the same source as `fsm install` (controller/deploy/install.py).
 
 python tools/chart.py          # write
 python tools/chart.py --check  # exit with 1 when the chart is not what it should be
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from controller import install
+from controller.deploy import install
 from controller.files.validate import extensions
 from gateway import __version__
 
@@ -53,11 +53,13 @@ def templates() -> dict[str, str]:
             assert SECRETS in text
             text = text.replace(SECRETS, f"{{{{- if not .Values.fsm.secretNamespaces }}}}\n{SECRETS}{{{{- end }}}}\n")
         text = text.replace(EMPTY, f"{EMPTY[:-3]}'{{{{ join \",\" .Values.fsm.secretNamespaces }}}}'\n")
-        files[f"templates/{obj['kind'].lower()}.yaml"] = f"# Written by tools/chart.py from controller/install.py.\n{text}"
+        files[f"templates/{obj['kind'].lower()}.yaml"] = (
+            f"# Written by tools/chart.py from controller/deploy/install.py.\n{text}"
+        )
     # Within a range, the values are the whole chart's.
     each = "---\n".join(map(_text, install.secrets_role(PLACEHOLDERS, "NAMESPACE"))).replace("{{ .", "{{ $.")
     files["templates/secrets.yaml"] = (
-        "# Written by tools/chart.py from controller/install.py.\n{{- range .Values.fsm.secretNamespaces }}\n---\n"
+        "# Written by tools/chart.py from controller/deploy/install.py.\n{{- range .Values.fsm.secretNamespaces }}\n---\n"
         + each.replace("namespace: NAMESPACE", "namespace: '{{ . }}'")
         + "{{- end }}\n"
     )

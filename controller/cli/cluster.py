@@ -10,12 +10,12 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from controller import install
 from controller.cli import show
+from controller.deploy import install
+from controller.deploy.install import Values
+from controller.deploy.manifests import Json
 from controller.files.validate import bundle, extensions
-from controller.install import Values
 from controller.kubernetes.api import Api, ApiError, connect, path
-from controller.manifests import Json
 from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP
 from gateway import __version__
 

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 import uvloop
 from aiohttp import web
 
-from controller import manifests
 from controller.delivery.entrance import Entrance, http_log
-from controller.install import NAME, namespaces
+from controller.deploy import manifests
+from controller.deploy.install import NAME, namespaces
 from controller.kubernetes.api import connect
 from controller.kubernetes.cluster import Cluster, Options
 from gateway.base.privacy import keep_to_yourself

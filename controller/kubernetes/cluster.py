@@ -12,9 +12,10 @@ from typing import Final
 
 import msgspec
 
-from controller import manifests
 from controller.delivery.feed_server import Allowance, FeedServer, UnreviewedError
 from controller.delivery.reconcile import Reconciler
+from controller.deploy import manifests
+from controller.deploy.manifests import Settings
 from controller.kubernetes import lease, trust
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.events import Events
@@ -22,7 +23,6 @@ from controller.kubernetes.infrastructure import Infrastructure
 from controller.kubernetes.secrets import CERTIFICATES, NamedSecrets
 from controller.kubernetes.status import StatusWriter
 from controller.kubernetes.watch import Follower, Stored
-from controller.manifests import Settings
 from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyObject, Gateway, Kind, Meta, Object, Ref
 from controller.objects.naming import generated_name
 from controller.objects.problems import UNREADABLE

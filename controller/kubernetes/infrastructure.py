@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from controller import manifests
+from controller.deploy import manifests
+from controller.deploy.manifests import Json, Settings
 from controller.kubernetes.api import Api, ApiError, path
-from controller.manifests import Json, Settings
 from controller.translate import GatewayName
 from controller.translate.gateways import Running
 

@@ -13,7 +13,7 @@ from kubernetes_asyncio.leaderelection.electionconfig import Config
 from kubernetes_asyncio.leaderelection.leaderelection import LeaderElection
 from kubernetes_asyncio.leaderelection.resourcelock.leaselock import LeaseLock
 
-from controller.install import LEASE
+from controller.deploy.install import LEASE
 
 log = logging.getLogger("fsm.lease")
 

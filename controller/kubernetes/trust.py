@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from controller.install import FEED_CA
+from controller.deploy.install import FEED_CA
+from controller.deploy.manifests import AUDIENCE, Json
 from controller.kubernetes.api import Api, ApiError, path
-from controller.manifests import AUDIENCE, Json
 
 log = logging.getLogger("fsm")
 

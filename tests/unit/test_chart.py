@@ -7,8 +7,8 @@ import re
 import pytest
 import yaml
 
-from controller import install
-from controller.install import Values
+from controller.deploy import install
+from controller.deploy.install import Values
 from tools import chart
 
 

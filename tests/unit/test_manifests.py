@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 from worlds import gateway
 
-from controller import install
-from controller.manifests import Settings, for_gateway, generated_name, limited
+from controller.deploy import install
+from controller.deploy.manifests import Settings, for_gateway, generated_name, limited
 from controller.objects import (
     CONTROLLER,
     AnyObject,

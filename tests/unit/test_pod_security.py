@@ -15,8 +15,8 @@ import yaml
 from test_manifests import made
 from worlds import gateway
 
-from controller import install
-from controller.manifests import ADMIN_PORT, FEED_PORT
+from controller.deploy import install
+from controller.deploy.manifests import ADMIN_PORT, FEED_PORT
 from controller.objects import ConfigMap, Meta
 from tools import chart
 

@@ -15,9 +15,9 @@ import yaml
 from apiserver import ApiServer, Json, rights
 from kubernetes_asyncio import client
 
-from controller import install
 from controller.cli.cluster import _remove_roles
 from controller.demo.ports import free_ports
+from controller.deploy import install
 from controller.kubernetes import cluster, trust
 from controller.kubernetes.api import Api
 from controller.kubernetes.cluster import Cluster, Options

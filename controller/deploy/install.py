@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.manifests import CONFINED, FEED_PORT, Json, default_image, gateway_class, probes
+from controller.deploy.manifests import CONFINED, FEED_PORT, Json, default_image, gateway_class, probes
 from controller.objects import EXTENSION_GROUP, GATEWAY_GROUP, KINDS, POLICY_GROUP, ROUTES
 from gateway import __version__
 

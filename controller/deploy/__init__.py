@@ -1,0 +1,1 @@
+"""What must run in a cluster, as objects."""
