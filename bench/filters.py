@@ -25,7 +25,7 @@ from bench.__main__ import as_json, table
 from bench.changes import Client, Running, Tally, quantiles, route, running
 from bench.fuzzing import Attack, Watched, first_seed
 from bench.rig import Row
-from controller.filter_cost import inline_cost, rule_cost
+from controller.inspect.filter_benchmark import inline_cost, rule_cost
 from gateway.snapshot import Persistence, Retry, Script, Target
 
 RATE, CONNECTIONS = 1000, 16

@@ -14,7 +14,7 @@ import random
 import time
 
 from bench import rig
-from controller.filter_cost import Transport
+from controller.inspect.filter_benchmark import Transport
 from gateway.downstream.http1 import Downstream
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Change

@@ -14,11 +14,11 @@ import msgspec
 from controller.delivery.reconcile import Reconciler
 from controller.editing import SourceEditor
 from controller.files.source import FileSource, Watcher
+from controller.inspect.status_report import complaint, described, parts
 from controller.objects import Ref
 from controller.objects.documents import Fault
 from controller.objects.problems import Problem
 from controller.state.world import Report, World
-from controller.statuses import complaint, described, parts
 from controller.translate import GatewayName
 from controller.translate.gateways import Running
 from controller.translate.status import Status

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from controller.cli import show
 from controller.files.source import FileSource
+from controller.inspect.status_report import as_dict, complaint, described, is_healthy, parts
 from controller.objects import ROUTES, Ref
 from controller.objects.documents import Fault
 from controller.state.world import Report, World
-from controller.statuses import as_dict, complaint, described, is_healthy, parts
 from controller.translate import Translation, translate
 from controller.translate.status import Status
 from gateway.snapshot import redacted

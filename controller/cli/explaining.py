@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from controller.cli import show
-from controller.explain import Asked, Explanation, explain
+from controller.inspect.explain import Asked, Explanation, explain
 from gateway.snapshot import Part
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from controller.cli import show
 from controller.demo.ports import free_ports
-from controller.filter_cost import Cost, cost
+from controller.inspect.filter_benchmark import Cost, cost
 from gateway.runtime.runtime import Runtime
 from gateway.scripting import loader
 from gateway.scripting.loader import ScriptError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bench.filters import PASSING, SAID, kinds
-from controller import filter_cost
+from controller.inspect import filter_benchmark
 
 
 async def test_every_kind_has_a_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filter_cost, "ROUNDS", 1)
+    monkeypatch.setattr(filter_benchmark, "ROUNDS", 1)
     assert len(await kinds(True)) == len(PASSING) + len(SAID)

@@ -18,11 +18,11 @@ from controller.cli.check import Loaded
 from controller.delivery.reconcile import Reconciler
 from controller.files.source import FileSource
 from controller.files.validate import fault_of_spec
+from controller.inspect.status_report import parts
 from controller.kubernetes.watch import Follower, _event_of
 from controller.objects import KINDS, Ref
 from controller.objects.policies import CONFIGS
 from controller.state.world import World
-from controller.statuses import parts
 from controller.translate import GatewayName
 from controller.translate.gateways import Running
 from controller.translate.status import Status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from worlds import gateway, route, service, slice_, world
 
-from controller.explain import Asked, Explanation, explain
+from controller.inspect.explain import Asked, Explanation, explain
 from controller.objects import AnyObject
 from controller.translate import translate
 

@@ -16,11 +16,11 @@ import pytest
 import trustme
 from worlds import obj
 
+from controller.inspect.status_report import parts as said_parts
 from controller.objects import KINDS, AnyObject, Ref
 from controller.objects.decoding import faulty
 from controller.objects.policies import CONFIGS
 from controller.state.world import World
-from controller.statuses import parts as said_parts
 from controller.translate import Translation, translate
 from controller.translate.conditions import Condition
 from gateway import snapshot

@@ -1,0 +1,1 @@
+"""What a person asks: why a request gets its answer, what a status says, what a filter costs."""
