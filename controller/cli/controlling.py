@@ -15,7 +15,7 @@ from controller.delivery.entrance import Entrance, http_log
 from controller.deploy import manifests
 from controller.deploy.install import NAME, namespaces
 from controller.kubernetes.api import connect
-from controller.kubernetes.cluster import Cluster, Options
+from controller.kubernetes.controller import Cluster, Options
 from gateway.base.privacy import keep_to_yourself
 
 

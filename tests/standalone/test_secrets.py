@@ -287,7 +287,7 @@ def test_what_keeps_to_itself_still_loads_certificates_without_being_root(materi
         "from gateway.tls import contexts as tls\n"
         "from gateway.base.privacy import keep_to_yourself\n"
         "from gateway.snapshot import Certificate\n"
-        "from controller.kubernetes.trust import Authority\n"
+        "from controller.kubernetes.feed_tls import Authority\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65532); os.setuid(65532)\n"
         "keep_to_yourself()\n"
         "chain, key = sys.stdin.read().split('----cut----')\n"

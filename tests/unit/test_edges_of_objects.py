@@ -25,7 +25,7 @@ from controller.kubernetes.api import Api, ApiError
 from controller.kubernetes.events import Events
 from controller.kubernetes.events import event as event_of
 from controller.kubernetes.pieces import elements, members
-from controller.kubernetes.status import StatusWriter, merged
+from controller.kubernetes.status_writer import StatusWriter, merged
 from controller.kubernetes.watch import OnlyMeta, Stored
 from controller.objects import KINDS, Ref
 from controller.objects.decoding import Reader, Unreadable

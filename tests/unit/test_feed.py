@@ -10,7 +10,7 @@ import pytest
 
 from controller.delivery.feed_server import FeedServer
 from controller.delivery.reconcile import Publication
-from controller.kubernetes.trust import Authority
+from controller.kubernetes.feed_tls import Authority
 from gateway.admin.feed import Feed, Source
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Problem, difference, key
 

@@ -25,9 +25,9 @@ from test_rights import Stage
 from controller.delivery import feed_server as feed_module
 from controller.delivery.entrance import Entrance
 from controller.delivery.feed_server import BACKLOG, FeedServer
-from controller.kubernetes import trust
+from controller.kubernetes import feed_tls
 from controller.kubernetes.api import Api
-from controller.kubernetes.trust import Authority
+from controller.kubernetes.feed_tls import Authority
 from gateway.admin import feed, kept
 from gateway.admin.feed import LARGEST, Applied, Hello, Proof, Source
 from gateway.admin.kept import Kept
@@ -177,8 +177,8 @@ async def test_an_api_server_that_stops_in_the_middle_of_an_answer() -> None:
 
     server = Stopping()
     api_client = client.ApiClient(configuration=client.Configuration(host=await server.start()))
-    with pytest.raises(trust.ApiError, match="does not answer"):
-        await trust.Reviewer(Api(api_client)).review("t")
+    with pytest.raises(feed_tls.ApiError, match="does not answer"):
+        await feed_tls.Reviewer(Api(api_client)).review("t")
     await api_client.close()
     await server.stop()
 
@@ -231,7 +231,7 @@ async def test_a_gateway_that_goes_ends_its_feed(stage: Stage) -> None:
 async def test_a_pod_follows_once(stage: Stage) -> None:
     pods = [review(USER, "fsm-feed"), review(USER, "fsm-feed")]
     for index, pod in enumerate(pods):
-        pod["user"]["extra"] = {trust.POD: [f"pod-{index}"]}
+        pod["user"]["extra"] = {feed_tls.POD: [f"pod-{index}"]}
     stage.server.tokens = {"one": pods[0], "two": pods[1]}
     channel = stage.controller.feed.channel(("default", "main"))
     async with following(stage.port, "one") as first, following(stage.port, "two") as second:
@@ -633,8 +633,8 @@ async def test_who_cannot_prove_to_be_the_controller_gets_no_token(
 
 
 def expired(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    original = trust._builder
-    monkeypatch.setattr(trust, "_builder", lambda *names, days: original(*names, days=0))
+    original = feed_tls._builder
+    monkeypatch.setattr(feed_tls, "_builder", lambda *names, days: original(*names, days=0))
     context = authority.server_context(NAME)
     monkeypatch.undo()
     return context

@@ -18,9 +18,10 @@ from kubernetes_asyncio import client
 from controller.cli.cluster import _remove_roles
 from controller.demo.ports import free_ports
 from controller.deploy import install
-from controller.kubernetes import cluster, trust
+from controller.kubernetes import controller as cluster
+from controller.kubernetes import feed_tls
 from controller.kubernetes.api import Api
-from controller.kubernetes.cluster import Cluster, Options
+from controller.kubernetes.controller import Cluster, Options
 from controller.objects import KINDS
 from gateway.admin.feed import Feed, Source
 from gateway.snapshot import Change, Problem
@@ -124,10 +125,13 @@ class Stage:
         user = f"system:serviceaccount:{namespace}:{name}-fsm-gateway-cls"
         self.server.tokens["mine"] = {"authenticated": True, "audiences": ["fsm-feed"], "user": {"username": user}}
         (folder / "token").write_text("mine")
-        secret = self.server.find("secrets", "fsm-system", trust.SECRET)
+        secret = self.server.find("secrets", "fsm-system", feed_tls.SECRET)
         assert secret is not None
         source = Source(
-            f"https://localhost:{self.port}", gateway, token=folder / "token", authority=trust.Authority.from_secret(secret).pem
+            f"https://localhost:{self.port}",
+            gateway,
+            token=folder / "token",
+            authority=feed_tls.Authority.from_secret(secret).pem,
         )
         told: list[Change] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.kubernetes.status import merged
+from controller.kubernetes.status_writer import merged
 from controller.objects import CONTROLLER, ParentRef, RouteKind
 from controller.translate import conditions
 from controller.translate.status import (

@@ -16,12 +16,12 @@ from controller.delivery.feed_server import Allowance, FeedServer, UnreviewedErr
 from controller.delivery.reconcile import Reconciler
 from controller.deploy import manifests
 from controller.deploy.manifests import Settings
-from controller.kubernetes import lease, trust
+from controller.kubernetes import feed_tls, leader_election
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.events import Events
 from controller.kubernetes.infrastructure import Infrastructure
 from controller.kubernetes.secrets import CERTIFICATES, NamedSecrets
-from controller.kubernetes.status import StatusWriter
+from controller.kubernetes.status_writer import StatusWriter
 from controller.kubernetes.watch import Follower, Stored
 from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyObject, Gateway, Kind, Meta, Object, Ref
 from controller.objects.naming import generated_name
@@ -128,7 +128,7 @@ class Cluster:
         self.writer = StatusWriter(api)
         self.events = Events(api)
         self.reconciler.problems.told = self.events.tell
-        self._reviewer = trust.Reviewer(api)
+        self._reviewer = feed_tls.Reviewer(api)
         self._words: dict[GatewayName, Allowance] = {}  # how often data planes may change what is said of their problems
         self._later: dict[GatewayName, asyncio.TimerHandle] = {}  # when that is looked at again
         self.feed = FeedServer(self.reconciler.publications, self._authorise)
@@ -143,7 +143,7 @@ class Cluster:
     async def run(self) -> None:
         """Until cancelled."""
         options = self._options
-        authority = await trust.authority(self._api, options.namespace)
+        authority = await feed_tls.authority(self._api, options.namespace)
         settings = Settings(options.image, f"https://{options.feed_host}:{options.feed_port}", authority.pem)
         self._infrastructure = Infrastructure(self._api, settings)
         try:
@@ -160,7 +160,7 @@ class Cluster:
                 group.create_task(self.writer.run())
                 group.create_task(self.events.run())
                 client = self._api.client
-                group.create_task(lease.lead(client, options.namespace, options.identity, self._lead))
+                group.create_task(leader_election.lead(client, options.namespace, options.identity, self._lead))
                 self.ready = True
                 log.info("ready: %d objects, feed on port %d", len(self.world), options.feed_port)
         finally:
