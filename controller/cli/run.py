@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from controller.cli.show import err
 from controller.objects.documents import Fault
-from controller.standalone import Standalone, default_workers
+from controller.standalone.gateway import Standalone, default_workers
 from gateway.admin.server import Admin
 from gateway.base.logs import plain_lines
 from gateway.base.privacy import keep_to_yourself

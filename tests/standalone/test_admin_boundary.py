@@ -477,7 +477,7 @@ async def test_a_link_that_leads_out_of_the_directory_is_read_and_not_written(ru
         (one,) = await answer.json()
     assert not one["digest"]
     assert "leads out of" in one["unwritable"]
-    from controller.editing import digest_of
+    from controller.standalone.source_editor import digest_of
 
     status, said = await save(running, GREETING.replace("hello", "again"), digest=digest_of(GREETING))
     assert (status, "leads out of" in said) == (409, True)

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.editing import Place, digest_of, replaced
 from controller.objects import Ref
+from controller.standalone.source_editor import Place, digest_of, replaced
 
 DEFINITION = Ref("FilterDefinition", "", "greeting")
 SCRIPT = ("spec", "script")

@@ -12,12 +12,12 @@ from typing import Any, Final
 import msgspec
 
 from controller.delivery.reconcile import Reconciler
-from controller.editing import SourceEditor
 from controller.files.source import FileSource, Watcher
 from controller.inspect.status_report import complaint, described, parts
 from controller.objects import Ref
 from controller.objects.documents import Fault
 from controller.objects.problems import Problem
+from controller.standalone.source_editor import SourceEditor
 from controller.state.world import Report, World
 from controller.translate import GatewayName
 from controller.translate.gateways import Running

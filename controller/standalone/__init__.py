@@ -1,0 +1,1 @@
+"""The same loop on a directory of files, with the workers as children."""
