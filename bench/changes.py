@@ -28,7 +28,7 @@ from bench import rig
 from bench.__main__ import as_json, table
 from bench.rig import Row
 from controller.demo.canary import python, wait_until_answers
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Match, PathMatch, Rule
 

@@ -53,7 +53,7 @@ def run(
 @app.command()
 def validate(path: PathArgument, as_json: JsonOption = False) -> None:
     """Check YAML as the API server and the controller would. Exits with 1 when something is wrong."""
-    from controller.cli.check import validate_files
+    from controller.cli.validate import validate_files
 
     validate_files(path, as_json=as_json)
 
@@ -61,7 +61,7 @@ def validate(path: PathArgument, as_json: JsonOption = False) -> None:
 @app.command()
 def translate(path: PathArgument, as_json: JsonOption = False) -> None:
     """Show what YAML means: the parts that data planes get, and the statuses."""
-    from controller.cli.check import translate_files
+    from controller.cli.validate import translate_files
 
     translate_files(path, as_json=as_json)
 
@@ -69,7 +69,7 @@ def translate(path: PathArgument, as_json: JsonOption = False) -> None:
 @app.command()
 def status(path: PathArgument, as_json: JsonOption = False) -> None:
     """Show the statuses that a cluster would write for the objects in YAML files."""
-    from controller.cli.check import status_files
+    from controller.cli.validate import status_files
 
     status_files(path, as_json=as_json)
 
@@ -87,7 +87,7 @@ def explain(
 
     Offline on files (-f), or live against a data plane (--admin).
     """
-    from controller.cli.explaining import explain_request
+    from controller.cli.explain import explain_request
 
     explain_request(url, path=path, admin=admin, method=method, headers=header or [], as_json=as_json)
 
@@ -105,7 +105,7 @@ def filter_new(
     folder: Annotated[Path, typer.Option("--dir", help="Where to put it.")] = Path(),
 ) -> None:
     """Write a filter to begin with, and its tests."""
-    from controller.cli.filtering import new_filter
+    from controller.cli.filter import new_filter
 
     new_filter(name, folder)
 
@@ -117,7 +117,7 @@ def filter_test(
     as_json: JsonOption = False,
 ) -> None:
     """Run the test_… functions in filters' own files. Exits with 1 when one fails."""
-    from controller.cli.filtering import test_filters
+    from controller.cli.filter import test_filters
 
     test_filters(paths, config, as_json=as_json)
 
@@ -133,7 +133,7 @@ def filter_run(
     as_json: JsonOption = False,
 ) -> None:
     """Send a request through a filter, and show what a backend gets of it and what the client gets."""
-    from controller.cli.filtering import run_filter
+    from controller.cli.filter import run_filter
 
     run_filter(path, url, method=method, headers=header or [], body=data, config=config, as_json=as_json)
 
@@ -141,7 +141,7 @@ def filter_run(
 @filtering.command("bench")
 def filter_bench(path: FilterArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Measure what a filter adds to a request, inline and in a process of its own."""
-    from controller.cli.filtering import bench_filter
+    from controller.cli.filter import bench_filter
 
     bench_filter(path, config, as_json=as_json)
 
@@ -262,7 +262,7 @@ def controller(
     ] = "",
 ) -> None:
     """Run the controller in a cluster. `fsm install` does this for you."""
-    from controller.cli.controlling import run_controller
+    from controller.cli.controller import run_controller
 
     run_controller(
         namespace=namespace,

@@ -10,7 +10,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from controller.cli import show
+from controller.cli import console
 from controller.deploy import install
 from controller.deploy.install import Values
 from controller.deploy.manifests import Json
@@ -94,27 +94,27 @@ def install_cluster(
     crds = [obj for obj in (*bundle()[channel], *extensions()) if obj["kind"] == "CustomResourceDefinition"]
     if dry_run:
         every = [*crds, install.namespace(values), *install.objects(values)]
-        show.out.print(yaml.dump_all(every, Dumper=yaml.CSafeDumper, sort_keys=False), markup=False, soft_wrap=True, end="")
+        console.out.print(yaml.dump_all(every, Dumper=yaml.CSafeDumper, sort_keys=False), markup=False, soft_wrap=True, end="")
         return
-    seconds = show.duration(timeout)
+    seconds = console.duration(timeout)
 
     async def work(api: Api) -> None:
-        with show.err.status("Gateway API CRDs") as progress:
+        with console.err.status("Gateway API CRDs") as progress:
             for crd in crds:
-                show.err.print(f"  {crd['metadata']['name']} … {await _install_crd(api, crd)}")
+                console.err.print(f"  {crd['metadata']['name']} … {await _install_crd(api, crd)}")
             await _install_namespace(api, values)
             for obj in install.objects(values):
                 progress.update(f"{obj['kind']} {obj['metadata']['name']}")
                 await _apply_when_served(api, obj)
-                show.err.print(f"  {obj['kind'].lower()}/{obj['metadata']['name']} … Done")
+                console.err.print(f"  {obj['kind'].lower()}/{obj['metadata']['name']} … Done")
             await _remove_roles(api, values.mesh_name, values.secret_namespaces)
             if values.replicas:
                 progress.update("fsm-controller is being deployed")
                 await _wait(lambda: _controller_state(api, values), seconds, "the controller")
-                show.err.print("  fsm-controller … Done")
+                console.err.print("  fsm-controller … Done")
                 progress.update("the GatewayClass is being accepted")
                 await _wait(lambda: _class_state(api), seconds, f"GatewayClass {GATEWAY_CLASS}")
-        show.out.print(
+        console.out.print(
             escape(f"FSM installed successfully in namespace [{values.namespace}] with mesh name [{values.mesh_name}]"),
             soft_wrap=True,
         )
@@ -131,7 +131,7 @@ async def _remove_roles(api: Api, mesh_name: str, but: tuple[str, ...]) -> None:
             meta = obj["metadata"]
             if meta["name"] == name and meta["namespace"] not in but:
                 await api.delete(path("rbac.authorization.k8s.io/v1", plural, meta["namespace"], name))
-                show.err.print(f"  {plural[:-1]}/{name} in {meta['namespace']} … removed")
+                console.err.print(f"  {plural[:-1]}/{name} in {meta['namespace']} … removed")
 
 
 async def _install_crd(api: Api, crd: Json) -> str:
@@ -208,7 +208,7 @@ def uninstall_cluster(*, namespace: str, kubeconfig: str, mesh_name: str, force:
     """Remove what carries our labels; CRDs, the namespace and everything of other people's stay."""
     values = Values(namespace=namespace, mesh_name=mesh_name)
     if not force:
-        answer = show.out.input(escape(f"Uninstall FSM [mesh name: {mesh_name}] in namespace [{namespace}]? [y/n] "))
+        answer = console.out.input(escape(f"Uninstall FSM [mesh name: {mesh_name}] in namespace [{namespace}]? [y/n] "))
         if answer.strip().lower() not in ("y", "yes"):
             raise SystemExit("nothing was removed")
 
@@ -220,14 +220,16 @@ def uninstall_cluster(*, namespace: str, kubeconfig: str, mesh_name: str, force:
             marks = found["metadata"].get("labels", {})
             ours = marks.get("app.kubernetes.io/managed-by") == "fsm"
             if not ours or marks.get("app.kubernetes.io/instance", mesh_name) != mesh_name:
-                show.err.print(f"  {obj['kind'].lower()}/{obj['metadata']['name']} … left alone: not made by this installation")
+                console.err.print(
+                    f"  {obj['kind'].lower()}/{obj['metadata']['name']} … left alone: not made by this installation"
+                )
                 continue
             await api.delete(_where(obj), propagationPolicy="Background")
-            show.err.print(f"  {obj['kind'].lower()}/{obj['metadata']['name']} … removed")
+            console.err.print(f"  {obj['kind'].lower()}/{obj['metadata']['name']} … removed")
         await _remove_roles(api, mesh_name, ())
         await api.delete(path("v1", "secrets", namespace, "fsm-feed-ca"))
-        show.out.print(escape(f"FSM [mesh name: {mesh_name}] in namespace [{namespace}] uninstalled"))
-        show.err.print(f"[dim]Gateways, routes, CRDs and namespace {namespace} are left as they are.[/]")
+        console.out.print(escape(f"FSM [mesh name: {mesh_name}] in namespace [{namespace}] uninstalled"))
+        console.err.print(f"[dim]Gateways, routes, CRDs and namespace {namespace} are left as they are.[/]")
 
     _run(kubeconfig, work)
 
@@ -257,18 +259,18 @@ def show_version(*, client_only: bool, as_json: bool) -> None:
             _run("", work)
         except SystemExit as error:
             if not as_json:
-                show.err.print(f"[dim]{escape(str(error))}[/]")
+                console.err.print(f"[dim]{escape(str(error))}[/]")
     if as_json:
-        show.json({"client": __version__, "gatewayApi": bundle()["version"], "controlPlanes": found})
+        console.json({"client": __version__, "gatewayApi": bundle()["version"], "controlPlanes": found})
         return
-    show.out.print(f"CLI Version: {__version__} (Gateway API {bundle()['version']})")
+    console.out.print(f"CLI Version: {__version__} (Gateway API {bundle()['version']})")
     if found:
         table = Table("MESH NAME", "MESH NAMESPACE", "VERSION", "IMAGE", box=None, pad_edge=False)
         for row in found:
             table.add_row(*row.values())
-        show.out.print(table)
+        console.out.print(table)
     elif not client_only:
-        show.out.print("Unable to find FSM control plane in the cluster")
+        console.out.print("Unable to find FSM control plane in the cluster")
 
 
 def switch_gateway(*, namespace: str, kubeconfig: str, on: bool) -> None:
@@ -282,13 +284,13 @@ def switch_gateway(*, namespace: str, kubeconfig: str, on: bool) -> None:
             raise SystemExit(f"no controller in namespace {namespace}: run fsm install first")
         running = bool(found["spec"].get("replicas", 0))
         if running == on:
-            show.out.print(f"Gateway is {word} already, no action needed")
+            console.out.print(f"Gateway is {word} already, no action needed")
             return
         await api.merge(where, {"spec": {"replicas": 1 if on else 0}})
         if on:
-            with show.err.status("waiting for the controller"):
+            with console.err.status("waiting for the controller"):
                 await _wait(lambda: _controller_state(api, Values(namespace=namespace)), 300, "the controller")
-        show.out.print(f"Gateway is {word} successfully")
+        console.out.print(f"Gateway is {word} successfully")
 
     _run(kubeconfig, work)
 
@@ -311,15 +313,15 @@ def show_gateways(*, namespace: str, kubeconfig: str, as_json: bool) -> None:
 
     _run(kubeconfig, work)
     if as_json:
-        show.json(result)
+        console.json(result)
         return
     state = result["controller"]
-    show.out.print(f"controller: {state['ready']} ready" if state["installed"] else "controller: not installed")
-    show.out.print(f"classes: {', '.join(result['classes']) or 'none'}")
+    console.out.print(f"controller: {state['ready']} ready" if state["installed"] else "controller: not installed")
+    console.out.print(f"classes: {', '.join(result['classes']) or 'none'}")
     table = Table("NAMESPACE", "NAME", "ADDRESS", "PROGRAMMED", "ROUTES", "MESSAGE", box=None, pad_edge=False)
     for row in result["gateways"]:
         table.add_row(*(escape(str(value)) for value in row.values()))
-    show.out.print(table)
+    console.out.print(table)
 
 
 def _gateway_row(gateway: Json) -> dict[str, Any]:

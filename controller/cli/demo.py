@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from controller.cli.show import out
+from controller.cli.console import out
 from controller.demo.canary import HOST, Canary, started
 
 PAUSE, SHORT = 30.0, 5.0  # seconds at each step

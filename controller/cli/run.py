@@ -11,7 +11,7 @@ from typing import Final
 import uvloop
 from rich.markup import escape
 
-from controller.cli.show import err
+from controller.cli.console import err
 from controller.objects.documents import Fault
 from controller.standalone.gateway import Standalone, default_workers
 from gateway.admin.server import Admin

@@ -20,7 +20,7 @@ import aiohttp
 import msgspec
 
 from controller.demo.load import Load, Tally
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 
 HOST = "demo.example.com"
 STABLE, CANARY = "1.0", "2.0"

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.downstream.http1 import Downstream
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import (

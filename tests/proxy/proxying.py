@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import (
     NO_TIMEOUTS,

@@ -9,7 +9,7 @@ import struct
 import pytest
 from proxying import OK, Proxy, Server, parsed
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.snapshot import Backend, Endpoint, Target, Timeouts
 
 

@@ -19,8 +19,8 @@ from aiohttp import web
 from msgspec.structs import replace
 from speaking import until
 
-from controller.cli.check import Loaded
-from controller.demo.ports import free_ports
+from controller.cli.validate import Loaded
+from controller.ports import free_ports
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Backend, Change
 

@@ -15,7 +15,7 @@ import trustme
 from proxying import Proxy, Server, make_rule, parsed
 from speaking import Asked, Backend2, client, until
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, HIGH_WATER, PREFACE, SETTINGS, frame
 from gateway.snapshot import (
     Attachment,

@@ -13,7 +13,7 @@ import pytest
 from proxying import OK, Proxy, Server, make_rule, parsed
 from speaking import Asked, Backend2, client, until
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target, redacted
 
 HEADER = "from gateway.filters.api import Request, Response, Chunk, Exchange, Refused, config, log\n"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from proxying import Proxy, Server, make_rule
 from speaking import until
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.downstream.lazy_response import Onlooker
 from gateway.proxy import scripted_exchange
 from gateway.runtime.runtime import Runtime

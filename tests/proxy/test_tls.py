@@ -10,7 +10,7 @@ import pytest
 import trustme
 from proxying import OK, Proxy, Server, make_rule
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Attachment, Backend, Certificate, Change, Endpoint, Listener, Order, Rule, Target
 

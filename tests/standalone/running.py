@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 
 CANARY = files("controller") / "data" / "canary"
 

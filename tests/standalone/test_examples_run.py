@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.process.supervisor import Workers
 from gateway.snapshot import Attachment, Change, Listener, Order, Part, Rule, Script, Scripted, Store
 

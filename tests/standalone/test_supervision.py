@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.process import supervisor, worker_process
 from gateway.process.messages import Applied, FilterStatistics, Ready, Statistics
 from gateway.process.supervisor import Workers

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 sys.path.insert(0, str(Path(__file__).parent.parent / "standalone"))
 from test_rate_limits import hammer, parts
 
-from controller.demo.ports import free_ports
+from controller.ports import free_ports
 from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Store
 

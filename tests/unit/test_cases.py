@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.cli.check import Loaded, rendered
+from controller.cli.validate import Loaded, rendered
 
 CASES = Path(__file__).parent.parent / "cases"
 

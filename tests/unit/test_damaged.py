@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from damage import Damage, Subject, bystanders, damages, documents, is_sampled, subjects
 
-from controller.cli.check import Loaded
+from controller.cli.validate import Loaded
 from controller.delivery.reconcile import Reconciler
 from controller.files.source import FileSource
 from controller.files.validate import fault_of_spec

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.check import Loaded
+from controller.cli.validate import Loaded
 from controller.inspect.explain import Asked, explain
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

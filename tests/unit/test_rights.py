@@ -16,13 +16,13 @@ from apiserver import ApiServer, Json, rights
 from kubernetes_asyncio import client
 
 from controller.cli.cluster import _remove_roles
-from controller.demo.ports import free_ports
 from controller.deploy import install
 from controller.kubernetes import controller as cluster
 from controller.kubernetes import feed_tls
 from controller.kubernetes.api import Api
 from controller.kubernetes.controller import Cluster, Options
 from controller.objects import KINDS
+from controller.ports import free_ports
 from gateway.admin.feed import Feed, Source
 from gateway.snapshot import Change, Problem
 

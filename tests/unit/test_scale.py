@@ -9,8 +9,8 @@ from worlds import gateway, route, service, slice_, world
 
 from controller.delivery.barrier import Barrier
 from controller.delivery.reconcile import Publication
-from controller.demo.ports import free_ports
 from controller.objects import AnyObject
+from controller.ports import free_ports
 from controller.translate import Translator
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Change

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.check import Loaded
+from controller.cli.validate import Loaded
 from controller.files.validate import Valid, validate
 from controller.objects.documents import Document, Fault, read
 
@@ -118,7 +118,7 @@ def test_timestamps_stay_text() -> None:
 
 def test_all_that_is_wrong_is_said_in_one_go(tmp_path) -> None:
     """The article's route: one port is refused by the schema, the other leads nowhere."""
-    from controller.cli.check import Loaded
+    from controller.cli.validate import Loaded
 
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n"
     refs = "        - name: s\n          port: 100\n        - name: s\n          port: 0\n"

@@ -10,7 +10,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from controller.cli import show
+from controller.cli import console
 from controller.files.source import FileSource
 from controller.inspect.status_report import as_dict, complaint, described, is_healthy, parts
 from controller.objects import ROUTES, Ref
@@ -80,16 +80,16 @@ def validate_files(path: Path, *, as_json: bool) -> None:
     loaded = Loaded(path)
     faults = loaded.faults()
     if as_json:
-        show.json(
+        console.json(
             [{"file": f.file, "line": f.line, "object": f.object, "field": f.field, "message": f.message} for f in faults]
         )
     else:
         for fault in faults:
             where = (f"{fault.file}:{fault.line}: " if fault.line else f"{fault.file}: ") if fault.file else ""
             what = ": ".join(part for part in (fault.object, fault.field) if part)
-            show.out.print(f"[bold]{escape(where)}[/][red]{escape(what)}[/]: {escape(fault.message)}", soft_wrap=True)
+            console.out.print(f"[bold]{escape(where)}[/][red]{escape(what)}[/]: {escape(fault.message)}", soft_wrap=True)
         if not faults:
-            show.out.print(f"[green]{len(loaded.world)} objects are valid[/]")
+            console.out.print(f"[green]{len(loaded.world)} objects are valid[/]")
     raise SystemExit(1 if faults else 0)
 
 
@@ -97,12 +97,12 @@ def translate_files(path: Path, *, as_json: bool) -> None:
     """Print parts and statuses."""
     loaded = Loaded(path)
     for fault in loaded.source.faults:
-        show.err.print(f"[red]{escape(str(fault))}[/]")
+        console.err.print(f"[red]{escape(str(fault))}[/]")
     value = rendered(loaded.translation)
     if as_json:
-        show.json(value)
+        console.json(value)
     else:
-        show.out.print(
+        console.out.print(
             yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120), end="", markup=False, soft_wrap=True
         )
 
@@ -126,10 +126,10 @@ def status_files(path: Path, *, as_json: bool) -> None:
     """Print the statuses as a table."""
     loaded = Loaded(path)
     if as_json:
-        show.json(described(loaded.translation.statuses))
+        console.json(described(loaded.translation.statuses))
         return
     for fault in loaded.source.faults:
-        show.err.print(f"[red]{escape(str(fault))}[/]")
+        console.err.print(f"[red]{escape(str(fault))}[/]")
     table = Table("object", "condition", "reason", "message", box=None, header_style="bold", pad_edge=False)
     last: Ref | str = ""
     for ref, status in sorted(loaded.translation.statuses.items()):
@@ -139,4 +139,4 @@ def status_files(path: Path, *, as_json: bool) -> None:
                 state = f"[{colour}]{condition.type}={condition.status}[/]"
                 table.add_row("" if name == last else name, state, condition.reason, escape(condition.message))
                 last = name
-    show.out.print(table)
+    console.out.print(table)

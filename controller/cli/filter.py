@@ -13,9 +13,9 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from controller.cli import show
-from controller.demo.ports import free_ports
+from controller.cli import console
 from controller.inspect.filter_benchmark import Cost, cost
+from controller.ports import free_ports
 from gateway.runtime.runtime import Runtime
 from gateway.scripting import loader
 from gateway.scripting.loader import ScriptError
@@ -64,9 +64,9 @@ def new_filter(name: str, folder: Path) -> None:
         raise SystemExit(f"{path} is there already")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(SCAFFOLD.format(name=name, title="-".join(word.capitalize() for word in name.split("-"))))
-    show.out.print(f"[green]{path}[/] written. Beside your YAML, a rule uses it by")
-    show.out.print(ATTACH.format(name=name), markup=False)
-    show.out.print(f"[dim]fsm filter test {path}; fsm filter run {path} http://example.com/; fsm run {folder}[/]")
+    console.out.print(f"[green]{path}[/] written. Beside your YAML, a rule uses it by")
+    console.out.print(ATTACH.format(name=name), markup=False)
+    console.out.print(f"[dim]fsm filter test {path}; fsm filter run {path} http://example.com/; fsm run {folder}[/]")
 
 
 def _loaded(path: Path, config: str) -> loader.Code:
@@ -99,12 +99,12 @@ def test_filters(paths: list[Path], config: Path | None, *, as_json: bool) -> No
     results = [result for path in _sources(paths) for result in _tested(path, configuration(config))]
     failed = sum(1 for one in results if one["fault"])
     if as_json:
-        show.json(results)
+        console.json(results)
     else:
         for one in results:
             mark = "[red]✗[/]" if one["fault"] else "[green]✓[/]"
-            show.out.print(f"{mark} {escape(one['file'])} {one['test']} {escape(one['fault'])}")
-        show.out.print(f"{len(results) - failed} passed, {failed} failed")
+            console.out.print(f"{mark} {escape(one['file'])} {one['test']} {escape(one['fault'])}")
+        console.out.print(f"{len(results) - failed} passed, {failed} failed")
     raise SystemExit(1 if failed else 0)
 
 
@@ -147,19 +147,19 @@ def run_filter(path: Path, url: str, *, method: str, headers: list[str], body: s
     part = Script(path.stem, path.read_text(), configuration(config), execution="inline", is_tried=False, seconds=30.0)
     sent = uvloop.run(_send(part, url, method, headers, body))
     if as_json:
-        show.json(sent)
+        console.json(sent)
         return
     if sent.to_backend:
-        show.out.print("[bold]the backend gets[/]")
-        show.out.print(sent.to_backend, markup=False)
+        console.out.print("[bold]the backend gets[/]")
+        console.out.print(sent.to_backend, markup=False)
     else:
-        show.out.print("[bold]the backend gets[/] nothing: the filter answers")
-    show.out.print(f"[bold]the client gets[/] {sent.status}")
+        console.out.print("[bold]the backend gets[/] nothing: the filter answers")
+    console.out.print(f"[bold]the client gets[/] {sent.status}")
     for name, value in sent.headers:
-        show.out.print(f"{name}: {value}", markup=False)
-    show.out.print(f"\n{sent.body}", markup=False)
+        console.out.print(f"{name}: {value}", markup=False)
+    console.out.print(f"\n{sent.body}", markup=False)
     for line in sent.log:
-        show.out.print(f"[red]{escape(line)}[/]")
+        console.out.print(f"[red]{escape(line)}[/]")
 
 
 async def _send(part: Script, url: str, method: str, headers: list[str], body: str) -> Sent:
@@ -219,16 +219,16 @@ def bench_filter(path: Path, config: Path | None, *, as_json: bool) -> None:
     _loaded(path, configuration(config))
     part = Script(path.stem, path.read_text(), configuration(config), is_tried=False)
     started = time.perf_counter()
-    with show.err.status("measuring"):
+    with console.err.status("measuring"):
         found: Cost = uvloop.run(cost(part))
     if as_json:
-        show.json(found)
+        console.json(found)
         return
     table = Table("execution", "a request without it", "with it", "it costs", title=str(path))
     for name, without, with_it in (("inline", found.without, found.inline), ("process", found.without_turn, found.process)):
         table.add_row(name, f"{without:.1f} µs", f"{with_it:.1f} µs", f"[bold]{max(with_it - without, 0):.1f} µs[/]")
-    show.out.print(table)
-    show.out.print(
+    console.out.print(table)
+    console.out.print(
         "[dim]inline: CPU of the worker, network not counted. process: time of one request after another through "
         f"real sockets, both processes on this machine. {time.perf_counter() - started:.0f} s[/]"
     )

@@ -10,7 +10,7 @@ import msgspec
 from rich.markup import escape
 from rich.tree import Tree
 
-from controller.cli import show
+from controller.cli import console
 from controller.inspect.explain import Asked, Explanation, explain
 from gateway.snapshot import Part
 
@@ -29,18 +29,18 @@ def explain_request(url: str, *, path: Path | None, admin: str, method: str, hea
     parts = _from_files(path) if path is not None else _from_admin(admin)
     result = explain(parts, Asked(url, method, pairs))
     if as_json:
-        show.json(result)
+        console.json(result)
     else:
-        show.out.print(_tree(result))
+        console.out.print(_tree(result))
     raise SystemExit(1 if result.status >= 400 or result.outcome.startswith("nothing") else 0)
 
 
 def _from_files(path: Path) -> list[Part]:
-    from controller.cli.check import Loaded
+    from controller.cli.validate import Loaded
 
     loaded = Loaded(path)
     for fault in loaded.source.faults:
-        show.err.print(f"[red]{escape(str(fault))}[/]")
+        console.err.print(f"[red]{escape(str(fault))}[/]")
     return [part for parts in loaded.translation.parts.values() for part in parts.values()]
 
 
