@@ -17,7 +17,7 @@ from controller.objects import ROUTES, Ref
 from controller.objects.documents import Fault
 from controller.state.world import Report, World
 from controller.translate import Translation, translate
-from controller.translate.status import Status
+from controller.translate.shared.status import Status
 from gateway.snapshot import redacted
 
 

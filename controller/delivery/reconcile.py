@@ -20,8 +20,8 @@ from controller.objects import AnyObject, Ref
 from controller.objects.problems import FAILING, Problems
 from controller.state.world import World
 from controller.translate import GatewayName, Translator, Update
-from controller.translate.gateways import Running
-from controller.translate.status import Status
+from controller.translate.gateways.gateways import Running
+from controller.translate.shared.status import Status
 from gateway import snapshot
 from gateway.snapshot import Change, Key, Part, Parts
 

@@ -11,8 +11,8 @@ import msgspec
 
 from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP, Gateway
 from controller.objects.naming import generated_name, limited
-from controller.translate.gateways import Running, is_internal
-from controller.translate.parameters import Autoscaling, DisruptionBudget, Parameters
+from controller.translate.gateways.gateways import Running, is_internal
+from controller.translate.gateways.parameters import Autoscaling, DisruptionBudget, Parameters
 from gateway import __version__
 
 Json = dict[str, Any]

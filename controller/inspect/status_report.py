@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controller.objects import Ref
-from controller.translate.conditions import Condition
-from controller.translate.status import (
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.status import (
     ClassStatus,
     ExtensionStatus,
     GatewayStatus,

@@ -28,10 +28,10 @@ from controller.objects.naming import generated_name
 from controller.objects.problems import UNREADABLE
 from controller.state.world import GATEWAY_NAME, Report, World
 from controller.translate import GatewayName
-from controller.translate.gateways import Running
+from controller.translate.gateways.gateways import Running
 from controller.translate.policies.kinds import POLICIES
 from controller.translate.python_filters import SETTINGS
-from controller.translate.status import Status
+from controller.translate.shared.status import Status
 from gateway.snapshot import Change
 
 log = logging.getLogger("fsm")

@@ -9,7 +9,7 @@ from controller.deploy import manifests
 from controller.deploy.manifests import Json, Settings
 from controller.kubernetes.api import Api, ApiError, path
 from controller.translate import GatewayName
-from controller.translate.gateways import Running
+from controller.translate.gateways.gateways import Running
 
 log = logging.getLogger("fsm.infrastructure")
 

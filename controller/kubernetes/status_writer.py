@@ -13,9 +13,9 @@ import msgspec
 from controller.kubernetes.api import Api, ApiError, path_of
 from controller.kubernetes.watch import Stored
 from controller.objects import CONTROLLER, GATEWAY_GROUP, KINDS, GatewayAddress, Ref, RouteKind
-from controller.translate.ancestors import MOST
-from controller.translate.conditions import Condition
-from controller.translate.status import (
+from controller.translate.shared.ancestors import MOST
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.status import (
     ClassStatus,
     ExtensionStatus,
     GatewayStatus,

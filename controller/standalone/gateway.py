@@ -20,8 +20,8 @@ from controller.objects.problems import Problem
 from controller.standalone.source_editor import SourceEditor
 from controller.state.world import Report, World
 from controller.translate import GatewayName
-from controller.translate.gateways import Running
-from controller.translate.status import Status
+from controller.translate.gateways.gateways import Running
+from controller.translate.shared.status import Status
 from gateway.admin.server import Admin, Saved
 from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Key, Listener, Part, Relay, Rule, key

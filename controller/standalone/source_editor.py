@@ -31,7 +31,7 @@ from controller.objects import (
 )
 from controller.objects.documents import Document, Loader, spelled
 from controller.state.world import World
-from controller.translate.names import FilterName
+from controller.translate.shared.names import FilterName
 from gateway.admin.server import EditError, Saved, Source
 
 Definition: TypeAlias = FilterDefinition | NamespacedFilterDefinition

@@ -15,13 +15,15 @@ import msgspec
 from controller.objects import CONTROLLER, ROUTES, Ref
 from controller.state.view import View
 from controller.state.world import Key, World
-from controller.translate import backends, gateways, python_filters, routes
-from controller.translate.gateways import Running
-from controller.translate.names import BackendName, FilterName, Needed
+from controller.translate import backends, python_filters
+from controller.translate.gateways import gateways
+from controller.translate.gateways.gateways import Running
 from controller.translate.policies import attachment as attached
 from controller.translate.policies import backend_tls, guarding
 from controller.translate.policies import kinds as meanings
-from controller.translate.status import Status
+from controller.translate.routes import routes
+from controller.translate.shared.names import BackendName, FilterName, Needed
+from controller.translate.shared.status import Status
 from gateway import snapshot
 from gateway.snapshot import Part, Parts
 

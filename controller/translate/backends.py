@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 
 from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
 from controller.state.view import View, guarded
-from controller.translate import conditions, reference_grants
-from controller.translate.addresses import leads_home
-from controller.translate.conditions import Condition
-from controller.translate.names import BackendName, Protocol
 from controller.translate.policies import backend_tls, services
+from controller.translate.shared import conditions, reference_grants
+from controller.translate.shared.addresses import leads_home
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.names import BackendName, Protocol
 from gateway import snapshot
 
 HASH_LABEL = "rollouts-pod-template-hash"  # the label by which Argo Rollouts tells versions apart

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from controller.objects import AuthorityRef, ClusterTrustBundle, ConfigMap, Secret, SecretRef
 from controller.state.view import View
-from controller.translate import conditions, reference_grants
+from controller.translate.shared import conditions, reference_grants
 from gateway import snapshot
 
 

@@ -17,8 +17,8 @@ from controller.objects import (
     PathModifier,
 )
 from controller.translate.backends import Resolved
-from controller.translate.conditions import Condition
-from controller.translate.names import FilterName, Needed
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.names import FilterName, Needed
 from gateway import snapshot
 from gateway.http.http1 import fold
 

@@ -45,11 +45,11 @@ from controller.objects import (
     Zipkin,
 )
 from controller.state.view import View, guarded
-from controller.translate import conditions
-from controller.translate.addresses import leads_home
-from controller.translate.conditions import Condition
-from controller.translate.names import FilterName
-from controller.translate.status import ExtensionStatus
+from controller.translate.shared import conditions
+from controller.translate.shared.addresses import leads_home
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.names import FilterName
+from controller.translate.shared.status import ExtensionStatus
 from gateway import snapshot
 from gateway.base.durations import seconds
 from gateway.base.logs import whereto

@@ -21,7 +21,7 @@ from test_grpc import raw
 from controller.objects import KINDS, Ref
 from controller.state.world import World
 from controller.translate import Translation, translate
-from controller.translate.status import GatewayStatus
+from controller.translate.shared.status import GatewayStatus
 from gateway.snapshot import Change
 
 CLASS = """

@@ -24,8 +24,8 @@ from controller.objects import KINDS, Ref
 from controller.objects.policies import CONFIGS
 from controller.state.world import World
 from controller.translate import GatewayName
-from controller.translate.gateways import Running
-from controller.translate.status import Status
+from controller.translate.gateways.gateways import Running
+from controller.translate.shared.status import Status
 from gateway.snapshot import Change, Parts, apply
 
 BYSTANDER = ("elsewhere", "bystander")

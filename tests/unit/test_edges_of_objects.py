@@ -293,7 +293,7 @@ def test_a_part_that_cannot_be_sent_keeps_no_other_from_it(caplog: pytest.LogCap
 
 async def test_one_route_that_our_code_fails_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault in translating one object takes down that object's contribution, and says so in its status."""
-    from controller.translate import http_rules
+    from controller.translate.routes import http_rules
 
     original = http_rules._timeouts
 

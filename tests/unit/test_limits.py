@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.translate.client_limits import FIELDS, read
+from controller.translate.gateways.client_limits import FIELDS, read
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 
 

@@ -26,7 +26,7 @@ from controller.objects import (
 )
 from controller.state.view import View
 from controller.state.world import World
-from controller.translate import gateways, parameters
+from controller.translate.gateways import gateways, parameters
 
 SETTINGS = Settings("image:1", "https://fsm-controller.fsm-system.svc:9443", "PEM")
 

@@ -22,7 +22,7 @@ from controller.objects.decoding import faulty
 from controller.objects.policies import CONFIGS
 from controller.state.world import World
 from controller.translate import Translation, translate
-from controller.translate.conditions import Condition
+from controller.translate.shared.conditions import Condition
 from gateway import snapshot
 from gateway.snapshot import Parts
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from controller.kubernetes.status_writer import merged
 from controller.objects import CONTROLLER, ParentRef, RouteKind
-from controller.translate import conditions
-from controller.translate.status import (
+from controller.translate.shared import conditions
+from controller.translate.shared.status import (
     AncestorStatus,
     ClassStatus,
     ExtensionStatus,

@@ -29,13 +29,14 @@ from controller.objects import (
 )
 from controller.objects.policies import WHOLE, Said, Scope, Target
 from controller.state.view import View, guarded
-from controller.translate import ancestors, certificates, conditions, python_filters
-from controller.translate.conditions import Condition
-from controller.translate.hostnames import covers
-from controller.translate.names import FilterName
+from controller.translate import certificates, python_filters
 from controller.translate.policies import idleness
 from controller.translate.policies.kinds import LOOKING, POLICIES, TARGETS, Config, meant
-from controller.translate.status import ExtensionStatus
+from controller.translate.shared import ancestors, conditions
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.hostnames import covers
+from controller.translate.shared.names import FilterName
+from controller.translate.shared.status import ExtensionStatus
 from gateway import snapshot
 from gateway.filters.builtin import BUILT_IN
 

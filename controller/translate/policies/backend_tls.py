@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from controller.objects import OPTION, BackendTLSPolicy, PolicyTarget, Ref, Service
 from controller.state.view import View, guarded
-from controller.translate import ancestors, certificates, conditions
-from controller.translate.conditions import Condition
-from controller.translate.status import PolicyStatus
+from controller.translate import certificates
+from controller.translate.shared import ancestors, conditions
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.status import PolicyStatus
 from gateway import snapshot
 
 VERSIONS = ("1.2", "1.3")

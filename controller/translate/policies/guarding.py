@@ -20,11 +20,12 @@ from controller.objects import (
     UDPRoute,
 )
 from controller.state.view import View, guarded
-from controller.translate import ancestors, conditions, ports, python_filters
-from controller.translate.conditions import Condition
-from controller.translate.names import FilterName
+from controller.translate import python_filters
 from controller.translate.python_filters import ASPECTS
-from controller.translate.status import ExtensionStatus
+from controller.translate.shared import ancestors, conditions, ports
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.names import FilterName
+from controller.translate.shared.status import ExtensionStatus
 
 RULES: Final[dict[str, type[TCPRoute | UDPRoute]]] = {"TCPRoute": TCPRoute, "UDPRoute": UDPRoute}
 KINDS_THAT_GUARD: Final[dict[str, type[ListenerFilter | RouteRuleFilterPolicy]]] = {

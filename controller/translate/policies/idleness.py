@@ -8,8 +8,8 @@ from __future__ import annotations
 from controller.objects import GRPCRoute, HTTPRoute, Ref, Service
 from controller.objects.policies import Scope
 from controller.state.view import View
-from controller.translate import hostnames, matches, ports
 from controller.translate.policies.kinds import TARGETS, WORDS, meant
+from controller.translate.shared import hostnames, matches, ports
 
 
 def whole(view: View, kind: str, target: Ref, scope: Scope) -> str:

@@ -31,7 +31,7 @@ from controller.objects import (
     policies,
 )
 from controller.objects.policies import Scope
-from controller.translate import matches
+from controller.translate.shared import matches
 from gateway import snapshot
 
 Config: TypeAlias = dict[str, Any]

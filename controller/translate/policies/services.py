@@ -12,8 +12,8 @@ from typing import Any, Final
 from controller.objects import CookiePersistence, HeaderPersistence, Ref, SessionPersistence, policies
 from controller.state.view import View
 from controller.translate import sessions
-from controller.translate.names import BackendName, FilterName
 from controller.translate.policies import attachment
+from controller.translate.shared.names import BackendName, FilterName
 from gateway import snapshot
 from gateway.base.durations import seconds
 

@@ -6,10 +6,18 @@ from collections.abc import Iterator
 
 from controller.objects import GRPCRoute, GRPCRule
 from controller.state.view import View
-from controller.translate import filters, matches
-from controller.translate.conditions import Condition
-from controller.translate.http_rules import Rules, forwarding, order, persistence, resolution, unsupported_rules
-from controller.translate.names import Needed
+from controller.translate import filters
+from controller.translate.routes.http_rules import (
+    Rules,
+    forwarding,
+    order,
+    persistence,
+    resolution,
+    unsupported_rules,
+)
+from controller.translate.shared import matches
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.names import Needed
 from gateway import snapshot
 
 

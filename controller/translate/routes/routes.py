@@ -20,18 +20,19 @@ from controller.objects import (
     UDPRoute,
 )
 from controller.state.view import View, guarded
-from controller.translate import conditions, grpc_rules, stream_rules
-from controller.translate import http_rules as rules
-from controller.translate.conditions import Condition
-from controller.translate.gateways import GatewayInfo, gateway
-from controller.translate.hostnames import covers
-from controller.translate.http_rules import Rules
-from controller.translate.listeners import ListenerInfo, route_kind_allowed
-from controller.translate.names import Needed
+from controller.translate.gateways.gateways import GatewayInfo, gateway
+from controller.translate.gateways.listeners import ListenerInfo, route_kind_allowed
 from controller.translate.policies import attachment as attached
 from controller.translate.policies.attachment import Place
-from controller.translate.ports import is_allowed
-from controller.translate.status import ParentStatus, RouteStatus
+from controller.translate.routes import grpc_rules, stream_rules
+from controller.translate.routes import http_rules as rules
+from controller.translate.routes.http_rules import Rules
+from controller.translate.shared import conditions
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.hostnames import covers
+from controller.translate.shared.names import Needed
+from controller.translate.shared.ports import is_allowed
+from controller.translate.shared.status import ParentStatus, RouteStatus
 from gateway import snapshot
 
 TYPES: dict[str, type[AnyRoute]] = {type_.__name__: type_ for type_ in (HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute)}

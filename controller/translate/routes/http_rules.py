@@ -6,11 +6,12 @@ from typing import Final, NamedTuple
 
 from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, ParametersRef, Ref, SessionPersistence
 from controller.state.view import View
-from controller.translate import conditions, filters, matches, python_filters, sessions
+from controller.translate import filters, python_filters, sessions
 from controller.translate.backends import Resolved, resolve
-from controller.translate.conditions import Condition
-from controller.translate.names import FilterName, Needed
 from controller.translate.policies import services
+from controller.translate.shared import conditions, matches
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.names import FilterName, Needed
 from gateway import snapshot
 from gateway.base.durations import seconds
 

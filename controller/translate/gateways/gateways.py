@@ -18,14 +18,16 @@ from controller.objects import (
 from controller.objects.naming import generated_name
 from controller.state.view import View, guarded
 from controller.state.world import Report
-from controller.translate import certificates, client_limits, conditions, parameters, ports
-from controller.translate.ancestors import is_ours
+from controller.translate import certificates
 from controller.translate.certificates import Fault
-from controller.translate.conditions import Condition
-from controller.translate.listeners import ListenerInfo, listeners
-from controller.translate.names import Needed
-from controller.translate.parameters import Parameters
-from controller.translate.status import ClassStatus, GatewayStatus, ListenerSetStatus, ListenerStatus
+from controller.translate.gateways import client_limits, parameters
+from controller.translate.gateways.listeners import ListenerInfo, listeners
+from controller.translate.gateways.parameters import Parameters
+from controller.translate.shared import conditions, ports
+from controller.translate.shared.ancestors import is_ours
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.names import Needed
+from controller.translate.shared.status import ClassStatus, GatewayStatus, ListenerSetStatus, ListenerStatus
 from gateway import snapshot
 from gateway.http.local_replies import NO_RULE
 

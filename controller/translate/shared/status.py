@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 from controller.objects import GatewayAddress, ParentRef, RouteKind
-from controller.translate.conditions import Condition
+from controller.translate.shared.conditions import Condition
 
 
 class ClassStatus(msgspec.Struct, frozen=True):

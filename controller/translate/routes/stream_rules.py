@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from controller.objects import TCPRoute, TLSRoute, UDPRoute
 from controller.state.view import View
-from controller.translate.conditions import Condition
-from controller.translate.http_rules import Rules, forwarding, order, resolution
-from controller.translate.names import Needed
 from controller.translate.policies import guarding
+from controller.translate.routes.http_rules import Rules, forwarding, order, resolution
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.names import Needed
 from gateway import snapshot
 
 

@@ -20,14 +20,16 @@ from controller.objects import (
     SecretKey,
 )
 from controller.state.view import View
-from controller.translate import certificates, client_limits, conditions, filters, hostnames, ports, python_filters
+from controller.translate import certificates, filters, python_filters
 from controller.translate.backends import resolve
 from controller.translate.certificates import Fault
-from controller.translate.conditions import Condition
-from controller.translate.hostnames import covers
-from controller.translate.names import FilterName, Needed
+from controller.translate.gateways import client_limits
 from controller.translate.policies import attachment
 from controller.translate.policies.guarding import listener_filters
+from controller.translate.shared import conditions, hostnames, ports
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.hostnames import covers
+from controller.translate.shared.names import FilterName, Needed
 from gateway import snapshot
 
 # The kinds of routes that a protocol can carry.

@@ -7,8 +7,8 @@ from typing import Final
 
 from controller.objects import CONTROLLER, Gateway, GatewayClass, Ref
 from controller.state.view import View
-from controller.translate.conditions import Condition
-from controller.translate.status import AncestorStatus
+from controller.translate.shared.conditions import Condition
+from controller.translate.shared.status import AncestorStatus
 
 MOST: Final = 16  # entries that PolicyStatus has room for
 

@@ -1,0 +1,1 @@
+"""GatewayClasses, Gateways and ListenerSets, with their listeners, parameters and limits."""

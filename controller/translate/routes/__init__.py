@@ -1,0 +1,1 @@
+"""Routes, to the rules of what they are attached to."""

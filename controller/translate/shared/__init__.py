@@ -1,0 +1,1 @@
+"""What all of translate speaks in: names, hostnames, matches, conditions, statuses."""
