@@ -72,11 +72,11 @@ async def measure(varying: int, *, hard: bool = False) -> float:
     runtime = Runtime(bind="127.0.0.1", port_offset=rig.PORTS["fsm"] - 80)
     rules = [rig.rule(f"default/h{n}/0", f"h{n}.bench.example") for n in range(2000)] if hard else []
     await runtime.apply(Change(put=rig.parts(*rules)))
-    door = runtime.open[80].door
+    listener_port = runtime.open[80].listener_port
     pool = next(iter(runtime.backend("b").ring))
     clients: list[Downstream] = []
     for _ in range(CONNECTIONS):
-        client = Downstream(door)
+        client = Downstream(listener_port)
         client.connection_made(Kept())
         clients.append(client)
         upstream = Upstream(pool)
@@ -104,7 +104,7 @@ async def measure_chunked(size: int) -> tuple[float, float]:
     """Nanoseconds for a body of 1 MB (less for tiny chunks) in chunks of this size, up and down, in reads of 64 KB."""
     runtime = Runtime(bind="127.0.0.1", port_offset=rig.PORTS["fsm"] - 80)
     await runtime.apply(Change(put=rig.parts()))
-    door = runtime.open[80].door
+    listener_port = runtime.open[80].listener_port
     pool = next(iter(runtime.backend("b").ring))
     total = 1 << 20 if size >= 64 else 1 << 16
     body = b"%x\r\n%b\r\n" % (size, b"x" * size) * (total // size) + b"0\r\n\r\n"
@@ -113,7 +113,7 @@ async def measure_chunked(size: int) -> tuple[float, float]:
     down = _in_reads(b"HTTP/1.1 200 OK\r\n" + coded + body)
     least = [float("inf"), float("inf")]
     for _ in range(ROUNDS * 2):
-        client, upstream = Downstream(door), Upstream(pool)
+        client, upstream = Downstream(listener_port), Upstream(pool)
         client.connection_made(Kept())
         upstream.connection_made(Kept())
         pool.idle.append(upstream)
@@ -125,7 +125,7 @@ async def measure_chunked(size: int) -> tuple[float, float]:
                     end._read_on()  # what the loop does when others have had their turn
             least[way] = min(least[way], time.perf_counter() - started)
         pool.idle.clear()
-        door.leave(client)
+        listener_port.leave(client)
     runtime.open[80].server.close()
     return least[0] * 1e9, least[1] * 1e9
 

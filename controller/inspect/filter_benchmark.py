@@ -115,7 +115,7 @@ async def _inline(parts: tuple[Part, ...]) -> tuple[float, float]:
     (port,) = free_ports(1)
     runtime = Runtime(bind="127.0.0.1", port_offset=port - 80)
     await runtime.apply(Change(put=parts))
-    door = runtime.open[80].door
+    listener_port = runtime.open[80].listener_port
     pool = next(iter(runtime.backend("b").ring))
     assert isinstance(pool, Pool)
     least = {b"/": float("inf"), b"/with": float("inf")}
@@ -125,7 +125,7 @@ async def _inline(parts: tuple[Part, ...]) -> tuple[float, float]:
     try:
         for _ in range(ROUNDS):
             for path in least:
-                client, upstream = Downstream(door), Upstream(pool)
+                client, upstream = Downstream(listener_port), Upstream(pool)
                 client.connection_made(Transport())  # type: ignore[arg-type]
                 upstream.connection_made(Transport())  # type: ignore[arg-type]
                 pool.idle.append(upstream)

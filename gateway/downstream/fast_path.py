@@ -18,7 +18,7 @@ from time import monotonic
 from gateway.downstream.known_heads import Template, rewritten
 from gateway.downstream.lazy_request import BEFORE, Glimpse
 from gateway.downstream.lazy_response import Onlooker
-from gateway.downstream.port import Door
+from gateway.downstream.port import ListenerPort
 from gateway.http.head_templates import Composition
 from gateway.interfaces import Peer
 from gateway.proxy import mirroring
@@ -32,19 +32,34 @@ class Shortcut(asyncio.Protocol):
     """The part of a client connection that takes the short way; who inherits it knows the full one."""
 
     __slots__ = (
-        "_data", "_door", "_exchange", "_glimpse", "_hundreds", "_onlooker", "_plan", "_ready", "_since", "_target",
-        "_template", "address", "answers", "deadline", "listener", "peer", "write",
+        "_data",
+        "_exchange",
+        "_glimpse",
+        "_hundreds",
+        "_listener_port",
+        "_onlooker",
+        "_plan",
+        "_ready",
+        "_since",
+        "_target",
+        "_template",
+        "address",
+        "answers",
+        "deadline",
+        "listener",
+        "peer",
+        "write",
     )  # fmt: skip
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, listener_port: ListenerPort) -> None:
         # Connection.
-        self._door = door
+        self._listener_port = listener_port
         self.write: Callable[[bytes | memoryview], None]
         self.address = b""
-        self.deadline = door.idle_until
+        self.deadline = listener_port.idle_until
         self.listener = ""  # to which the connection belongs, by its server name
         self._ready = True  # between two requests, with nothing that waits
-        self._template: Template | None = door.templates.latest
+        self._template: Template | None = listener_port.templates.latest
         # Request, on the full way.
         self._exchange: Exchange | None = None
         # Request, on the short way.
@@ -83,10 +98,10 @@ class Shortcut(asyncio.Protocol):
         if not ((template.is_single and varying.isalnum()) or template.holds(varying)):
             self.receive(data)
             return
-        door = self._door
-        if template.table is not door.table:
-            template.renew(door.table)
-        plan = template.plans.get(data[:end]) or template.plan(data, end, varying, door.limits)
+        listener_port = self._listener_port
+        if template.table is not listener_port.table:
+            template.renew(listener_port.table)
+        plan = template.plans.get(data[:end]) or template.plan(data, end, varying, listener_port.limits)
         if plan is None or plan.listener != self.listener:
             self.receive(data)
             return
@@ -94,7 +109,7 @@ class Shortcut(asyncio.Protocol):
         self._data = data
         self._plan = plan
         self._since = monotonic()
-        self.deadline = door.stalled_at
+        self.deadline = listener_port.stalled_at
         target = self._target = next(plan.route.turns)
         edit = target.edit_request
         composed = template.composed.get(edit) or template.compose(edit)
@@ -122,7 +137,7 @@ class Shortcut(asyncio.Protocol):
         """A whole response in one piece, its head known from before."""
         self._ready = True
         self.peer = None
-        self.deadline = self._door.idle_until
+        self.deadline = self._listener_port.idle_until
         write = self.write
         write(data)
         # As in Counter.count, which a call would make dearer.
@@ -138,7 +153,7 @@ class Shortcut(asyncio.Protocol):
 
     def continued(self, data: bytes | memoryview) -> None:
         """More of its body."""
-        self.deadline = self._door.stalled_at
+        self.deadline = self._listener_port.stalled_at
         self.write(data)
 
     def ended(self, data: bytes, hundreds: int) -> None:
@@ -168,10 +183,10 @@ class Shortcut(asyncio.Protocol):
             return self._filtered(composed, varying) if target.is_filtered else None
         if plan.route.timeouts is not None:
             plan.route.timeouts.begin(self, self._since)
-        start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._door.limits)
+        start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._listener_port.limits)
         head = composed.fill(start, varying, self.address)
         if head is not None and target.mirrors:
-            mirroring.start(target.mirrors, self._door.backends, head)
+            mirroring.start(target.mirrors, self._listener_port.backends, head)
         return head
 
     def _filtered(self, composed: Composition, varying: bytes) -> bytes | None:
@@ -188,7 +203,7 @@ class Shortcut(asyncio.Protocol):
             if not taking:
                 return None
         assert template is not None
-        glimpse = Glimpse(self, template, plan, self._data, varying, self._door.limits, taking)  # type: ignore[arg-type]
+        glimpse = Glimpse(self, template, plan, self._data, varying, self._listener_port.limits, taking)  # type: ignore[arg-type]
         result = None
         for at, (program, hooks) in enumerate(taking, 1):
             if hooks.request is None:

@@ -13,7 +13,7 @@ from typing import Final
 from gateway.downstream.fast_path import Shortcut
 from gateway.downstream.http2 import DownstreamHttp2
 from gateway.downstream.known_heads import LESSONS, is_plain
-from gateway.downstream.port import Door
+from gateway.downstream.port import ListenerPort
 from gateway.http import http2
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
@@ -40,12 +40,12 @@ class Downstream(Shortcut):
     )  # fmt: skip
     is_framed = True
 
-    def __init__(self, door: Door) -> None:
-        super().__init__(door)
+    def __init__(self, listener_port: ListenerPort) -> None:
+        super().__init__(listener_port)
         # Connection.
         self._transport: asyncio.Transport
-        self.scheme = door.scheme
-        self.port = door.port
+        self.scheme = listener_port.scheme
+        self.port = listener_port.port
         self._buffer = b""
         self._server_name = b""
         self._closing = False
@@ -74,8 +74,8 @@ class Downstream(Shortcut):
         self.address = peer[0].removeprefix("::ffff:").encode() if peer else b"unknown"
         if self.scheme == b"https":
             self._server_name = contexts.asked(transport)[0].encode()
-            self.listener = self._door.table.owner(self._server_name)
-        if not self._door.admit(self):
+            self.listener = self._listener_port.table.owner(self._server_name)
+        if not self._listener_port.admit(self):
             self._ready = False
             self._lingering = True
             self._transport.abort()
@@ -89,7 +89,7 @@ class Downstream(Shortcut):
         if self._exchange is not None:
             self._receive_body(data)
         elif self._lingering:
-            if self._door.turns.is_due(len(data)):  # read and dropped, so that the answer is not lost to a reset
+            if self._listener_port.turns.is_due(len(data)):  # read and dropped, so that the answer is not lost to a reset
                 self._wait()
         elif self._awaits_next or self._write_stopped:
             self._keep(data)
@@ -106,19 +106,19 @@ class Downstream(Shortcut):
         return waits
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._door.leave(self)
-        self._door.unsent.note(self, 0, 0.0)
+        self._listener_port.leave(self)
+        self._listener_port.unsent.note(self, 0, 0.0)
         left(self._transport)
         self._closing = True
         exchange = self._current()
         if exchange is not None:
             exchange.client_lost()
-        self._door.ended()
+        self._listener_port.ended()
 
     def pause_writing(self) -> None:
         self._write_stopped = True
         self._ready = False
-        self._door.unsent.note(self, self.unsent(), self._door.clock.now)
+        self._listener_port.unsent.note(self, self.unsent(), self._listener_port.clock.now)
         exchange = self._current()
         if exchange is None:
             self.pause_reading()  # who does not take answers gets no more of them
@@ -127,7 +127,7 @@ class Downstream(Shortcut):
 
     def resume_writing(self) -> None:
         self._write_stopped = False
-        self._door.unsent.note(self, 0, self._door.clock.now)
+        self._listener_port.unsent.note(self, 0, self._listener_port.clock.now)
         exchange = self._exchange
         if exchange is None and self._reading_stopped and not self._buffer:  # also while it lingers
             self.resume_reading()
@@ -139,8 +139,8 @@ class Downstream(Shortcut):
     def in_full(self) -> Exchange:
         exchange = self._exchange
         if exchange is None:
-            request = parse_request(self._data[:-4], self._door.limits)
-            exchange = self._exchange = begin(self, request, self._plan.entry, self._door.backends)
+            request = parse_request(self._data[:-4], self._listener_port.limits)
+            exchange = self._exchange = begin(self, request, self._plan.entry, self._listener_port.backends)
             if self._glimpse is not None and self._target.is_filtered and isinstance(exchange, Programmed):
                 onlooker = self._onlooker
                 exchange.look_on(
@@ -158,7 +158,7 @@ class Downstream(Shortcut):
     # --- heads ---
 
     def _receive_head(self, data: bytes, looked_at: int = 0) -> None:
-        limits = self._door.limits
+        limits = self._listener_port.limits
         # RFC 9112 §2.2: one empty line before a request line is forgiven.
         start = 2 if data[:2] == b"\r\n" else 0
         # A head that trickles in is searched once, not anew with each byte.
@@ -182,15 +182,15 @@ class Downstream(Shortcut):
 
     def _switch(self, data: bytes) -> None:
         """The client speaks HTTP/2 by prior knowledge (RFC 9113 §3.3)."""
-        door = self._door
-        door.leave(self)
-        other = DownstreamHttp2(door)
+        listener_port = self._listener_port
+        listener_port.leave(self)
+        other = DownstreamHttp2(listener_port)
         self._transport.set_protocol(other)
         other.connection_made(self._transport)
         other.data_received(data)
 
     def _wait_for_head(self, data: bytes, start: int) -> None:
-        limits = self._door.limits
+        limits = self._listener_port.limits
         line_end = data.find(b"\r\n", start)
         if (len(data) if line_end < 0 else line_end) - start > limits.target_bytes + 100:
             self._refuse(ProtocolError(414, f"the request target is longer than {limits.target_bytes} bytes"))
@@ -200,7 +200,7 @@ class Downstream(Shortcut):
             self._transport.close()  # the rest of it will not come
         else:
             if not self._buffer:
-                self.deadline = self._door.clock.now + limits.head_seconds
+                self.deadline = self._listener_port.clock.now + limits.head_seconds
             self._buffer = data
             self._ready = False
             if not self._write_stopped:
@@ -208,10 +208,10 @@ class Downstream(Shortcut):
 
     def _learn(self, request: Request) -> None:
         """Compare a head with the one before it: what they share becomes a template."""
-        templates, template, model = self._door.templates, self._template, self._model
+        templates, template, model = self._listener_port.templates, self._template, self._model
         self._lessons += 1
         self._template = None
-        if self._door.draining or self._door.limits.requests_per_connection or self._door.arrivals:
+        if self._listener_port.draining or self._listener_port.limits.requests_per_connection or self._listener_port.arrivals:
             return
         if self._lessons > 1 and template is not None:
             self._template = templates.learn(template.model(), template.holes, request)
@@ -220,37 +220,37 @@ class Downstream(Shortcut):
         self._model = request.fields if self._template is None else None
 
     def _begin(self, request: Request, rest: bytes) -> None:
-        door = self._door
+        listener_port = self._listener_port
         self._ready = False
         self._data = b""
         self._requests += 1
-        self.deadline = door.stalled_at
+        self.deadline = listener_port.stalled_at
         if not request.keep_alive or self.closes_after_this:
             self._closing = True
-        if door.arrivals:
+        if listener_port.arrivals:
             try:
-                request = arrive(door.arrivals, connection_of(self), request)
+                request = arrive(listener_port.arrivals, connection_of(self), request)
             except ProtocolError as error:
                 self._refuse(error)
                 return
-        site = door.table.site(request.host)
+        site = listener_port.table.site(request.host)
         if site.listener != self.listener:
-            self.listener = door.table.owner(self._server_name)  # listeners may have changed since the handshake
+            self.listener = listener_port.table.owner(self._server_name)  # listeners may have changed since the handshake
             if site.listener != self.listener:
                 self._misdirected(request, rest)
                 return
         entry = site.find(request)
         if entry is None:
-            door.unmatched += 1
+            listener_port.unmatched += 1
             self._not_found(request, rest)
             return
-        length, most = request.length, door.limits.body_bytes
+        length, most = request.length, listener_port.limits.body_bytes
         if most and length > most:
             self._refuse(ProtocolError(413, f"the request's body is longer than {most} bytes"))
             return
-        exchange = self._exchange = begin(self, request, entry, door.backends)
+        exchange = self._exchange = begin(self, request, entry, listener_port.backends)
         if length == CHUNKED:
-            self._body = Chunks(self._door.limits)
+            self._body = Chunks(self._listener_port.limits)
         elif length > 0:
             self._body = length
         else:
@@ -270,7 +270,7 @@ class Downstream(Shortcut):
 
     def _misdirected(self, request: Request, rest: bytes) -> None:
         """RFC 9110 §15.5.20: the certificate of this connection was chosen for another listener."""
-        self._door.refused += 1
+        self._listener_port.refused += 1
         self._answer_here(421, MISDIRECTED, request, rest)
 
     def _answer_here(self, status: int, text: str, request: Request, rest: bytes) -> None:
@@ -286,7 +286,7 @@ class Downstream(Shortcut):
             self._wait_for_next()
 
     def _refuse(self, error: ProtocolError) -> None:
-        self._door.refused += 1
+        self._listener_port.refused += 1
         self._ready = False
         self.write(answer(error.status, error.reason, close=True))
         self._linger()
@@ -310,23 +310,23 @@ class Downstream(Shortcut):
             try:
                 end, taken = body.feed_some(data)
             except ProtocolError as error:
-                self._door.refused += 1
+                self._listener_port.refused += 1
                 exchange.refuse(error.status, error.reason)
                 return
             done = end >= 0
             if not done:
                 data, postponed = data[:taken], data[taken:]
                 end = taken
-            most = self._door.limits.body_bytes
+            most = self._listener_port.limits.body_bytes
             if most and self._body_bytes + end > most:
-                self._door.refused += 1
+                self._listener_port.refused += 1
                 exchange.refuse(413, f"the request's body is longer than {most} bytes")
                 return
         self._body_bytes += end
         self._time_body()
         rest = data[end:]
         if done:
-            self.deadline = self._door.stalled_at
+            self.deadline = self._listener_port.stalled_at
             self._keep(rest)  # the exchange may be over with its end
             exchange.end()
         if not isinstance(body, int):
@@ -340,7 +340,7 @@ class Downstream(Shortcut):
         if postponed:
             self._postponed = postponed
             self._wait()
-        elif not done and self._door.turns.is_due(end):
+        elif not done and self._listener_port.turns.is_due(end):
             self._wait()
 
     def _keep(self, data: bytes) -> None:
@@ -350,14 +350,14 @@ class Downstream(Shortcut):
             self.pause_reading()
 
     def _has_enough(self) -> bool:
-        return len(self._buffer) > self._door.limits.buffered_bytes
+        return len(self._buffer) > self._listener_port.limits.buffered_bytes
 
     def _wait(self) -> None:
         """Read on when others have had their turn, and meanwhile nothing."""
         if not self._waits and not self._reading_stopped and not self._transport.is_closing():
             self._waits = True
             self._transport.pause_reading()
-            self._door.turns.wait(self._read_on, self._transport)
+            self._listener_port.turns.wait(self._read_on, self._transport)
 
     def _read_on(self) -> None:
         self._waits = False
@@ -372,13 +372,13 @@ class Downstream(Shortcut):
 
     def _time_body(self) -> None:
         """A body may be slow, but not for ever: what has come so far buys its sender time for more."""
-        limits = self._door.limits
+        limits = self._listener_port.limits
         if not self._body_bytes:
-            self._body_since = self._door.clock.now
+            self._body_since = self._listener_port.clock.now
         if limits.body_rate and not self._reading_stopped:
             self.deadline = self._body_since + limits.body_seconds + self._body_bytes / limits.body_rate
         else:
-            self.deadline = self._door.stalled_at
+            self.deadline = self._listener_port.stalled_at
 
     # --- Client, for the exchange ---
 
@@ -391,12 +391,12 @@ class Downstream(Shortcut):
     @property
     def limits(self) -> Limits:
         """What this client may ask."""
-        return self._door.limits
+        return self._listener_port.limits
 
     @property
     def closes_after_this(self) -> bool:
         """Whether an answer should say `Connection: close`."""
-        return self._door.draining or self._requests >= self._door.most_requests
+        return self._listener_port.draining or self._requests >= self._listener_port.most_requests
 
     @property
     def takes_more(self) -> bool:
@@ -405,7 +405,7 @@ class Downstream(Shortcut):
 
     def progress(self) -> None:
         """The response moves."""
-        self.deadline = self._door.stalled_at
+        self.deadline = self._listener_port.stalled_at
         if self._write_stopped and self._exchange is not None and self._exchange.peer is not None:
             self._exchange.peer.pause_reading()
 
@@ -413,7 +413,7 @@ class Downstream(Shortcut):
         """Take no more of the request for now."""
         if not self._reading_stopped and not self._transport.is_closing():
             self._reading_stopped = True
-            self.deadline = self._door.stalled_at
+            self.deadline = self._listener_port.stalled_at
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -422,10 +422,10 @@ class Downstream(Shortcut):
             return
         if self._reading_stopped and not self._transport.is_closing():
             self._reading_stopped = False
-            exchange, limits = self._exchange, self._door.limits
+            exchange, limits = self._exchange, self._listener_port.limits
             if exchange is not None and not exchange.request_done and limits.body_rate:
                 # The pause was ours: as if all that has come had just come in time.
-                self._body_since = self._door.clock.now - self._body_bytes / limits.body_rate
+                self._body_since = self._listener_port.clock.now - self._body_bytes / limits.body_rate
                 self._time_body()
             if self._postponed:
                 self._wait()
@@ -453,20 +453,20 @@ class Downstream(Shortcut):
         """Both sides changed protocols: their bytes pass unread from here on."""
         self._exchange = None
         self._reading_stopped = True  # when it is read is not decided here any more
-        door = self._door
-        door.leave(self)
+        listener_port = self._listener_port
+        listener_port.leave(self)
         other, answered = peer.give_away()
         early, self._buffer = self._buffer, b""
         self._transport.write(head + answered)
         if early:
             other.write(early)
-        door.join(self._transport, other)
+        listener_port.join(self._transport, other)
 
     # --- endings ---
 
     def _wait_for_next(self) -> None:
         """Between two requests, unless one has been sent ahead."""
-        self.deadline = self._door.idle_until
+        self.deadline = self._listener_port.idle_until
         if self._write_stopped:
             self.pause_reading()
             return  # `resume_writing` goes on
@@ -482,7 +482,7 @@ class Downstream(Shortcut):
         """Go on with what the client has sent ahead when others have had their turn."""
         if not self._awaits_next:
             self._awaits_next = True
-            self._door.turns.wait(self._next, self._transport)
+            self._listener_port.turns.wait(self._next, self._transport)
 
     def _next(self) -> None:
         self._awaits_next = False
@@ -502,7 +502,7 @@ class Downstream(Shortcut):
         self._lingering = True
         self._closing = True
         self._buffer = b""
-        self.deadline = self._door.clock.now + LINGER
+        self.deadline = self._listener_port.clock.now + LINGER
         self.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -527,14 +527,14 @@ class Downstream(Shortcut):
 
     def shed(self) -> None:
         """The client takes nothing."""
-        self._door.refused += 1
+        self._listener_port.refused += 1
         self._transport.abort()
 
-    # --- Connection, for the door ---
+    # --- Connection, for the listener port ---
 
     def start_over(self) -> None:
         """Keep no more of the requests so far than a new connection would."""
-        self._template = self._door.templates.latest
+        self._template = self._listener_port.templates.latest
         self._model = None
         self._lessons = 0
         if self.is_idle:
@@ -551,7 +551,7 @@ class Downstream(Shortcut):
     def expired(self) -> None:
         """Called when the deadline has passed."""
         exchange = self._current()
-        limits = self._door.limits
+        limits = self._listener_port.limits
         if self._transport.is_closing() or (exchange is None and self._write_stopped):
             self._transport.abort()  # what waits to be sent is not taken
         elif exchange is None:
@@ -562,15 +562,15 @@ class Downstream(Shortcut):
         elif exchange.request_done or self._reading_stopped:
             exchange.expired()
         else:
-            self._door.refused += 1
+            self._listener_port.refused += 1
             exchange.refuse(408, f"the request's body came more slowly than {limits.body_rate} bytes a second")
 
 
 class Arrival(asyncio.Protocol):
     """A TLS connection, until it is known what the client agreed to speak (ALPN, RFC 7301)."""
 
-    def __init__(self, door: Door, board: Switchboard) -> None:
-        self._door = door
+    def __init__(self, listener_port: ListenerPort, board: Switchboard) -> None:
+        self._listener_port = listener_port
         self._board = board
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -582,8 +582,8 @@ class Arrival(asyncio.Protocol):
         if self._board.mode(name) == "terminate":
             chosen = Incoming(self._board, name)
         elif protocol == "h2":
-            chosen = DownstreamHttp2(self._door, name.encode())
+            chosen = DownstreamHttp2(self._listener_port, name.encode())
         else:
-            chosen = Downstream(self._door)
+            chosen = Downstream(self._listener_port)
         transport.set_protocol(chosen)
         chosen.connection_made(transport)

@@ -12,7 +12,7 @@ import asyncio
 from time import monotonic
 from typing import Final
 
-from gateway.downstream.port import Door
+from gateway.downstream.port import ListenerPort
 from gateway.http import abuse_budget, field_sections, http2
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.forwarding import failure, is_grpc, request_head
@@ -67,7 +67,7 @@ class DownstreamStream(Stream):
         self._body_bytes = 0
         self._body_since = 0.0
         self._is_conversation = False  # its content comes when there is something to say
-        self.deadline = conversation.door.stalled_at
+        self.deadline = conversation.listener_port.stalled_at
         self.exchange: Exchange | None = None
         self.headed = False  # the final head has been sent
         # Of an extended CONNECT: it keeps what the client sends ahead until both sides have changed protocols.
@@ -125,7 +125,7 @@ class DownstreamStream(Stream):
 
     def continued(self, data: bytes | memoryview) -> None:
         """More of its body."""
-        self.deadline = self.conversation.door.stalled_at
+        self.deadline = self.conversation.listener_port.stalled_at
         self.write(data)
 
     def ended(self, data: bytes, hundreds: int) -> None:
@@ -140,7 +140,7 @@ class DownstreamStream(Stream):
         """Hand the request under way to an exchange, which can do everything."""
         exchange = self.exchange
         if exchange is None:
-            exchange = self.exchange = begin(self, self._request, self.entry, self.conversation.door.backends)
+            exchange = self.exchange = begin(self, self._request, self.entry, self.conversation.listener_port.backends)
             exchange.take_over(self._target, self.peer, self._since, self._hundreds)
             self.peer = None
         return exchange
@@ -151,7 +151,7 @@ class DownstreamStream(Stream):
 
     def short(self, entry: Entry[Route], ask: Ask) -> None:
         """Send a request without content the shortest way that its rule allows."""
-        door = self.conversation.door
+        listener_port = self.conversation.listener_port
         self.entry = entry
         self._since = self.opened
         target = self._target = next(entry.route.turns)
@@ -163,7 +163,7 @@ class DownstreamStream(Stream):
         if head is None:
             request, conversation = ask.request, self.conversation
             head = ask.heads[edit] = request_head(
-                request, request.host, request.target, conversation.address, door.scheme, edit, upgrading=False
+                request, request.host, request.target, conversation.address, listener_port.scheme, edit, upgrading=False
             )
         endpoint = next(target.ring.turns, None)
         if endpoint is None or not endpoint.idle or not self.takes_more:
@@ -184,17 +184,17 @@ class DownstreamStream(Stream):
     @property
     def scheme(self) -> bytes:
         """http or https."""
-        return self.conversation.door.scheme
+        return self.conversation.listener_port.scheme
 
     @property
     def port(self) -> int:
         """The listener's port."""
-        return self.conversation.door.port
+        return self.conversation.listener_port.port
 
     @property
     def limits(self) -> Limits:
         """What this client may ask."""
-        return self.conversation.door.limits
+        return self.conversation.listener_port.limits
 
     @property
     def closes_after_this(self) -> bool:
@@ -240,12 +240,12 @@ class DownstreamStream(Stream):
 
     def progress(self) -> None:
         """The response moves."""
-        self.deadline = self.conversation.door.stalled_at
+        self.deadline = self.conversation.listener_port.stalled_at
 
     def pause_reading(self) -> None:
         """Take no more of the request for now."""
         if not self.reading_stopped:
-            self.deadline = self.conversation.door.stalled_at
+            self.deadline = self.conversation.listener_port.stalled_at
             self.stop_reading()
 
     def resume_reading(self) -> None:
@@ -254,7 +254,7 @@ class DownstreamStream(Stream):
             self.go_on_reading()
             limits = self.limits
             if limits.body_rate:
-                self._body_since = self.conversation.door.clock.now - self._body_bytes / limits.body_rate
+                self._body_since = self.conversation.listener_port.clock.now - self._body_bytes / limits.body_rate
             self._time_body()
 
     def finished(self, *, reuse: bool) -> None:
@@ -283,7 +283,7 @@ class DownstreamStream(Stream):
     def tunnel(self, peer: Peer, head: bytes) -> None:
         """Both sides changed protocols (RFC 8441): DATA is the other side's bytes from here on."""
         self.exchange = None
-        door = self.conversation.door
+        listener_port = self.conversation.listener_port
         other, answered = peer.give_away()
         # RFC 8441 §5: 200 in place of 101; what proved the upgrade has no meaning here.
         lines = [line for line in head.split(b"\r\n")[1:-2] if not line.lower().startswith(b"sec-websocket-accept:")]
@@ -292,7 +292,7 @@ class DownstreamStream(Stream):
         if answered:
             self.send(answered)
         assert self._tunnel is not None
-        door.join(self._tunnel, other)
+        listener_port.join(self._tunnel, other)
 
     # --- Stream ---
 
@@ -311,7 +311,7 @@ class DownstreamStream(Stream):
                 self._malformed(exchange)
                 return
         if limits.body_bytes and self._body_bytes > limits.body_bytes:
-            self.conversation.door.refused += 1
+            self.conversation.listener_port.refused += 1
             exchange.refuse(413, f"the request's body is longer than {limits.body_bytes} bytes")
             return
         self._time_body()
@@ -319,7 +319,7 @@ class DownstreamStream(Stream):
 
     def complete(self, trailers: list[Pair] | None) -> None:
         fields = field_sections.trailers(trailers, self.limits) if trailers else []
-        self.deadline = self.conversation.door.stalled_at
+        self.deadline = self.conversation.listener_port.stalled_at
         if self._tunnel is not None:
             self._tunnel.receive_eof()
             return
@@ -333,7 +333,7 @@ class DownstreamStream(Stream):
 
     def _malformed(self, exchange: Exchange) -> None:
         """RFC 9113 §8.1.1: the content is not as long as content-length says."""
-        self.conversation.door.refused += 1
+        self.conversation.listener_port.refused += 1
         self.reset(http2.PROTOCOL_ERROR)
         exchange.client_lost()
         self.conversation.spend(abuse_budget.FALSE)
@@ -353,7 +353,7 @@ class DownstreamStream(Stream):
             self._tunnel.congested()
 
     def relieved(self) -> None:
-        self.deadline = self.conversation.door.stalled_at
+        self.deadline = self.conversation.listener_port.stalled_at
         if self.exchange is not None and self.exchange.peer is not None:
             self.exchange.peer.resume_reading()
         elif self._tunnel is not None:
@@ -363,7 +363,7 @@ class DownstreamStream(Stream):
 
     def start(self, entry: Entry[Route]) -> None:
         """Send a request the full way."""
-        self.exchange = begin(self, self._request, entry, self.conversation.door.backends)
+        self.exchange = begin(self, self._request, entry, self.conversation.listener_port.backends)
         if self._tunnel is not None:
             # The request ends with its head; what follows is the other protocol's, and waits until that is spoken.
             self._tunnel.pause_reading()
@@ -380,15 +380,15 @@ class DownstreamStream(Stream):
 
     def _time_body(self) -> None:
         """As on HTTP/1.1: what has come so far buys its sender time for more."""
-        limits, door = self.limits, self.conversation.door
+        limits, listener_port = self.limits, self.conversation.listener_port
         if not self._body_since:
-            self._body_since = door.clock.now
+            self._body_since = listener_port.clock.now
         if limits.body_rate and not self.reading_stopped and self._tunnel is None and not self._is_conversation:
             self.deadline = self._body_since + limits.body_seconds + self._body_bytes / limits.body_rate
             conversation = self.conversation
             conversation.deadline = min(conversation.deadline, self.deadline)
         else:
-            self.deadline = door.stalled_at
+            self.deadline = listener_port.stalled_at
 
     def expired(self) -> None:
         """The deadline has passed."""
@@ -400,7 +400,7 @@ class DownstreamStream(Stream):
         elif exchange.request_done or self.reading_stopped or self._is_conversation:
             exchange.expired()
         else:
-            self.conversation.door.refused += 1
+            self.conversation.listener_port.refused += 1
             exchange.refuse(408, f"the request's body came more slowly than {self.limits.body_rate} bytes a second")
 
 
@@ -408,18 +408,26 @@ class DownstreamHttp2(Http2Connection):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_asks", "_draining", "_head_until", "_server_name", "_version", "address", "deadline", "door",
+        "__weakref__",
+        "_asks",
+        "_draining",
+        "_head_until",
+        "_server_name",
+        "_version",
+        "address",
+        "deadline",
         "listener",
+        "listener_port",
     )  # fmt: skip
     is_server = True
 
-    def __init__(self, door: Door, server_name: bytes = b"") -> None:
-        super().__init__(door.limits.head_bytes, door.clock, door.turns)
-        self.door = door
+    def __init__(self, listener_port: ListenerPort, server_name: bytes = b"") -> None:
+        super().__init__(listener_port.limits.head_bytes, listener_port.clock, listener_port.turns)
+        self.listener_port = listener_port
         self._server_name = server_name
-        self.listener = door.table.owner(server_name)  # to which the connection belongs
+        self.listener = listener_port.table.owner(server_name)  # to which the connection belongs
         self.address = b""
-        self.deadline = door.idle_until
+        self.deadline = listener_port.idle_until
         self._asks: dict[bytes, Ask] = {}
         self._version = 0
         self._draining = False
@@ -428,45 +436,45 @@ class DownstreamHttp2(Http2Connection):
     @property
     def port(self) -> int:
         """Of the listener."""
-        return self.door.port
+        return self.listener_port.port
 
     @property
     def scheme(self) -> bytes:
         """Of what it is asked for."""
-        return self.door.scheme
+        return self.listener_port.scheme
 
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.use(transport, secure=self.door.scheme == b"https")
+        self.use(transport, secure=self.listener_port.scheme == b"https")
         peer = transport.get_extra_info("peername")
         self.address = peer[0].removeprefix("::ffff:").encode() if peer else b"unknown"
-        if self.door.admit(self):
+        if self.listener_port.admit(self):
             self._begin_conversation()
         else:
             self.mute()
             self._transport.abort()
 
     def _begin_conversation(self) -> None:
-        limits = self.door.limits
+        limits = self.listener_port.limits
         self.greet({
             http2.MAX_CONCURRENT_STREAMS: limits.streams,
             http2.MAX_HEADER_LIST_SIZE: limits.head_bytes,
             http2.ENABLE_CONNECT_PROTOCOL: 1,
         })  # fmt: skip
         self.head_begun()
-        if self.door.draining:
+        if self.listener_port.draining:
             self.parse_always()
 
     def head_begun(self) -> None:
         if not self._head_until:
-            self._head_until = self.door.clock.now + self.door.limits.head_seconds
+            self._head_until = self.listener_port.clock.now + self.listener_port.limits.head_seconds
             self.deadline = min(self.deadline, self._head_until)
 
     def _head_done(self) -> None:
         self._head_until = 0.0
         if not self.streams:
-            self.deadline = self.door.idle_until
+            self.deadline = self.listener_port.idle_until
 
     def settled(self) -> None:
         if not self.streams:
@@ -476,19 +484,19 @@ class DownstreamHttp2(Http2Connection):
         transport.pause_reading()
 
     def failed(self, fault: Fault) -> None:
-        self.door.refused += 1
+        self.listener_port.refused += 1
         self.say_goodbye(self.highest, fault.code, fault.reason)
         self.close()
         self._end_streams()
-        self.deadline = self.door.clock.now + GOODBYE
+        self.deadline = self.listener_port.clock.now + GOODBYE
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.door.leave(self)
+        self.listener_port.leave(self)
         left(self._transport)
         self.mute()
         self._end_streams()
-        self.door.unsent.note(self, 0, 0.0)
-        self.door.ended()
+        self.listener_port.unsent.note(self, 0, 0.0)
+        self.listener_port.ended()
 
     def _end_streams(self) -> None:
         """They go with the connection: a few a turn, as each may end a backend's connection."""
@@ -515,8 +523,8 @@ class DownstreamHttp2(Http2Connection):
             raise Fault(http2.STREAM_CLOSED if stream <= self.highest else http2.PROTOCOL_ERROR, "HEADERS on a closed stream")
         self.highest = stream
         if not self.streams:
-            self.deadline = self.door.stalled_at
-        ask = self._asks.get(block) if end and not self.door.arrivals else None
+            self.deadline = self.listener_port.stalled_at
+        ask = self._asks.get(block) if end and not self.listener_port.arrivals else None
         if ask is None or self.decoder.version != self._version:
             pairs = self.decoded(block)
             if self._is_full():
@@ -534,7 +542,7 @@ class DownstreamHttp2(Http2Connection):
         self._begin(made, ask, end)
 
     def _is_full(self) -> bool:
-        return self.closing or len(self.streams) >= self.door.limits.streams or self.owed > MOST_OWED
+        return self.closing or len(self.streams) >= self.listener_port.limits.streams or self.owed > MOST_OWED
 
     def _refuse_stream(self, stream: int) -> None:
         """One too many: whoever asked may ask again, as nothing has been done for it (RFC 9113 §8.7)."""
@@ -549,16 +557,16 @@ class DownstreamHttp2(Http2Connection):
     def _understand(self, number: int, block: bytes, pairs: list[Pair], end: bool) -> Ask | None:
         """What a block means; None where that has been answered already."""
         try:
-            request = field_sections.request(pairs, self.door.limits, ended=end)
+            request = field_sections.request(pairs, self.listener_port.limits, ended=end)
         except ProtocolError as error:
             self._refuse(number, error.status, error.reason, end)
             return None
         except Malformed as error:
             self._refuse(number, error.status, error.reason, end, http2.PROTOCOL_ERROR)
             return None
-        if self.door.arrivals:
+        if self.listener_port.arrivals:
             try:
-                return Ask(arrive(self.door.arrivals, connection_of(self), request))
+                return Ask(arrive(self.listener_port.arrivals, connection_of(self), request))
             except ProtocolError as error:
                 self._refuse(number, error.status, error.reason, end)
                 return None
@@ -575,7 +583,7 @@ class DownstreamHttp2(Http2Connection):
 
     def _refuse(self, number: int, status: int, reason: str, end: bool, code: int = http2.NO_ERROR) -> None:
         """Answer what never becomes an exchange, and take no more of it (RFC 9113 §8.1.1)."""
-        self.door.refused += 1
+        self.listener_port.refused += 1
         self.spend(abuse_budget.FALSE if code else abuse_budget.REFUSAL)
         self.answer(number, answer(status, reason))
         if not end or code:
@@ -593,8 +601,8 @@ class DownstreamHttp2(Http2Connection):
             self.write(http2.frame(http2.DATA, END_STREAM, number, body))
 
     def _begin(self, stream: DownstreamStream, ask: Ask, end: bool) -> None:
-        door, request = self.door, ask.request
-        table = door.table
+        listener_port, request = self.listener_port, ask.request
+        table = listener_port.table
         if ask.table is not table:
             ask.table = table
             site = table.site(request.host)
@@ -606,11 +614,13 @@ class DownstreamHttp2(Http2Connection):
             ask.entry = site.find(request)
         entry = ask.entry
         if entry is None:
-            door.unmatched += 1
+            listener_port.unmatched += 1
             self._no_rule(stream.id, 404, NO_RULE, request, end)
             return
-        if door.limits.body_bytes and request.length > door.limits.body_bytes:
-            self._no_rule(stream.id, 413, f"the request's body is longer than {door.limits.body_bytes} bytes", request, end)
+        if listener_port.limits.body_bytes and request.length > listener_port.limits.body_bytes:
+            self._no_rule(
+                stream.id, 413, f"the request's body is longer than {listener_port.limits.body_bytes} bytes", request, end
+            )
             return
         self.streams[stream.id] = stream
         if not end:
@@ -624,7 +634,7 @@ class DownstreamHttp2(Http2Connection):
 
     def _same_listener(self, listener: str) -> bool:
         """Listeners may have changed since the handshake."""
-        self.listener = self.door.table.owner(self._server_name)
+        self.listener = self.listener_port.table.owner(self._server_name)
         return self.listener == listener
 
     def _no_rule(self, number: int, status: int, text: str, request: Request, end: bool) -> None:
@@ -640,7 +650,7 @@ class DownstreamHttp2(Http2Connection):
         try:
             if not end:
                 raise Malformed("a second field section that does not end the stream")
-            field_sections.trailers(pairs, self.door.limits)
+            field_sections.trailers(pairs, self.listener_port.limits)
         except Malformed as error:
             self.spend(abuse_budget.FALSE)
             stream.reset(http2.PROTOCOL_ERROR)
@@ -656,10 +666,10 @@ class DownstreamHttp2(Http2Connection):
 
     def stream_gone(self, stream: Stream) -> None:
         if not self.streams:
-            self.deadline = self._head_until or self.door.idle_until
+            self.deadline = self._head_until or self.listener_port.idle_until
             if self.closing and not self._transport.is_closing():
                 self.close()
-            self.door.ended()
+            self.listener_port.ended()
 
     def pong(self) -> None:
         # What was on its way when we said goodbye has come: from here on, really nothing more.
@@ -669,7 +679,7 @@ class DownstreamHttp2(Http2Connection):
             if not self.streams:
                 self.close()
 
-    # --- Connection, for the door ---
+    # --- Connection, for the listener port ---
 
     @property
     def is_idle(self) -> bool:
@@ -678,12 +688,12 @@ class DownstreamHttp2(Http2Connection):
 
     def expired(self) -> None:
         """Called when the deadline has passed."""
-        now = self.door.clock.now
+        now = self.listener_port.clock.now
         if self._transport.is_closing():
             self._transport.abort()  # what waits to be sent is not taken
             return
         if self._head_until and self._head_until < now:
-            seconds = self.door.limits.head_seconds
+            seconds = self.listener_port.limits.head_seconds
             self.failed(
                 Fault(http2.ENHANCE_YOUR_CALM, f"a field section, or the first SETTINGS, took longer than {seconds:g} s")
             )
@@ -713,7 +723,7 @@ class DownstreamHttp2(Http2Connection):
                 for stream in list(self.streams.values()):
                     if stream.takes_more:
                         stream.relieved()
-        self.door.unsent.note(self, self.unsent(), self.door.clock.now)
+        self.listener_port.unsent.note(self, self.unsent(), self.listener_port.clock.now)
 
     def unsent(self) -> int:
         """Octets that wait, for windows or in the transport's buffer."""
@@ -731,7 +741,7 @@ class DownstreamHttp2(Http2Connection):
 
     def shed(self) -> None:
         """Give up the stream that holds most of what is not taken; the connection, where it is the transport."""
-        self.door.refused += 1
+        self.listener_port.refused += 1
         stream = max(self.streams.values(), key=lambda one: one.owed, default=None)
         if stream is None or not stream.owed:
             self._transport.abort()

@@ -25,7 +25,7 @@ FORGET: Final = 5.0  # seconds between two requests after which a connection let
 
 
 class Connection(Protocol):
-    """A client connection, as its door sees it."""
+    """A client connection, as its listener port sees it."""
 
     address: bytes
     deadline: float
@@ -44,7 +44,7 @@ class Splice(Protocol):
     def __call__(self, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None: ...
 
 
-class Door:
+class ListenerPort:
     """See the module."""
 
     def __init__(

@@ -123,17 +123,17 @@ class Worker:
         loop.call_later(TICK, self._tick)
 
     def _statistics(self) -> Statistics:
-        doors = [opened.door for opened in self._runtime.open.values()]
+        listener_ports = [opened.listener_port for opened in self._runtime.open.values()]
         return Statistics(
             targets=tuple(
                 TargetStatistics(rule, backend, tuple(c.classes), tuple(c.slots), c.seconds)
                 for (rule, backend), c in self._runtime.counters.items()
             ),
-            unmatched=sum(door.unmatched for door in doors),
-            refused=sum(door.refused for door in doors),
-            turned_away=sum(door.turned_away for door in doors),
-            connections=sum(len(door.connections) for door in doors),
-            tunnels=max(sum(door.tunnels for door in doors), 0),
+            unmatched=sum(listener_port.unmatched for listener_port in listener_ports),
+            refused=sum(listener_port.refused for listener_port in listener_ports),
+            turned_away=sum(listener_port.turned_away for listener_port in listener_ports),
+            connections=sum(len(listener_port.connections) for listener_port in listener_ports),
+            tunnels=max(sum(listener_port.tunnels for listener_port in listener_ports), 0),
             relays=tuple(RelayStatistics(name, t.accepted, t.refused) for name, t in self._runtime.tallies.items()),
             relayed=max(self._runtime.relayed(), 0),
             filters=tuple(

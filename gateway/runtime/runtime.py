@@ -24,7 +24,7 @@ import msgspec
 
 from gateway.base.clock import Clock
 from gateway.downstream.http1 import Arrival, Downstream
-from gateway.downstream.port import Door
+from gateway.downstream.port import ListenerPort
 from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.interfaces import Endpoint
@@ -84,7 +84,7 @@ class Open:
     """A TCP port that is open."""
 
     way: Way
-    door: Door  # HTTP requests go through it
+    listener_port: ListenerPort  # HTTP requests go through it
     board: Switchboard  # connections that are passed on as bytes
     chooser: tls.Chooser
     entrance: Entrance
@@ -417,20 +417,20 @@ class Runtime:
         for name in owners.values():
             hosts.update(self._hosts.get(name, {}))
         opened = self.open[port]
-        door = opened.door
-        door.table = Table(owners, hosts, door.sites, secure=door.scheme == b"https")
+        listener_port = opened.listener_port
+        listener_port.table = Table(owners, hosts, listener_port.sites, secure=listener_port.scheme == b"https")
         opened.board.lines = self._board(listeners)
         opened.board.modes = {listener.hostname: mode_of(listener) for listener in listeners}
         self._post(opened, listeners)
         limits = listeners[0].limits
         opened.board.limits = limits
-        if door.limits != limits:
-            door.limit(limits)
+        if listener_port.limits != limits:
+            listener_port.limit(limits)
 
     def _post(self, opened: Open, listeners: Sequence[Listener]) -> None:
         """Have the listeners' filters at their port."""
         opened.entrance.programs, arrivals = self._meeting(listeners)
-        opened.door.meet(arrivals)
+        opened.listener_port.meet(arrivals)
 
     def _meeting(self, listeners: Sequence[Listener]) -> tuple[tuple[Program, ...], tuple[Program, ...]]:
         """Filters that meet connections (those that cannot be used, too: nobody may pass them), and that meet requests."""
@@ -593,31 +593,31 @@ class Runtime:
             if opened is not None:
                 del self.open[port]
                 opened.server.close()
-                opened.door.drain()
+                opened.listener_port.drain()
             return []
         way = way_of(listeners)
         if opened is None or opened.way != way:
             scheme = b"https" if way in ("tls", "peek") else b"http"
-            if opened is None or opened.door.scheme != scheme:
-                door = Door(
+            if opened is None or opened.listener_port.scheme != scheme:
+                listener_port = ListenerPort(
                     port, self.clock, self._turns, self.backend, scheme=scheme, splice=splice.splice, ended=self._quiet.set
                 )
                 board, chooser = Switchboard(splice.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
             else:
-                door, board, chooser = opened.door, opened.board, opened.chooser
+                listener_port, board, chooser = opened.listener_port, opened.board, opened.chooser
             entrance = opened.entrance if opened is not None else Entrance(port, scheme.decode())
             entrance.programs = self._meeting(listeners)[0]
             try:
-                server = await self._listen(way, door, board, chooser, entrance)
+                server = await self._listen(way, listener_port, board, chooser, entrance)
             except OSError as error:
                 return [Problem(listener.name, self._cannot_listen(port, error)) for listener in listeners]
             if opened is not None:  # another way from now on; connections that stand go on
                 opened.server.close()
-                if opened.door is not door:
-                    opened.door.drain()
+                if opened.listener_port is not listener_port:
+                    opened.listener_port.drain()
             if self.draining:
-                door.drain()
-            opened = self.open[port] = Open(way, door, board, chooser, entrance, server)
+                listener_port.drain()
+            opened = self.open[port] = Open(way, listener_port, board, chooser, entrance, server)
         return self._certify(opened, listeners) if way in ("tls", "peek") else []
 
     def _bound(self, port: int, kind: socket.SocketKind) -> socket.socket:
@@ -637,18 +637,20 @@ class Runtime:
             raise
         return made
 
-    async def _listen(self, way: Way, door: Door, board: Switchboard, chooser: tls.Chooser, entrance: Entrance) -> Closeable:
-        listening = self._bound(door.port, socket.SOCK_STREAM)
+    async def _listen(
+        self, way: Way, listener_port: ListenerPort, board: Switchboard, chooser: tls.Chooser, entrance: Entrance
+    ) -> Closeable:
+        listening = self._bound(listener_port.port, socket.SOCK_STREAM)
         loop = asyncio.get_running_loop()
         try:
             if way == "peek":
                 listening.listen(BACKLOG)
-                return Peeker(listening, partial(_decided, door, board, chooser, entrance))
-            made: Callable[[], asyncio.BaseProtocol] = partial(Downstream, door)
+                return Peeker(listening, partial(_decided, listener_port, board, chooser, entrance))
+            made: Callable[[], asyncio.BaseProtocol] = partial(Downstream, listener_port)
             if way == "bytes":
                 made = partial(Incoming, board)
             elif way == "tls":
-                made = partial(Arrival, door, board)
+                made = partial(Arrival, listener_port, board)
             context = chooser.front if way == "tls" else None
             patience = HANDSHAKE if context is not None else None
             return await loop.create_server(
@@ -710,7 +712,7 @@ class Runtime:
         """Once a second: close what has waited too long."""
         self.clock.now = now
         for opened in self.open.values():
-            opened.door.tick()
+            opened.listener_port.tick()
         for port in self.datagrams.values():
             port.tick(now)
         self._pools.sweep()
@@ -722,7 +724,7 @@ class Runtime:
         """From now on every answer closes its connection; new connections are still served."""
         self.draining = True
         for opened in self.open.values():
-            opened.door.drain()
+            opened.listener_port.drain()
 
     def relayed(self) -> int:
         """Connections that are passed on as bytes, and flows of datagrams."""
@@ -730,9 +732,13 @@ class Runtime:
 
     def busy(self) -> int:
         """Requests and tunnels under way."""
-        doors = [opened.door for opened in self.open.values()]
+        listener_ports = [opened.listener_port for opened in self.open.values()]
         relayed = sum(opened.board.open for opened in self.open.values())
-        return relayed + sum(not c.is_idle for door in doors for c in door.connections) + sum(door.tunnels for door in doors)
+        return (
+            relayed
+            + sum(not c.is_idle for listener_port in listener_ports for c in listener_port.connections)
+            + sum(listener_port.tunnels for listener_port in listener_ports)
+        )
 
     async def wait_idle(self) -> None:
         """Until no request and no tunnel is under way."""
@@ -747,7 +753,7 @@ class Runtime:
                 backend.checks.stop()
         for opened in self.open.values():
             opened.server.close()
-            for connection in list(opened.door.connections):
+            for connection in list(opened.listener_port.connections):
                 connection.close_if_idle()
         for port in self.datagrams.values():
             port.close()
@@ -770,7 +776,12 @@ def mode_of(listener: Listener) -> Mode:
 
 
 def _decided(
-    door: Door, board: Switchboard, chooser: tls.Chooser, entrance: Entrance, connection: socket.socket, name: str
+    listener_port: ListenerPort,
+    board: Switchboard,
+    chooser: tls.Chooser,
+    entrance: Entrance,
+    connection: socket.socket,
+    name: str,
 ) -> None:
     """A connection whose ClientHello asks for a name: pass it on as it is, or speak TLS with it."""
     loop = asyncio.get_running_loop()
@@ -782,13 +793,15 @@ def _decided(
         made = partial(entrance.protocol, partial(Incoming, board, name))
         board.spawn(lambda: loop.connect_accepted_socket(made, connection))
     else:
-        board.spawn(partial(_greet, door, board, chooser, entrance, connection))
+        board.spawn(partial(_greet, listener_port, board, chooser, entrance, connection))
 
 
-async def _greet(door: Door, board: Switchboard, chooser: tls.Chooser, entrance: Entrance, connection: socket.socket) -> None:
+async def _greet(
+    listener_port: ListenerPort, board: Switchboard, chooser: tls.Chooser, entrance: Entrance, connection: socket.socket
+) -> None:
     try:
         loop = asyncio.get_running_loop()
-        made = partial(entrance.protocol, partial(Arrival, door, board))
+        made = partial(entrance.protocol, partial(Arrival, listener_port, board))
         await loop.connect_accepted_socket(made, connection, ssl=chooser.front, ssl_handshake_timeout=HANDSHAKE)
     except OSError:  # the handshake failed, or the client is gone
         connection.close()

@@ -168,7 +168,7 @@ async def proxy() -> AsyncIterator[Proxy]:
     runtime.close()
     await runtime.stop_filters()
     for opened in runtime.open.values():
-        for connection in list(opened.door.connections):
+        for connection in list(opened.listener_port.connections):
             connection.abort()
     await asyncio.sleep(0)
     while runtime._turns._waiting:  # streams end a few a turn

@@ -15,7 +15,7 @@ from speaking import client, until
 from test_http2_strictness import BOTH, GET, HELLO, block
 
 from gateway.downstream import http2 as downstream_http2
-from gateway.downstream.port import Door
+from gateway.downstream.port import ListenerPort
 from gateway.http import http2
 from gateway.http.chunked import Chunks
 from gateway.http.http2 import (
@@ -76,7 +76,7 @@ async def test_a_client_that_does_not_read_is_not_read(proxy: Proxy, server: Ser
     connection = deaf(proxy.port)
     await asyncio.get_running_loop().sock_sendall(connection, opening)
     await pour(connection, data, 40 << 20)
-    held = sum(one.unsent() for one in proxy.runtime.open[80].door.connections)  # type: ignore[attr-defined]
+    held = sum(one.unsent() for one in proxy.runtime.open[80].listener_port.connections)  # type: ignore[attr-defined]
     assert held < 2 << 20
     connection.close()
 
@@ -90,7 +90,7 @@ async def test_requests_on_streams_that_are_not_read(proxy: Proxy, server: Serve
         asked = b"".join(frame(HEADERS, BOTH, n, block(authority="nowhere.example")) for n in range(start, start + 1000, 2))
         if not await pour(connection, asked, 1):
             break
-    (one,) = proxy.runtime.open[80].door.connections
+    (one,) = proxy.runtime.open[80].listener_port.connections
     assert one.unsent() < 2 << 20  # type: ignore[attr-defined]
     connection.close()
 
@@ -100,21 +100,21 @@ async def test_streams_that_take_nothing_are_refused_beyond_a_mark(proxy: Proxy,
     await proxy.route(server)
     me = await client(proxy.port, INITIAL_WINDOW_SIZE=0)
     asked = [me.ask() for _ in range(90)]
-    (one,) = proxy.runtime.open[80].door.connections
+    (one,) = proxy.runtime.open[80].listener_port.connections
     await until(lambda: one.owed > downstream_http2.MOST_OWED)  # type: ignore[attr-defined]
     answer = await me.get()
     assert answer.reset == http2.REFUSED_STREAM
     me.h2.increment_flow_control_window(1 << 24)
     assert all(me.answers[stream].reset is None for stream in asked)
     me.transport.abort()
-    await until(lambda: not proxy.runtime.open[80].door.connections)
-    assert proxy.runtime.open[80].door.unsent.total == 0
+    await until(lambda: not proxy.runtime.open[80].listener_port.connections)
+    assert proxy.runtime.open[80].listener_port.unsent.total == 0
 
 
-def _owing(door: Door) -> int:
+def _owing(listener_port: ListenerPort) -> int:
     """Connections of HTTP/1.1, and streams, that have much to take."""
-    streams = [stream for one in door.connections for stream in getattr(one, "streams", {}).values()]
-    waiting = [one for one in door.connections if not hasattr(one, "streams") and one.unsent() > 65536]  # type: ignore[attr-defined]
+    streams = [stream for one in listener_port.connections for stream in getattr(one, "streams", {}).values()]
+    waiting = [one for one in listener_port.connections if not hasattr(one, "streams") and one.unsent() > 65536]  # type: ignore[attr-defined]
     return len(waiting) + sum(stream.owed > 65536 for stream in streams)
 
 
@@ -122,7 +122,7 @@ def _owing(door: Door) -> int:
 async def test_who_takes_nothing_gives_way_where_too_much_is_owed(proxy: Proxy, server: Server, front: int) -> None:
     server.default = LARGE
     await proxy.route(server)
-    door = proxy.runtime.open[80].door
+    listener_port = proxy.runtime.open[80].listener_port
     if front == 1:
         connections = [deaf(proxy.port) for _ in range(3)]
         for connection in connections:
@@ -130,14 +130,14 @@ async def test_who_takes_nothing_gives_way_where_too_much_is_owed(proxy: Proxy, 
     else:
         me = await client(proxy.port, INITIAL_WINDOW_SIZE=0)
         streams = [me.ask() for _ in range(3)]
-    await until(lambda: _owing(door) == 3 and door.unsent.total > 3 * 65536)
-    door.limit(Limits(unsent_bytes=door.unsent.total - 1))
-    now = door.clock.now
+    await until(lambda: _owing(listener_port) == 3 and listener_port.unsent.total > 3 * 65536)
+    listener_port.limit(Limits(unsent_bytes=listener_port.unsent.total - 1))
+    now = listener_port.clock.now
     proxy.runtime.tick(now + 4)
-    assert _owing(door) == 3
+    assert _owing(listener_port) == 3
     for later in range(5, 20):
         proxy.runtime.tick(now + later)
-    assert door.unsent.total <= door.limits.unsent_bytes
+    assert listener_port.unsent.total <= listener_port.limits.unsent_bytes
     await until(lambda: 0 < len(server._serving) < 3)
     if front == 1:
         for connection in connections:
@@ -167,18 +167,18 @@ async def test_half_a_head_stands_for_head_seconds(proxy: Proxy, server: Server,
     await proxy.route(server)
     reader, writer = await proxy.connect()
     writer.write(said)
-    door = proxy.runtime.open[80].door
-    await until(lambda: door.connections and (GET not in said or server.seen))
+    listener_port = proxy.runtime.open[80].listener_port
+    await until(lambda: listener_port.connections and (GET not in said or server.seen))
     await asyncio.sleep(0.05)
     now = asyncio.get_running_loop().time()
     proxy.runtime.tick(now + 8)
-    assert door.connections
+    assert listener_port.connections
     for later in (11, 14, 15):
         proxy.runtime.tick(now + later)
         await asyncio.sleep(0.01)
     async with asyncio.timeout(3):
         await reader.read()
-    assert not door.connections
+    assert not listener_port.connections
     writer.close()
 
 
@@ -301,7 +301,7 @@ async def test_what_nobody_wants_holds_the_connection_back_and_comes_back(proxy:
         me = await client(proxy.port)
         streams = [me.ask(method="POST", end=False) for _ in range(40)]
         await until(lambda: len(server.seen) == 40)
-        (one,) = proxy.runtime.open[80].door.connections
+        (one,) = proxy.runtime.open[80].listener_port.connections
         for stream in streams:
             while (room := min(me.h2.local_flow_control_window(stream), 16384)) > 0:
                 me.h2.send_data(stream, b"x" * room)

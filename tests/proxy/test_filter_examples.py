@@ -89,7 +89,7 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
         made.runtime.close()
         await made.runtime.stop_filters()
         for opened in made.runtime.open.values():
-            for connection in list(opened.door.connections):
+            for connection in list(opened.listener_port.connections):
                 connection.abort()
         await runner.cleanup()
 

@@ -90,7 +90,7 @@ async def test_the_end_of_a_connection_is_told(proxy: Proxy, server: Server, exe
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
     assert await is_closed(proxy)
     first[1].close()
-    await until(lambda: len(proxy.runtime.open[80].door.connections) == 1)
+    await until(lambda: len(proxy.runtime.open[80].listener_port.connections) == 1)
 
     async with asyncio.timeout(5):
         while await is_closed(proxy, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"):

@@ -135,12 +135,12 @@ async def test_a_client_that_takes_nothing_of_a_filtered_answer(
     else:
         me = await client(proxy.port, INITIAL_WINDOW_SIZE=0)
         me.ask()
-    door = proxy.runtime.open[80].door
+    listener_port = proxy.runtime.open[80].listener_port
     await until(lambda: sent)
     most = 0
     for _ in range(500):
         await asyncio.sleep(0.001)
-        most = max(most, *(one.unsent() for one in door.connections))  # type: ignore[attr-defined]
+        most = max(most, *(one.unsent() for one in listener_port.connections))  # type: ignore[attr-defined]
     assert HIGH_WATER < most < 2 * MEGABYTE
     assert sent < 64 * MEGABYTE
     if front == 1:
@@ -452,6 +452,6 @@ async def test_a_stream_that_is_answered_early_ends_with_its_answer(proxy: Proxy
     answer = await me.answer(stream)
     await until(lambda: answer.reset is not None)
     assert (answer.status, len(answer.body), answer.reset) == (200, 500_000, 0)
-    (one,) = proxy.runtime.open[80].door.connections
+    (one,) = proxy.runtime.open[80].listener_port.connections
     assert not one.streams  # type: ignore[attr-defined]
     me.transport.abort()

@@ -246,7 +246,7 @@ async def test_concurrency_limit_of_connections(proxy: Proxy, server: Server) ->
         pass
     for _, writer in held:
         writer.close()
-    await until(lambda: not proxy.runtime.open[80].door.connections)
+    await until(lambda: not proxy.runtime.open[80].listener_port.connections)
     assert (await proxy.get())[0] == 200
 
 

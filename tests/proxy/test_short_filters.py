@@ -114,7 +114,7 @@ class Stage:
 
     def is_over(self) -> bool:
         """Whether nobody is connected any more, and filters have been told of every end."""
-        return not self.proxy.runtime.open[80].door.connections and not scripted_exchange._logging
+        return not self.proxy.runtime.open[80].listener_port.connections and not scripted_exchange._logging
 
     @staticmethod
     def _in_parts(answer: bytes, parts: int) -> Any:

@@ -249,7 +249,9 @@ async def test_row(proxy: Proxy, backend: Backend, copied: Backend, row: Row) ->
 async def settled(proxy: Proxy) -> None:
     """Until no exchange is under way: what was sent for one that was broken off has then been counted."""
     async with asyncio.timeout(5):
-        while any(not connection.is_idle for opened in proxy.runtime.open.values() for connection in opened.door.connections):
+        while any(
+            not connection.is_idle for opened in proxy.runtime.open.values() for connection in opened.listener_port.connections
+        ):
             await asyncio.sleep(0.001)
 
 

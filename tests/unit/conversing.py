@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.base.clock import Clock
 from gateway.downstream.http1 import Downstream
-from gateway.downstream.port import Door
+from gateway.downstream.port import ListenerPort
 from gateway.proxy.route import Counter, Route
 from gateway.routing.table import Entry, HostKey, HostRules, Table
 from gateway.scripting.loader import load
@@ -63,7 +63,7 @@ class Nowhere(Pool):
 
 
 class Side:
-    """One proxy: a door with these rules, one client, backends that always have a kept connection."""
+    """One proxy: a listener port with these rules, one client, backends that always have a kept connection."""
 
     def __init__(self, rules: list[Rule], *, shortcuts: bool = True) -> None:
         self.shortcuts = shortcuts
@@ -71,7 +71,9 @@ class Side:
         self.turns = Turns()
         self.backends: dict[str, Backend] = {}
         self.pools: dict[str, Pool] = {}
-        self.door = Door(80, self.clock, self.turns, self.backend, scheme=b"http", splice=_no_splice, ended=lambda: None)
+        self.listener_port = ListenerPort(
+            80, self.clock, self.turns, self.backend, scheme=b"http", splice=_no_splice, ended=lambda: None
+        )
         self.route(rules)
 
     def route(self, rules: list[Rule]) -> None:
@@ -80,7 +82,9 @@ class Side:
             route = Route(rule, self.backend, lambda *_: Counter(), self.program, 0.0)
             for at in rule.at:
                 hosts.setdefault((at.listener, at.hostname), []).extend(Entry(m, rule.order, route) for m in rule.matches)
-        self.door.table = Table({"": "l"}, {key: HostRules(entries) for key, entries in hosts.items()}, self.door.sites)
+        self.listener_port.table = Table(
+            {"": "l"}, {key: HostRules(entries) for key, entries in hosts.items()}, self.listener_port.sites
+        )
 
     def program(self, name: str) -> Program:
         """A filter whose name is its source's."""
@@ -105,7 +109,7 @@ class Side:
 
     def connect(self) -> tuple[Downstream, Wire]:
         wire = Wire()
-        client = Downstream(self.door)
+        client = Downstream(self.listener_port)
         client.connection_made(wire)  # type: ignore[arg-type]
         if not self.shortcuts:
             client.parse_always()
@@ -139,7 +143,15 @@ class Side:
                 behind = b""
         kept = {name: len(pool.idle) for name, pool in self.pools.items()}
         waiting = client._buffer, client._body if isinstance(client._body, int) else "chunks"
-        return short, (seen, b"".join(wire.sent), wire.closed, kept, waiting, self.door.refused, self.door.unmatched)
+        return short, (
+            seen,
+            b"".join(wire.sent),
+            wire.closed,
+            kept,
+            waiting,
+            self.listener_port.refused,
+            self.listener_port.unmatched,
+        )
 
 
 def _no_splice(one: object, other: object, done: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ CHUNK = b"3c\r\n" + b"x" * 60 + b"\r\n"
 @pytest.mark.parametrize("pause", [False, True])
 async def test_a_body_in_chunks_is_counted_through_pauses(pause: bool) -> None:
     side = Side(RULES)
-    side.door.limit(Limits(body_bytes=100))
+    side.listener_port.limit(Limits(body_bytes=100))
     client, wire = side.connect()
     client.data_received(HEAD + CHUNK)
     if pause:
@@ -29,7 +29,7 @@ async def test_a_body_in_chunks_is_counted_through_pauses(pause: bool) -> None:
 
 async def test_a_pause_of_ours_gives_the_client_its_time_back() -> None:
     side = Side(RULES)
-    side.door.limit(Limits(body_seconds=10, body_rate=6))
+    side.listener_port.limit(Limits(body_seconds=10, body_rate=6))
     client, _ = side.connect()
     client.data_received(HEAD + CHUNK)
     began = side.clock.now
@@ -37,6 +37,6 @@ async def test_a_pause_of_ours_gives_the_client_its_time_back() -> None:
     client.pause_reading()
     assert client.deadline == pytest.approx(began + 300)
     side.clock.now = began + 100
-    side.door.tick()
+    side.listener_port.tick()
     client.resume_reading()
     assert client.deadline == pytest.approx(began + 100 + 10)

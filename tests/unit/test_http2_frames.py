@@ -25,7 +25,7 @@ VALID = field_sections.request_block(b"GET /x HTTP/1.1\r\nHost: a\r\nx-y: z\r\n\
 
 def connection() -> tuple[DownstreamHttp2, Wire]:
     side, wire = Side([RULE]), Wire()
-    made = DownstreamHttp2(side.door)
+    made = DownstreamHttp2(side.listener_port)
     made.connection_made(wire)  # type: ignore[arg-type]
     return made, wire
 
@@ -147,9 +147,9 @@ def test_budget_is_given_back_by_work() -> None:
     async def inner() -> Wire:
         made, wire = connection()
         made.data_received(HELLO)
-        backend = made.door.backends("b")
+        backend = made.listener_port.backends("b")
         for n in range(1, 3001, 2):  # many more PINGs than the budget, but a request for each
-            made.door.backends("b")  # has a kept connection each time that it is asked for
+            made.listener_port.backends("b")  # has a kept connection each time that it is asked for
             (pool,) = backend.ring
             peer = pool.idle[-1]
             made.data_received(frame(6, 0, 0, b"x" * 8) + frame(1, 5, n, VALID))

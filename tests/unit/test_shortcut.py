@@ -281,7 +281,7 @@ async def test_a_host_that_is_empty_is_no_host() -> None:
 
 async def test_heads_with_more_fields_than_usual() -> None:
     side = Side(RULES)
-    side.door.limit(Limits(fields=1000))
+    side.listener_port.limit(Limits(fields=1000))
     client, wire = side.connect()
     many = b"".join(b"X-%d: y\r\n" % n for n in range(500))
     for number in range(4):

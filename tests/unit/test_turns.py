@@ -339,7 +339,7 @@ async def test_a_large_answer_in_chunks_has_its_share() -> None:
 
 async def test_what_waits_for_a_frame_s_head_is_kept_alone() -> None:
     side = Side([])
-    client, wire = DownstreamHttp2(side.door), Read()
+    client, wire = DownstreamHttp2(side.listener_port), Read()
     client.connection_made(wire)  # type: ignore[arg-type]
     client.data_received(PREFACE + frame(SETTINGS, 0, 0))
     client.data_received(frame(0xBE, 0, 0, b"z" * 4000) * 64 + b"\0")
@@ -369,7 +369,7 @@ async def test_what_a_turn_raises_ends_its_connection_and_not_the_turns_of_other
 async def test_a_connection_of_http2_waits_for_one_turn_at_a_time() -> None:
     """However often it is held and let go while it waits."""
     side = Side([])
-    client, wire = DownstreamHttp2(side.door), Read()
+    client, wire = DownstreamHttp2(side.listener_port), Read()
     client.connection_made(wire)  # type: ignore[arg-type]
     client.data_received(PREFACE + frame(SETTINGS, 0, 0))
     client.data_received(frame(0xBE, 0, 0) * 200)
@@ -382,7 +382,7 @@ async def test_a_connection_of_http2_waits_for_one_turn_at_a_time() -> None:
 
 async def test_a_stream_that_is_reset_ends_the_turn() -> None:
     side = Side([])
-    client, wire = DownstreamHttp2(side.door), Read()
+    client, wire = DownstreamHttp2(side.listener_port), Read()
     client.connection_made(wire)  # type: ignore[arg-type]
     client.data_received(PREFACE + frame(SETTINGS, 0, 0))
     said = len(wire.sent)
@@ -426,7 +426,7 @@ async def test_who_has_passed_all_on_holds_no_buffer() -> None:
 async def test_a_backend_of_http2_that_ends_streams_early_keeps_its_turn() -> None:
     """Its connection is that of many clients."""
     side = Side([])
-    client, link = DownstreamHttp2(side.door), Conversation(65536, side.door.clock)
+    client, link = DownstreamHttp2(side.listener_port), Conversation(65536, side.listener_port.clock)
     client.connection_made(Read())  # type: ignore[arg-type]
     link.write = lambda data: None
     for one, left in ((client, 0), (link, TURN - ANSWERED)):
