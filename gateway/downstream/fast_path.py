@@ -20,7 +20,7 @@ from gateway.downstream.lazy_request import BEFORE, Glimpse
 from gateway.downstream.lazy_response import Onlooker
 from gateway.downstream.port import ListenerPort
 from gateway.http.head_templates import Composition
-from gateway.interfaces import Peer
+from gateway.interfaces import UpstreamStream
 from gateway.proxy import mirroring
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.route import Answers, Route, Target
@@ -63,7 +63,7 @@ class Shortcut(asyncio.Protocol):
         # Request, on the full way.
         self._exchange: Exchange | None = None
         # Request, on the short way.
-        self.peer: Peer | None = None
+        self.peer: UpstreamStream | None = None
         self.answers: Answers | None = None
         self._data = b""
         self._plan: Plan[Route]

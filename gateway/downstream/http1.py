@@ -18,7 +18,7 @@ from gateway.http import http2
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
-from gateway.interfaces import Peer
+from gateway.interfaces import UpstreamStream
 from gateway.l4.tcp import Incoming, Switchboard
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.scripted_exchange import Programmed, begin
@@ -449,7 +449,7 @@ class Downstream(Shortcut):
         """Cut the connection: the client must see that the response is not whole."""
         self._transport.abort()
 
-    def tunnel(self, peer: Peer, head: bytes) -> None:
+    def tunnel(self, peer: UpstreamStream, head: bytes) -> None:
         """Both sides changed protocols: their bytes pass unread from here on."""
         self._exchange = None
         self._reading_stopped = True  # when it is read is not decided here any more

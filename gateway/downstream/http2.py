@@ -19,7 +19,7 @@ from gateway.http.forwarding import failure, is_grpc, request_head
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Edit, Field, ProtocolError, Request
 from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
-from gateway.interfaces import Peer
+from gateway.interfaces import UpstreamStream
 from gateway.proxy.exchange import Exchange, not_switched
 from gateway.proxy.route import Answers, Route, Target
 from gateway.proxy.scripted_exchange import begin
@@ -73,7 +73,7 @@ class DownstreamStream(Stream):
         # Of an extended CONNECT: it keeps what the client sends ahead until both sides have changed protocols.
         self._tunnel = StreamTransport(self) if request.upgrade else None
         # On the short way.
-        self.peer: Peer | None = None
+        self.peer: UpstreamStream | None = None
         self.answers: Answers | None = None
         self.entry: Entry[Route]
         self._target: Target
@@ -280,7 +280,7 @@ class DownstreamStream(Stream):
         """Cut the stream: the client must see that the response is not whole."""
         self.reset(http2.INTERNAL_ERROR)
 
-    def tunnel(self, peer: Peer, head: bytes) -> None:
+    def tunnel(self, peer: UpstreamStream, head: bytes) -> None:
         """Both sides changed protocols (RFC 8441): DATA is the other side's bytes from here on."""
         self.exchange = None
         listener_port = self.conversation.listener_port

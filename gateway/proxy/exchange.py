@@ -19,7 +19,7 @@ from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.grpc_web import Translation
 from gateway.http.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
 from gateway.http.local_replies import answer, grpc_answer
-from gateway.interfaces import Client, Endpoint, Peer
+from gateway.interfaces import Client, Endpoint, UpstreamStream
 from gateway.proxy import mirroring
 from gateway.proxy.external_auth import Allowed, Question, Verdict, refusal
 from gateway.proxy.mirroring import Copy
@@ -100,7 +100,7 @@ class Exchange:
         self._request_trailers: list[Field] | None = None
         # Where it went.
         self.target: Target
-        self.peer: Peer | None = None
+        self.peer: UpstreamStream | None = None
         self._head = b""
         self._is_full = False  # the peer takes no more of the body for now
         self._upgrading = False
@@ -276,7 +276,7 @@ class Exchange:
         else:
             self._try(endpoint)
 
-    def take_over(self, target: Target, peer: Peer | None, since: float, hundreds: int) -> None:
+    def take_over(self, target: Target, peer: UpstreamStream | None, since: float, hundreds: int) -> None:
         """Go on with a request that has no body: still to be sent, sent to `peer`, or with a response that has begun."""
         self._started = hundreds > 0
         self._status = hundreds * 100
@@ -370,7 +370,7 @@ class Exchange:
             trailers = [trailer for trailer in trailers if trailer in edited]
         return [trailer for trailer in trailers if fold(trailer.name) not in self._said]
 
-    def _say(self, peer: Peer, pieces: list[bytes]) -> None:
+    def _say(self, peer: UpstreamStream, pieces: list[bytes]) -> None:
         """The request as far as it has come."""
         if not self._loose:
             peer.write(self._head + b"".join(pieces) if pieces else self._head)
@@ -409,7 +409,7 @@ class Exchange:
         else:
             self.connected(peer)
 
-    def connected(self, peer: Peer) -> None:
+    def connected(self, peer: UpstreamStream) -> None:
         """There is a connection for us: send what waited for it."""
         self.peer = peer
         self._is_full = False

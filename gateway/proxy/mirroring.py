@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Response, length_behind
-from gateway.interfaces import Peer
+from gateway.interfaces import UpstreamStream
 from gateway.proxy.route import Answers
 from gateway.upstream.backend import Backend
 
@@ -33,7 +33,7 @@ class Copy:
         self.is_sent = not self._left  # the mirror has been told everything
         self.answers: Answers | None = None
         self.head_only = head.startswith(b"HEAD ")
-        self.peer: Peer | None = None
+        self.peer: UpstreamStream | None = None
 
     def start(self) -> None:
         """Send it to the next endpoint; without one there is no copy."""
@@ -87,7 +87,7 @@ class Copy:
         """Whether nobody waits for a connection any more."""
         return self._pending is None
 
-    def connected(self, peer: Peer) -> None:
+    def connected(self, peer: UpstreamStream) -> None:
         """Send what waited."""
         self.peer = peer
         pending, self._pending = self._pending or [], None

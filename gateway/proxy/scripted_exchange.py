@@ -20,7 +20,7 @@ from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
 from gateway.http.local_replies import whole
-from gateway.interfaces import Client, Endpoint, Peer
+from gateway.interfaces import Client, Endpoint, UpstreamStream
 from gateway.proxy.exchange import Exchange, name_of, unexpecting
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import Entry
@@ -151,7 +151,7 @@ class Programmed(Exchange):
         self.request = view.raw()
         self._watch_for(self.request)
 
-    def take_over(self, target: Target, peer: Peer | None, since: float, hundreds: int) -> None:
+    def take_over(self, target: Target, peer: UpstreamStream | None, since: float, hundreds: int) -> None:
         super().take_over(target, peer, since, hundreds)
         if self._is_watched:
             self.read_in_full()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.http.http1 import Field, ProtocolError, Response
-from gateway.interfaces import Answers, Endpoint, Peer
+from gateway.interfaces import Answers, Endpoint, UpstreamStream
 
 
 class Answered(NamedTuple):
@@ -41,7 +41,7 @@ class Ask:
         self.most = most
         self.answers: Answers | None = None
         self.head_only = head_only
-        self.peer: Peer | None = None
+        self.peer: UpstreamStream | None = None
         self.wants_payload = True
 
     def send(self, endpoint: Endpoint | None, patience: float) -> None:
@@ -82,7 +82,7 @@ class Ask:
         """Whether nobody waits for a connection any more."""
         return self._done
 
-    def connected(self, peer: Peer) -> None:
+    def connected(self, peer: UpstreamStream) -> None:
         """Ask."""
         self.peer = peer
         peer.write(self._content)
