@@ -66,10 +66,10 @@ class Sender(Protocol):
     def ended(self, data: bytes, hundreds: int) -> None: ...
     # Bytes of the response that the client has not taken yet.
     def owes(self) -> int: ...
-    def in_full(self) -> User: ...
+    def in_full(self) -> UpstreamHandler: ...
 
 
-class User(Sender, Protocol):
+class UpstreamHandler(Sender, Protocol):
     """Whoever uses a backend connection for one request, and can take whatever comes of it."""
 
     head_only: bool
@@ -112,10 +112,10 @@ class Endpoint(Protocol):
 
     idle: Any  # a list of connections that wait for a request; whoever takes one becomes its user
 
-    def take(self, user: User) -> UpstreamStream | None:
+    def take(self, user: UpstreamHandler) -> UpstreamStream | None:
         """An idle connection, now the user's; None where there is none."""
 
-    def connect(self, user: User) -> None:
+    def connect(self, user: UpstreamHandler) -> None:
         """Make a connection and hand it to the user's `connected`, or call `connect_failed`."""
 
 

@@ -16,7 +16,7 @@ from gateway.base.clock import Clock
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.head_templates import ResponseShape, response_shape
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
-from gateway.interfaces import Answers, Sender, User
+from gateway.interfaces import Answers, Sender, UpstreamHandler
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.tls.contexts import Security, unread
 from gateway.transport.turns import Turns
@@ -69,7 +69,7 @@ class Pool:
         """Requests under way."""
         return self.open - len(self.idle) + len(self._connecting) + self._starting
 
-    def take(self, user: User) -> Upstream | None:
+    def take(self, user: UpstreamHandler) -> Upstream | None:
         """An idle connection, now the user's."""
         if not self.idle:
             return None
@@ -77,12 +77,12 @@ class Pool:
         upstream.user = user
         return upstream
 
-    def connect(self, user: User) -> None:
+    def connect(self, user: UpstreamHandler) -> None:
         """Make a connection for the user; it hears of it by `connected` or `connect_failed`."""
         self._starting += 1
         self.turns.starts.begin(partial(self._start, user))
 
-    def _start(self, user: User) -> None:
+    def _start(self, user: UpstreamHandler) -> None:
         self._starting -= 1
         if user.abandoned:
             return  # while it waited to be begun
@@ -90,7 +90,7 @@ class Pool:
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, user: User) -> None:
+    async def _connect(self, user: UpstreamHandler) -> None:
         if user.abandoned:
             return  # cancelled as soon as it was asked for
         loop = asyncio.get_running_loop()
@@ -119,7 +119,7 @@ class Pool:
         upstream.user = user
         user.connected(upstream)
 
-    def _failed(self, user: User, reason: str) -> None:
+    def _failed(self, user: UpstreamHandler, reason: str) -> None:
         if not user.abandoned:
             user.connect_failed(f"{self.name}: {reason}")
 
@@ -277,7 +277,7 @@ class Upstream(asyncio.Protocol):
         sender.ended(data, hundreds)
         return True
 
-    def _receive(self, user: User, data: bytes) -> None:
+    def _receive(self, user: UpstreamHandler, data: bytes) -> None:
         self._ready = False
         self._hundreds = 0
         if self._state == self._HEAD:
@@ -410,7 +410,7 @@ class Upstream(asyncio.Protocol):
 
     # --- the response ---
 
-    def _receive_head(self, user: User, data: bytes) -> None:
+    def _receive_head(self, user: UpstreamHandler, data: bytes) -> None:
         data = self._buffer + data
         self._buffer = b""
         start = 0
@@ -462,7 +462,7 @@ class Upstream(asyncio.Protocol):
             self._receive_body(user, rest)
         user.flush()
 
-    def _receive_body(self, user: User, data: bytes) -> None:
+    def _receive_body(self, user: UpstreamHandler, data: bytes) -> None:
         if self._state == self._LENGTH:
             if len(data) < self._left:
                 self._left -= len(data)
@@ -530,7 +530,7 @@ class Upstream(asyncio.Protocol):
         data, self._buffer = self._buffer, b""
         self._receive_body(user.in_full(), data)
 
-    def _done(self, user: User, *, surplus: bool) -> None:
+    def _done(self, user: UpstreamHandler, *, surplus: bool) -> None:
         self.user = None
         self._state = self._HEAD
         self._ready = True

@@ -17,7 +17,7 @@ from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
 from gateway.http.http2 import Fault, Stream
-from gateway.interfaces import Endpoint, Sender, User
+from gateway.interfaces import Endpoint, Sender, UpstreamHandler
 from gateway.tls.contexts import Security, unread
 from gateway.transport.http2_connection import Http2Connection
 from gateway.transport.http2_stream import StreamTransport
@@ -42,7 +42,7 @@ class Trunk:
         self.name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         self.idle: tuple[()] = ()  # nothing that the short way could take
         self._links: list[Link] = []
-        self._waiting: deque[User] = deque()
+        self._waiting: deque[UpstreamHandler] = deque()
         self._connecting: asyncio.Task[None] | None = None
         self._retired = False
 
@@ -54,14 +54,14 @@ class Trunk:
         """Requests under way."""
         return sum(len(link.streams) for link in self._links) + len(self._waiting)
 
-    def take(self, user: User) -> Call | None:
+    def take(self, user: UpstreamHandler) -> Call | None:
         """Room for a request on a connection that stands."""
         for link in self._links:
             if link.has_room:
                 return link.open(user)
         return None
 
-    def connect(self, user: User) -> None:
+    def connect(self, user: UpstreamHandler) -> None:
         """Make a connection, or share the one that is being made."""
         self._waiting.append(user)
         if self._connecting is None:
@@ -144,7 +144,7 @@ class Call(Stream):
     )  # fmt: skip
     conversation: Link
 
-    def __init__(self, link: Link, number: int, user: User, *, reused: bool) -> None:
+    def __init__(self, link: Link, number: int, user: UpstreamHandler, *, reused: bool) -> None:
         super().__init__(link, number)
         self.user: Sender | None = user
         self.endpoint: Endpoint = link.trunk
@@ -247,7 +247,7 @@ class Call(Stream):
 
     # --- the response ---
 
-    def _full_user(self) -> User | None:
+    def _full_user(self) -> UpstreamHandler | None:
         return self.user.in_full() if self.user is not None else None
 
     def receive_section(self, pairs: list[Pair], end: bool) -> None:
@@ -374,7 +374,7 @@ class Link(Http2Connection):
         """Whether another request may begin."""
         return not self.closing and len(self.streams) < self.peer_streams and not self._transport.is_closing()
 
-    def open(self, user: User) -> Call:
+    def open(self, user: UpstreamHandler) -> Call:
         """A call on a stream of its own."""
         number = self.highest + 2 if self.highest else 1
         self.highest = number
