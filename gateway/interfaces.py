@@ -18,7 +18,7 @@ from gateway.tls.contexts import Security
 class UpstreamStream(Protocol):
     """A backend connection, as an exchange sees it."""
 
-    user: Sender | None
+    user: ResponseSink | None
 
     @property
     def reused(self) -> bool: ...
@@ -53,7 +53,7 @@ class Answers(Protocol):
     def fill(self, shape: ResponseShape, varying: bytes) -> bytes | None: ...
 
 
-class Sender(Protocol):
+class ResponseSink(Protocol):
     """Whoever has sent a whole request and waits for its answer; anything but a plain answer is taken by `in_full()`."""
 
     # Not None: a whole response whose head is known may be delivered to `answered`.
@@ -69,7 +69,7 @@ class Sender(Protocol):
     def in_full(self) -> UpstreamHandler: ...
 
 
-class UpstreamHandler(Sender, Protocol):
+class UpstreamHandler(ResponseSink, Protocol):
     """Whoever uses a backend connection for one request, and can take whatever comes of it."""
 
     head_only: bool

@@ -16,7 +16,7 @@ from gateway.base.clock import Clock
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.head_templates import ResponseShape, response_shape
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
-from gateway.interfaces import Answers, Sender, UpstreamHandler
+from gateway.interfaces import Answers, ResponseSink, UpstreamHandler
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.tls.contexts import Security, unread
 from gateway.transport.turns import Turns
@@ -172,7 +172,7 @@ class Upstream(asyncio.Protocol):
         # Connection.
         self.endpoint = pool
         self._transport: asyncio.Transport
-        self.user: Sender | None = None
+        self.user: ResponseSink | None = None
         self.idle_since = 0.0  # 0 on its first request
         self._paused = False  # its client takes no more for now
         self._waits = False  # for its turn to be read
@@ -221,7 +221,7 @@ class Upstream(asyncio.Protocol):
                 return
         self._receive(sender.in_full(), data)
 
-    def _take_shaped(self, sender: Sender, answers: Answers, shape: ResponseShape, data: bytes) -> bool:
+    def _take_shaped(self, sender: ResponseSink, answers: Answers, shape: ResponseShape, data: bytes) -> bool:
         """Take a response whose head has a known shape; False where it must be parsed."""
         found = shape.read(data)
         if found is None:
@@ -245,7 +245,7 @@ class Upstream(asyncio.Protocol):
         sender.answered(out + data[end:], shape.status // 100)
         return True
 
-    def _begin(self, sender: Sender, data: bytes, hundreds: int, left: int) -> bool:
+    def _begin(self, sender: ResponseSink, data: bytes, hundreds: int, left: int) -> bool:
         """A known head, and `left` octets of its body still to come; False where there are more than it says."""
         if left < 0:
             return False
@@ -259,7 +259,7 @@ class Upstream(asyncio.Protocol):
         self._share(len(data))
         return True
 
-    def _continue(self, sender: Sender, data: bytes) -> bool:
+    def _continue(self, sender: ResponseSink, data: bytes) -> bool:
         """More of the body of a response with a known head; False where there is more than it should be."""
         left = self._left - len(data)
         if left < 0:
@@ -526,7 +526,7 @@ class Upstream(asyncio.Protocol):
         if not self._waits and not self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _read_put_off(self, user: Sender) -> None:
+    def _read_put_off(self, user: ResponseSink) -> None:
         data, self._buffer = self._buffer, b""
         self._receive_body(user.in_full(), data)
 

@@ -17,7 +17,7 @@ from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
 from gateway.http.http2 import Fault, Stream
-from gateway.interfaces import Endpoint, Sender, UpstreamHandler
+from gateway.interfaces import Endpoint, ResponseSink, UpstreamHandler
 from gateway.tls.contexts import Security, unread
 from gateway.transport.http2_connection import Http2Connection
 from gateway.transport.http2_stream import StreamTransport
@@ -146,7 +146,7 @@ class Call(Stream):
 
     def __init__(self, link: Link, number: int, user: UpstreamHandler, *, reused: bool) -> None:
         super().__init__(link, number)
-        self.user: Sender | None = user
+        self.user: ResponseSink | None = user
         self.endpoint: Endpoint = link.trunk
         self.reused = reused
         self._headed = False
