@@ -119,7 +119,7 @@ class Endpoint(Protocol):
         """Make a connection and hand it to the user's `connected`, or call `connect_failed`."""
 
 
-class Client(Protocol):
+class DownstreamPeer(Protocol):
     """A client connection, as an exchange sees it."""
 
     @property

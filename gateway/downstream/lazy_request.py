@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from gateway.downstream.known_heads import Template
 from gateway.filters import api
 from gateway.http.http1 import Field, Request, parse_request
-from gateway.interfaces import Client
+from gateway.interfaces import DownstreamPeer
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.scripted_exchange import Outgoing, Taking
 from gateway.routing.table import Plan
@@ -109,7 +109,7 @@ class Headers(api.Headers):
         self._glimpse.in_full().headers.add(name, value)
 
 
-class Meeting(Client, Protocol):
+class Meeting(DownstreamPeer, Protocol):
     """Whoever a request came to."""
 
     def in_full(self) -> Exchange: ...

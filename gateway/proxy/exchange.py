@@ -19,7 +19,7 @@ from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.grpc_web import Translation
 from gateway.http.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
 from gateway.http.local_replies import answer, grpc_answer
-from gateway.interfaces import Client, Endpoint, UpstreamStream
+from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy import mirroring
 from gateway.proxy.external_auth import Allowed, Question, Verdict, refusal
 from gateway.proxy.mirroring import Copy
@@ -84,7 +84,9 @@ class Exchange:
         "wants_payload",
     )  # fmt: skip
 
-    def __init__(self, client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> None:
+    def __init__(
+        self, client: DownstreamPeer, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]
+    ) -> None:
         # Given.
         self.client = client
         self.request = request

@@ -20,7 +20,7 @@ from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
 from gateway.http.local_replies import whole
-from gateway.interfaces import Client, Endpoint, UpstreamStream
+from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy.exchange import Exchange, name_of, unexpecting
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import Entry
@@ -66,7 +66,7 @@ class Seen(Protocol):
         """From now on it is this one."""
 
 
-def begin(client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> Exchange:
+def begin(client: DownstreamPeer, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> Exchange:
     """An exchange of the kind that a rule needs."""
     kind = Programmed if entry.route.is_programmed else Exchange
     return kind(client, request, entry, backends)
@@ -81,7 +81,9 @@ class Programmed(Exchange):
         "_taking", "_tasks", "_trailers", "_view", "_waiting",
     )  # fmt: skip
 
-    def __init__(self, client: Client, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> None:
+    def __init__(
+        self, client: DownstreamPeer, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]
+    ) -> None:
         super().__init__(client, request, entry, backends)
         self._began = time.time()
         self._taking: list[Taking] = []  # who has seen the request, with the code that was in force then
