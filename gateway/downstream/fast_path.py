@@ -28,7 +28,7 @@ from gateway.proxy.scripted_exchange import Programmed
 from gateway.routing.table import Plan
 
 
-class Shortcut(asyncio.Protocol):
+class FastPath(asyncio.Protocol):
     """The part of a client connection that takes the short way; who inherits it knows the full one."""
 
     __slots__ = (

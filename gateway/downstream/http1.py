@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway.downstream.fast_path import Shortcut
+from gateway.downstream.fast_path import FastPath
 from gateway.downstream.http2 import DownstreamHttp2
 from gateway.downstream.known_heads import LESSONS, is_plain
 from gateway.downstream.port import ListenerPort
@@ -30,7 +30,7 @@ _HTTP2: Final = http2.PREFACE[:18]
 LINGER: Final = 2.0  # seconds to read what a refused client still sends, so that it can read the answer
 
 
-class Downstream(Shortcut):
+class Downstream(FastPath):
     """One client connection."""
 
     __slots__ = (
