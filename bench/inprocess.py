@@ -15,7 +15,7 @@ import time
 
 from bench import rig
 from controller.inspect.filter_benchmark import Transport
-from gateway.downstream.http1 import Downstream
+from gateway.downstream.http1 import DownstreamHttp1
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Change
 from gateway.upstream.http1 import Upstream
@@ -74,9 +74,9 @@ async def measure(varying: int, *, hard: bool = False) -> float:
     await runtime.apply(Change(put=rig.parts(*rules)))
     listener_port = runtime.open[80].listener_port
     pool = next(iter(runtime.backend("b").ring))
-    clients: list[Downstream] = []
+    clients: list[DownstreamHttp1] = []
     for _ in range(CONNECTIONS):
-        client = Downstream(listener_port)
+        client = DownstreamHttp1(listener_port)
         client.connection_made(Kept())
         clients.append(client)
         upstream = Upstream(pool)
@@ -113,7 +113,7 @@ async def measure_chunked(size: int) -> tuple[float, float]:
     down = _in_reads(b"HTTP/1.1 200 OK\r\n" + coded + body)
     least = [float("inf"), float("inf")]
     for _ in range(ROUNDS * 2):
-        client, upstream = Downstream(listener_port), Upstream(pool)
+        client, upstream = DownstreamHttp1(listener_port), Upstream(pool)
         client.connection_made(Kept())
         upstream.connection_made(Kept())
         pool.idle.append(upstream)

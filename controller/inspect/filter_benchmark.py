@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from controller.ports import free_ports
-from gateway.downstream.http1 import Downstream
+from gateway.downstream.http1 import DownstreamHttp1
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import (
     Attachment,
@@ -125,7 +125,7 @@ async def _inline(parts: tuple[Part, ...]) -> tuple[float, float]:
     try:
         for _ in range(ROUNDS):
             for path in least:
-                client, upstream = Downstream(listener_port), Upstream(pool)
+                client, upstream = DownstreamHttp1(listener_port), Upstream(pool)
                 client.connection_made(Transport())  # type: ignore[arg-type]
                 upstream.connection_made(Transport())  # type: ignore[arg-type]
                 pool.idle.append(upstream)

@@ -30,7 +30,7 @@ _HTTP2: Final = http2.PREFACE[:18]
 LINGER: Final = 2.0  # seconds to read what a refused client still sends, so that it can read the answer
 
 
-class Downstream(FastPath):
+class DownstreamHttp1(FastPath):
     """One client connection."""
 
     __slots__ = (
@@ -578,12 +578,12 @@ class Arrival(asyncio.Protocol):
         if contexts.is_too_old(transport):
             transport.abort()  # type: ignore[attr-defined]
             return
-        chosen: DownstreamHttp2 | Downstream | Incoming
+        chosen: DownstreamHttp2 | DownstreamHttp1 | Incoming
         if self._board.mode(name) == "terminate":
             chosen = Incoming(self._board, name)
         elif protocol == "h2":
             chosen = DownstreamHttp2(self._listener_port, name.encode())
         else:
-            chosen = Downstream(self._listener_port)
+            chosen = DownstreamHttp1(self._listener_port)
         transport.set_protocol(chosen)
         chosen.connection_made(transport)

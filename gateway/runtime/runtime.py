@@ -23,7 +23,7 @@ from typing import Literal, Protocol, TypeAlias
 import msgspec
 
 from gateway.base.clock import Clock
-from gateway.downstream.http1 import Arrival, Downstream
+from gateway.downstream.http1 import Arrival, DownstreamHttp1
 from gateway.downstream.port import ListenerPort
 from gateway.filters import builtin
 from gateway.filters.measuring import Room
@@ -646,7 +646,7 @@ class Runtime:
             if way == "peek":
                 listening.listen(BACKLOG)
                 return Peeker(listening, partial(_decided, listener_port, board, chooser, entrance))
-            made: Callable[[], asyncio.BaseProtocol] = partial(Downstream, listener_port)
+            made: Callable[[], asyncio.BaseProtocol] = partial(DownstreamHttp1, listener_port)
             if way == "bytes":
                 made = partial(Incoming, board)
             elif way == "tls":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.base.clock import Clock
-from gateway.downstream.http1 import Downstream
+from gateway.downstream.http1 import DownstreamHttp1
 from gateway.downstream.port import ListenerPort
 from gateway.proxy.route import Counter, Route
 from gateway.routing.table import Entry, HostKey, HostRules, Table
@@ -107,16 +107,16 @@ class Side:
             upstream.connection_made(Wire())  # type: ignore[arg-type]
             pool.idle.append(upstream)
 
-    def connect(self) -> tuple[Downstream, Wire]:
+    def connect(self) -> tuple[DownstreamHttp1, Wire]:
         wire = Wire()
-        client = Downstream(self.listener_port)
+        client = DownstreamHttp1(self.listener_port)
         client.connection_made(wire)  # type: ignore[arg-type]
         if not self.shortcuts:
             client.parse_always()
         return client, wire
 
     def ask(
-        self, client: Downstream, wire: Wire, request: bytes, reply: Sequence[bytes], behind: bytes = b""
+        self, client: DownstreamHttp1, wire: Wire, request: bytes, reply: Sequence[bytes], behind: bytes = b""
     ) -> tuple[Any, ...]:
         """Everything that anybody can see of one request and its answer in pieces, and whether it took the short way.
 

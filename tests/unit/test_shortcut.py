@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from conversing import SOURCES, Side, Wire
 
-from gateway.downstream.http1 import Downstream
+from gateway.downstream.http1 import DownstreamHttp1
 from gateway.snapshot import (
     Attachment,
     Cors,
@@ -254,7 +254,7 @@ class Dialogue:
                     wire.close()
                 pair = self._connect()
 
-    def _connect(self) -> list[tuple[Downstream, Wire]]:
+    def _connect(self) -> list[tuple[DownstreamHttp1, Wire]]:
         return [self.short.connect(), self.full.connect()]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conversing import Side, Wire
 
-from gateway.downstream.http1 import Downstream
+from gateway.downstream.http1 import DownstreamHttp1
 from gateway.downstream.http2 import DownstreamHttp2
 from gateway.http.http2 import (
     ACK,
@@ -227,7 +227,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
 UNREADABLE = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc-web-text\r\nContent-Length: 4\r\n\r\n!!!!"
 
 
-def served(**options: Any) -> tuple[Side, Downstream, Read]:
+def served(**options: Any) -> tuple[Side, DownstreamHttp1, Read]:
     """A client of one rule."""
     side = Side([Rule("r", Order(), (Attachment("l", ""),), (Match(),), (), (Target(1, "b"),), **options)])
     side.backend("b")
@@ -237,12 +237,12 @@ def served(**options: Any) -> tuple[Side, Downstream, Read]:
     return side, client, wire
 
 
-def backend_of(client: Downstream) -> Any:
+def backend_of(client: DownstreamHttp1) -> Any:
     """The connection to the backend of the request under way."""
     return client.peer or (client._exchange and client._exchange.peer)
 
 
-def answer(client: Downstream, data: bytes = OK) -> None:
+def answer(client: DownstreamHttp1, data: bytes = OK) -> None:
     """The backend of the request under way answers."""
     backend_of(client).data_received(data)
 
