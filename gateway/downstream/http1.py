@@ -566,7 +566,7 @@ class DownstreamHttp1(FastPath):
             exchange.refuse(408, f"the request's body came more slowly than {limits.body_rate} bytes a second")
 
 
-class Arrival(asyncio.Protocol):
+class AlpnProtocol(asyncio.Protocol):
     """A TLS connection, until it is known what the client agreed to speak (ALPN, RFC 7301)."""
 
     def __init__(self, listener_port: ListenerPort, board: Switchboard) -> None:

@@ -23,7 +23,7 @@ from typing import Literal, Protocol, TypeAlias
 import msgspec
 
 from gateway.base.clock import Clock
-from gateway.downstream.http1 import Arrival, DownstreamHttp1
+from gateway.downstream.http1 import AlpnProtocol, DownstreamHttp1
 from gateway.downstream.port import ListenerPort
 from gateway.filters import builtin
 from gateway.filters.measuring import Room
@@ -650,7 +650,7 @@ class Runtime:
             if way == "bytes":
                 made = partial(Incoming, board)
             elif way == "tls":
-                made = partial(Arrival, listener_port, board)
+                made = partial(AlpnProtocol, listener_port, board)
             context = chooser.front if way == "tls" else None
             patience = HANDSHAKE if context is not None else None
             return await loop.create_server(
@@ -801,7 +801,7 @@ async def _greet(
 ) -> None:
     try:
         loop = asyncio.get_running_loop()
-        made = partial(entrance.protocol, partial(Arrival, listener_port, board))
+        made = partial(entrance.protocol, partial(AlpnProtocol, listener_port, board))
         await loop.connect_accepted_socket(made, connection, ssl=chooser.front, ssl_handshake_timeout=HANDSHAKE)
     except OSError:  # the handshake failed, or the client is gone
         connection.close()
