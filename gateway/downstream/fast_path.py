@@ -16,7 +16,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from gateway.downstream.known_heads import Template, rewritten
-from gateway.downstream.lazy_request import BEFORE, Glimpse
+from gateway.downstream.lazy_request import BEFORE, LazyRequest
 from gateway.downstream.lazy_response import Onlooker
 from gateway.downstream.port import ListenerPort
 from gateway.http.head_templates import Composition
@@ -70,7 +70,7 @@ class FastPath(asyncio.Protocol):
         self._target: Target
         self._since = 0.0
         self._hundreds = 0  # of the response's status, once a part of it has been passed on
-        self._glimpse: Glimpse | None = None  # what all filters of the target have seen, where it has such
+        self._glimpse: LazyRequest | None = None  # what all filters of the target have seen, where it has such
         self._onlooker: Onlooker | None = None  # who shows them the answer to that
 
     def receive(self, data: bytes) -> None:
@@ -203,7 +203,7 @@ class FastPath(asyncio.Protocol):
             if not taking:
                 return None
         assert template is not None
-        glimpse = Glimpse(self, template, plan, self._data, varying, self._listener_port.limits, taking)  # type: ignore[arg-type]
+        glimpse = LazyRequest(self, template, plan, self._data, varying, self._listener_port.limits, taking)  # type: ignore[arg-type]
         result = None
         for at, (program, hooks) in enumerate(taking, 1):
             if hooks.request is None:
@@ -233,7 +233,7 @@ class FastPath(asyncio.Protocol):
             return b""
         return head
 
-    def _send(self, head: bytes, glimpse: Glimpse) -> None:
+    def _send(self, head: bytes, glimpse: LazyRequest) -> None:
         """Send a head, and have the answer shown to filters."""
         target = self._target
         endpoint = next(target.ring.turns, None)
@@ -244,7 +244,7 @@ class FastPath(asyncio.Protocol):
         peer.user = self._onlooker = Onlooker(self, glimpse, target.answers, peer)  # type: ignore[arg-type]
         peer.write(head)
 
-    def _go_on(self, glimpse: Glimpse, at: int) -> Programmed:
+    def _go_on(self, glimpse: LazyRequest, at: int) -> Programmed:
         """An exchange that goes on behind the first `at` filters."""
         glimpse.in_full()
         exchange = self.in_full()

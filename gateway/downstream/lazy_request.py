@@ -41,7 +41,7 @@ class Headers(api.Headers):
 
     __slots__ = ("_glimpse", "_known", "added")
 
-    def __init__(self, glimpse: Glimpse) -> None:
+    def __init__(self, glimpse: LazyRequest) -> None:
         self._glimpse = glimpse
         self._known = glimpse.template.known()
         self.added: dict[str, Field] | None = None
@@ -117,7 +117,7 @@ class Meeting(DownstreamPeer, Protocol):
         """Whether a request of this head is under way."""
 
 
-class Glimpse(api.Request):
+class LazyRequest(api.Request):
     """See the module. `full` is the ordinary request, once it takes one."""
 
     __slots__ = (

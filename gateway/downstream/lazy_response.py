@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from gateway.downstream.lazy_request import Glimpse, Meeting, added_field
+from gateway.downstream.lazy_request import LazyRequest, Meeting, added_field
 from gateway.filters import api
 from gateway.http.head_templates import ResponseShape
 from gateway.http.http1 import Field, parse_response
@@ -37,7 +37,7 @@ class Onlooker:
 
     __slots__ = ("_base", "_client", "_endpoint", "_head", "_plain", "glimpse", "left", "octets", "reply")
 
-    def __init__(self, client: Asking, glimpse: Glimpse, base: Answers, peer: UpstreamStream) -> None:
+    def __init__(self, client: Asking, glimpse: LazyRequest, base: Answers, peer: UpstreamStream) -> None:
         self._client = client
         self._base = base
         self._endpoint = peer.endpoint
