@@ -45,7 +45,7 @@ class Onlooker:
         self._head = 0  # octets of it as it goes on
         self.glimpse = glimpse
         self.octets = 0  # of the body, so far
-        self.reply: Reply | None = None
+        self.reply: LazyResponse | None = None
         self.left: Left | None = None  # not None: filters have been called
 
     # --- peers.Answers ---
@@ -60,19 +60,19 @@ class Onlooker:
         found = self._base.known.get(head)
         if found is None:
             return None
-        out = self._show(Reply(self, int(head[9:12]), head), found[0])
+        out = self._show(LazyResponse(self, int(head[9:12]), head), found[0])
         return (out, found[1], found[2]) if out is not None else None
 
     def fill(self, shape: ResponseShape, varying: bytes) -> bytes | None:
         """A head of a known shape, past the filters."""
         out = self._base.fill(shape, varying)
-        return self._show(Reply(self, shape.status, shape.head(varying)), out) if out is not None else None
+        return self._show(LazyResponse(self, shape.status, shape.head(varying)), out) if out is not None else None
 
     def remember(self, head: bytes, out: bytes, length: int, status: int) -> None:
         """As it is without filters, for whoever comes next."""
         self._base.remember(head, self._plain, length, status)
 
-    def _show(self, reply: Reply, out: bytes) -> bytes | None:
+    def _show(self, reply: LazyResponse, out: bytes) -> bytes | None:
         """What goes on for a head once the filters have seen it; None where an exchange must go on."""
         if self.left is not None:
             return None
@@ -159,7 +159,7 @@ class Fields(api.Headers):
 
     __slots__ = ("_head", "_lower", "_reply")
 
-    def __init__(self, reply: Reply, head: bytes) -> None:
+    def __init__(self, reply: LazyResponse, head: bytes) -> None:
         self._reply = reply
         self._head = head
         self._lower = head.lower()
@@ -217,7 +217,7 @@ class Fields(api.Headers):
         del self._reply.in_full().headers[name]
 
 
-class Reply(api.Response):
+class LazyResponse(api.Response):
     """A backend's answer on the short way. `full` is the ordinary response, once it takes one."""
 
     __slots__ = ("_glimpsed", "_head", "_onlooker", "_status", "added", "full")
