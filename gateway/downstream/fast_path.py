@@ -17,7 +17,7 @@ from time import monotonic
 
 from gateway.downstream.known_heads import Template, rewritten
 from gateway.downstream.lazy_request import BEFORE, LazyRequest
-from gateway.downstream.lazy_response import Onlooker
+from gateway.downstream.lazy_response import LazyResponseFilter
 from gateway.downstream.port import ListenerPort
 from gateway.http.head_templates import Composition
 from gateway.interfaces import UpstreamStream
@@ -71,7 +71,7 @@ class FastPath(asyncio.Protocol):
         self._since = 0.0
         self._hundreds = 0  # of the response's status, once a part of it has been passed on
         self._glimpse: LazyRequest | None = None  # what all filters of the target have seen, where it has such
-        self._onlooker: Onlooker | None = None  # who shows them the answer to that
+        self._onlooker: LazyResponseFilter | None = None  # who shows them the answer to that
 
     def receive(self, data: bytes) -> None:
         """The full way: parse what has come."""
@@ -241,7 +241,7 @@ class FastPath(asyncio.Protocol):
             self.in_full().send(endpoint)
             return
         peer = self.peer = endpoint.idle.pop()
-        peer.user = self._onlooker = Onlooker(self, glimpse, target.answers, peer)  # type: ignore[arg-type]
+        peer.user = self._onlooker = LazyResponseFilter(self, glimpse, target.answers, peer)  # type: ignore[arg-type]
         peer.write(head)
 
     def _go_on(self, glimpse: LazyRequest, at: int) -> Programmed:

@@ -32,7 +32,7 @@ class Asking(Meeting, Protocol):
         """The seconds that it took so far, and the backend's name."""
 
 
-class Onlooker:
+class LazyResponseFilter:
     """See the module. A sender of its request, and the answers that it knows."""
 
     __slots__ = ("_base", "_client", "_endpoint", "_head", "_plain", "glimpse", "left", "octets", "reply")
@@ -51,7 +51,7 @@ class Onlooker:
     # --- peers.Answers ---
 
     @property
-    def known(self) -> Onlooker:
+    def known(self) -> LazyResponseFilter:
         """Itself."""
         return self
 
@@ -222,7 +222,7 @@ class LazyResponse(api.Response):
 
     __slots__ = ("_glimpsed", "_head", "_onlooker", "_status", "added", "full")
 
-    def __init__(self, onlooker: Onlooker, status: int, head: bytes) -> None:
+    def __init__(self, onlooker: LazyResponseFilter, status: int, head: bytes) -> None:
         self._onlooker = onlooker
         self._status = status
         self._head = head

@@ -17,7 +17,7 @@ from proxying import Proxy, Server, make_rule
 from speaking import until
 
 from controller.ports import free_ports
-from gateway.downstream.lazy_response import Onlooker
+from gateway.downstream.lazy_response import LazyResponseFilter
 from gateway.proxy import scripted_exchange
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target
@@ -217,13 +217,13 @@ def test_whatever_filters_do(data: st.DataObject) -> None:
 async def test_the_short_way_is_taken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the comparisons above compare nothing."""
     passed: list[int] = []
-    answered = Onlooker.answered
+    answered = LazyResponseFilter.answered
 
-    def count(self: Onlooker, data: bytes, hundreds: int) -> None:
+    def count(self: LazyResponseFilter, data: bytes, hundreds: int) -> None:
         passed.append(hundreds)
         answered(self, data, hundreds)
 
-    monkeypatch.setattr(Onlooker, "answered", count)
+    monkeypatch.setattr(LazyResponseFilter, "answered", count)
     await stage.serve(source(REQUESTS[:2], RESPONSES[:1], LOGS[:2]))
     await stage.ask(range(10, 32), answer())
     await until(stage.is_over)
