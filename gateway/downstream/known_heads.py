@@ -28,7 +28,7 @@ from gateway.http.http1 import (
     request_start,
 )
 from gateway.proxy.route import Route, Target
-from gateway.routing.table import Plan, Site, Table, Variant
+from gateway.routing.table import Plan, Table, Variant, VirtualHost
 from gateway.snapshot import Limits
 
 LESSONS: Final = 32  # heads from which a connection learns; one that is different every time is parsed in full
@@ -118,7 +118,7 @@ class Template(Shape):
             if not self._holes_of(site):
                 self.plans = (site.variant(self._marked()) if site.headers else site.plain).plans
 
-    def _holes_of(self, site: Site[Route]) -> list[int]:
+    def _holes_of(self, site: VirtualHost[Route]) -> list[int]:
         """The holes that conditions of a site look at."""
         return [number for number, name in enumerate(self._names) if name in site.headers] if site.headers else []
 
@@ -140,7 +140,7 @@ class Template(Shape):
             return variant.plan(line, limits, passing=True)
         return variant.plans.get(line) or variant.plan(line, limits)
 
-    def _variant(self, site: Site[Route], data: bytes, varying: bytes, limits: Limits) -> Variant[Route]:
+    def _variant(self, site: VirtualHost[Route], data: bytes, varying: bytes, limits: Limits) -> Variant[Route]:
         values = self.values(varying)
         key = (site.host, *(values[number] for number in self._holes_of(site)))
         variant = self._variants.get(key)

@@ -2,7 +2,7 @@
 
 `compile_host` turns the rules of one hostname into a `HostRules`; a `Table` holds those of one port and finds
 the right ones for a Host. All are immutable once built: a change builds the hosts it touches anew, shares the
-rest, and swaps the table whole. A `Site` is what a table knows of one Host; it is kept from table to table while
+rest, and swaps the table whole. A `VirtualHost` is what a table knows of one Host; it is kept from table to table while
 its rules stay the same, and remembers what request lines lead to.
 
 Precedence (HTTPRouteRule.matches): the longest hostname; an exact path; a regular expression (whose rank the
@@ -322,7 +322,7 @@ def _remember_line(line: bytes, limits: Limits) -> tuple[Request, bytes] | None:
     return found
 
 
-class Site(Generic[RouteT]):
+class VirtualHost(Generic[RouteT]):
     """What a table knows of one Host as it was sent: the rules that may answer, and request lines seen before."""
 
     __slots__ = ("_conditional", "_variants", "chain", "headers", "host", "listener", "plain")
@@ -363,15 +363,15 @@ class Sites(Generic[RouteT]):
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Site[RouteT]] = {}
+        self._known: dict[bytes, VirtualHost[RouteT]] = {}
 
-    def get(self, host: bytes, chain: Chain[RouteT], listener: str = "") -> Site[RouteT]:
+    def get(self, host: bytes, chain: Chain[RouteT], listener: str = "") -> VirtualHost[RouteT]:
         """The site of a Host; the one from before where its rules are the same."""
         site = self._known.get(host)
         if site is None or site.chain != chain or site.listener != listener:
             if len(self._known) >= MEMO:
                 self._known.clear()
-            site = self._known[host] = Site(host, chain, listener)
+            site = self._known[host] = VirtualHost(host, chain, listener)
         return site
 
 
@@ -390,13 +390,13 @@ class Table(Generic[RouteT]):
         self.listeners = listeners
         self.hosts = hosts
         self._kept: Sites[RouteT] = kept if kept is not None else Sites()
-        self.sites: dict[bytes, Site[RouteT]] = {}  # of the Hosts that were asked for, as they were sent
+        self.sites: dict[bytes, VirtualHost[RouteT]] = {}  # of the Hosts that were asked for, as they were sent
 
     def find(self, request: Request) -> Entry[RouteT] | None:
         """The entry that answers this request, or None: 404."""
         return self.site(request.host).find(request)
 
-    def site(self, host: bytes) -> Site[RouteT]:
+    def site(self, host: bytes) -> VirtualHost[RouteT]:
         """What is known of a Host, which must have been validated."""
         site = self.sites.get(host)
         if site is None:
