@@ -14,7 +14,7 @@ from gateway.base.clock import Clock
 from gateway.downstream.known_heads import Templates
 from gateway.downstream.unsent import Unsent
 from gateway.proxy.route import Route
-from gateway.routing.table import Sites, Table
+from gateway.routing.table import Table, VirtualHosts
 from gateway.scripting.program import Program
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 from gateway.transport.admission import Admission
@@ -66,7 +66,7 @@ class ListenerPort:
         self.clock = clock
         # What is in force.
         self.table: Table[Route] = Table({}, {})
-        self.sites: Sites[Route] = Sites()
+        self.sites: VirtualHosts[Route] = VirtualHosts()
         self.draining = False
         self.arrivals: tuple[Program, ...] = ()  # that look at requests before a rule is chosen
         self.connections: set[Connection] = set()

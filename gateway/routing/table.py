@@ -357,7 +357,7 @@ class VirtualHost(Generic[RouteT]):
         return found
 
 
-class Sites(Generic[RouteT]):
+class VirtualHosts(Generic[RouteT]):
     """The sites of one port, kept from table to table: a change forgets only what it touched."""
 
     __slots__ = ("_known",)
@@ -382,14 +382,14 @@ class Table(Generic[RouteT]):
         self,
         listeners: Mapping[str, str],
         hosts: Mapping[HostKey, HostRules[RouteT]],
-        kept: Sites[RouteT] | None = None,
+        kept: VirtualHosts[RouteT] | None = None,
         *,
         secure: bool = False,
     ) -> None:
         self._secure = secure  # a connection belongs to the listener that its SNI chose
         self.listeners = listeners
         self.hosts = hosts
-        self._kept: Sites[RouteT] = kept if kept is not None else Sites()
+        self._kept: VirtualHosts[RouteT] = kept if kept is not None else VirtualHosts()
         self.sites: dict[bytes, VirtualHost[RouteT]] = {}  # of the Hosts that were asked for, as they were sent
 
     def find(self, request: Request) -> Entry[RouteT] | None:

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.http.http1 import parse_request
 from gateway.routing import table as routing
-from gateway.routing.table import Entry, HostRules, Sites, Table, bare
+from gateway.routing.table import Entry, HostRules, Table, VirtualHosts, bare
 from gateway.snapshot import DEFAULT_LIMITS, Match, Order, PathMatch, ValueMatch
 
 
@@ -158,7 +158,7 @@ def test_expressions_that_are_refused(text: str) -> None:
 
 
 def test_a_swap_forgets_what_it_touched_and_nothing_else() -> None:
-    sites: Sites = Sites()
+    sites: VirtualHosts = VirtualHosts()
     a, b, new_b = (HostRules([Entry(match("/"), Order(), name)]) for name in ("a", "b", "new b"))
     before = Table({"": "l"}, {("l", "a"): a, ("l", "b"): b}, sites)
     assert ask(before, "a/") == "a"
