@@ -25,7 +25,7 @@ from gateway.proxy import mirroring
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.route import Answers, Route, Target
 from gateway.proxy.scripted_exchange import Programmed
-from gateway.routing.table import Plan
+from gateway.routing.table import RouteDecision
 
 
 class FastPath(asyncio.Protocol):
@@ -66,7 +66,7 @@ class FastPath(asyncio.Protocol):
         self.peer: UpstreamStream | None = None
         self.answers: Answers | None = None
         self._data = b""
-        self._plan: Plan[Route]
+        self._plan: RouteDecision[Route]
         self._target: Target
         self._since = 0.0
         self._hundreds = 0  # of the response's status, once a part of it has been passed on

@@ -28,7 +28,7 @@ from gateway.http.http1 import (
     request_start,
 )
 from gateway.proxy.route import Route, Target
-from gateway.routing.table import Plan, Table, Variant, VirtualHost
+from gateway.routing.table import RouteDecision, Table, Variant, VirtualHost
 from gateway.snapshot import Limits
 
 LESSONS: Final = 32  # heads from which a connection learns; one that is different every time is parsed in full
@@ -78,7 +78,7 @@ class Template(Shape):
         self.composed: dict[Edit | None, Composition] = {}
         # What holds for one table.
         self.table: Table[Route] | None = None
-        self.plans: dict[bytes, Plan[Route]] = {}  # by request line, where it alone decides
+        self.plans: dict[bytes, RouteDecision[Route]] = {}  # by request line, where it alone decides
         self._variants: dict[tuple[bytes, ...], Variant[Route]] = {}  # by Host and the holes that conditions look at
 
     def model(self) -> list[Field]:
@@ -122,7 +122,7 @@ class Template(Shape):
         """The holes that conditions of a site look at."""
         return [number for number, name in enumerate(self._names) if name in site.headers] if site.headers else []
 
-    def plan(self, data: bytes, end: int, varying: bytes, limits: Limits) -> Plan[Route] | None:
+    def plan(self, data: bytes, end: int, varying: bytes, limits: Limits) -> RouteDecision[Route] | None:
         """Where a request leads whose line is not in `plans`; None where only the full way can tell."""
         line = data[:end]
         table = self.table
@@ -161,7 +161,7 @@ class Template(Shape):
         return found
 
 
-def rewritten(plan: Plan[Route], target: Target, line: bytes, limits: Limits) -> bytes:
+def rewritten(plan: RouteDecision[Route], target: Target, line: bytes, limits: Limits) -> bytes:
     """The first two lines of what goes to a backend, where the target rewrites host or path."""
     assert target.rewrite is not None
     if plan.starts is None:

@@ -15,7 +15,7 @@ from gateway.http.http1 import Field, Request, parse_request
 from gateway.interfaces import DownstreamPeer
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.scripted_exchange import Outgoing, Taking
-from gateway.routing.table import Plan
+from gateway.routing.table import RouteDecision
 from gateway.scripting.listener_filters import connection_of
 from gateway.snapshot import Limits
 
@@ -125,7 +125,7 @@ class LazyRequest(api.Request):
     )  # fmt: skip
 
     def __init__(
-        self, client: Meeting, template: Template, plan: Plan[Any], data: bytes, varying: bytes, limits: Limits,
+        self, client: Meeting, template: Template, plan: RouteDecision[Any], data: bytes, varying: bytes, limits: Limits,
         taking: list[Taking],
     ) -> None:  # fmt: skip
         self._client = client

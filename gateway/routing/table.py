@@ -243,7 +243,7 @@ HostKey: TypeAlias = tuple[str, str]  # listener name, hostname
 Chain: TypeAlias = tuple[HostRules[RouteT], ...]
 
 
-class Plan(Generic[RouteT]):
+class RouteDecision(Generic[RouteT]):
     """Where a request line leads at one Host, and the first two lines of what goes to the backend."""
 
     __slots__ = ("_seen", "entry", "host", "listener", "route", "start", "starts")
@@ -277,7 +277,7 @@ class Variant(Generic[RouteT]):
         self._chain = chain
         self._holding = holding
         self._entry = chain[0].only if chain else None  # where every request leads there
-        self.plans: dict[bytes, Plan[RouteT]] = {}
+        self.plans: dict[bytes, RouteDecision[RouteT]] = {}
 
     def find(self, request: Request) -> Entry[RouteT] | None:
         """The entry that answers this request, of which only the line is looked at."""
@@ -287,7 +287,7 @@ class Variant(Generic[RouteT]):
                     return entry
         return None
 
-    def plan(self, line: bytes, limits: Limits, *, passing: bool = False) -> Plan[RouteT] | None:
+    def plan(self, line: bytes, limits: Limits, *, passing: bool = False) -> RouteDecision[RouteT] | None:
         """Where a request line leads; None where it is not so plain.
 
         `passing`: the Host is one of many, so that a plan which is cheap to make is not worth remembering: to look it up
@@ -305,7 +305,7 @@ class Variant(Generic[RouteT]):
         entry = self._entry or self.find(request)
         if entry is None:
             return None
-        plan = Plan(entry, b"%b%b\r\n" % (start, self._host), self._host, self._listener)
+        plan = RouteDecision(entry, b"%b%b\r\n" % (start, self._host), self._host, self._listener)
         return plan if passing else MEMORY.put(self.plans, line, plan)
 
 
