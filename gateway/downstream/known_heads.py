@@ -28,7 +28,7 @@ from gateway.http.http1 import (
     request_start,
 )
 from gateway.proxy.route import Route, Target
-from gateway.routing.table import RouteDecision, Table, Variant, VirtualHost
+from gateway.routing.table import HeaderVariant, RouteDecision, Table, VirtualHost
 from gateway.snapshot import Limits
 
 LESSONS: Final = 32  # heads from which a connection learns; one that is different every time is parsed in full
@@ -79,7 +79,7 @@ class Template(Shape):
         # What holds for one table.
         self.table: Table[Route] | None = None
         self.plans: dict[bytes, RouteDecision[Route]] = {}  # by request line, where it alone decides
-        self._variants: dict[tuple[bytes, ...], Variant[Route]] = {}  # by Host and the holes that conditions look at
+        self._variants: dict[tuple[bytes, ...], HeaderVariant[Route]] = {}  # by Host and the holes that conditions look at
 
     def model(self) -> list[Field]:
         """The fields, with marks in the holes."""
@@ -140,7 +140,7 @@ class Template(Shape):
             return variant.plan(line, limits, passing=True)
         return variant.plans.get(line) or variant.plan(line, limits)
 
-    def _variant(self, site: VirtualHost[Route], data: bytes, varying: bytes, limits: Limits) -> Variant[Route]:
+    def _variant(self, site: VirtualHost[Route], data: bytes, varying: bytes, limits: Limits) -> HeaderVariant[Route]:
         values = self.values(varying)
         key = (site.host, *(values[number] for number in self._holes_of(site)))
         variant = self._variants.get(key)

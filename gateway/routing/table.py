@@ -266,7 +266,7 @@ class RouteDecision(Generic[RouteT]):
         return found
 
 
-class Variant(Generic[RouteT]):
+class HeaderVariant(Generic[RouteT]):
     """A site as seen by requests whose header fields meet the same conditions: request lines alone decide here."""
 
     __slots__ = ("_chain", "_entry", "_holding", "_host", "_listener", "plans")
@@ -333,7 +333,7 @@ class VirtualHost(Generic[RouteT]):
         self.listener = listener  # that owns it, where connections belong to listeners (TLS)
         self.headers = _union(rules.headers for rules in chain)  # names that conditions look at
         self._conditional = [entry for rules in chain for entry in rules.entries() if entry.by_headers] if self.headers else []
-        self.plain: Variant[RouteT] = Variant(
+        self.plain: HeaderVariant[RouteT] = HeaderVariant(
             host, chain, frozenset(), listener
         )  # none of the conditions on header fields holds
         self._variants = {frozenset[Entry[RouteT]](): self.plain}
@@ -346,14 +346,14 @@ class VirtualHost(Generic[RouteT]):
                 return entry
         return None
 
-    def variant(self, request: Request) -> Variant[RouteT]:
+    def variant(self, request: Request) -> HeaderVariant[RouteT]:
         """The variant for requests with header fields like these."""
         holding = frozenset(entry for entry in self._conditional if entry.by_headers and entry.by_headers(request))
         found = self._variants.get(holding)
         if found is None:
             if len(self._variants) >= VARIANTS:
                 self._variants = {frozenset(): self.plain}
-            found = self._variants[holding] = Variant(self.host, self.chain, holding, self.listener)
+            found = self._variants[holding] = HeaderVariant(self.host, self.chain, holding, self.listener)
         return found
 
 
