@@ -38,7 +38,7 @@ def _union(sets: Iterable[frozenset[bytes]]) -> frozenset[bytes]:
     return NO_NAMES.union(*sets) or NO_NAMES
 
 
-class Memory:
+class SharedCache:
     """Keeps many dictionaries small together: when all of them hold too much, all are emptied."""
 
     def __init__(self, most: int) -> None:
@@ -60,7 +60,7 @@ class Memory:
         return value
 
 
-MEMORY: Final = Memory(REMEMBERED)
+MEMORY: Final = SharedCache(REMEMBERED)
 
 
 class Entry(Generic[RouteT]):
