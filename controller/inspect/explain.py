@@ -16,7 +16,7 @@ import msgspec
 from gateway.filters import redirect
 from gateway.http.http1 import Field, ProtocolError, Request
 from gateway.routing import table as routing
-from gateway.routing.table import Entry, HostRules, Table, bare
+from gateway.routing.table import HostRules, RouteMatch, Table, bare
 from gateway.snapshot import Backend, Fault, Listener, Match, Part, Redirect, Rule
 
 NEAREST = 3
@@ -113,12 +113,12 @@ def _request(asked: Asked) -> tuple[Request, int]:
 
 def _table(every: list[Part], here: list[Listener]) -> Table[Rule]:
     names = {listener.name for listener in here}
-    entries: dict[routing.HostKey, list[Entry[Rule]]] = {}
+    entries: dict[routing.HostKey, list[RouteMatch[Rule]]] = {}
     for part in every:
         if isinstance(part, Rule):
             for at in part.at:
                 if at.listener in names:
-                    made = [Entry(match, part.order, part) for match in part.matches]
+                    made = [RouteMatch(match, part.order, part) for match in part.matches]
                     entries.setdefault((at.listener, at.hostname), []).extend(made)
     hosts = {where: HostRules(found) for where, found in entries.items()}
     return Table({listener.hostname: listener.name for listener in here}, hosts)
@@ -140,7 +140,7 @@ def _choices(rule: Rule, backends: dict[str, Backend]) -> Iterable[Choice]:
 
 
 def _outcome(
-    rule: Rule, choices: tuple[Choice, ...], request: Request, entry: Entry[Rule], listener: Listener
+    rule: Rule, choices: tuple[Choice, ...], request: Request, entry: RouteMatch[Rule], listener: Listener
 ) -> tuple[str, int]:
     for one in rule.filters:
         if isinstance(one, Redirect):
@@ -177,7 +177,7 @@ def _not_found(said: str, request: Request, owner: str, table: Table[Rule]) -> E
     return Explanation(said, outcome, 404, owner, names[0] or "*", nearest=tuple(one for _, one in near[:NEAREST]))
 
 
-def why_not(entry: Entry[Rule], request: Request) -> Iterable[str]:
+def why_not(entry: RouteMatch[Rule], request: Request) -> Iterable[str]:
     """Each condition of a match that a request fails, with what was found."""
     match = entry.match
     if not HostRules([entry]).candidates(request.path):
@@ -187,7 +187,7 @@ def why_not(entry: Entry[Rule], request: Request) -> Iterable[str]:
     for kind, matchers in (("header", match.headers), ("query", match.query)):
         for one in matchers:
             only = Match(headers=(one,)) if kind == "header" else Match(query=(one,))
-            if HostRules([Entry(only, entry.route.order, entry.route)]).find(request) is None:
+            if HostRules([RouteMatch(only, entry.route.order, entry.route)]).find(request) is None:
                 found = request.value(one.name.lower().encode()) if kind == "header" else request.query or None
                 what = found.decode("latin-1") if found is not None else "none"
                 yield f"{kind} {one.name} {'~' if one.regex else '='} {one.value}: found {what}"

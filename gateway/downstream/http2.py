@@ -23,7 +23,7 @@ from gateway.interfaces import UpstreamStream
 from gateway.proxy.exchange import Exchange, not_switched
 from gateway.proxy.route import Answers, Route, Target
 from gateway.proxy.scripted_exchange import begin
-from gateway.routing.table import Entry, Table
+from gateway.routing.table import RouteMatch, Table
 from gateway.scripting.listener_filters import arrive, connection_of, left
 from gateway.snapshot import Limits
 from gateway.transport.http2_connection import Http2Connection
@@ -45,7 +45,7 @@ class Ask:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.table: Table[Route] | None = None
-        self.entry: Entry[Route] | None = None
+        self.entry: RouteMatch[Route] | None = None
         self.heads: dict[Edit | None, bytes] = {}  # what goes to the backend, by how it is edited
 
 
@@ -75,7 +75,7 @@ class DownstreamStream(Stream):
         # On the short way.
         self.peer: UpstreamStream | None = None
         self.answers: Answers | None = None
-        self.entry: Entry[Route]
+        self.entry: RouteMatch[Route]
         self._target: Target
         self._since = 0.0
         self._hundreds = 0
@@ -149,7 +149,7 @@ class DownstreamStream(Stream):
         """The exchange under way, also of a request that took the short way."""
         return self.in_full() if self.peer is not None else self.exchange
 
-    def short(self, entry: Entry[Route], ask: Ask) -> None:
+    def short(self, entry: RouteMatch[Route], ask: Ask) -> None:
         """Send a request without content the shortest way that its rule allows."""
         listener_port = self.conversation.listener_port
         self.entry = entry
@@ -361,7 +361,7 @@ class DownstreamStream(Stream):
 
     # --- time ---
 
-    def start(self, entry: Entry[Route]) -> None:
+    def start(self, entry: RouteMatch[Route]) -> None:
         """Send a request the full way."""
         self.exchange = begin(self, self._request, entry, self.conversation.listener_port.backends)
         if self._tunnel is not None:

@@ -24,7 +24,7 @@ from gateway.proxy import mirroring
 from gateway.proxy.external_auth import Allowed, Question, Verdict, refusal
 from gateway.proxy.mirroring import Copy
 from gateway.proxy.route import Answers, Route, Target
-from gateway.routing.table import Entry
+from gateway.routing.table import RouteMatch
 from gateway.snapshot import ExternalAuth
 from gateway.upstream.backend import Backend
 from gateway.upstream.session_persistence import Holder, Sessions
@@ -85,7 +85,7 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(
-        self, client: DownstreamPeer, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]
+        self, client: DownstreamPeer, request: Request, entry: RouteMatch[Route], backends: Callable[[str], Backend]
     ) -> None:
         # Given.
         self.client = client

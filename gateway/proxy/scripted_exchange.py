@@ -23,7 +23,7 @@ from gateway.http.local_replies import whole
 from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy.exchange import Exchange, name_of, unexpecting
 from gateway.proxy.route import Route, Target
-from gateway.routing.table import Entry
+from gateway.routing.table import RouteMatch
 from gateway.scripting.chunk_pipeline import Passage
 from gateway.scripting.listener_filters import connection_of
 from gateway.scripting.loader import bytes_or_nothing, wrong_result
@@ -66,7 +66,7 @@ class Seen(Protocol):
         """From now on it is this one."""
 
 
-def begin(client: DownstreamPeer, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]) -> Exchange:
+def begin(client: DownstreamPeer, request: Request, entry: RouteMatch[Route], backends: Callable[[str], Backend]) -> Exchange:
     """An exchange of the kind that a rule needs."""
     kind = Programmed if entry.route.is_programmed else Exchange
     return kind(client, request, entry, backends)
@@ -82,7 +82,7 @@ class Programmed(Exchange):
     )  # fmt: skip
 
     def __init__(
-        self, client: DownstreamPeer, request: Request, entry: Entry[Route], backends: Callable[[str], Backend]
+        self, client: DownstreamPeer, request: Request, entry: RouteMatch[Route], backends: Callable[[str], Backend]
     ) -> None:
         super().__init__(client, request, entry, backends)
         self._began = time.time()

@@ -63,7 +63,7 @@ class SharedCache:
 MEMORY: Final = SharedCache(REMEMBERED)
 
 
-class Entry(Generic[RouteT]):
+class RouteMatch(Generic[RouteT]):
     """One match of one rule: where it leads, and what must hold beside the path.
 
     Conditions come apart by what they look at: the request line (method and query), or header fields. Each is None
@@ -157,12 +157,12 @@ class HostRules(Generic[RouteT]):
 
     __slots__ = ("_always", "_exact", "_memo", "_methods", "_prefix", "_regex", "headers")
 
-    def __init__(self, entries: Iterable[Entry[RouteT]]) -> None:
+    def __init__(self, entries: Iterable[RouteMatch[RouteT]]) -> None:
         ordered = sorted(entries, key=lambda entry: entry.rank)
-        exact: dict[bytes, tuple[Entry[RouteT], ...]] = {}
-        prefix: dict[bytes, tuple[Entry[RouteT], ...]] = {}
-        methods: dict[bytes, tuple[Entry[RouteT], ...]] = {}
-        by_expression: dict[str, list[Entry[RouteT]]] = {}
+        exact: dict[bytes, tuple[RouteMatch[RouteT], ...]] = {}
+        prefix: dict[bytes, tuple[RouteMatch[RouteT], ...]] = {}
+        methods: dict[bytes, tuple[RouteMatch[RouteT], ...]] = {}
+        by_expression: dict[str, list[RouteMatch[RouteT]]] = {}
         for entry in ordered:
             kind = entry.match.path.kind
             if kind == "Exact":
@@ -174,11 +174,11 @@ class HostRules(Generic[RouteT]):
             else:
                 by_expression.setdefault(entry.match.path.value, []).append(entry)
         longest_first = sorted(by_expression, key=lambda text: (-len(text), text))
-        self._exact: Mapping[bytes, tuple[Entry[RouteT], ...]] = exact or NOTHING  # there are thousands of these
+        self._exact: Mapping[bytes, tuple[RouteMatch[RouteT], ...]] = exact or NOTHING  # there are thousands of these
         self._prefix = prefix
-        self._methods: Mapping[bytes, tuple[Entry[RouteT], ...]] = methods or NOTHING
+        self._methods: Mapping[bytes, tuple[RouteMatch[RouteT], ...]] = methods or NOTHING
         self._regex = tuple((regex.full_match(text), by_expression[text]) for text in longest_first)
-        self._memo: dict[bytes, tuple[Entry[RouteT], ...]] | None = None  # until somebody asks
+        self._memo: dict[bytes, tuple[RouteMatch[RouteT], ...]] | None = None  # until somebody asks
         # Where every entry has the prefix "/", all paths are alike.
         self._always = (
             _until_final(self._prefix[b""])
@@ -187,7 +187,7 @@ class HostRules(Generic[RouteT]):
         )
         self.headers = _union(entry.headers for entry in ordered)  # names that conditions look at
 
-    def find(self, request: Request) -> Entry[RouteT] | None:
+    def find(self, request: Request) -> RouteMatch[RouteT] | None:
         """The first entry, in order of precedence, of which every condition holds."""
         for entry in self.reachable(request.path):
             if (entry.by_line is None or entry.by_line(request)) and (entry.by_headers is None or entry.by_headers(request)):
@@ -195,11 +195,11 @@ class HostRules(Generic[RouteT]):
         return None
 
     @property
-    def only(self) -> Entry[RouteT] | None:
+    def only(self) -> RouteMatch[RouteT] | None:
         """The entry that answers every request, if there is such a one."""
         return self._always[0] if self._always is not None and self._always[0].is_final else None
 
-    def reachable(self, path: bytes) -> tuple[Entry[RouteT], ...]:
+    def reachable(self, path: bytes) -> tuple[RouteMatch[RouteT], ...]:
         """The entries whose path matches, as far as the first that has no conditions."""
         if self._always is not None:
             return self._always
@@ -209,7 +209,7 @@ class HostRules(Generic[RouteT]):
         found = memo.get(path)
         return found if found is not None else MEMORY.put(memo, path, _until_final(self.candidates(path)))
 
-    def candidates(self, path: bytes) -> list[Entry[RouteT]]:
+    def candidates(self, path: bytes) -> list[RouteMatch[RouteT]]:
         """All entries whose path matches, in order of precedence."""
         found = list(self._exact.get(path, ()))
         for matches, entries in self._regex:
@@ -225,13 +225,13 @@ class HostRules(Generic[RouteT]):
                 return found
             prefix = prefix[: max(prefix.rfind(b"/"), 0)]
 
-    def entries(self) -> list[Entry[RouteT]]:
+    def entries(self) -> list[RouteMatch[RouteT]]:
         """Every entry, for explanations."""
         groups = [*self._exact.values(), *(e for _, e in self._regex), *self._prefix.values(), *self._methods.values()]
         return [entry for group in groups for entry in group]
 
 
-def _until_final(entries: Sequence[Entry[RouteT]]) -> tuple[Entry[RouteT], ...]:
+def _until_final(entries: Sequence[RouteMatch[RouteT]]) -> tuple[RouteMatch[RouteT], ...]:
     """What stands behind an entry without conditions can never be reached."""
     for index, entry in enumerate(entries):
         if entry.is_final:
@@ -248,7 +248,7 @@ class RouteDecision(Generic[RouteT]):
 
     __slots__ = ("_seen", "entry", "host", "listener", "route", "start", "starts")
 
-    def __init__(self, entry: Entry[RouteT], start: bytes, host: bytes, listener: str) -> None:
+    def __init__(self, entry: RouteMatch[RouteT], start: bytes, host: bytes, listener: str) -> None:
         self.entry = entry
         self.route = entry.route
         self.host = host
@@ -271,7 +271,7 @@ class HeaderVariant(Generic[RouteT]):
 
     __slots__ = ("_chain", "_entry", "_holding", "_host", "_listener", "plans")
 
-    def __init__(self, host: bytes, chain: Chain[RouteT], holding: frozenset[Entry[RouteT]], listener: str) -> None:
+    def __init__(self, host: bytes, chain: Chain[RouteT], holding: frozenset[RouteMatch[RouteT]], listener: str) -> None:
         self._host = host
         self._listener = listener
         self._chain = chain
@@ -279,7 +279,7 @@ class HeaderVariant(Generic[RouteT]):
         self._entry = chain[0].only if chain else None  # where every request leads there
         self.plans: dict[bytes, RouteDecision[RouteT]] = {}
 
-    def find(self, request: Request) -> Entry[RouteT] | None:
+    def find(self, request: Request) -> RouteMatch[RouteT] | None:
         """The entry that answers this request, of which only the line is looked at."""
         for rules in self._chain:
             for entry in rules.reachable(request.path):
@@ -336,9 +336,9 @@ class VirtualHost(Generic[RouteT]):
         self.plain: HeaderVariant[RouteT] = HeaderVariant(
             host, chain, frozenset(), listener
         )  # none of the conditions on header fields holds
-        self._variants = {frozenset[Entry[RouteT]](): self.plain}
+        self._variants = {frozenset[RouteMatch[RouteT]](): self.plain}
 
-    def find(self, request: Request) -> Entry[RouteT] | None:
+    def find(self, request: Request) -> RouteMatch[RouteT] | None:
         """The entry that answers this request."""
         for rules in self.chain:
             entry = rules.find(request)
@@ -392,7 +392,7 @@ class Table(Generic[RouteT]):
         self._kept: VirtualHosts[RouteT] = kept if kept is not None else VirtualHosts()
         self.sites: dict[bytes, VirtualHost[RouteT]] = {}  # of the Hosts that were asked for, as they were sent
 
-    def find(self, request: Request) -> Entry[RouteT] | None:
+    def find(self, request: Request) -> RouteMatch[RouteT] | None:
         """The entry that answers this request, or None: 404."""
         return self.site(request.host).find(request)
 

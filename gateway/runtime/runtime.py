@@ -33,7 +33,7 @@ from gateway.l4.tcp import Incoming, Line, Mode, Peeker, Switchboard, boards
 from gateway.l4.tcp import Tally as RelayTally
 from gateway.l4.udp import Datagrams
 from gateway.proxy.route import Counter, Route
-from gateway.routing.table import Entry, HostKey, HostRules, Table
+from gateway.routing.table import HostKey, HostRules, RouteMatch, Table
 from gateway.runtime.memory_trimmer import Trimmer
 from gateway.scripting import loader
 from gateway.scripting.listener_filters import Entrance, is_early
@@ -161,7 +161,7 @@ class Runtime:
         self._reached: dict[str, tuple[Address, ...]] = {}  # by backend
         self._security: dict[str, tls.Security] = {}  # by backend
         self._backends: dict[str, Backend] = {}
-        self._entries: dict[str, tuple[Entry[Route], ...]] = {}  # of each rule; they share its route
+        self._entries: dict[str, tuple[RouteMatch[Route], ...]] = {}  # of each rule; they share its route
         self._members: dict[HostKey, dict[str, None]] = {}  # the rules of each hostname
         self._listeners: dict[str, Listener] = {}
         self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
@@ -352,7 +352,7 @@ class Runtime:
         same = old is not None and _leads(old) == _leads(rule)
         if route is None or not same:
             route = Route(rule, self.backend, self.counter, self.program, self._phase)
-        entries = tuple(Entry(match, rule.order, route) for match in rule.matches)
+        entries = tuple(RouteMatch(match, rule.order, route) for match in rule.matches)
         for entry in entries:
             HostRules([entry])  # compiles its expressions; refused here, the old rule stays
         if old is not None:

@@ -279,10 +279,10 @@ METHODS = (
 )  # fmt: skip
 def test_precedence(path: str, winner: str) -> None:
     from gateway.http.http1 import Request
-    from gateway.routing.table import Entry, HostRules
+    from gateway.routing.table import HostRules, RouteMatch
 
     rules = HostRules(
-        [Entry(Match(match), Order(route=name), Rule(name, Order(), (Attachment("l", ""),))) for name, match in METHODS]
+        [RouteMatch(Match(match), Order(route=name), Rule(name, Order(), (Attachment("l", ""),))) for name, match in METHODS]
     )  # fmt: skip
     found = rules.find(Request(b"POST", path.encode(), None, False, []))
     assert found is not None

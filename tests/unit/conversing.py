@@ -9,7 +9,7 @@ from gateway.base.clock import Clock
 from gateway.downstream.http1 import DownstreamHttp1
 from gateway.downstream.port import ListenerPort
 from gateway.proxy.route import Counter, Route
-from gateway.routing.table import Entry, HostKey, HostRules, Table
+from gateway.routing.table import HostKey, HostRules, RouteMatch, Table
 from gateway.scripting.loader import load
 from gateway.scripting.program import Program
 from gateway.snapshot import Rule
@@ -77,11 +77,11 @@ class Side:
         self.route(rules)
 
     def route(self, rules: list[Rule]) -> None:
-        hosts: dict[HostKey, list[Entry[Any]]] = {}
+        hosts: dict[HostKey, list[RouteMatch[Any]]] = {}
         for rule in rules:
             route = Route(rule, self.backend, lambda *_: Counter(), self.program, 0.0)
             for at in rule.at:
-                hosts.setdefault((at.listener, at.hostname), []).extend(Entry(m, rule.order, route) for m in rule.matches)
+                hosts.setdefault((at.listener, at.hostname), []).extend(RouteMatch(m, rule.order, route) for m in rule.matches)
         self.listener_port.table = Table(
             {"": "l"}, {key: HostRules(entries) for key, entries in hosts.items()}, self.listener_port.sites
         )

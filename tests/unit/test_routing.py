@@ -6,7 +6,7 @@ import pytest
 
 from gateway.http.http1 import parse_request
 from gateway.routing import table as routing
-from gateway.routing.table import Entry, HostRules, Table, VirtualHosts, bare
+from gateway.routing.table import HostRules, RouteMatch, Table, VirtualHosts, bare
 from gateway.snapshot import DEFAULT_LIMITS, Match, Order, PathMatch, ValueMatch
 
 
@@ -33,11 +33,11 @@ def match(text: str) -> Match:
 
 def table(rules: dict[str, str], listeners: dict[str, str] | None = None) -> Table:
     """`host match` → name; one listener for everything unless said otherwise (`listener@host match`)."""
-    hosts: dict[tuple[str, str], list[Entry]] = {}
+    hosts: dict[tuple[str, str], list[RouteMatch]] = {}
     for index, (where, name) in enumerate(rules.items()):
         place, _, rest = where.partition(" ")
         listener, _, host = place.rpartition("@")
-        entry = Entry(match(rest), Order(index=index), name)
+        entry = RouteMatch(match(rest), Order(index=index), name)
         hosts.setdefault((listener or "l", "" if host == "*" else host), []).append(entry)
     return Table(listeners or {"": "l"}, {k: HostRules(v) for k, v in hosts.items()})
 
@@ -154,12 +154,12 @@ def test_expressions_take_linear_time() -> None:
 @pytest.mark.parametrize("text", ["(unclosed", "(?=ahead)", r"(a)\1", "a{1,9999}"])
 def test_expressions_that_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        HostRules([Entry(Match(PathMatch("RegularExpression", text)), Order(), "r")])
+        HostRules([RouteMatch(Match(PathMatch("RegularExpression", text)), Order(), "r")])
 
 
 def test_a_swap_forgets_what_it_touched_and_nothing_else() -> None:
     sites: VirtualHosts = VirtualHosts()
-    a, b, new_b = (HostRules([Entry(match("/"), Order(), name)]) for name in ("a", "b", "new b"))
+    a, b, new_b = (HostRules([RouteMatch(match("/"), Order(), name)]) for name in ("a", "b", "new b"))
     before = Table({"": "l"}, {("l", "a"): a, ("l", "b"): b}, sites)
     assert ask(before, "a/") == "a"
     assert ask(before, "b/") == "b"
