@@ -22,7 +22,7 @@ from gateway.tls.contexts import Security
 from gateway.transport.admission import Admission
 from gateway.upstream.backend import Backend
 from gateway.upstream.http1 import CONNECT
-from gateway.upstream.load_balancing import Split
+from gateway.upstream.load_balancing import WeightedSplit
 
 PATIENCE: Final = 10.0  # seconds for a ClientHello to come
 WAITING: Final = 8192  # connections whose ClientHello has not come yet
@@ -49,7 +49,9 @@ class Line:
         self.name = relay.name
         given = [backends(target.backend) if target.backend and not target.fault else None for target in relay.targets]
         weights = [target.weight for target in relay.targets]
-        self.turns: Iterator[Backend | None] = Split(given, weights, phase=phase).turns if any(weights) else repeat(None)
+        self.turns: Iterator[Backend | None] = (
+            WeightedSplit(given, weights, phase=phase).turns if any(weights) else repeat(None)
+        )
         self.tally = tally
         self.programs = tuple(programs(spec.script) for spec in relay.filters)
 

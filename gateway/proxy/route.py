@@ -31,7 +31,7 @@ from gateway.snapshot import (
 )
 from gateway.transport.timeout_queue import Timeouts
 from gateway.upstream.backend import Backend
-from gateway.upstream.load_balancing import Ring, Split
+from gateway.upstream.load_balancing import Ring, WeightedSplit
 from gateway.upstream.session_persistence import Sessions
 
 HEADS: Final = 1024  # response heads remembered
@@ -259,7 +259,7 @@ class Route:
             self.sessions = Sessions(rule.name, rule.persistence, holding)
         for target in targets:
             target.settle(timed=self.timeouts is not None, looked_at=self.sessions is not None or target.hashed)
-        self.turns = Split(targets, weights, phase=phase).turns
+        self.turns = WeightedSplit(targets, weights, phase=phase).turns
         # What filters in Python need.
         self.is_programmed = any(target.programs for target in targets)
         self.shared = sum(isinstance(spec, Scripted) for spec in rule.filters)  # programs that every target has, first of all

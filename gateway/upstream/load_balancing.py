@@ -31,7 +31,7 @@ def smooth(weights: Sequence[int]) -> Iterator[int]:
         yield best
 
 
-class Split(Generic[T]):
+class WeightedSplit(Generic[T]):
     """An endless sequence of items in proportion to their weights. Empty when every weight is 0.
 
     `phase` (0 ≤ phase < 1) is where in its period the sequence starts, so that several workers together stay

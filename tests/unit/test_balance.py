@@ -8,22 +8,22 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.load_balancing import Ring, Split, smooth
+from gateway.upstream.load_balancing import Ring, WeightedSplit, smooth
 
 
-def take(split: Split[int], count: int) -> list[int | None]:
+def take(split: WeightedSplit[int], count: int) -> list[int | None]:
     return [split.next() for _ in range(count)]
 
 
 def test_30_of_100_is_30() -> None:
-    split = Split(["stable", "canary"], [70, 30])
+    split = WeightedSplit(["stable", "canary"], [70, 30])
     for _ in range(5):
         assert Counter(split.next() for _ in range(100)) == {"stable": 70, "canary": 30}
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(any), st.floats(0, 0.99))
 def test_every_period_is_exact(weights: list[int], phase: float) -> None:
-    split = Split(list(range(len(weights))), weights, phase=phase)
+    split = WeightedSplit(list(range(len(weights))), weights, phase=phase)
     total = sum(weights)
     counts = Counter(take(split, total * 3))
     assert [counts[index] for index in range(len(weights))] == [3 * weight for weight in weights]
@@ -40,11 +40,11 @@ def test_any_stretch_is_close(weights: list[int]) -> None:
 
 
 def test_nothing_to_choose() -> None:
-    assert Split(["a"], [0]).next() is None
+    assert WeightedSplit(["a"], [0]).next() is None
 
 
 def test_periods_too_long_for_a_list() -> None:
-    split = Split(["a", "b"], [999_983, 1_000_003])
+    split = WeightedSplit(["a", "b"], [999_983, 1_000_003])
     counts = Counter(split.next() for _ in range(10_000))
     assert abs(counts["a"] - counts["b"]) <= 1
 
