@@ -31,7 +31,7 @@ from gateway.snapshot import (
 )
 from gateway.transport.timeout_queue import Timeouts
 from gateway.upstream.backend import Backend
-from gateway.upstream.load_balancing import Ring, WeightedSplit
+from gateway.upstream.load_balancing import EndpointPicker, WeightedSplit
 from gateway.upstream.session_persistence import Sessions
 
 HEADS: Final = 1024  # response heads remembered
@@ -193,7 +193,7 @@ class Target:
 
 
 NO_CHOICES: Final[dict[str, Target]] = {}  # one for all rules without filters in Python
-NOBODY: Final[Ring[Endpoint]] = Ring()
+NOBODY: Final[EndpointPicker[Endpoint]] = EndpointPicker()
 UNEDITED: Final = Answers(None)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.interfaces import Endpoint
 from gateway.upstream.health_checks import Checks
-from gateway.upstream.load_balancing import Ring
+from gateway.upstream.load_balancing import EndpointPicker
 
 
 class Backend:
@@ -18,7 +18,7 @@ class Backend:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.ring: Ring[Endpoint] = Ring()
+        self.ring: EndpointPicker[Endpoint] = EndpointPicker()
         self.checks: Checks | None = None
 
     def failed(self, endpoint: Endpoint) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from gateway.interfaces import Endpoint
 from gateway.snapshot import Health
 from gateway.upstream.internal_request import Answered, answer_to
-from gateway.upstream.load_balancing import Ring
+from gateway.upstream.load_balancing import EndpointPicker
 
 MOST: Final = 65536  # octets of an answer
 PATIENCE: Final = 5.0  # seconds to answer, where an interval is not shorter
@@ -22,7 +22,7 @@ PATIENCE: Final = 5.0  # seconds to answer, where an interval is not shorter
 class Checks:
     """The checks of one backend."""
 
-    def __init__(self, health: Health, ring: Ring[Endpoint]) -> None:
+    def __init__(self, health: Health, ring: EndpointPicker[Endpoint]) -> None:
         self.health = health
         self._ring = ring
         self._fails: dict[Endpoint, int] = {}  # in a row, of those who are asked

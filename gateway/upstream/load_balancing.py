@@ -72,7 +72,7 @@ def _least(items: Sequence[T], load: Callable[[T], int]) -> Iterator[T]:
         yield items[best]
 
 
-class Ring(Generic[T]):
+class EndpointPicker(Generic[T]):
     """Members that take turns, without end: `next(turns, None)`. Members that fail can stand aside, unless all do."""
 
     __slots__ = ("_aside", "_load", "_members", "turns")

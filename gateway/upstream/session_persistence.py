@@ -15,13 +15,13 @@ from typing import Protocol
 from gateway.http.http1 import PLAIN, Field, Request
 from gateway.interfaces import Endpoint
 from gateway.snapshot import Persistence
-from gateway.upstream.load_balancing import Ring
+from gateway.upstream.load_balancing import EndpointPicker
 
 
 class Holder(Protocol):
     """A target, as far as sessions are concerned."""
 
-    ring: Ring[Endpoint]
+    ring: EndpointPicker[Endpoint]
 
 
 class Sessions:

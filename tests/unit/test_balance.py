@@ -8,7 +8,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.upstream.load_balancing import Ring, WeightedSplit, smooth
+from gateway.upstream.load_balancing import EndpointPicker, WeightedSplit, smooth
 
 
 def take(split: WeightedSplit[int], count: int) -> list[int | None]:
@@ -50,7 +50,7 @@ def test_periods_too_long_for_a_list() -> None:
 
 
 def test_a_ring_takes_turns_and_lets_members_stand_aside() -> None:
-    ring = Ring("abc")
+    ring = EndpointPicker("abc")
     assert [ring.next() for _ in range(4)] == ["a", "b", "c", "a"]
     ring.aside("b")
     assert "b" not in [ring.next() for _ in range(6)]
