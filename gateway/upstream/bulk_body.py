@@ -1,7 +1,7 @@
 """The long middle of a large body: read into one buffer and written from it, without becoming objects in between.
 
 `asyncio.Protocol` gets each read as new bytes, which copies them once more; over megabytes that is most of a
-proxy's own work. While much of a body is still to come, a backend connection lends its transport to a `Bulk`,
+proxy's own work. While much of a body is still to come, a backend connection lends its transport to a `BulkReader`,
 which reads into a buffer of its own and passes views of it on. The beginning and the end of a body, where there is
 something to decide, stay with the connection.
 
@@ -47,7 +47,7 @@ class Borrower(Protocol):
 _spare: list[memoryview] = []  # of all connections: who has passed everything on needs none, and the next finds a warm one
 
 
-class Bulk(asyncio.BufferedProtocol):
+class BulkReader(asyncio.BufferedProtocol):
     """See the module."""
 
     __slots__ = ("_at", "_owner", "_view")

@@ -20,7 +20,7 @@ from gateway.interfaces import Answers, ResponseSink, UpstreamHandler
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.tls.contexts import Security, unread
 from gateway.transport.turns import Turns
-from gateway.upstream.bulk_body import SHARED, SIZE, WORTH, Bulk
+from gateway.upstream.bulk_body import SHARED, SIZE, WORTH, BulkReader
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
 CONNECT: Final = 2.0  # seconds to make one
@@ -372,7 +372,7 @@ class Upstream(asyncio.Protocol):
     def _lend(self) -> None:
         """Where much of a body is still to come, let it pass in bulk."""
         if self._left > WORTH and self.user is not None:
-            self._change_reader(Bulk(self))
+            self._change_reader(BulkReader(self))
 
     def left(self) -> int:
         """Octets of the body still to come."""

@@ -26,7 +26,7 @@ from gateway.http.http2 import (
 )
 from gateway.snapshot import Attachment, Match, Order, Rule, Target
 from gateway.transport.turns import MUCH, Turns
-from gateway.upstream.bulk_body import SHARED, SIZE, Bulk
+from gateway.upstream.bulk_body import SHARED, SIZE, BulkReader
 from gateway.upstream.http1 import Upstream
 
 MISSING = b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n"
@@ -399,7 +399,7 @@ async def test_who_has_passed_all_on_holds_no_buffer() -> None:
     client.data_received(GET)
     peer = backend_of(client)
     wire = peer._transport = Read()
-    borrowed: list[Bulk] = []
+    borrowed: list[BulkReader] = []
     wire.set_protocol = borrowed.append  # type: ignore[method-assign, assignment]
     peer.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 90000000\r\n\r\n" + b"y" * 1000)
     (bulk,) = borrowed
