@@ -20,7 +20,7 @@ TAIL: Final = 1 << 16  # bytes at the end that are read as usual
 SPARE: Final = 16  # buffers kept for the next body: a new one costs the kernel its pages
 
 
-class Borrower(Protocol):
+class BulkSource(Protocol):
     """The connection that lends its transport."""
 
     def left(self) -> int:
@@ -52,7 +52,7 @@ class BulkReader(asyncio.BufferedProtocol):
 
     __slots__ = ("_at", "_owner", "_view")
 
-    def __init__(self, owner: Borrower) -> None:
+    def __init__(self, owner: BulkSource) -> None:
         self._owner = owner
         self._view: memoryview | None = None  # made when something comes
         self._at = 0  # where in it room begins: what is before that has not been taken by the client's socket yet
