@@ -1,6 +1,6 @@
 """Connections to backends that speak HTTP/2, by prior knowledge or over TLS (RFC 9113 §3).
 
-A `Trunk` is to these what a `Pool` is to HTTP/1.1: an address. Its connections carry as many requests at a time as
+A `Http2Pool` is to these what a `Pool` is to HTTP/1.1: an address. Its connections carry as many requests at a time as
 the backend allows; a `Call` is one of them, and what an exchange knows as its peer. A call takes HTTP/1.1 bytes and
 says them in frames, and answers with what was parsed from frames, so that an exchange need not know the difference.
 """
@@ -29,7 +29,7 @@ MOST_OWED: Final = 1 << 20  # octets that a backend which does not read may be o
 LOWEST: Final = 2**31 - 1000  # stream numbers end here: another connection goes on
 
 
-class Trunk:
+class Http2Pool:
     """Connections to one address."""
 
     __slots__ = ("_connecting", "_links", "_retired", "_waiting", "clock", "idle", "name", "security", "turns", "where")
@@ -343,7 +343,7 @@ class Link(Http2Connection):
 
     __slots__ = ("fault", "idle_since", "ready", "scheme", "trunk")
 
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(self, trunk: Http2Pool) -> None:
         super().__init__(MAX_HEAD, trunk.clock, trunk.turns)
         self.trunk = trunk
         self.scheme = b"https" if trunk.security else b"http"
