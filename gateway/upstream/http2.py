@@ -41,7 +41,7 @@ class Http2Pool:
         self.security = security
         self.name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         self.idle: tuple[()] = ()  # nothing that the short way could take
-        self._links: list[Link] = []
+        self._links: list[Http2UpstreamConnection] = []
         self._waiting: deque[UpstreamHandler] = deque()
         self._connecting: asyncio.Task[None] | None = None
         self._retired = False
@@ -73,7 +73,7 @@ class Http2Pool:
         try:
             async with asyncio.timeout(CONNECT):
                 transport, link = await loop.create_connection(
-                    lambda: Link(self),
+                    lambda: Http2UpstreamConnection(self),
                     *self.where,
                     ssl=tls.context if tls else None,
                     server_hostname=tls.server_name if tls else None,
@@ -116,7 +116,7 @@ class Http2Pool:
             if not user.abandoned:
                 user.connect_failed(f"{self.name}: {reason}")
 
-    def lost(self, link: Link) -> None:
+    def lost(self, link: Http2UpstreamConnection) -> None:
         """A connection is gone, or takes no more requests."""
         if link in self._links:
             self._links.remove(link)
@@ -142,9 +142,9 @@ class Call(Stream):
         "_accept", "_chunks", "_expected", "_headed", "_interim", "_left", "_response_length", "_tunnel", "endpoint",
         "reused", "user",
     )  # fmt: skip
-    conversation: Link
+    conversation: Http2UpstreamConnection
 
-    def __init__(self, link: Link, number: int, user: UpstreamHandler, *, reused: bool) -> None:
+    def __init__(self, link: Http2UpstreamConnection, number: int, user: UpstreamHandler, *, reused: bool) -> None:
         super().__init__(link, number)
         self.user: ResponseSink | None = user
         self.endpoint: Endpoint = link.trunk
@@ -338,7 +338,7 @@ class Call(Stream):
             self.user.in_full().resume_sending()
 
 
-class Link(Http2Connection):
+class Http2UpstreamConnection(Http2Connection):
     """One connection to a backend."""
 
     __slots__ = ("fault", "idle_since", "ready", "scheme", "trunk")
