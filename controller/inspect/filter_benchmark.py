@@ -32,7 +32,7 @@ from gateway.snapshot import (
     Scripted,
     Target,
 )
-from gateway.upstream.http1 import Pool, Upstream
+from gateway.upstream.http1 import Http1Pool, Upstream
 
 EACH, ROUNDS, TURNS = 400, 10, 300
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 17\r\n\r\nfrom the backend\n"
@@ -117,7 +117,7 @@ async def _inline(parts: tuple[Part, ...]) -> tuple[float, float]:
     await runtime.apply(Change(put=parts))
     listener_port = runtime.open[80].listener_port
     pool = next(iter(runtime.backend("b").ring))
-    assert isinstance(pool, Pool)
+    assert isinstance(pool, Http1Pool)
     least = {b"/": float("inf"), b"/with": float("inf")}
     number = 0
     gc.collect()

@@ -36,7 +36,7 @@ class Closing(list["Upstream"]):
         upstream.abort()
 
 
-class Pool:
+class Http1Pool:
     """Connections to one address."""
 
     __slots__ = (
@@ -168,7 +168,7 @@ class Upstream(asyncio.Protocol):
     )  # fmt: skip
     _HEAD, _LENGTH, _CHUNKED, _TO_END = range(4)
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Http1Pool) -> None:
         # Connection.
         self.endpoint = pool
         self._transport: asyncio.Transport

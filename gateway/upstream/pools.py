@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 from gateway.base.clock import Clock
 from gateway.tls.contexts import Security
 from gateway.transport.turns import Turns
-from gateway.upstream.http1 import Pool
+from gateway.upstream.http1 import Http1Pool
 from gateway.upstream.http2 import Http2Pool
 
 
@@ -20,7 +20,7 @@ class Address(NamedTuple):
     security: Security | None = None
 
 
-AnyPool: TypeAlias = Pool | Http2Pool
+AnyPool: TypeAlias = Http1Pool | Http2Pool
 
 
 class Pools:
@@ -36,7 +36,7 @@ class Pools:
         pool = self._pools.get(address)
         if pool is None:
             host, port, is_http2, security = address
-            kind = Http2Pool if is_http2 else Pool
+            kind = Http2Pool if is_http2 else Http1Pool
             pool = self._pools[address] = kind(host, port, self._clock, self._turns, security)
         return pool
 

@@ -15,7 +15,7 @@ from gateway.scripting.program import Program
 from gateway.snapshot import Rule
 from gateway.transport.turns import Turns
 from gateway.upstream.backend import Backend
-from gateway.upstream.http1 import Pool, Upstream
+from gateway.upstream.http1 import Http1Pool, Upstream
 
 
 class Wire:
@@ -56,7 +56,7 @@ class Wire:
 SOURCES: dict[str, str] = {}  # of filters
 
 
-class Nowhere(Pool):
+class Nowhere(Http1Pool):
     """Nobody listens at this address: whoever finds no kept connection waits."""
 
     def connect(self, user: object) -> None: ...
@@ -70,7 +70,7 @@ class Side:
         self.clock = Clock(100.0)
         self.turns = Turns()
         self.backends: dict[str, Backend] = {}
-        self.pools: dict[str, Pool] = {}
+        self.pools: dict[str, Http1Pool] = {}
         self.listener_port = ListenerPort(
             80, self.clock, self.turns, self.backend, scheme=b"http", splice=_no_splice, ended=lambda: None
         )
