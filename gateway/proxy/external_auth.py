@@ -17,7 +17,7 @@ from gateway.proxy import protobuf
 from gateway.proxy.protobuf import Message
 from gateway.snapshot import ExternalAuth
 from gateway.upstream.backend import Backend
-from gateway.upstream.internal_request import Answered, Ask
+from gateway.upstream.internal_request import Answered, InternalRequest
 
 _LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e\x80-\xff]*")  # a field line (RFC 9110 §5)
 PATIENCE: Final = 5.0  # seconds for an answer
@@ -55,7 +55,7 @@ class Question:
         self.spec = spec
         self._backend = backend
         self._told = told
-        self._ask: Ask | None = None
+        self._ask: InternalRequest | None = None
 
     @property
     def is_asked(self) -> bool:
@@ -66,7 +66,7 @@ class Question:
         """Send it."""
         is_grpc = self.spec.protocol == "GRPC"
         content = (_as_grpc if is_grpc else _as_http)(self.spec, request, body, address, scheme)
-        self._ask = Ask(content, self._heard, most=MOST, head_only=not is_grpc and request.method == b"HEAD")
+        self._ask = InternalRequest(content, self._heard, most=MOST, head_only=not is_grpc and request.method == b"HEAD")
         self._ask.send(next(self._backend.ring.turns, None), PATIENCE)
 
     def cancel(self) -> None:

@@ -21,7 +21,7 @@ class Answered(NamedTuple):
     trailers: list[Field]
 
 
-class Ask:
+class InternalRequest:
     """The user of a backend's connection. `told` is called once: with the answer, or with why there is none."""
 
     __slots__ = (
@@ -148,7 +148,7 @@ class Ask:
         """Nothing is passed on."""
         return 0
 
-    def in_full(self) -> Ask:
+    def in_full(self) -> InternalRequest:
         """It can take whatever comes."""
         return self
 
@@ -170,7 +170,7 @@ async def answer_to(
         if not future.done():
             future.set_result(what)
 
-    ask = Ask(content, told, most=most, head_only=head_only)
+    ask = InternalRequest(content, told, most=most, head_only=head_only)
     ask.send(endpoint, patience)
     try:
         return await future
