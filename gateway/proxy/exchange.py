@@ -22,7 +22,7 @@ from gateway.http.local_replies import answer, grpc_answer
 from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy import mirroring
 from gateway.proxy.external_auth import Allowed, Question, Verdict, refusal
-from gateway.proxy.mirroring import Copy
+from gateway.proxy.mirroring import MirroredRequest
 from gateway.proxy.route import Answers, Route, Target
 from gateway.routing.table import RouteMatch
 from gateway.snapshot import ExternalAuth
@@ -116,7 +116,7 @@ class Exchange:
         self._said: frozenset[bytes] = frozenset()  # of which fields those have, as backends fold names
         self._retries = 0
         self._later: asyncio.TimerHandle | None = None  # of the next attempt
-        self._copies: list[Copy] = []
+        self._copies: list[MirroredRequest] = []
         # What came back.
         self._answers: Answers | None = None  # where response heads of this kind are remembered
         self.answers: Answers | None = None  # the same, once the request is sent and its response may come in one piece

@@ -14,7 +14,7 @@ from gateway.upstream.backend import Backend
 BEHIND: Final = 1 << 20  # bytes that a slow mirror may owe before it is given up
 
 
-class Copy:
+class MirroredRequest:
     """A mirrored request: sent once, its answer dropped, given up when the mirror is slow (best effort).
 
     It follows the framing of what it is given. A request that breaks off leaves its connection in the middle of a
@@ -129,7 +129,7 @@ class Copy:
     def flush(self) -> None:
         """Nothing is kept."""
 
-    def in_full(self) -> Copy:
+    def in_full(self) -> MirroredRequest:
         """A copy can take whatever comes."""
         return self
 
@@ -152,9 +152,11 @@ class Copy:
         """A copy never slows the request down."""
 
 
-def start(mirrors: Iterable[tuple[Callable[[], bool], str]], backends: Callable[[str], Backend], head: bytes) -> list[Copy]:
+def start(
+    mirrors: Iterable[tuple[Callable[[], bool], str]], backends: Callable[[str], Backend], head: bytes
+) -> list[MirroredRequest]:
     """Begin the copies of a request that are due, each with the head that goes to the backend."""
-    made = [Copy(backends(to), head) for due, to in mirrors if due()]
+    made = [MirroredRequest(backends(to), head) for due, to in mirrors if due()]
     for copy in made:
         copy.start()
     return made
