@@ -21,7 +21,7 @@ from gateway.http.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, 
 from gateway.http.local_replies import answer, grpc_answer
 from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy import mirroring
-from gateway.proxy.external_auth import Allowed, Question, Verdict, refusal
+from gateway.proxy.external_auth import Allowed, AuthCheck, Verdict, refusal
 from gateway.proxy.mirroring import MirroredRequest
 from gateway.proxy.route import Answers, Route, Target
 from gateway.routing.table import RouteMatch
@@ -111,7 +111,7 @@ class Exchange:
         self._replay: list[bytes] | None = []  # not None: all that was sent, small enough to send again
         self._tried: list[Endpoint] = []
         self._held: tuple[Holder, Endpoint] | None = None  # where the client's session leads
-        self._question: Question | None = None
+        self._question: AuthCheck | None = None
         self._authorised = 0  # by how many of those that are asked
         self._said: frozenset[bytes] = frozenset()  # of which fields those have, as backends fold names
         self._retries = 0
@@ -203,7 +203,7 @@ class Exchange:
         if self._pending is None:
             self._pending = []
         self._time_request()
-        self._question = Question(spec, self._backends(spec.backend), self._told)
+        self._question = AuthCheck(spec, self._backends(spec.backend), self._told)
         if spec.body_bytes and not self.request_done:
             self._invite()
         self._ask_if_ready()

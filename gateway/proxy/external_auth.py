@@ -46,7 +46,7 @@ Verdict = Allowed | Denied
 UNREACHABLE: Final = Denied(503, (), b"the authorization server does not answer\n")
 
 
-class Question:
+class AuthCheck:
     """One question. `told` is called once."""
 
     __slots__ = ("_ask", "_backend", "_told", "spec")
