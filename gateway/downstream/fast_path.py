@@ -24,7 +24,7 @@ from gateway.interfaces import UpstreamStream
 from gateway.proxy import mirroring
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.route import Answers, Route, Target
-from gateway.proxy.scripted_exchange import Programmed
+from gateway.proxy.scripted_exchange import ScriptedExchange
 from gateway.routing.table import RouteDecision
 
 
@@ -244,10 +244,10 @@ class FastPath(asyncio.Protocol):
         peer.user = self._onlooker = LazyResponseFilter(self, glimpse, target.answers, peer)  # type: ignore[arg-type]
         peer.write(head)
 
-    def _go_on(self, glimpse: LazyRequest, at: int) -> Programmed:
+    def _go_on(self, glimpse: LazyRequest, at: int) -> ScriptedExchange:
         """An exchange that goes on behind the first `at` filters."""
         glimpse.in_full()
         exchange = self.in_full()
-        assert isinstance(exchange, Programmed)
+        assert isinstance(exchange, ScriptedExchange)
         exchange.resume(at)
         return exchange

@@ -21,7 +21,7 @@ from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.interfaces import UpstreamStream
 from gateway.l4.tcp import Incoming, Switchboard
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.scripted_exchange import Programmed, begin
+from gateway.proxy.scripted_exchange import ScriptedExchange, begin
 from gateway.scripting.listener_filters import arrive, connection_of, left
 from gateway.snapshot import Limits
 from gateway.tls import contexts
@@ -141,7 +141,7 @@ class DownstreamHttp1(FastPath):
         if exchange is None:
             request = parse_request(self._data[:-4], self._listener_port.limits)
             exchange = self._exchange = begin(self, request, self._plan.entry, self._listener_port.backends)
-            if self._glimpse is not None and self._target.is_filtered and isinstance(exchange, Programmed):
+            if self._glimpse is not None and self._target.is_filtered and isinstance(exchange, ScriptedExchange):
                 onlooker = self._onlooker
                 exchange.look_on(
                     self._glimpse, onlooker if onlooker is not None and onlooker.glimpse is self._glimpse else None

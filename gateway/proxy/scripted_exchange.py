@@ -68,11 +68,11 @@ class Seen(Protocol):
 
 def begin(client: DownstreamPeer, request: Request, entry: RouteMatch[Route], backends: Callable[[str], Backend]) -> Exchange:
     """An exchange of the kind that a rule needs."""
-    kind = Programmed if entry.route.is_programmed else Exchange
+    kind = ScriptedExchange if entry.route.is_programmed else Exchange
     return kind(client, request, entry, backends)
 
 
-class Programmed(Exchange):
+class ScriptedExchange(Exchange):
     """See the module."""
 
     __slots__ = (
@@ -733,7 +733,7 @@ def tell(program: Program, hooks: Hooks, over: api.Exchange, view: api.Request) 
 class Incoming:
     """The body of a client's request."""
 
-    def __init__(self, exchange: Programmed) -> None:
+    def __init__(self, exchange: ScriptedExchange) -> None:
         self._exchange = exchange
 
     def whole(self, limit: int) -> Awaitable[bytes]:
@@ -744,7 +744,7 @@ class Incoming:
 class Outgoing:
     """The body of a backend's response."""
 
-    def __init__(self, exchange: Programmed) -> None:
+    def __init__(self, exchange: ScriptedExchange) -> None:
         self._exchange = exchange
 
     def whole(self, limit: int) -> Awaitable[bytes]:
