@@ -23,7 +23,7 @@ from gateway.http.head_templates import Composition
 from gateway.interfaces import UpstreamStream
 from gateway.proxy import mirroring
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.route import Answers, Route, Target
+from gateway.proxy.route import ResponseHeadCache, Route, Target
 from gateway.proxy.scripted_exchange import ScriptedExchange
 from gateway.routing.table import RouteDecision
 
@@ -64,7 +64,7 @@ class FastPath(asyncio.Protocol):
         self._exchange: Exchange | None = None
         # Request, on the short way.
         self.peer: UpstreamStream | None = None
-        self.answers: Answers | None = None
+        self.answers: ResponseHeadCache | None = None
         self._data = b""
         self._plan: RouteDecision[Route]
         self._target: Target

@@ -21,7 +21,7 @@ from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fa
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.interfaces import UpstreamStream
 from gateway.proxy.exchange import Exchange, not_switched
-from gateway.proxy.route import Answers, Route, Target
+from gateway.proxy.route import ResponseHeadCache, Route, Target
 from gateway.proxy.scripted_exchange import begin
 from gateway.routing.table import RouteMatch, Table
 from gateway.scripting.listener_filters import arrive, connection_of, left
@@ -74,7 +74,7 @@ class DownstreamStream(Stream):
         self._tunnel = StreamTransport(self) if request.upgrade else None
         # On the short way.
         self.peer: UpstreamStream | None = None
-        self.answers: Answers | None = None
+        self.answers: ResponseHeadCache | None = None
         self.entry: RouteMatch[Route]
         self._target: Target
         self._since = 0.0

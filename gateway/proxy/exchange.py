@@ -23,7 +23,7 @@ from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy import mirroring
 from gateway.proxy.external_auth import Allowed, AuthCheck, Verdict, refusal
 from gateway.proxy.mirroring import MirroredRequest
-from gateway.proxy.route import Answers, Route, Target
+from gateway.proxy.route import ResponseHeadCache, Route, Target
 from gateway.routing.table import RouteMatch
 from gateway.snapshot import ExternalAuth
 from gateway.upstream.backend import Backend
@@ -118,8 +118,10 @@ class Exchange:
         self._later: asyncio.TimerHandle | None = None  # of the next attempt
         self._copies: list[MirroredRequest] = []
         # What came back.
-        self._answers: Answers | None = None  # where response heads of this kind are remembered
-        self.answers: Answers | None = None  # the same, once the request is sent and its response may come in one piece
+        self._answers: ResponseHeadCache | None = None  # where response heads of this kind are remembered
+        self.answers: ResponseHeadCache | None = (
+            None  # the same, once the request is sent and its response may come in one piece
+        )
         self.wants_payload = not client.is_framed  # the client does not know chunks: their framing is taken off
         self._is_watched = False  # somebody looks at the response, so that it cannot be known from before
         self._reframes = False  # what the client gets is framed here, after somebody looked at it bare

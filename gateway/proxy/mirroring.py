@@ -8,7 +8,7 @@ from typing import Final
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Response, length_behind
 from gateway.interfaces import UpstreamStream
-from gateway.proxy.route import Answers
+from gateway.proxy.route import ResponseHeadCache
 from gateway.upstream.backend import Backend
 
 BEHIND: Final = 1 << 20  # bytes that a slow mirror may owe before it is given up
@@ -31,7 +31,7 @@ class MirroredRequest:
         length = length_behind(head)
         self._left: int | Chunks = Chunks() if length == CHUNKED else max(length, 0)  # of the body, still to come
         self.is_sent = not self._left  # the mirror has been told everything
-        self.answers: Answers | None = None
+        self.answers: ResponseHeadCache | None = None
         self.head_only = head.startswith(b"HEAD ")
         self.peer: UpstreamStream | None = None
 

@@ -72,7 +72,7 @@ class Counter:
         return found
 
 
-class Answers:
+class ResponseHeadCache:
     """Response heads that passed once: what was sent on for them. One for all targets that leave responses alone."""
 
     __slots__ = ("_never", "_woven", "edit", "known")
@@ -164,7 +164,7 @@ class Target:
         self.edit_request = _chain(on_request)
         self.edit_response = _chain(on_response)
         codes = frozenset(retry.codes) if retry is not None and retry.attempts else frozenset[int]()
-        self.answers = Answers(self.edit_response, codes) if on_response or codes else UNEDITED
+        self.answers = ResponseHeadCache(self.edit_response, codes) if on_response or codes else UNEDITED
         self.is_direct = False  # see `settle`
         self.is_filtered = False
         self.is_plain = False
@@ -194,7 +194,7 @@ class Target:
 
 NO_CHOICES: Final[dict[str, Target]] = {}  # one for all rules without filters in Python
 NOBODY: Final[EndpointPicker[Endpoint]] = EndpointPicker()
-UNEDITED: Final = Answers(None)
+UNEDITED: Final = ResponseHeadCache(None)
 
 
 def _chain(edits: list[Edit]) -> Edit | None:
