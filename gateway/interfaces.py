@@ -44,7 +44,7 @@ class Heads(Protocol):
     def get(self, head: bytes, /) -> tuple[bytes, int, int] | None: ...
 
 
-class Answers(Protocol):
+class ResponseHeads(Protocol):
     """Response heads seen before, for one way of editing them (`gateway.proxy.route`)."""
 
     @property
@@ -58,7 +58,7 @@ class ResponseSink(Protocol):
 
     # Not None: a whole response whose head is known may be delivered to `answered`.
     @property
-    def answers(self) -> Answers | None: ...
+    def answers(self) -> ResponseHeads | None: ...
     def answered(self, data: bytes, hundreds: int) -> None: ...
     # The same in pieces: begun (continued)* ended.
     def begun(self, data: bytes, hundreds: int) -> None: ...

@@ -16,7 +16,7 @@ from gateway.filters import api
 from gateway.http.head_templates import ResponseShape
 from gateway.http.http1 import Field, parse_response
 from gateway.http.http1 import Response as RawResponse
-from gateway.interfaces import Answers, UpstreamStream
+from gateway.interfaces import ResponseHeads, UpstreamStream
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.scripted_exchange import Left, tell
 
@@ -37,7 +37,7 @@ class LazyResponseFilter:
 
     __slots__ = ("_base", "_client", "_endpoint", "_head", "_plain", "glimpse", "left", "octets", "reply")
 
-    def __init__(self, client: Asking, glimpse: LazyRequest, base: Answers, peer: UpstreamStream) -> None:
+    def __init__(self, client: Asking, glimpse: LazyRequest, base: ResponseHeads, peer: UpstreamStream) -> None:
         self._client = client
         self._base = base
         self._endpoint = peer.endpoint
@@ -101,7 +101,7 @@ class LazyResponseFilter:
     # --- peers.Sender ---
 
     @property
-    def answers(self) -> Answers:
+    def answers(self) -> ResponseHeads:
         """Itself."""
         return self
 

@@ -16,7 +16,7 @@ from gateway.base.clock import Clock
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.head_templates import ResponseShape, response_shape
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
-from gateway.interfaces import Answers, ResponseSink, UpstreamHandler
+from gateway.interfaces import ResponseHeads, ResponseSink, UpstreamHandler
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.tls.contexts import Security, unread
 from gateway.transport.turns import Turns
@@ -221,7 +221,7 @@ class Upstream(asyncio.Protocol):
                 return
         self._receive(sender.in_full(), data)
 
-    def _take_shaped(self, sender: ResponseSink, answers: Answers, shape: ResponseShape, data: bytes) -> bool:
+    def _take_shaped(self, sender: ResponseSink, answers: ResponseHeads, shape: ResponseShape, data: bytes) -> bool:
         """Take a response whose head has a known shape; False where it must be parsed."""
         found = shape.read(data)
         if found is None:

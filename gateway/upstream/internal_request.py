@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.http.http1 import Field, ProtocolError, Response
-from gateway.interfaces import Answers, Endpoint, UpstreamStream
+from gateway.interfaces import Endpoint, ResponseHeads, UpstreamStream
 
 
 class Answered(NamedTuple):
@@ -39,7 +39,7 @@ class InternalRequest:
         self._done = False
         self._timer: asyncio.TimerHandle | None = None
         self.most = most
-        self.answers: Answers | None = None
+        self.answers: ResponseHeads | None = None
         self.head_only = head_only
         self.peer: UpstreamStream | None = None
         self.wants_payload = True
