@@ -34,7 +34,7 @@ def taking(programs: Sequence[Program], moment: str) -> list[Taking]:
     ]
 
 
-class Sieve(End):
+class FilteredSplice(End):
     """One side of a connection whose bytes filters see."""
 
     __slots__ = ("_connection", "_from_client", "_has_ended", "_passage", "_taking")
@@ -146,8 +146,8 @@ def join(
     taken: list[Taking], connection: api.Connection, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]
 ) -> None:
     """Join a client's connection and a backend's through filters."""
-    left = Sieve(one, done, taken, connection, from_client=True)
-    right = Sieve(other, done, taken[::-1], connection, from_client=False)
+    left = FilteredSplice(one, done, taken, connection, from_client=True)
+    right = FilteredSplice(other, done, taken[::-1], connection, from_client=False)
     left.other, right.other = right, left
     one.set_protocol(left)
     other.set_protocol(right)

@@ -161,7 +161,7 @@ class Early(asyncio.Protocol):
         """Once the two are joined: send on what has come."""
         joined = self.transport.get_protocol()
         for data in self.data:
-            if isinstance(joined, filters.Sieve):
+            if isinstance(joined, filters.FilteredSplice):
                 joined.data_received(data)
             else:
                 to.write(data)
