@@ -38,7 +38,7 @@ class Tally:
         self.refused = 0
 
 
-class Line:
+class StreamRoute:
     """A prepared relay: backends in turn, None for a share that is refused."""
 
     __slots__ = ("name", "programs", "tally", "turns")
@@ -71,7 +71,7 @@ class Switchboard:
 
     def __init__(self, splice: Splice, ended: Callable[[], None], port: int = 0) -> None:
         self.port = port
-        self.lines: Mapping[str, Line] = {}  # by hostname
+        self.lines: Mapping[str, StreamRoute] = {}  # by hostname
         self.modes: Mapping[str, Mode] = {}  # by the hostname of a listener
         self.splice = splice
         self._ended = ended
@@ -81,7 +81,7 @@ class Switchboard:
         self.refused = 0  # that belong to no line, or were one too many
         self.tasks: set[asyncio.Task[object]] = set()
 
-    def line(self, name: str) -> Line | None:
+    def line(self, name: str) -> StreamRoute | None:
         """The rule for the name that a client asked for."""
         return lookup(self.lines, name)
 
@@ -228,7 +228,7 @@ class Incoming(Early):
         return True
 
 
-async def reach(line: Line) -> Early | None:
+async def reach(line: StreamRoute) -> Early | None:
     """A connection to the next backend of a line: each of its endpoints is tried once. None where there is none."""
     backend = next(line.turns)
     if backend is None:
@@ -329,7 +329,7 @@ class Peeker:
             connection.close()
 
 
-def boards(relays: Iterable[tuple[str, Relay]], prepare: Callable[[Relay], Line]) -> dict[str, Line]:
+def boards(relays: Iterable[tuple[str, Relay]], prepare: Callable[[Relay], StreamRoute]) -> dict[str, StreamRoute]:
     """The line of each hostname: of several relays at one, the oldest carries the traffic (TCPRoute, UDPRoute)."""
     first: dict[str, Relay] = {}
     for hostname, relay in relays:

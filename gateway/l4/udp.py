@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from gateway.filters import api
 from gateway.l4 import filters
-from gateway.l4.tcp import Line
+from gateway.l4.tcp import StreamRoute
 from gateway.scripting.listener_filters import may_connect, told
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.transport.admission import Admission
@@ -74,7 +74,7 @@ class Datagrams(asyncio.DatagramProtocol):
 
     def __init__(self, number: int = 0) -> None:
         self.number = number  # of the port
-        self.line: Line | None = None
+        self.line: StreamRoute | None = None
         self.now = asyncio.get_running_loop().time()
         self.refused = 0
         self.limits = DEFAULT_LIMITS

@@ -29,7 +29,7 @@ from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.interfaces import Endpoint
 from gateway.l4 import splice
-from gateway.l4.tcp import Incoming, Line, Mode, Peeker, Switchboard, boards
+from gateway.l4.tcp import Incoming, Mode, Peeker, StreamRoute, Switchboard, boards
 from gateway.l4.tcp import Tally as RelayTally
 from gateway.l4.udp import Datagrams
 from gateway.proxy.route import Counter, Route
@@ -165,7 +165,7 @@ class Runtime:
         self._members: dict[HostKey, dict[str, None]] = {}  # the rules of each hostname
         self._listeners: dict[str, Listener] = {}
         self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
-        self._lines: dict[str, Line] = {}  # by relay
+        self._lines: dict[str, StreamRoute] = {}  # by relay
         self.tallies: dict[str, RelayTally] = {}  # by relay
         self.programs: dict[str, Program] = {}
         self._room = Room()  # for what their filters measure
@@ -374,7 +374,7 @@ class Runtime:
     def _put_relay(self, relay: Relay, old: Relay | None, touched: Touched) -> None:
         if old is None or (old.targets, old.filters) != (relay.targets, relay.filters):
             tally = self.tallies.setdefault(relay.name, RelayTally())
-            self._lines[relay.name] = Line(relay, self.backend, self.program, self._phase, tally)
+            self._lines[relay.name] = StreamRoute(relay, self.backend, self.program, self._phase, tally)
         if old is not None:
             self._detach_relay(old, touched)
         for at in relay.at:
@@ -439,7 +439,7 @@ class Runtime:
         greeting = tuple(p for p in programs if p.hooks is None or p.hooks.connect is not None)
         return greeting, tuple(p for p in programs if p.hooks is not None and is_early(p.hooks))
 
-    def _board(self, listeners: Sequence[Listener]) -> Mapping[str, Line]:
+    def _board(self, listeners: Sequence[Listener]) -> Mapping[str, StreamRoute]:
         """Which relay carries the connections of which hostname."""
         attached: list[tuple[str, Relay]] = []
         for listener in listeners:
