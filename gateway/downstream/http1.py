@@ -19,7 +19,7 @@ from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.interfaces import UpstreamStream
-from gateway.l4.tcp import Incoming, Switchboard
+from gateway.l4.tcp import Incoming, StreamListener
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.scripted_exchange import ScriptedExchange, begin
 from gateway.scripting.listener_filters import arrive, connection_of, left
@@ -569,7 +569,7 @@ class DownstreamHttp1(FastPath):
 class AlpnProtocol(asyncio.Protocol):
     """A TLS connection, until it is known what the client agreed to speak (ALPN, RFC 7301)."""
 
-    def __init__(self, listener_port: ListenerPort, board: Switchboard) -> None:
+    def __init__(self, listener_port: ListenerPort, board: StreamListener) -> None:
         self._listener_port = listener_port
         self._board = board
 

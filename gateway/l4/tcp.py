@@ -1,6 +1,6 @@
 """Connections that are passed on as bytes: TCPRoute, and TLSRoute in both of its modes (GEP-2643, GEP-2644).
 
-A `Switchboard` is what one port knows: which rule a connection belongs to, by the name that its client asked for
+A `StreamListener` is what one port knows: which rule a connection belongs to, by the name that its client asked for
 ("" where names play no part). It is swapped whole; connections that stand are not touched by it.
 """
 
@@ -66,7 +66,7 @@ class Splice(Protocol):
     def __call__(self, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None: ...
 
 
-class Switchboard:
+class StreamListener:
     """What the connections of one port share."""
 
     def __init__(self, splice: Splice, ended: Callable[[], None], port: int = 0) -> None:
@@ -172,7 +172,7 @@ class Early(asyncio.Protocol):
 class Incoming(Early):
     """A client's connection until its other end is made. With TLS it has been terminated here."""
 
-    def __init__(self, board: Switchboard, name: str = "") -> None:
+    def __init__(self, board: StreamListener, name: str = "") -> None:
         super().__init__()
         self._board = board
         self._name = name

@@ -29,7 +29,7 @@ from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.interfaces import Endpoint
 from gateway.l4 import splice
-from gateway.l4.tcp import Incoming, Mode, Peeker, StreamRoute, Switchboard, boards
+from gateway.l4.tcp import Incoming, Mode, Peeker, StreamListener, StreamRoute, boards
 from gateway.l4.tcp import Tally as RelayTally
 from gateway.l4.udp import Datagrams
 from gateway.proxy.route import Counter, Route
@@ -85,7 +85,7 @@ class Open:
 
     way: Way
     listener_port: ListenerPort  # HTTP requests go through it
-    board: Switchboard  # connections that are passed on as bytes
+    board: StreamListener  # connections that are passed on as bytes
     chooser: tls.Chooser
     entrance: Entrance
     server: Closeable
@@ -602,7 +602,7 @@ class Runtime:
                 listener_port = ListenerPort(
                     port, self.clock, self._turns, self.backend, scheme=scheme, splice=splice.splice, ended=self._quiet.set
                 )
-                board, chooser = Switchboard(splice.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
+                board, chooser = StreamListener(splice.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
             else:
                 listener_port, board, chooser = opened.listener_port, opened.board, opened.chooser
             entrance = opened.entrance if opened is not None else Entrance(port, scheme.decode())
@@ -638,7 +638,7 @@ class Runtime:
         return made
 
     async def _listen(
-        self, way: Way, listener_port: ListenerPort, board: Switchboard, chooser: tls.Chooser, entrance: Entrance
+        self, way: Way, listener_port: ListenerPort, board: StreamListener, chooser: tls.Chooser, entrance: Entrance
     ) -> Closeable:
         listening = self._bound(listener_port.port, socket.SOCK_STREAM)
         loop = asyncio.get_running_loop()
@@ -777,7 +777,7 @@ def mode_of(listener: Listener) -> Mode:
 
 def _decided(
     listener_port: ListenerPort,
-    board: Switchboard,
+    board: StreamListener,
     chooser: tls.Chooser,
     entrance: Entrance,
     connection: socket.socket,
@@ -797,7 +797,7 @@ def _decided(
 
 
 async def _greet(
-    listener_port: ListenerPort, board: Switchboard, chooser: tls.Chooser, entrance: Entrance, connection: socket.socket
+    listener_port: ListenerPort, board: StreamListener, chooser: tls.Chooser, entrance: Entrance, connection: socket.socket
 ) -> None:
     try:
         loop = asyncio.get_running_loop()
