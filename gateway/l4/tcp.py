@@ -264,7 +264,7 @@ async def _dial(host: str, port: int, security: Security | None) -> Early | None
     return early
 
 
-class Peeker:
+class TlsInspector:
     """Accepts connections of a port where TLS is passed through, and looks at each ClientHello before it decides.
 
     The hello is peeked at in the kernel's buffer, never read: whoever gets the connection finds it whole. A receive

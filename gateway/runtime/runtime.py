@@ -29,7 +29,7 @@ from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.interfaces import Endpoint
 from gateway.l4 import splice
-from gateway.l4.tcp import Incoming, Mode, Peeker, StreamListener, StreamRoute, boards
+from gateway.l4.tcp import Incoming, Mode, StreamListener, StreamRoute, TlsInspector, boards
 from gateway.l4.tcp import Tally as RelayTally
 from gateway.l4.udp import Datagrams
 from gateway.proxy.route import Counter, Route
@@ -645,7 +645,7 @@ class Runtime:
         try:
             if way == "peek":
                 listening.listen(BACKLOG)
-                return Peeker(listening, partial(_decided, listener_port, board, chooser, entrance))
+                return TlsInspector(listening, partial(_decided, listener_port, board, chooser, entrance))
             made: Callable[[], asyncio.BaseProtocol] = partial(DownstreamHttp1, listener_port)
             if way == "bytes":
                 made = partial(Incoming, board)
