@@ -130,7 +130,7 @@ def lookup(by_hostname: Mapping[str, T], name: str) -> T | None:
     return next((by_hostname[pattern] for pattern in patterns(name) if pattern in by_hostname), None)
 
 
-class Early(asyncio.Protocol):
+class BufferingProtocol(asyncio.Protocol):
     """A connection before it is joined to another: what comes meanwhile is kept, and no more is read than had come.
 
     uvloop begins to read after `connection_made` whatever that said, so that one read may come all the same.
@@ -169,7 +169,7 @@ class Early(asyncio.Protocol):
             self.transport.close()
 
 
-class Incoming(Early):
+class Incoming(BufferingProtocol):
     """A client's connection until its other end is made. With TLS it has been terminated here."""
 
     def __init__(self, board: StreamListener, name: str = "") -> None:
@@ -228,7 +228,7 @@ class Incoming(Early):
         return True
 
 
-async def reach(line: StreamRoute) -> Early | None:
+async def reach(line: StreamRoute) -> BufferingProtocol | None:
     """A connection to the next backend of a line: each of its endpoints is tried once. None where there is none."""
     backend = next(line.turns)
     if backend is None:
@@ -246,11 +246,11 @@ async def reach(line: StreamRoute) -> Early | None:
     return None
 
 
-async def _dial(host: str, port: int, security: Security | None) -> Early | None:
+async def _dial(host: str, port: int, security: Security | None) -> BufferingProtocol | None:
     try:
         async with asyncio.timeout(CONNECT):
             transport, early = await asyncio.get_running_loop().create_connection(
-                Early,
+                BufferingProtocol,
                 host,
                 port,
                 ssl=security.context if security else None,
