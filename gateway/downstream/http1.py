@@ -19,7 +19,7 @@ from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.interfaces import UpstreamStream
-from gateway.l4.tcp import Incoming, StreamListener
+from gateway.l4.tcp import StreamConnection, StreamListener
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.scripted_exchange import ScriptedExchange, begin
 from gateway.scripting.listener_filters import arrive, connection_of, left
@@ -578,9 +578,9 @@ class AlpnProtocol(asyncio.Protocol):
         if contexts.is_too_old(transport):
             transport.abort()  # type: ignore[attr-defined]
             return
-        chosen: DownstreamHttp2 | DownstreamHttp1 | Incoming
+        chosen: DownstreamHttp2 | DownstreamHttp1 | StreamConnection
         if self._board.mode(name) == "terminate":
-            chosen = Incoming(self._board, name)
+            chosen = StreamConnection(self._board, name)
         elif protocol == "h2":
             chosen = DownstreamHttp2(self._listener_port, name.encode())
         else:

@@ -169,7 +169,7 @@ class BufferingProtocol(asyncio.Protocol):
             self.transport.close()
 
 
-class Incoming(BufferingProtocol):
+class StreamConnection(BufferingProtocol):
     """A client's connection until its other end is made. With TLS it has been terminated here."""
 
     def __init__(self, board: StreamListener, name: str = "") -> None:

@@ -29,7 +29,7 @@ from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.interfaces import Endpoint
 from gateway.l4 import splice
-from gateway.l4.tcp import Incoming, Mode, StreamListener, StreamRoute, TlsInspector, boards
+from gateway.l4.tcp import Mode, StreamConnection, StreamListener, StreamRoute, TlsInspector, boards
 from gateway.l4.tcp import Tally as RelayTally
 from gateway.l4.udp import Datagrams
 from gateway.proxy.route import Counter, Route
@@ -648,7 +648,7 @@ class Runtime:
                 return TlsInspector(listening, partial(_decided, listener_port, board, chooser, entrance))
             made: Callable[[], asyncio.BaseProtocol] = partial(DownstreamHttp1, listener_port)
             if way == "bytes":
-                made = partial(Incoming, board)
+                made = partial(StreamConnection, board)
             elif way == "tls":
                 made = partial(AlpnProtocol, listener_port, board)
             context = chooser.front if way == "tls" else None
@@ -790,7 +790,7 @@ def _decided(
         board.refused += 1
         connection.close()
     elif mode == "passthrough":
-        made = partial(entrance.protocol, partial(Incoming, board, name))
+        made = partial(entrance.protocol, partial(StreamConnection, board, name))
         board.spawn(lambda: loop.connect_accepted_socket(made, connection))
     else:
         board.spawn(partial(_greet, listener_port, board, chooser, entrance, connection))
