@@ -36,7 +36,7 @@ from gateway.proxy.route import Counter, Route
 from gateway.routing.table import HostKey, HostRules, RouteMatch, Table
 from gateway.runtime.memory_trimmer import Trimmer
 from gateway.scripting import loader
-from gateway.scripting.listener_filters import Entrance, is_early
+from gateway.scripting.listener_filters import ConnectionGate, is_early
 from gateway.scripting.program import Program
 from gateway.scripting.sandbox import supervisor
 from gateway.scripting.sandbox.forkserver_client import Zygote
@@ -87,7 +87,7 @@ class Open:
     listener_port: ListenerPort  # HTTP requests go through it
     board: StreamListener  # connections that are passed on as bytes
     chooser: tls.Chooser
-    entrance: Entrance
+    entrance: ConnectionGate
     server: Closeable
 
 
@@ -605,7 +605,7 @@ class Runtime:
                 board, chooser = StreamListener(splice.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
             else:
                 listener_port, board, chooser = opened.listener_port, opened.board, opened.chooser
-            entrance = opened.entrance if opened is not None else Entrance(port, scheme.decode())
+            entrance = opened.entrance if opened is not None else ConnectionGate(port, scheme.decode())
             entrance.programs = self._meeting(listeners)[0]
             try:
                 server = await self._listen(way, listener_port, board, chooser, entrance)
@@ -638,7 +638,7 @@ class Runtime:
         return made
 
     async def _listen(
-        self, way: Way, listener_port: ListenerPort, board: StreamListener, chooser: tls.Chooser, entrance: Entrance
+        self, way: Way, listener_port: ListenerPort, board: StreamListener, chooser: tls.Chooser, entrance: ConnectionGate
     ) -> Closeable:
         listening = self._bound(listener_port.port, socket.SOCK_STREAM)
         loop = asyncio.get_running_loop()
@@ -779,7 +779,7 @@ def _decided(
     listener_port: ListenerPort,
     board: StreamListener,
     chooser: tls.Chooser,
-    entrance: Entrance,
+    entrance: ConnectionGate,
     connection: socket.socket,
     name: str,
 ) -> None:
@@ -797,7 +797,11 @@ def _decided(
 
 
 async def _greet(
-    listener_port: ListenerPort, board: StreamListener, chooser: tls.Chooser, entrance: Entrance, connection: socket.socket
+    listener_port: ListenerPort,
+    board: StreamListener,
+    chooser: tls.Chooser,
+    entrance: ConnectionGate,
+    connection: socket.socket,
 ) -> None:
     try:
         loop = asyncio.get_running_loop()

@@ -56,7 +56,7 @@ def met(transport: asyncio.BaseTransport, port: int, scheme: str) -> api.Connect
     return found
 
 
-class Entrance:
+class ConnectionGate:
     """The filters of one port, and what becomes of a connection that they let in."""
 
     __slots__ = ("port", "programs", "scheme", "turned_away")
@@ -75,7 +75,7 @@ class Entrance:
 class Greeter(asyncio.Protocol):
     """Meets a connection, and hands it on or closes it. Nothing is read meanwhile."""
 
-    def __init__(self, entrance: Entrance, following: Callable[[], asyncio.BaseProtocol]) -> None:
+    def __init__(self, entrance: ConnectionGate, following: Callable[[], asyncio.BaseProtocol]) -> None:
         self._entrance = entrance
         self._following = following
         self._transport: asyncio.Transport
