@@ -69,10 +69,10 @@ class ConnectionGate:
 
     def protocol(self, following: Callable[[], asyncio.BaseProtocol]) -> asyncio.BaseProtocol:
         """Who meets a new connection."""
-        return Greeter(self, following) if self.programs else following()
+        return GateProtocol(self, following) if self.programs else following()
 
 
-class Greeter(asyncio.Protocol):
+class GateProtocol(asyncio.Protocol):
     """Meets a connection, and hands it on or closes it. Nothing is read meanwhile."""
 
     def __init__(self, entrance: ConnectionGate, following: Callable[[], asyncio.BaseProtocol]) -> None:
