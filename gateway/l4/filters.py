@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from gateway.filters import api
 from gateway.l4.splice import End
-from gateway.scripting.chunk_pipeline import Passage
+from gateway.scripting.chunk_pipeline import ChunkPipeline
 from gateway.scripting.listener_filters import left
 from gateway.scripting.loader import bytes_or_nothing
 from gateway.scripting.program import Hooks, Program
@@ -48,7 +48,7 @@ class FilteredSplice(End):
         self._connection = connection
         self._from_client = from_client
         self._has_ended = False
-        self._passage = Passage(self._through, self._deliver, self._later)
+        self._passage = ChunkPipeline(self._through, self._deliver, self._later)
         self.data_received = self._receive
 
     def _receive(self, data: bytes) -> None:

@@ -24,7 +24,7 @@ from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy.exchange import Exchange, name_of, unexpecting
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import RouteMatch
-from gateway.scripting.chunk_pipeline import Passage
+from gateway.scripting.chunk_pipeline import ChunkPipeline
 from gateway.scripting.listener_filters import connection_of
 from gateway.scripting.loader import bytes_or_nothing, wrong_result
 from gateway.scripting.program import Hooks, Program
@@ -96,14 +96,14 @@ class ScriptedExchange(Exchange):
         self._key: str | None = None  # whose requests go to the same endpoint
         self._awaiting: tuple[asyncio.Future[bytes], int] | None = None  # who reads the whole body, and how much of it at most
         self._is_invited = False
-        self._inward: Passage | None = None
+        self._inward: ChunkPipeline | None = None
         self._decoder: Chunks | None = None
         self._discards = False  # the client's body: there is another in its place
         # The response.
         self._reply: api.Response | None = None
         self._waiting: list[bytes | None] | None = None  # not None: it is looked at, and its body (with its end) waits
         self._awaiting_response: tuple[asyncio.Future[bytes], int] | None = None
-        self._outward: Passage | None = None
+        self._outward: ChunkPipeline | None = None
         self._drops = False  # the backend's body: there is another in its place
         self._length = 0  # octets of the backend's body, if they are known
         self._is_over = False  # the backend has said all that it has to say
@@ -239,7 +239,7 @@ class ScriptedExchange(Exchange):
         if any(hooks.request_body for _, hooks in self._taking) and (request.length > 0 or request.length == CHUNKED):
             self._replay, self._body = [], 0
             self._loose = True
-            self._inward = Passage(self._through_request, self._deliver, self._later_chunk)
+            self._inward = ChunkPipeline(self._through_request, self._deliver, self._later_chunk)
             request = _open_ended(request)
         elif view.replaced is not None:
             self._loose = False
@@ -433,7 +433,7 @@ class ScriptedExchange(Exchange):
         taking = [one for one in self._taking if one[1].response_body is not None]
         if taking and not bodiless and response.length != 0:
             response = _open_response(response, framed=self._reframes)
-            self._outward = Passage(self._through_response, self._deliver_response, self._later_chunk)
+            self._outward = ChunkPipeline(self._through_response, self._deliver_response, self._later_chunk)
         self._frames = self._reframes and response.length == CHUNKED and not bodiless and self._web is None
         waited, self._waiting = self._waiting, None
         super()._pass_on(response, b"")

@@ -14,7 +14,7 @@ Pass: TypeAlias = Callable[[bytes, bool], bytes | Awaitable[bytes]]
 Later: TypeAlias = Callable[[Awaitable[bytes], Callable[[bytes], None]], None]
 
 
-class Passage:
+class ChunkPipeline:
     """See the module. `later` waits for something and then calls back, unless it fails: that is its own affair."""
 
     __slots__ = ("_busy", "_deliver", "_ended", "_is_stopped", "_later", "_queue", "_through", "owed")
