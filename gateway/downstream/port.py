@@ -15,7 +15,7 @@ from gateway.downstream.known_heads import Templates
 from gateway.downstream.unsent import Unsent
 from gateway.proxy.route import Route
 from gateway.routing.table import Table, VirtualHosts
-from gateway.scripting.program import Program
+from gateway.scripting.program import FilterProgram
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 from gateway.transport.admission import Admission
 from gateway.transport.turns import Turns
@@ -68,7 +68,7 @@ class ListenerPort:
         self.table: Table[Route] = Table({}, {})
         self.sites: VirtualHosts[Route] = VirtualHosts()
         self.draining = False
-        self.arrivals: tuple[Program, ...] = ()  # that look at requests before a rule is chosen
+        self.arrivals: tuple[FilterProgram, ...] = ()  # that look at requests before a rule is chosen
         self.connections: set[Connection] = set()
         self.unsent = Unsent()
         self.turns = turns
@@ -135,7 +135,7 @@ class ListenerPort:
             self.connections.remove(connection)
             self._admission.leave(connection.address)
 
-    def meet(self, arrivals: tuple[Program, ...]) -> None:
+    def meet(self, arrivals: tuple[FilterProgram, ...]) -> None:
         """Have filters look at every request first, which none can pass unread then; or have them no more."""
         if arrivals == self.arrivals:
             return

@@ -15,17 +15,17 @@ from gateway.l4.splice import End
 from gateway.scripting.chunk_pipeline import ChunkPipeline
 from gateway.scripting.listener_filters import left
 from gateway.scripting.loader import bytes_or_nothing
-from gateway.scripting.program import Hooks, Program
+from gateway.scripting.program import FilterProgram, Hooks
 from gateway.tls.contexts import unread
 
-Taking: TypeAlias = tuple[Program, Hooks]
+Taking: TypeAlias = tuple[FilterProgram, Hooks]
 MOST: Final = 65536  # bytes that wait for filters
 PENDING: Final = 1024  # datagrams that wait for filters, at one port
 
 _waiting: Final[set[asyncio.Task[Any]]] = set()
 
 
-def taking(programs: Sequence[Program], moment: str) -> list[Taking]:
+def taking(programs: Sequence[FilterProgram], moment: str) -> list[Taking]:
     """Those that take part in a moment, with the code that is in force."""
     return [
         (program, program.hooks)

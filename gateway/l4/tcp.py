@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 from gateway.l4 import filters
 from gateway.routing.table import patterns
 from gateway.scripting.listener_filters import left, may_connect, met
-from gateway.scripting.program import Program
+from gateway.scripting.program import FilterProgram
 from gateway.snapshot import DEFAULT_LIMITS, Relay
 from gateway.tls import client_hello
 from gateway.tls.contexts import Security
@@ -44,7 +44,12 @@ class StreamRoute:
     __slots__ = ("name", "programs", "tally", "turns")
 
     def __init__(
-        self, relay: Relay, backends: Callable[[str], Backend], programs: Callable[[str], Program], phase: float, tally: Tally
+        self,
+        relay: Relay,
+        backends: Callable[[str], Backend],
+        programs: Callable[[str], FilterProgram],
+        phase: float,
+        tally: Tally,
     ) -> None:
         self.name = relay.name
         given = [backends(target.backend) if target.backend and not target.fault else None for target in relay.targets]

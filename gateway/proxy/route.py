@@ -14,7 +14,7 @@ from gateway.http.forwarding import response_head
 from gateway.http.head_templates import ResponseShape, weave
 from gateway.http.http1 import LONG_HEAD, Edit, Field, parse_response
 from gateway.interfaces import Endpoint
-from gateway.scripting.program import Hooks, Program
+from gateway.scripting.program import FilterProgram, Hooks
 from gateway.snapshot import (
     Cors,
     ExternalAuth,
@@ -36,7 +36,7 @@ from gateway.upstream.session_persistence import Sessions
 
 HEADS: Final = 1024  # response heads remembered
 
-Programs: TypeAlias = Callable[[str], Program]  # by name
+Programs: TypeAlias = Callable[[str], FilterProgram]  # by name
 
 
 class Counter:
@@ -103,7 +103,7 @@ class ResponseHeadCache:
         return woven(varying)
 
 
-Taken: TypeAlias = tuple[list[tuple[Program, Hooks]], bool]
+Taken: TypeAlias = tuple[list[tuple[FilterProgram, Hooks]], bool]
 NOBODY_YET: Final[Taken] = ([], False)  # one for all: there are thousands of targets
 
 
@@ -135,7 +135,7 @@ class Target:
         self.mirrors: tuple[tuple[Callable[[], bool], str], ...] = ()
         self.cors: cors.Policy | None = None
         self.auths: tuple[ExternalAuth, ...] = ()  # all of them are asked, in order: the listener's, the rule's, the backend's
-        self.programs: tuple[Program, ...] = ()
+        self.programs: tuple[FilterProgram, ...] = ()
         self.taken = NOBODY_YET  # see `take`
         on_request: list[Edit] = []
         on_response: list[Edit] = []

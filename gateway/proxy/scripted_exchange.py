@@ -27,11 +27,11 @@ from gateway.routing.table import RouteMatch
 from gateway.scripting.chunk_pipeline import ChunkPipeline
 from gateway.scripting.listener_filters import connection_of
 from gateway.scripting.loader import bytes_or_nothing, wrong_result
-from gateway.scripting.program import Hooks, Program
+from gateway.scripting.program import FilterProgram, Hooks
 from gateway.upstream.backend import Backend
 
 DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again
-Taking: TypeAlias = tuple[Program, Hooks]
+Taking: TypeAlias = tuple[FilterProgram, Hooks]
 
 _logging: set[asyncio.Task[None]] = set()  # what filters do once an exchange is over
 
@@ -648,7 +648,12 @@ class ScriptedExchange(Exchange):
         self._spawn(_deliver_later(result, then), result)
 
     def _wait_for(
-        self, program: Program, hooks: Hooks, result: Awaitable[Any], then: Callable[[Any], None], passed: Callable[[], None]
+        self,
+        program: FilterProgram,
+        hooks: Hooks,
+        result: Awaitable[Any],
+        then: Callable[[Any], None],
+        passed: Callable[[], None],
     ) -> None:
         self._time_request()
 
@@ -671,7 +676,7 @@ class ScriptedExchange(Exchange):
             # A task that is cancelled before its first step never gets to what it was to await.
             task.add_done_callback(lambda _: awaited.close())
 
-    def _failed(self, program: Program, hooks: Hooks, error: BaseException) -> bool:
+    def _failed(self, program: FilterProgram, hooks: Hooks, error: BaseException) -> bool:
         """A filter did not do its work; whether the exchange goes on without it."""
         if isinstance(error, api.Refused):
             self._give_up(error.status, error.reason)
@@ -704,7 +709,7 @@ class ScriptedExchange(Exchange):
             if hooks.log is None or not self._log(program, hooks, status):
                 hooks.release(self._view)
 
-    def _log(self, program: Program, hooks: Hooks, status: int) -> bool:
+    def _log(self, program: FilterProgram, hooks: Hooks, status: int) -> bool:
         """Tell a filter that the exchange is over; True where it takes longer."""
         assert self._view is not None
         over = api.Exchange(
@@ -715,7 +720,7 @@ class ScriptedExchange(Exchange):
         return tell(program, hooks, over, self._view)
 
 
-def tell(program: Program, hooks: Hooks, over: api.Exchange, view: api.Request) -> bool:
+def tell(program: FilterProgram, hooks: Hooks, over: api.Exchange, view: api.Request) -> bool:
     """Tell a filter that an exchange is over; True where it takes longer."""
     try:
         result = program.call(hooks.log, over)
@@ -775,7 +780,7 @@ async def _deliver_later(result: Awaitable[bytes], then: Callable[[bytes], None]
     then(await result)
 
 
-async def _finish_log(program: Program, hooks: Hooks, result: Awaitable[Any], view: api.Request) -> None:
+async def _finish_log(program: FilterProgram, hooks: Hooks, result: Awaitable[Any], view: api.Request) -> None:
     try:
         await program.settle(result)
     except Exception as error:

@@ -37,7 +37,7 @@ from gateway.routing.table import HostKey, HostRules, RouteMatch, Table
 from gateway.runtime.memory_trimmer import Trimmer
 from gateway.scripting import loader
 from gateway.scripting.listener_filters import ConnectionGate, is_early
-from gateway.scripting.program import Program
+from gateway.scripting.program import FilterProgram
 from gateway.scripting.sandbox import supervisor
 from gateway.scripting.sandbox.forkserver_client import Zygote
 from gateway.scripting.sandbox.host import Confined
@@ -167,7 +167,7 @@ class Runtime:
         self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
         self._lines: dict[str, StreamRoute] = {}  # by relay
         self.tallies: dict[str, RelayTally] = {}  # by relay
-        self.programs: dict[str, Program] = {}
+        self.programs: dict[str, FilterProgram] = {}
         self._room = Room()  # for what their filters measure
         self.zygote = Zygote()
         self._stock = Stock(self._reach, memory, index, count)
@@ -432,7 +432,7 @@ class Runtime:
         opened.entrance.programs, arrivals = self._meeting(listeners)
         opened.listener_port.meet(arrivals)
 
-    def _meeting(self, listeners: Sequence[Listener]) -> tuple[tuple[Program, ...], tuple[Program, ...]]:
+    def _meeting(self, listeners: Sequence[Listener]) -> tuple[tuple[FilterProgram, ...], tuple[FilterProgram, ...]]:
         """Filters that meet connections (those that cannot be used, too: nobody may pass them), and that meet requests."""
         names = dict.fromkeys(spec.script for listener in listeners for spec in listener.filters)
         programs = [self.program(name) for name in names]
@@ -469,11 +469,11 @@ class Runtime:
         """The counter of a target; it outlives changes of the rule."""
         return self.counters.setdefault((rule, backend), Counter())
 
-    def program(self, name: str) -> Program:
+    def program(self, name: str) -> FilterProgram:
         """The program of a name; one whose source has not come cannot be used yet."""
         program = self.programs.get(name)
         if program is None:
-            program = self.programs[name] = Program(name, self._room)
+            program = self.programs[name] = FilterProgram(name, self._room)
         return program
 
     async def _put_script(self, part: Script) -> None:

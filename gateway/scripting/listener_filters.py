@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from gateway.filters import api
 from gateway.http.http1 import ProtocolError, Request
 from gateway.scripting.loader import verdict_or_nothing, wrong_result
-from gateway.scripting.program import Program
+from gateway.scripting.program import FilterProgram
 
 # Connections that filters have met, by their transports, until they are gone.
 greeted: Final[dict[asyncio.BaseTransport, api.Connection]] = {}
@@ -64,7 +64,7 @@ class ConnectionGate:
     def __init__(self, port: int, scheme: str) -> None:
         self.port = port
         self.scheme = scheme
-        self.programs: tuple[Program, ...] = ()
+        self.programs: tuple[FilterProgram, ...] = ()
         self.turned_away = 0
 
     def protocol(self, following: Callable[[], asyncio.BaseProtocol]) -> asyncio.BaseProtocol:
@@ -117,7 +117,7 @@ class GateProtocol(asyncio.Protocol):
         left(self._transport)
 
 
-async def may_connect(programs: Iterable[Program], connection: api.Connection) -> bool:
+async def may_connect(programs: Iterable[FilterProgram], connection: api.Connection) -> bool:
     """Whether every filter lets a connection in: all but those that say False do. One that fails does, if it is to be open."""
     for program in programs:
         hooks = program.hooks
@@ -158,7 +158,7 @@ def told(connection: api.Connection) -> None:
     connection.closed.clear()
 
 
-def arrive(programs: Iterable[Program], connection: api.Connection, request: Request) -> Request:
+def arrive(programs: Iterable[FilterProgram], connection: api.Connection, request: Request) -> Request:
     """A request as filters of the listener leave it, before a rule is chosen. Raises ProtocolError where one fails."""
     view: api.Request | None = None
     for program in programs:

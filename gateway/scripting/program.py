@@ -66,7 +66,7 @@ class StuckError(Exception):
     """A filter had to be interrupted."""
 
 
-class Program:
+class FilterProgram:
     """A name, and the code that is in force."""
 
     __slots__ = (

@@ -11,7 +11,7 @@ from gateway.downstream.port import ListenerPort
 from gateway.proxy.route import Counter, Route
 from gateway.routing.table import HostKey, HostRules, RouteMatch, Table
 from gateway.scripting.loader import load
-from gateway.scripting.program import Program
+from gateway.scripting.program import FilterProgram
 from gateway.snapshot import Rule
 from gateway.transport.turns import Turns
 from gateway.upstream.backend import Backend
@@ -86,9 +86,9 @@ class Side:
             {"": "l"}, {key: HostRules(entries) for key, entries in hosts.items()}, self.listener_port.sites
         )
 
-    def program(self, name: str) -> Program:
+    def program(self, name: str) -> FilterProgram:
         """A filter whose name is its source's."""
-        program = Program(name)
+        program = FilterProgram(name)
         program.hooks = load(name, SOURCES[name])
         return program
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.base.logs import plain
 from gateway.scripting.loader import ScriptError
-from gateway.scripting.program import Program
+from gateway.scripting.program import FilterProgram
 from gateway.scripting.sandbox.forkserver_client import Zygote
 from gateway.scripting.sandbox.host import Confined
 from gateway.scripting.services import Supplies, Supply
@@ -28,7 +28,7 @@ CALM: Final = 30.0  # seconds that a process must have lived for deaths before i
 class Keeper:
     """See the module."""
 
-    def __init__(self, zygote: Zygote, program: Program, supply: Supply) -> None:
+    def __init__(self, zygote: Zygote, program: FilterProgram, supply: Supply) -> None:
         self._supply = supply
         self._zygote = zygote
         self._program = program
