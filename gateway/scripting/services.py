@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.scripting.shared_state.redis import Remote
 
 
-class Supplies:
+class FilterServices:
     """See the module."""
 
     def __init__(
@@ -67,12 +67,12 @@ class Stock:
             self._memory = Memory(self._descriptor if self._descriptor is not None else create(), *self._place)
         return self._memory
 
-    def supply(self, measures: Measures, script: Script) -> Supplies:
+    def supply(self, measures: Measures, script: Script) -> FilterServices:
         """For one source."""
         do = local(self.memory, script.name)
         if script.store is not None:
             do = self._remote(script.store).operations(script.name, do)
-        return Supplies(script, self._reach, do, measures.take)
+        return FilterServices(script, self._reach, do, measures.take)
 
     def _remote(self, store: Store) -> Remote:
         found = self._remotes.get(store)
@@ -90,7 +90,7 @@ class Stock:
             self._memory.close()
 
 
-Supply = Callable[[Script], Supplies]
+Supply = Callable[[Script], FilterServices]
 
 
 def supplier(stock: Stock, measures: Measures) -> Supply:

@@ -46,7 +46,7 @@ from gateway.scripting.sandbox.messages import (
     Want,
     Whole,
 )
-from gateway.scripting.services import Supplies
+from gateway.scripting.services import FilterServices
 from gateway.scripting.timers import LAST
 
 log = logging.getLogger("fsm.filters")
@@ -69,7 +69,7 @@ class Confined:
 
     is_quick = False
 
-    def __init__(self, zygote: Zygote, supplies: Supplies) -> None:
+    def __init__(self, zygote: Zygote, supplies: FilterServices) -> None:
         self._supplies = supplies
         self.script = supplies.script
         self.connect: Callable[[api.Connection], Awaitable[bool | None]] | None = None

@@ -15,7 +15,7 @@ from gateway.scripting.loader import ScriptError
 from gateway.scripting.program import FilterProgram
 from gateway.scripting.sandbox.forkserver_client import Zygote
 from gateway.scripting.sandbox.host import Confined
-from gateway.scripting.services import Supplies, Supply
+from gateway.scripting.services import FilterServices, Supply
 from gateway.snapshot import Script
 
 log = logging.getLogger("fsm.filters")
@@ -98,7 +98,7 @@ class Keeper:
             self._follow(dead)
 
 
-async def tried(zygote: Zygote, supplies: Supplies) -> None:
+async def tried(zygote: Zygote, supplies: FilterServices) -> None:
     """Load a source and run its tests where they can do no harm. Raises ScriptError."""
     made = Confined(zygote, supplies)
     await made.start()
