@@ -41,7 +41,7 @@ from gateway.scripting.program import FilterProgram
 from gateway.scripting.sandbox import supervisor
 from gateway.scripting.sandbox.forkserver_client import Zygote
 from gateway.scripting.sandbox.host import Confined
-from gateway.scripting.services import Stock, supplier
+from gateway.scripting.services import ServiceFactory, supplier
 from gateway.scripting.timers import LAST, Timers
 from gateway.scripting.watchdog import watch
 from gateway.snapshot import Backend as BackendPart
@@ -170,7 +170,7 @@ class Runtime:
         self.programs: dict[str, FilterProgram] = {}
         self._room = Room()  # for what their filters measure
         self.zygote = Zygote()
-        self._stock = Stock(self._reach, memory, index, count)
+        self._stock = ServiceFactory(self._reach, memory, index, count)
         self._timers: dict[str, Timers] = {}  # of programs that run here
         self._working: set[asyncio.Task[None]] = set()
         self._keepers: dict[str, supervisor.Keeper] = {}  # of programs in processes of their own

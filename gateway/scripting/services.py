@@ -51,7 +51,7 @@ class FilterServices:
         }
 
 
-class Stock:
+class ServiceFactory:
     """Where a worker's supplies come from: its view of the shared memory, and the stores that it speaks to."""
 
     def __init__(self, reach: http_client.Reach, memory: int | None, index: int, count: int) -> None:
@@ -93,6 +93,6 @@ class Stock:
 Supply = Callable[[Script], FilterServices]
 
 
-def supplier(stock: Stock, measures: Measures) -> Supply:
+def supplier(stock: ServiceFactory, measures: Measures) -> Supply:
     """Supplies for every source of one program."""
     return partial(stock.supply, measures)
