@@ -22,7 +22,7 @@ class TooLong(BaseException):  # not an Exception: a filter that catches all of 
     """A filter has kept everybody waiting for as long as it may."""
 
 
-class Watch:
+class Watchdog:
     """What is running on this process's loop; one for the process."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Watch:
             raise TooLong
 
 
-watch: Final = Watch()
+watch: Final = Watchdog()
 
 
 class Watched:
