@@ -18,7 +18,7 @@ from gateway.base.logs import plain
 from gateway.filters import api
 from gateway.filters.measuring import Measures, Room
 from gateway.scripting.loader import Code, blame
-from gateway.scripting.watchdog import TooLong, Watched, watch
+from gateway.scripting.watchdog import StalledError, Watched, watch
 
 log = logging.getLogger("fsm.filters")
 SLOW: Final = 0.05  # seconds on the loop that are too long
@@ -137,7 +137,7 @@ class FilterProgram:
         watch.running = since = monotonic()
         try:
             return hook(*arguments)
-        except TooLong as error:
+        except StalledError as error:
             watch.running = None
             raise self._stuck(error) from None
         finally:
@@ -146,7 +146,7 @@ class FilterProgram:
             if monotonic() - since > SLOW:
                 self._note_slow(monotonic() - since)
 
-    def _stuck(self, error: TooLong) -> StuckError:
+    def _stuck(self, error: StalledError) -> StuckError:
         self.overdue()
         return StuckError("it did not come back, and was interrupted here").with_traceback(error.__traceback__)
 
@@ -178,5 +178,5 @@ class FilterProgram:
         try:
             async with asyncio.timeout(self.patience):
                 return await Watched(later)
-        except TooLong as error:
+        except StalledError as error:
             raise self._stuck(error) from None

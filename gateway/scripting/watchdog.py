@@ -18,7 +18,7 @@ LOOK: Final = 0.02  # seconds between two looks
 SIGNAL: Final = signal.SIGUSR2
 
 
-class TooLong(BaseException):  # not an Exception: a filter that catches all of those must not catch this
+class StalledError(BaseException):  # not an Exception: a filter that catches all of those must not catch this
     """A filter has kept everybody waiting for as long as it may."""
 
 
@@ -56,7 +56,7 @@ class Watchdog:
     def _interrupt(self, *_: object) -> None:
         suspect, self._suspect = self._suspect, None
         if self.running is not None and self.running is suspect:
-            raise TooLong
+            raise StalledError
 
 
 watch: Final = Watchdog()
