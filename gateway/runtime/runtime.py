@@ -40,7 +40,7 @@ from gateway.scripting.listener_filters import ConnectionGate, is_early
 from gateway.scripting.program import FilterProgram
 from gateway.scripting.sandbox import supervisor
 from gateway.scripting.sandbox.forkserver_client import Zygote
-from gateway.scripting.sandbox.host import Confined
+from gateway.scripting.sandbox.host import SandboxedFilter
 from gateway.scripting.services import ServiceFactory, supplier
 from gateway.scripting.timers import LAST, Timers
 from gateway.scripting.watchdog import watch
@@ -496,7 +496,7 @@ class Runtime:
             program.overdue = partial(self._move_out, part) if not part.built_in else lambda: None
             if part.name in self._keepers:
                 self._keepers.pop(part.name).drop()
-            if isinstance(before, Confined):
+            if isinstance(before, SandboxedFilter):
                 before.retire()
         else:
             kept = self._keepers.get(part.name)

@@ -29,7 +29,7 @@ from gateway.process import messages
 from gateway.process.messages import Applied, Apply, FilterStatistics, Ready, Statistics
 from gateway.process.metrics import exposition
 from gateway.scripting.sandbox import host, line, supervisor
-from gateway.scripting.sandbox.host import Confined
+from gateway.scripting.sandbox.host import SandboxedFilter
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Match, PathMatch, Script, Scripted, Target
 from gateway.transport import framing
 
@@ -73,9 +73,9 @@ async def until(condition: Callable[[], object], seconds: float = 10) -> None:
             await asyncio.sleep(0.005)
 
 
-def process(proxy: Proxy) -> Confined:
+def process(proxy: Proxy) -> SandboxedFilter:
     hooks = proxy.runtime.program("bad").hooks
-    assert isinstance(hooks, Confined)
+    assert isinstance(hooks, SandboxedFilter)
     return hooks
 
 

@@ -16,7 +16,7 @@ from speaking import until
 
 from gateway.scripting.sandbox import host
 from gateway.scripting.sandbox.forkserver import NICE
-from gateway.scripting.sandbox.host import Confined
+from gateway.scripting.sandbox.host import SandboxedFilter
 from gateway.scripting.watchdog import watch
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Match, PathMatch, Script, Scripted, Target
 
@@ -36,9 +36,9 @@ async def beside(proxy: Proxy, server: Server, source: str, **options: object) -
     )  # fmt: skip
 
 
-def process(proxy: Proxy) -> Confined:
+def process(proxy: Proxy) -> SandboxedFilter:
     hooks = proxy.runtime.program("bad").hooks
-    assert isinstance(hooks, Confined)
+    assert isinstance(hooks, SandboxedFilter)
     return hooks
 
 
@@ -290,7 +290,7 @@ async def test_an_inline_filter_that_does_not_come_back_is_interrupted_and_moved
     assert "StuckError: it did not come back, and was interrupted here" in program.last_failure
     assert program.last_failure.startswith("line 6: ")
     assert (await proxy.get("/good"))[0] == 200
-    await until(lambda: isinstance(program.hooks, Confined))
+    await until(lambda: isinstance(program.hooks, SandboxedFilter))
     assert (await proxy.get("/bad"))[0] == 200
 
 
@@ -310,4 +310,4 @@ async def test_an_inline_filter_that_is_slow_again_and_again_is_moved_out(proxy:
     program = proxy.runtime.program("bad")
     for _ in range(8):
         assert (await proxy.get("/bad"))[0] == 200
-    await until(lambda: isinstance(program.hooks, Confined))
+    await until(lambda: isinstance(program.hooks, SandboxedFilter))

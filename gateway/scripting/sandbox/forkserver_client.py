@@ -13,7 +13,7 @@ from gateway.scripting.sandbox import credit, messages
 from gateway.scripting.sandbox.credit import Credit
 
 if TYPE_CHECKING:
-    from gateway.scripting.sandbox.host import Confined
+    from gateway.scripting.sandbox.host import SandboxedFilter
 
 STARTING: Final = 5.0  # seconds for the process that starts others to answer
 BUSY: Final = 1.0  # seconds until it is told again, where it had no time to listen
@@ -28,7 +28,7 @@ class Zygote:
         self._turn = asyncio.Lock()
         self._numbers = itertools.count(1)
         self.of_all = Credit(credit.SHARE_OF_ALL)
-        self.living: set[Confined] = set()
+        self.living: set[SandboxedFilter] = set()
 
     async def fork(self) -> tuple[socket.socket, int, int]:
         """One more process: our end of its line, the number by which it is killed, and its process id. Raises OSError."""

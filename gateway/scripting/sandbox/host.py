@@ -64,7 +64,7 @@ class FailedError(Exception):
     """What a filter's process says of a failure, or that it is gone."""
 
 
-class Confined:
+class SandboxedFilter:
     """The functions of a filter that runs elsewhere (`programs.Hooks`)."""
 
     is_quick = False
@@ -81,7 +81,7 @@ class Confined:
         self.response_body: Callable[[api.Chunk], Awaitable[bytes | None]] | None = None
         self.log: Callable[[api.Exchange], Awaitable[None]] | None = None
         self.layers: tuple[str, ...] = ()
-        self.on_death: Callable[[Confined], None] = lambda _: None
+        self.on_death: Callable[[SandboxedFilter], None] = lambda _: None
         self.began = monotonic()
         self.broke_rules = False
         self.end = ""  # what became of it

@@ -14,7 +14,7 @@ from gateway.base.logs import plain
 from gateway.scripting.loader import ScriptError
 from gateway.scripting.program import FilterProgram
 from gateway.scripting.sandbox.forkserver_client import Zygote
-from gateway.scripting.sandbox.host import Confined
+from gateway.scripting.sandbox.host import SandboxedFilter
 from gateway.scripting.services import FilterServices, Supply
 from gateway.snapshot import Script
 
@@ -37,12 +37,12 @@ class Keeper:
 
     async def put(self, script: Script) -> None:
         """Bring a source into force. Raises ScriptError; what was in force before stays then."""
-        made = Confined(self._zygote, self._supply(script))
+        made = SandboxedFilter(self._zygote, self._supply(script))
         await made.start()
         before, self._program.hooks = self._program.hooks, made
         if self._again is not None and self._again is not asyncio.current_task():
             self._again.cancel()
-        if isinstance(before, Confined):
+        if isinstance(before, SandboxedFilter):
             if before.script != script:
                 self._deaths = 0
             before.retire()
@@ -74,15 +74,15 @@ class Keeper:
         """It is wanted no more."""
         if self._again is not None:
             self._again.cancel()
-        if isinstance(self._program.hooks, Confined):
+        if isinstance(self._program.hooks, SandboxedFilter):
             self._program.hooks.retire()
 
-    def _died(self, dead: Confined) -> None:
+    def _died(self, dead: SandboxedFilter) -> None:
         if monotonic() - dead.began > CALM:
             self._deaths = 0
         self._follow(dead)
 
-    def _follow(self, dead: Confined) -> None:
+    def _follow(self, dead: SandboxedFilter) -> None:
         """Have another in the place of one that died, the later the more have."""
         if self._program.hooks is not dead:
             return
@@ -92,7 +92,7 @@ class Keeper:
         log.error("filter %s: %s; another follows in %g s", self._program.name, dead.end, delay)
         self._again = asyncio.create_task(self._replace(dead, delay))
 
-    async def _replace(self, dead: Confined, delay: float) -> None:
+    async def _replace(self, dead: SandboxedFilter, delay: float) -> None:
         await asyncio.sleep(delay)
         if self._program.hooks is dead and await self._failure(dead.script) is not None:
             self._follow(dead)
@@ -100,6 +100,6 @@ class Keeper:
 
 async def tried(zygote: Zygote, supplies: FilterServices) -> None:
     """Load a source and run its tests where they can do no harm. Raises ScriptError."""
-    made = Confined(zygote, supplies)
+    made = SandboxedFilter(zygote, supplies)
     await made.start()
     made.retire()
