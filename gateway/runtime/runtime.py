@@ -173,7 +173,7 @@ class Runtime:
         self._stock = ServiceFactory(self._reach, memory, index, count)
         self._timers: dict[str, Timers] = {}  # of programs that run here
         self._working: set[asyncio.Task[None]] = set()
-        self._keepers: dict[str, supervisor.Keeper] = {}  # of programs in processes of their own
+        self._keepers: dict[str, supervisor.SandboxSupervisor] = {}  # of programs in processes of their own
         self._relays: dict[str, dict[str, None]] = {}  # by listener
         self._contexts: dict[str, tuple[object, list[tls.Shown]]] = {}  # by listener, with what they were made of
         self.open: dict[int, Open] = {}
@@ -501,7 +501,7 @@ class Runtime:
         else:
             kept = self._keepers.get(part.name)
             if kept is None:
-                kept = self._keepers[part.name] = supervisor.Keeper(self.zygote, program, supply)
+                kept = self._keepers[part.name] = supervisor.SandboxSupervisor(self.zygote, program, supply)
             try:
                 await kept.put(part)
             except loader.ScriptError as error:

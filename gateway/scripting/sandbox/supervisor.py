@@ -25,7 +25,7 @@ PUNISHED: Final = (0.5, 2.0, 5.0, 15.0, 60.0)
 CALM: Final = 30.0  # seconds that a process must have lived for deaths before it to be forgotten
 
 
-class Keeper:
+class SandboxSupervisor:
     """See the module."""
 
     def __init__(self, zygote: Zygote, program: FilterProgram, supply: Supply) -> None:
