@@ -71,7 +71,7 @@ class Known:
         self.choice = service, key
 
 
-class Cell:
+class FilterRunner:
     """See the module."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -296,7 +296,7 @@ class Cell:
 class Remote:
     """A body that the worker has."""
 
-    def __init__(self, cell: Cell, exchange: int, of: str) -> None:
+    def __init__(self, cell: FilterRunner, exchange: int, of: str) -> None:
         self._cell, self._exchange, self._of = cell, exchange, of
 
     def whole(self, limit: int) -> Awaitable[bytes]:
@@ -357,6 +357,6 @@ def run(connection: socket.socket) -> None:
 
     async def serve() -> None:
         reader, writer = await asyncio.open_connection(sock=connection, limit=1 << 20)
-        await Cell(reader, writer).serve()
+        await FilterRunner(reader, writer).serve()
 
     asyncio.run(serve())
