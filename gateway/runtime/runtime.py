@@ -39,7 +39,7 @@ from gateway.scripting import loader
 from gateway.scripting.listener_filters import ConnectionGate, is_early
 from gateway.scripting.program import FilterProgram
 from gateway.scripting.sandbox import supervisor
-from gateway.scripting.sandbox.forkserver_client import Zygote
+from gateway.scripting.sandbox.forkserver_client import Forkserver
 from gateway.scripting.sandbox.host import SandboxedFilter
 from gateway.scripting.services import ServiceFactory, supplier
 from gateway.scripting.timers import LAST, Timers
@@ -169,7 +169,7 @@ class Runtime:
         self.tallies: dict[str, RelayTally] = {}  # by relay
         self.programs: dict[str, FilterProgram] = {}
         self._room = Room()  # for what their filters measure
-        self.zygote = Zygote()
+        self.zygote = Forkserver()
         self._stock = ServiceFactory(self._reach, memory, index, count)
         self._timers: dict[str, Timers] = {}  # of programs that run here
         self._working: set[asyncio.Task[None]] = set()

@@ -19,7 +19,7 @@ STARTING: Final = 5.0  # seconds for the process that starts others to answer
 BUSY: Final = 1.0  # seconds until it is told again, where it had no time to listen
 
 
-class Zygote:
+class Forkserver:
     """Forks processes; started with the first."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from gateway.http.http1 import Field
 from gateway.scripting.loader import ScriptError
 from gateway.scripting.sandbox import credit, messages
 from gateway.scripting.sandbox.credit import Credit
-from gateway.scripting.sandbox.forkserver_client import Zygote
+from gateway.scripting.sandbox.forkserver_client import Forkserver
 from gateway.scripting.sandbox.line import Line
 from gateway.scripting.sandbox.messages import (
     Ask,
@@ -69,7 +69,7 @@ class SandboxedFilter:
 
     is_quick = False
 
-    def __init__(self, zygote: Zygote, supplies: FilterServices) -> None:
+    def __init__(self, zygote: Forkserver, supplies: FilterServices) -> None:
         self._supplies = supplies
         self.script = supplies.script
         self.connect: Callable[[api.Connection], Awaitable[bool | None]] | None = None

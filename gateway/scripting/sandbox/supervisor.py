@@ -13,7 +13,7 @@ from typing import Final
 from gateway.base.logs import plain
 from gateway.scripting.loader import ScriptError
 from gateway.scripting.program import FilterProgram
-from gateway.scripting.sandbox.forkserver_client import Zygote
+from gateway.scripting.sandbox.forkserver_client import Forkserver
 from gateway.scripting.sandbox.host import SandboxedFilter
 from gateway.scripting.services import FilterServices, Supply
 from gateway.snapshot import Script
@@ -28,7 +28,7 @@ CALM: Final = 30.0  # seconds that a process must have lived for deaths before i
 class SandboxSupervisor:
     """See the module."""
 
-    def __init__(self, zygote: Zygote, program: FilterProgram, supply: Supply) -> None:
+    def __init__(self, zygote: Forkserver, program: FilterProgram, supply: Supply) -> None:
         self._supply = supply
         self._zygote = zygote
         self._program = program
@@ -98,7 +98,7 @@ class SandboxSupervisor:
             self._follow(dead)
 
 
-async def tried(zygote: Zygote, supplies: FilterServices) -> None:
+async def tried(zygote: Forkserver, supplies: FilterServices) -> None:
     """Load a source and run its tests where they can do no harm. Raises ScriptError."""
     made = SandboxedFilter(zygote, supplies)
     await made.start()
