@@ -9,7 +9,7 @@ from typing import Final
 from gateway.base.clock import Clock
 from gateway.http.http2 import Conversation, Fault
 from gateway.transport.turns import Turns
-from gateway.transport.write_coalescing import Gatherer
+from gateway.transport.write_coalescing import WriteCoalescer
 
 OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is not listened to
 
@@ -24,7 +24,7 @@ class Http2Connection(Conversation, asyncio.Protocol):
         self._turns = turns
         self._turn_began = 0.0
         self._transport: asyncio.Transport
-        self._gatherer: Gatherer | None = None  # with TLS
+        self._gatherer: WriteCoalescer | None = None  # with TLS
         self._goes_on = False  # more of what has come is read in the next turn
         self._is_queued = False  # for its turn
         self._is_held = False  # nothing is read: the peer does not take what it is owed
@@ -34,7 +34,7 @@ class Http2Connection(Conversation, asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
         self.write = self._transport.write
         if secure:
-            self._gatherer = Gatherer(self._transport)
+            self._gatherer = WriteCoalescer(self._transport)
             self.write = self._gatherer.write
 
     def data_received(self, data: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Gatherer:
+class WriteCoalescer:
     """See the module."""
 
     __slots__ = ("_later", "_transport", "_waiting")
