@@ -1,8 +1,9 @@
 """Connections to backends that speak HTTP/2, by prior knowledge or over TLS (RFC 9113 §3).
 
-A `Http2Pool` is to these what a `Pool` is to HTTP/1.1: an address. Its connections carry as many requests at a time as
-the backend allows; a `Call` is one of them, and what an exchange knows as its peer. A call takes HTTP/1.1 bytes and
-says them in frames, and answers with what was parsed from frames, so that an exchange need not know the difference.
+An `Http2Pool` is to these what an `Http1Pool` is to HTTP/1.1: an address. Its connections carry as many requests at a time
+as the backend allows; an `Http2UpstreamStream` is one of them, and what an exchange knows as its peer. It takes HTTP/1.1
+bytes and says them in frames, and answers with what was parsed from frames, so that an exchange need not know the
+difference.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ caged = pytest.mark.skipif(
 INSIDE = """
 import asyncio, ctypes, gc, json, math, os, socket, struct, time, msgspec
 from gateway.filters.api import Request, Response, config, http, log, metrics, shared
-cell = next((one for one in gc.get_objects() if type(one).__name__ == "Cell"), None)
+cell = next((one for one in gc.get_objects() if type(one).__name__ == "FilterRunner"), None)
 fd = cell and cell._writer.get_extra_info("socket").fileno()
 def raw(data):
     line = socket.socket(fileno=os.dup(fd))
