@@ -55,7 +55,7 @@ class Http2Pool:
         """Requests under way."""
         return sum(len(link.streams) for link in self._links) + len(self._waiting)
 
-    def take(self, user: UpstreamHandler) -> Call | None:
+    def take(self, user: UpstreamHandler) -> Http2UpstreamStream | None:
         """Room for a request on a connection that stands."""
         for link in self._links:
             if link.has_room:
@@ -136,7 +136,7 @@ class Http2Pool:
             link.leave()
 
 
-class Call(Stream):
+class Http2UpstreamStream(Stream):
     """One request to a backend, and its response."""
 
     __slots__ = (
@@ -375,14 +375,14 @@ class Http2UpstreamConnection(Http2Connection):
         """Whether another request may begin."""
         return not self.closing and len(self.streams) < self.peer_streams and not self._transport.is_closing()
 
-    def open(self, user: UpstreamHandler) -> Call:
+    def open(self, user: UpstreamHandler) -> Http2UpstreamStream:
         """A call on a stream of its own."""
         number = self.highest + 2 if self.highest else 1
         self.highest = number
         if number >= LOWEST:
             self.closing = True
             self.trunk.lost(self)
-        call = self.streams[number] = Call(self, number, user, reused=number > 1)
+        call = self.streams[number] = Http2UpstreamStream(self, number, user, reused=number > 1)
         return call
 
     def leave(self) -> None:
@@ -436,13 +436,13 @@ class Http2UpstreamConnection(Http2Connection):
             if stream > self.highest or not stream & 1:
                 raise Fault(http2.PROTOCOL_ERROR, "HEADERS on a stream that is idle")
             return
-        assert isinstance(call, Call)
+        assert isinstance(call, Http2UpstreamStream)
         try:
             call.receive_section(pairs, end)
         except (Malformed, ProtocolError) as error:
             self._malformed(call, error.reason)
 
-    def _malformed(self, call: Call, reason: str) -> None:
+    def _malformed(self, call: Http2UpstreamStream, reason: str) -> None:
         user, call.user = call.user, None
         call.reset(http2.PROTOCOL_ERROR)
         if user is not None:
