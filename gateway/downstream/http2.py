@@ -37,7 +37,7 @@ ENDED_A_TURN: Final = 4  # streams of a connection that is lost
 GOODBYE: Final = 2.0  # seconds for a client that is cut to read why
 
 
-class Ask:
+class KnownBlock:
     """What a field block means: a request without content, and where it leads by one table."""
 
     __slots__ = ("entry", "heads", "request", "table")
@@ -149,7 +149,7 @@ class DownstreamStream(Stream):
         """The exchange under way, also of a request that took the short way."""
         return self.in_full() if self.peer is not None else self.exchange
 
-    def short(self, entry: RouteMatch[Route], ask: Ask) -> None:
+    def short(self, entry: RouteMatch[Route], ask: KnownBlock) -> None:
         """Send a request without content the shortest way that its rule allows."""
         listener_port = self.conversation.listener_port
         self.entry = entry
@@ -428,7 +428,7 @@ class DownstreamHttp2(Http2Connection):
         self.listener = listener_port.table.owner(server_name)  # to which the connection belongs
         self.address = b""
         self.deadline = listener_port.idle_until
-        self._asks: dict[bytes, Ask] = {}
+        self._asks: dict[bytes, KnownBlock] = {}
         self._version = 0
         self._draining = False
         self._head_until = 0.0  # when a field section, or the client's introduction, must be whole; 0 between them
@@ -554,7 +554,7 @@ class DownstreamHttp2(Http2Connection):
         is_early = not stream.headed and monotonic() - stream.opened < abuse_budget.SOON
         return abuse_budget.EARLY_CANCEL if is_early else abuse_budget.LATE_CANCEL
 
-    def _understand(self, number: int, block: bytes, pairs: list[Pair], end: bool) -> Ask | None:
+    def _understand(self, number: int, block: bytes, pairs: list[Pair], end: bool) -> KnownBlock | None:
         """What a block means; None where that has been answered already."""
         try:
             request = field_sections.request(pairs, self.listener_port.limits, ended=end)
@@ -566,11 +566,11 @@ class DownstreamHttp2(Http2Connection):
             return None
         if self.listener_port.arrivals:
             try:
-                return Ask(arrive(self.listener_port.arrivals, connection_of(self), request))
+                return KnownBlock(arrive(self.listener_port.arrivals, connection_of(self), request))
             except ProtocolError as error:
                 self._refuse(number, error.status, error.reason, end)
                 return None
-        ask = Ask(request)
+        ask = KnownBlock(request)
         version = self.decoder.version
         if version != self._version:
             self._version = version
@@ -600,7 +600,7 @@ class DownstreamHttp2(Http2Connection):
             self.window -= len(body)
             self.write(http2.frame(http2.DATA, END_STREAM, number, body))
 
-    def _begin(self, stream: DownstreamStream, ask: Ask, end: bool) -> None:
+    def _begin(self, stream: DownstreamStream, ask: KnownBlock, end: bool) -> None:
         listener_port, request = self.listener_port, ask.request
         table = listener_port.table
         if ask.table is not table:
