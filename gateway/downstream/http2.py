@@ -26,7 +26,7 @@ from gateway.proxy.scripted_exchange import begin
 from gateway.routing.table import RouteMatch, Table
 from gateway.scripting.listener_filters import arrive, connection_of, left
 from gateway.snapshot import Limits
-from gateway.transport.http2_connection import Http2Connection
+from gateway.transport.http2_connection import Http2Protocol
 from gateway.transport.http2_stream import StreamTransport
 from gateway.transport.turns import SECONDS
 
@@ -404,7 +404,7 @@ class DownstreamStream(Stream):
             exchange.refuse(408, f"the request's body came more slowly than {self.limits.body_rate} bytes a second")
 
 
-class DownstreamHttp2(Http2Connection):
+class DownstreamHttp2(Http2Protocol):
     """One client connection."""
 
     __slots__ = (

@@ -14,7 +14,7 @@ from gateway.transport.write_coalescing import WriteCoalescer
 OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is not listened to
 
 
-class Http2Connection(Conversation, asyncio.Protocol):
+class Http2Protocol(Conversation, asyncio.Protocol):
     """See the module."""
 
     __slots__ = ("_gatherer", "_goes_on", "_is_held", "_is_queued", "_transport", "_turn_began", "_turns")

@@ -20,7 +20,7 @@ from gateway.http.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, lengt
 from gateway.http.http2 import Fault, Stream
 from gateway.interfaces import Endpoint, ResponseSink, UpstreamHandler
 from gateway.tls.contexts import Security, unread
-from gateway.transport.http2_connection import Http2Connection
+from gateway.transport.http2_connection import Http2Protocol
 from gateway.transport.http2_stream import StreamTransport
 from gateway.transport.turns import Turns
 from gateway.upstream.http1 import CONNECT, MAX_HEAD
@@ -339,7 +339,7 @@ class Http2UpstreamStream(Stream):
             self.user.in_full().resume_sending()
 
 
-class Http2UpstreamConnection(Http2Connection):
+class Http2UpstreamConnection(Http2Protocol):
     """One connection to a backend."""
 
     __slots__ = ("fault", "idle_since", "ready", "scheme", "trunk")
