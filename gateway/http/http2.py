@@ -1,6 +1,6 @@
 """HTTP/2 without I/O: frames, settings, flow control and the order of it all, for both roles (RFC 9113).
 
-A `Conversation` is one connection. Bytes go in by `receive`, bytes come out by `write`; a role (client or server)
+A `Http2Connection` is one connection. Bytes go in by `receive`, bytes come out by `write`; a role (client or server)
 inherits it and is told of field sections, content, resets and the end. A `Stream` is one request and its answer, as
 far as frames are concerned: what it may send, what it still has to send, what it may receive.
 
@@ -87,7 +87,7 @@ class Stream:
         "said_all", "untold", "window",
     )  # fmt: skip
 
-    def __init__(self, conversation: Conversation, number: int) -> None:
+    def __init__(self, conversation: Http2Connection, number: int) -> None:
         self.conversation = conversation
         self.id = number
         # Outward.
@@ -267,7 +267,7 @@ class Stream:
         """The peer has given the stream up, or the connection is lost. It is gone from the conversation."""
 
 
-class Conversation:
+class Http2Connection:
     """One connection, as far as frames are concerned. See the module."""
 
     __slots__ = (

@@ -7,14 +7,14 @@ from time import monotonic
 from typing import Final
 
 from gateway.base.clock import Clock
-from gateway.http.http2 import Conversation, Fault
+from gateway.http.http2 import Fault, Http2Connection
 from gateway.transport.turns import Turns
 from gateway.transport.write_coalescing import WriteCoalescer
 
 OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is not listened to
 
 
-class Http2Protocol(Conversation, asyncio.Protocol):
+class Http2Protocol(Http2Connection, asyncio.Protocol):
     """See the module."""
 
     __slots__ = ("_gatherer", "_goes_on", "_is_held", "_is_queued", "_transport", "_turn_began", "_turns")

@@ -245,21 +245,21 @@ async def test_a_turn_of_many_frames_is_cut_into_turns(proxy: Proxy, server: Ser
             for n in range(1, 10_001, 2)
         )
     counted = 0
-    receive = http2.Conversation.receive
+    receive = http2.Http2Connection.receive
 
-    def counting(self: http2.Conversation, data: bytes) -> bool:
+    def counting(self: http2.Http2Connection, data: bytes) -> bool:
         nonlocal counted
         counted += 1
         waits = receive(self, data)
         assert self.turn > -100
         return waits
 
-    http2.Conversation.receive = counting  # type: ignore[method-assign]
+    http2.Http2Connection.receive = counting  # type: ignore[method-assign]
     try:
         writer.write(HELLO + said)
         await until(lambda: counted > 20)
     finally:
-        http2.Conversation.receive = receive  # type: ignore[method-assign]
+        http2.Http2Connection.receive = receive  # type: ignore[method-assign]
     writer.close()
 
 

@@ -21,7 +21,7 @@ from gateway.http.http2 import (
     RST_STREAM,
     SETTINGS,
     TURN,
-    Conversation,
+    Http2Connection,
     frame,
 )
 from gateway.snapshot import Attachment, Match, Order, Rule, Target
@@ -426,7 +426,7 @@ async def test_who_has_passed_all_on_holds_no_buffer() -> None:
 async def test_a_backend_of_http2_that_ends_streams_early_keeps_its_turn() -> None:
     """Its connection is that of many clients."""
     side = Side([])
-    client, link = DownstreamHttp2(side.listener_port), Conversation(65536, side.listener_port.clock)
+    client, link = DownstreamHttp2(side.listener_port), Http2Connection(65536, side.listener_port.clock)
     client.connection_made(Read())  # type: ignore[arg-type]
     link.write = lambda data: None
     for one, left in ((client, 0), (link, TURN - ANSWERED)):
