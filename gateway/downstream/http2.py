@@ -17,7 +17,7 @@ from gateway.http import abuse_budget, field_sections, http2
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.forwarding import failure, is_grpc, request_head
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Edit, Field, ProtocolError, Request
-from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, Fault, Stream, frame_head
+from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, ConnectionFault, Stream, frame_head
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.interfaces import UpstreamStream
 from gateway.proxy.exchange import Exchange, not_switched
@@ -483,7 +483,7 @@ class DownstreamHttp2(Http2Protocol):
     def held(self, transport: asyncio.Transport) -> None:
         transport.pause_reading()
 
-    def failed(self, fault: Fault) -> None:
+    def failed(self, fault: ConnectionFault) -> None:
         self.listener_port.refused += 1
         self.say_goodbye(self.highest, fault.code, fault.reason)
         self.close()
@@ -520,7 +520,9 @@ class DownstreamHttp2(Http2Protocol):
             self.decoded(block)
             return
         if not stream & 1 or stream <= self.highest:
-            raise Fault(http2.STREAM_CLOSED if stream <= self.highest else http2.PROTOCOL_ERROR, "HEADERS on a closed stream")
+            raise ConnectionFault(
+                http2.STREAM_CLOSED if stream <= self.highest else http2.PROTOCOL_ERROR, "HEADERS on a closed stream"
+            )
         self.highest = stream
         if not self.streams:
             self.deadline = self.listener_port.stalled_at
@@ -646,7 +648,7 @@ class DownstreamHttp2(Http2Protocol):
     def _receive_trailers(self, stream: Stream, block: bytes, end: bool) -> None:
         pairs = self.decoded(block)
         if stream.heard_all:
-            raise Fault(http2.STREAM_CLOSED, "HEADERS after END_STREAM")
+            raise ConnectionFault(http2.STREAM_CLOSED, "HEADERS after END_STREAM")
         try:
             if not end:
                 raise Malformed("a second field section that does not end the stream")
@@ -695,7 +697,9 @@ class DownstreamHttp2(Http2Protocol):
         if self._head_until and self._head_until < now:
             seconds = self.listener_port.limits.head_seconds
             self.failed(
-                Fault(http2.ENHANCE_YOUR_CALM, f"a field section, or the first SETTINGS, took longer than {seconds:g} s")
+                ConnectionFault(
+                    http2.ENHANCE_YOUR_CALM, f"a field section, or the first SETTINGS, took longer than {seconds:g} s"
+                )
             )
             return
         if not self.streams:

@@ -70,7 +70,7 @@ def number(value: int) -> bytes:
     return value.to_bytes(4, "big")
 
 
-class Fault(Exception):
+class ConnectionFault(Exception):
     """A connection error: nothing more can be said on it (RFC 9113 §5.4.1)."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -335,7 +335,7 @@ class Http2Connection:
         if self._expects_preface:
             start = data[: len(PREFACE)]
             if not PREFACE.startswith(start):
-                raise Fault(PROTOCOL_ERROR, "the connection preface is not HTTP/2's")
+                raise ConnectionFault(PROTOCOL_ERROR, "the connection preface is not HTTP/2's")
             if len(start) < len(PREFACE):
                 self._buffer = data
                 return False
@@ -347,7 +347,7 @@ class Http2Connection:
             high, low, kind, flags, stream = _unpack(data, at)
             length = high << 16 | low
             if length > FRAME:
-                raise Fault(FRAME_SIZE_ERROR, "a frame is larger than SETTINGS_MAX_FRAME_SIZE")
+                raise ConnectionFault(FRAME_SIZE_ERROR, "a frame is larger than SETTINGS_MAX_FRAME_SIZE")
             end = at + 9 + length
             if end > size:
                 break
@@ -355,7 +355,7 @@ class Http2Connection:
             at = end
             stream &= LARGEST_WINDOW
             if self._block is not None and (kind != CONTINUATION or stream != self._block_stream):
-                raise Fault(PROTOCOL_ERROR, "a field section is interrupted")
+                raise ConnectionFault(PROTOCOL_ERROR, "a field section is interrupted")
             if kind == HEADERS and not self._expects_settings:
                 self._receive_headers(stream, flags, payload)
             elif kind == DATA and not self._expects_settings:
@@ -376,7 +376,7 @@ class Http2Connection:
 
     def _receive_other(self, kind: int, stream: int, flags: int, payload: bytes) -> None:
         if self._expects_settings and kind != SETTINGS:
-            raise Fault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
+            raise ConnectionFault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
         match kind:
             case 8:  # WINDOW_UPDATE
                 self._receive_window(stream, payload)
@@ -384,7 +384,7 @@ class Http2Connection:
                 self._receive_settings(stream, flags, payload)
             case 6:  # PING
                 if stream or len(payload) != 8:
-                    raise Fault(PROTOCOL_ERROR if stream else FRAME_SIZE_ERROR, "a malformed PING")
+                    raise ConnectionFault(PROTOCOL_ERROR if stream else FRAME_SIZE_ERROR, "a malformed PING")
                 self.spend(abuse_budget.PROBE)
                 if flags & ACK:
                     self.pong()
@@ -395,24 +395,24 @@ class Http2Connection:
                 self._receive_reset(stream, payload)
             case 7:  # GOAWAY
                 if stream or len(payload) < 8:
-                    raise Fault(PROTOCOL_ERROR, "a malformed GOAWAY")
+                    raise ConnectionFault(PROTOCOL_ERROR, "a malformed GOAWAY")
                 self.spend(abuse_budget.PROBE)
                 self.going_away(int.from_bytes(payload[:4], "big") & LARGEST_WINDOW, int.from_bytes(payload[4:8], "big"))
             case 2:  # PRIORITY: deprecated, and ignored (RFC 9113 §5.3.2)
                 if not stream or len(payload) != 5:
-                    raise Fault(PROTOCOL_ERROR if not stream else FRAME_SIZE_ERROR, "a malformed PRIORITY")
+                    raise ConnectionFault(PROTOCOL_ERROR if not stream else FRAME_SIZE_ERROR, "a malformed PRIORITY")
                 self.spend(abuse_budget.PROBE)
             case 9:  # CONTINUATION
                 self._receive_continuation(flags, payload)
             case 5:  # PUSH_PROMISE: we never allow it
-                raise Fault(PROTOCOL_ERROR, "PUSH_PROMISE was not allowed")
+                raise ConnectionFault(PROTOCOL_ERROR, "PUSH_PROMISE was not allowed")
             case _:
                 self.spend(abuse_budget.PROBE)  # unknown types are ignored (RFC 9113 §4.1)
 
     def spend(self, points: int) -> None:
         """The peer has done something that it must pay for (`gateway.http.abuse_budget`). Raises Fault where it cannot."""
         if not self.budget.spend(points):
-            raise Fault(ENHANCE_YOUR_CALM, "too many frames that do no work")
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that do no work")
 
     def say_reset(self, stream: int, code: int) -> None:
         """RST_STREAM. What the peer has sent on the stream before it knows is not its fault (RFC 9113 §5.1)."""
@@ -431,14 +431,14 @@ class Http2Connection:
 
     def _receive_headers(self, stream: int, flags: int, payload: bytes) -> None:
         if not stream:
-            raise Fault(PROTOCOL_ERROR, "HEADERS on stream 0")
+            raise ConnectionFault(PROTOCOL_ERROR, "HEADERS on stream 0")
         if flags & (PADDED | PRIORITIZED):
             payload = _unpadded(payload, flags)
             if flags & PRIORITIZED:
                 if len(payload) < 5:
-                    raise Fault(FRAME_SIZE_ERROR, "HEADERS are too short")
+                    raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS are too short")
                 if int.from_bytes(payload[:4], "big") & LARGEST_WINDOW == stream:
-                    raise Fault(PROTOCOL_ERROR, "a stream depends on itself")
+                    raise ConnectionFault(PROTOCOL_ERROR, "a stream depends on itself")
                 payload = payload[5:]
         if flags & END_HEADERS:
             self.turn -= len(payload) >> BLOCK
@@ -450,12 +450,12 @@ class Http2Connection:
 
     def _receive_continuation(self, flags: int, payload: bytes) -> None:
         if self._block is None:
-            raise Fault(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+            raise ConnectionFault(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._block.append(payload)
         self._continuations += 1
         # What would be too long is not collected first (CVE-2024-27316 and its relatives).
         if self._continuations > 16 or (not payload and not flags & END_HEADERS):
-            raise Fault(ENHANCE_YOUR_CALM, "a field section in too many pieces")
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "a field section in too many pieces")
         if flags & END_HEADERS:
             block, self._block = b"".join(self._block), None
             self.turn -= len(block) >> BLOCK
@@ -466,9 +466,9 @@ class Http2Connection:
         try:
             return self.decoder.decode(block)
         except field_sections.TooLarge:
-            raise Fault(ENHANCE_YOUR_CALM, "a field section is larger than SETTINGS_MAX_HEADER_LIST_SIZE") from None
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "a field section is larger than SETTINGS_MAX_HEADER_LIST_SIZE") from None
         except field_sections.Undecodable:
-            raise Fault(COMPRESSION_ERROR, "a field block is not HPACK") from None
+            raise ConnectionFault(COMPRESSION_ERROR, "a field block is not HPACK") from None
 
     def section(self, stream: int, block: bytes, end: bool) -> None:
         """A whole field section, for the role."""
@@ -480,11 +480,11 @@ class Http2Connection:
         size = len(payload)
         self._credit -= size
         if self._credit < 0:
-            raise Fault(FLOW_CONTROL_ERROR, "more content than the connection's window")
+            raise ConnectionFault(FLOW_CONTROL_ERROR, "more content than the connection's window")
         if flags & PADDED:
             payload = _unpadded(payload, flags)
         if not number_ or number_ > self.highest:
-            raise Fault(PROTOCOL_ERROR, "DATA on a stream that is idle")
+            raise ConnectionFault(PROTOCOL_ERROR, "DATA on a stream that is idle")
         stream = self.streams.get(number_)
         if stream is None or not stream.reading_stopped:
             self._tell(size)
@@ -494,10 +494,10 @@ class Http2Connection:
             self._is_over(number_)
             return
         if stream.heard_all:
-            raise Fault(STREAM_CLOSED, "DATA after END_STREAM")
+            raise ConnectionFault(STREAM_CLOSED, "DATA after END_STREAM")
         stream.credit -= size
         if stream.credit < 0:
-            raise Fault(FLOW_CONTROL_ERROR, "more content than the stream's window")
+            raise ConnectionFault(FLOW_CONTROL_ERROR, "more content than the stream's window")
         if payload:
             stream.take_content(payload)
         elif not flags & END_STREAM:
@@ -523,7 +523,7 @@ class Http2Connection:
     def _is_over(self, stream: int) -> None:
         """Content on a stream that is over: in flight when we reset it, or a fault of the peer's (RFC 9113 §5.1)."""
         if not self.may_still_hear(stream):
-            raise Fault(STREAM_CLOSED, "DATA on a stream that its sender had closed")
+            raise ConnectionFault(STREAM_CLOSED, "DATA on a stream that its sender had closed")
         self.spend(abuse_budget.PROBE)
 
     def remote_done(self, stream: Stream, trailers: list[Pair] | None) -> None:
@@ -561,9 +561,9 @@ class Http2Connection:
 
     def _receive_reset(self, number_: int, payload: bytes) -> None:
         if not number_ or len(payload) != 4:
-            raise Fault(PROTOCOL_ERROR if not number_ else FRAME_SIZE_ERROR, "a malformed RST_STREAM")
+            raise ConnectionFault(PROTOCOL_ERROR if not number_ else FRAME_SIZE_ERROR, "a malformed RST_STREAM")
         if number_ > self.highest:
-            raise Fault(PROTOCOL_ERROR, "RST_STREAM on a stream that is idle")
+            raise ConnectionFault(PROTOCOL_ERROR, "RST_STREAM on a stream that is idle")
         stream = self.streams.get(number_)
         self.spend(abuse_budget.PROBE if stream is None else self.price_of_cancelling(stream))
         if stream is not None:
@@ -578,20 +578,20 @@ class Http2Connection:
 
     def _receive_window(self, number_: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise Fault(FRAME_SIZE_ERROR, "a malformed WINDOW_UPDATE")
+            raise ConnectionFault(FRAME_SIZE_ERROR, "a malformed WINDOW_UPDATE")
         increment = int.from_bytes(payload, "big") & LARGEST_WINDOW
         if not number_:
             if not increment:
-                raise Fault(PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+                raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
             self.window += increment
             if self.window > LARGEST_WINDOW:
-                raise Fault(FLOW_CONTROL_ERROR, "the connection's window overflows")
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "the connection's window overflows")
             self.spend(abuse_budget.PROBE)
             return
         stream = self.streams.get(number_)
         if stream is None:
             if number_ > self.highest:
-                raise Fault(PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is idle")
+                raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE on a stream that is idle")
             self.spend(abuse_budget.PROBE)
             return
         stream.window += increment
@@ -605,29 +605,29 @@ class Http2Connection:
 
     def _receive_settings(self, stream: int, flags: int, payload: bytes) -> None:
         if stream:
-            raise Fault(PROTOCOL_ERROR, "SETTINGS on a stream")
+            raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS on a stream")
         if flags & ACK:
             if payload:
-                raise Fault(FRAME_SIZE_ERROR, "an acknowledgement with settings")
+                raise ConnectionFault(FRAME_SIZE_ERROR, "an acknowledgement with settings")
             self.spend(abuse_budget.PROBE)
             return
         if len(payload) % 6:
-            raise Fault(FRAME_SIZE_ERROR, "malformed SETTINGS")
+            raise ConnectionFault(FRAME_SIZE_ERROR, "malformed SETTINGS")
         self.spend(abuse_budget.SETTING + abuse_budget.SETTING * (len(payload) // 192))
         self.turn -= ANSWERED + (len(payload) >> 5)
         self._expects_settings = False
         for name, value in _setting.iter_unpack(payload):
             if name == INITIAL_WINDOW_SIZE:
                 if value > LARGEST_WINDOW:
-                    raise Fault(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
+                    raise ConnectionFault(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
                 # RFC 9113 §6.9.2: streams that are open follow, even below 0.
                 for one in self.streams.values():
                     one.window += value - self.peer_window
                 self.peer_window = value
             elif name == MAX_FRAME_SIZE and not FRAME <= value < 1 << 24:
-                raise Fault(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")
+                raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")
             elif name == ENABLE_PUSH and value > 1:
-                raise Fault(PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH is neither 0 nor 1")
+                raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH is neither 0 nor 1")
             elif name == MAX_CONCURRENT_STREAMS:
                 self.peer_streams = value
             elif name == ENABLE_CONNECT_PROTOCOL:
@@ -696,5 +696,5 @@ def _unpadded(payload: bytes, flags: int) -> bytes:
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise Fault(PROTOCOL_ERROR, "padding is longer than its frame")
+        raise ConnectionFault(PROTOCOL_ERROR, "padding is longer than its frame")
     return payload[1 : len(payload) - payload[0]]

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final
 
 from gateway.base.clock import Clock
-from gateway.http.http2 import Fault, Http2Connection
+from gateway.http.http2 import ConnectionFault, Http2Connection
 from gateway.transport.turns import Turns
 from gateway.transport.write_coalescing import WriteCoalescer
 
@@ -48,7 +48,7 @@ class Http2Protocol(Http2Connection, asyncio.Protocol):
         self._turn_began = monotonic()
         try:
             waits = self.receive(data)
-        except Fault as fault:
+        except ConnectionFault as fault:
             self._buffer = b""
             self.failed(fault)
             return
@@ -84,7 +84,7 @@ class Http2Protocol(Http2Connection, asyncio.Protocol):
     def held(self, transport: asyncio.Transport) -> None:
         """For the role: answers to control frames heap up, as the peer does not read."""
 
-    def failed(self, fault: Fault) -> None:
+    def failed(self, fault: ConnectionFault) -> None:
         """For the role: the peer has broken the protocol."""
         raise NotImplementedError
 

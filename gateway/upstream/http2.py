@@ -17,7 +17,7 @@ from gateway.http import field_sections, http2
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
-from gateway.http.http2 import Fault, Stream
+from gateway.http.http2 import ConnectionFault, Stream
 from gateway.interfaces import Endpoint, ResponseSink, UpstreamHandler
 from gateway.tls.contexts import Security, unread
 from gateway.transport.http2_connection import Http2Protocol
@@ -368,7 +368,7 @@ class Http2UpstreamConnection(Http2Protocol):
         # If both sides waited for the other to read, they would wait for ever: a client goes on reading.
         self._is_held = False
         if transport.get_write_buffer_size() > MOST_OWED:
-            self.failed(Fault(http2.ENHANCE_YOUR_CALM, "it asks, and does not read the answers"))
+            self.failed(ConnectionFault(http2.ENHANCE_YOUR_CALM, "it asks, and does not read the answers"))
 
     @property
     def has_room(self) -> bool:
@@ -394,7 +394,7 @@ class Http2UpstreamConnection(Http2Protocol):
 
     # --- asyncio.Protocol ---
 
-    def failed(self, fault: Fault) -> None:
+    def failed(self, fault: ConnectionFault) -> None:
         self.fault = f"the backend's HTTP/2: {fault.reason}"
         self.ready.set()
         self.closing = True
@@ -434,7 +434,7 @@ class Http2UpstreamConnection(Http2Protocol):
         call = self.streams.get(stream)
         if call is None:
             if stream > self.highest or not stream & 1:
-                raise Fault(http2.PROTOCOL_ERROR, "HEADERS on a stream that is idle")
+                raise ConnectionFault(http2.PROTOCOL_ERROR, "HEADERS on a stream that is idle")
             return
         assert isinstance(call, Http2UpstreamStream)
         try:
