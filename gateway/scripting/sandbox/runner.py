@@ -54,7 +54,7 @@ FAULTS: Final[dict[str, type[Exception]]] = {"PermissionError": PermissionError,
 CONNECTIONS: Final = 10_000  # whose state is kept
 
 
-class Known:
+class KnownExchange:
     """An exchange, as far as its filter has seen it."""
 
     def __init__(self, request: api.Request) -> None:
@@ -78,7 +78,7 @@ class FilterRunner:
         self._reader = reader
         self._writer = writer
         self._code: Code
-        self._known: dict[int, Known] = {}
+        self._known: dict[int, KnownExchange] = {}
         self._connections: OrderedDict[int, api.Connection] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
         self._wanted: dict[int, asyncio.Future[bytes]] = {}
@@ -231,12 +231,12 @@ class FilterRunner:
         for function in connection.closed if connection is not None else ():
             await self._run(function)
 
-    def _meet(self, exchange: int, data: RequestData) -> Known:
+    def _meet(self, exchange: int, data: RequestData) -> KnownExchange:
         parsed = parse_target(data.target.encode())
         raw = Request(data.method.encode(), *(parsed or (b"*", None)), data.http10, _fields(data.headers))
         raw.host = data.host.encode()
         connection = self._connection(ConnectionData(data.connection, data.address, data.port, data.scheme))
-        known = Known(api.Request(raw, connection, Remote(self, exchange, "request"), None, data.route))
+        known = KnownExchange(api.Request(raw, connection, Remote(self, exchange, "request"), None, data.route))
         known.choices = data.choices
         known.request.steer(known)
         return known
