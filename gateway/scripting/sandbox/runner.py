@@ -170,7 +170,7 @@ class FilterRunner:
             assert call.request is not None
             known = self._known[call.exchange] = self._meet(call.exchange, call.request)
         if call.response is not None:
-            known.response = _response(call.response, Remote(self, call.exchange, "response"))
+            known.response = _response(call.response, RemoteBody(self, call.exchange, "response"))
         hook = getattr(self._code, call.moment)
         request = known.request
         match call.moment:
@@ -236,7 +236,7 @@ class FilterRunner:
         raw = Request(data.method.encode(), *(parsed or (b"*", None)), data.http10, _fields(data.headers))
         raw.host = data.host.encode()
         connection = self._connection(ConnectionData(data.connection, data.address, data.port, data.scheme))
-        known = KnownExchange(api.Request(raw, connection, Remote(self, exchange, "request"), None, data.route))
+        known = KnownExchange(api.Request(raw, connection, RemoteBody(self, exchange, "request"), None, data.route))
         known.choices = data.choices
         known.request.steer(known)
         return known
@@ -293,7 +293,7 @@ class FilterRunner:
             future.set_result(message.data)
 
 
-class Remote:
+class RemoteBody:
     """A body that the worker has."""
 
     def __init__(self, cell: FilterRunner, exchange: int, of: str) -> None:
