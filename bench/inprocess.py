@@ -18,7 +18,7 @@ from controller.inspect.filter_benchmark import Transport
 from gateway.downstream.http1 import DownstreamHttp1
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Change
-from gateway.upstream.http1 import Upstream
+from gateway.upstream.http1 import Http1UpstreamConnection
 
 CONNECTIONS, EACH, ROUNDS = 64, 300, 12
 RESPONSE = (
@@ -79,7 +79,7 @@ async def measure(varying: int, *, hard: bool = False) -> float:
         client = DownstreamHttp1(listener_port)
         client.connection_made(Kept())
         clients.append(client)
-        upstream = Upstream(pool)
+        upstream = Http1UpstreamConnection(pool)
         upstream.connection_made(Kept())
         pool.idle.append(upstream)
     heads = [hard_request() if hard else request(varying) for _ in range(CONNECTIONS * EACH)]
@@ -113,7 +113,7 @@ async def measure_chunked(size: int) -> tuple[float, float]:
     down = _in_reads(b"HTTP/1.1 200 OK\r\n" + coded + body)
     least = [float("inf"), float("inf")]
     for _ in range(ROUNDS * 2):
-        client, upstream = DownstreamHttp1(listener_port), Upstream(pool)
+        client, upstream = DownstreamHttp1(listener_port), Http1UpstreamConnection(pool)
         client.connection_made(Kept())
         upstream.connection_made(Kept())
         pool.idle.append(upstream)

@@ -32,7 +32,7 @@ from gateway.snapshot import (
     Scripted,
     Target,
 )
-from gateway.upstream.http1 import Http1Pool, Upstream
+from gateway.upstream.http1 import Http1Pool, Http1UpstreamConnection
 
 EACH, ROUNDS, TURNS = 400, 10, 300
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 17\r\n\r\nfrom the backend\n"
@@ -125,7 +125,7 @@ async def _inline(parts: tuple[Part, ...]) -> tuple[float, float]:
     try:
         for _ in range(ROUNDS):
             for path in least:
-                client, upstream = DownstreamHttp1(listener_port), Upstream(pool)
+                client, upstream = DownstreamHttp1(listener_port), Http1UpstreamConnection(pool)
                 client.connection_made(Transport())  # type: ignore[arg-type]
                 upstream.connection_made(Transport())  # type: ignore[arg-type]
                 pool.idle.append(upstream)

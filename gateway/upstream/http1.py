@@ -29,10 +29,10 @@ MAX_HEAD: Final = 65536  # bytes of a response's head
 LESSONS: Final = 64  # heads of an address's responses from which a shape is learned
 
 
-class Closing(list["Upstream"]):
+class Closing(list["Http1UpstreamConnection"]):
     """In place of the idle connections of an address that is gone: what is put here is closed."""
 
-    def append(self, upstream: Upstream) -> None:
+    def append(self, upstream: Http1UpstreamConnection) -> None:
         upstream.abort()
 
 
@@ -50,7 +50,7 @@ class Http1Pool:
         self.security = security
         self.clock = clock
         self.turns = turns
-        self.idle: list[Upstream] = []
+        self.idle: list[Http1UpstreamConnection] = []
         self.open = 0  # connections
         self._connecting: set[asyncio.Task[None]] = set()
         self.name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -69,7 +69,7 @@ class Http1Pool:
         """Requests under way."""
         return self.open - len(self.idle) + len(self._connecting) + self._starting
 
-    def take(self, user: UpstreamHandler) -> Upstream | None:
+    def take(self, user: UpstreamHandler) -> Http1UpstreamConnection | None:
         """An idle connection, now the user's."""
         if not self.idle:
             return None
@@ -98,7 +98,7 @@ class Http1Pool:
         try:
             async with asyncio.timeout(CONNECT):
                 transport, upstream = await loop.create_connection(
-                    lambda: Upstream(self),
+                    lambda: Http1UpstreamConnection(self),
                     *self.where,
                     ssl=tls.context if tls else None,
                     server_hostname=tls.server_name if tls else None,
@@ -123,12 +123,12 @@ class Http1Pool:
         if not user.abandoned:
             user.connect_failed(f"{self.name}: {reason}")
 
-    def put(self, upstream: Upstream) -> None:
+    def put(self, upstream: Http1UpstreamConnection) -> None:
         """Keep a connection for the next request."""
         upstream.idle_since = self.clock.now
         self.idle.append(upstream)
 
-    def forget(self, upstream: Upstream) -> None:
+    def forget(self, upstream: Http1UpstreamConnection) -> None:
         """An idle connection was closed by its server."""
         if upstream in self.idle:
             self.idle.remove(upstream)
@@ -159,7 +159,7 @@ class Http1Pool:
             self._model = response.fields
 
 
-class Upstream(asyncio.Protocol):
+class Http1UpstreamConnection(asyncio.Protocol):
     """One connection to a backend: at most one request at a time."""
 
     __slots__ = (

@@ -15,7 +15,7 @@ from gateway.scripting.program import FilterProgram
 from gateway.snapshot import Rule
 from gateway.transport.turns import Turns
 from gateway.upstream.backend import Backend
-from gateway.upstream.http1 import Http1Pool, Upstream
+from gateway.upstream.http1 import Http1Pool, Http1UpstreamConnection
 
 
 class Wire:
@@ -103,7 +103,7 @@ class Side:
     def refill(self, name: str) -> None:
         pool = self.pools[name]
         if not pool.idle:
-            upstream = Upstream(pool)
+            upstream = Http1UpstreamConnection(pool)
             upstream.connection_made(Wire())  # type: ignore[arg-type]
             pool.idle.append(upstream)
 

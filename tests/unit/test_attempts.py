@@ -7,14 +7,14 @@ from typing import Any
 from test_turns import GET, OK, Read, served
 
 from gateway.snapshot import Retry, Timeouts
-from gateway.upstream.http1 import Upstream
+from gateway.upstream.http1 import Http1UpstreamConnection
 
 RETRIED: dict[str, Any] = {"retry": Retry(attempts=2, backoff=60.0), "timeouts": Timeouts(backend_request=60.0)}
 
 
-def connection(side: Any, exchange: Any) -> tuple[Upstream, Read]:
+def connection(side: Any, exchange: Any) -> tuple[Http1UpstreamConnection, Read]:
     """One that was asked for, and is there now."""
-    made, wire = Upstream(side.pools["b"]), Read()
+    made, wire = Http1UpstreamConnection(side.pools["b"]), Read()
     made.connection_made(wire)  # type: ignore[arg-type]
     made.user = exchange
     return made, wire

@@ -27,7 +27,7 @@ from gateway.http.http2 import (
 from gateway.snapshot import Attachment, Match, Order, Rule, Target
 from gateway.transport.turns import MUCH, Turns
 from gateway.upstream.bulk_body import SHARED, SIZE, BulkReader
-from gateway.upstream.http1 import Upstream
+from gateway.upstream.http1 import Http1UpstreamConnection
 
 MISSING = b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n"
 LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 << 20)
@@ -88,10 +88,10 @@ async def test_of_what_is_sent_ahead_one_request_a_turn_is_answered() -> None:
     assert [len(wire.sent) for wire in wires] == [3] * 4
 
 
-def reading(side: Side) -> tuple[Upstream, Asker, Read]:
+def reading(side: Side) -> tuple[Http1UpstreamConnection, Asker, Read]:
     """A backend's connection in the middle of a large answer."""
     side.backend("b")
-    connection, user, wire = Upstream(side.pools["b"]), Asker(), Read()
+    connection, user, wire = Http1UpstreamConnection(side.pools["b"]), Asker(), Read()
     connection.connection_made(wire)  # type: ignore[arg-type]
     connection.user = user  # type: ignore[assignment]
     connection.data_received(LARGE + b"x")
@@ -253,7 +253,7 @@ async def test_no_more_is_kept_for_a_request_that_waited_for_a_connection() -> N
     client.data_received(GET * 9000)
     kept = len(client._buffer)
     for _ in range(12):
-        exchange, connection = client._exchange, Upstream(side.pools["b"])
+        exchange, connection = client._exchange, Http1UpstreamConnection(side.pools["b"])
         connection.connection_made(Read())  # type: ignore[arg-type]
         connection.user = exchange
         exchange.connected(connection)  # type: ignore[union-attr]
