@@ -81,7 +81,7 @@ class FastPath(asyncio.Protocol):
         """Bytes that the client has not taken yet."""
         raise NotImplementedError
 
-    def in_full(self) -> Exchange:
+    def promote(self) -> Exchange:
         """Hand the request under way to an exchange, which can do everything."""
         raise NotImplementedError
 
@@ -120,12 +120,12 @@ class FastPath(asyncio.Protocol):
             filled = self._fill(composed, data[:end], varying)
             if not filled:
                 if filled is None:
-                    self.in_full().proceed()
+                    self.promote().proceed()
                 return
             head = filled
         endpoint = next(target.ring.turns, None)
         if endpoint is None or not endpoint.idle:
-            self.in_full().send(endpoint)
+            self.promote().send(endpoint)
             return
         peer = self.peer = endpoint.idle.pop()
         peer.user = self
@@ -173,7 +173,7 @@ class FastPath(asyncio.Protocol):
     def overdue(self, since: float) -> None:
         """HTTPRouteTimeouts: the time of the request that began at `since` is up."""
         if self.peer is not None and self._since == since:
-            self.in_full().expired()
+            self.promote().expired()
 
     def _fill(self, composed: Composition, line: bytes, varying: bytes) -> bytes | None:
         """The head that goes to the backend, rewritten and copied to mirrors where the target says so; None where it
@@ -238,7 +238,7 @@ class FastPath(asyncio.Protocol):
         target = self._target
         endpoint = next(target.ring.turns, None)
         if endpoint is None or not endpoint.idle:
-            self.in_full().send(endpoint)
+            self.promote().send(endpoint)
             return
         peer = self.peer = endpoint.idle.pop()
         peer.user = self._onlooker = LazyResponseFilter(self, glimpse, target.answers, peer)  # type: ignore[arg-type]
@@ -246,8 +246,8 @@ class FastPath(asyncio.Protocol):
 
     def _go_on(self, glimpse: LazyRequest, at: int) -> ScriptedExchange:
         """An exchange that goes on behind the first `at` filters."""
-        glimpse.in_full()
-        exchange = self.in_full()
+        glimpse.promote()
+        exchange = self.promote()
         assert isinstance(exchange, ScriptedExchange)
         exchange.resume(at)
         return exchange

@@ -85,7 +85,7 @@ class DownstreamHttp1(FastPath):
             self._postponed += data  # was on its way when reading was paused
             return
         if not self._ready and self._exchange is None and self.peer is not None:
-            self.in_full()  # something comes behind a request that took the short way
+            self.promote()  # something comes behind a request that took the short way
         if self._exchange is not None:
             self._receive_body(data)
         elif self._lingering:
@@ -136,7 +136,7 @@ class DownstreamHttp1(FastPath):
         elif exchange is None and self.peer is None and not self._lingering:
             self._wait_for_next()
 
-    def in_full(self) -> Exchange:
+    def promote(self) -> Exchange:
         exchange = self._exchange
         if exchange is None:
             request = parse_request(self._data[:-4], self._listener_port.limits)
@@ -153,7 +153,7 @@ class DownstreamHttp1(FastPath):
 
     def _current(self) -> Exchange | None:
         """The exchange under way, also of a request that took the short way."""
-        return self.in_full() if self.peer is not None else self._exchange
+        return self.promote() if self.peer is not None else self._exchange
 
     # --- heads ---
 

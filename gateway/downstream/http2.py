@@ -136,7 +136,7 @@ class DownstreamStream(Stream):
         self.finish()
         self._target.counter.count(hundreds, monotonic() - self._since)
 
-    def in_full(self) -> Exchange:
+    def promote(self) -> Exchange:
         """Hand the request under way to an exchange, which can do everything."""
         exchange = self.exchange
         if exchange is None:
@@ -147,7 +147,7 @@ class DownstreamStream(Stream):
 
     def current(self) -> Exchange | None:
         """The exchange under way, also of a request that took the short way."""
-        return self.in_full() if self.peer is not None else self.exchange
+        return self.promote() if self.peer is not None else self.exchange
 
     def short(self, entry: RouteMatch[Route], ask: KnownBlock) -> None:
         """Send a request without content the shortest way that its rule allows."""
@@ -156,7 +156,7 @@ class DownstreamStream(Stream):
         self._since = self.opened
         target = self._target = next(entry.route.turns)
         if not target.is_plain:
-            self.in_full().proceed()
+            self.promote().proceed()
             return
         edit = target.edit_request
         head = ask.heads.get(edit)
@@ -167,7 +167,7 @@ class DownstreamStream(Stream):
             )
         endpoint = next(target.ring.turns, None)
         if endpoint is None or not endpoint.idle or not self.takes_more:
-            self.in_full().send(endpoint)
+            self.promote().send(endpoint)
             return
         peer = self.peer = endpoint.idle.pop()
         peer.user = self

@@ -49,11 +49,11 @@ class Headers(api.Headers):
 
     @property
     def _fields(self) -> list[Field]:
-        return self._glimpse.in_full().headers.fields
+        return self._glimpse.promote().headers.fields
 
     @_fields.setter
     def _fields(self, fields: list[Field]) -> None:
-        self._glimpse.in_full().headers._fields = fields
+        self._glimpse.promote().headers._fields = fields
 
     def __getitem__(self, name: str) -> str:
         found: str | None = self.get(name)
@@ -73,7 +73,7 @@ class Headers(api.Headers):
             return default
         if isinstance(known, str):
             return known
-        return self._glimpse.value(known) if known >= 0 else self._glimpse.in_full().headers[name]
+        return self._glimpse.value(known) if known >= 0 else self._glimpse.promote().headers[name]
 
     def __contains__(self, name: object) -> bool:
         if self._glimpse.full is not None:
@@ -84,7 +84,7 @@ class Headers(api.Headers):
     def __setitem__(self, name: str, value: str) -> None:
         lower = name.lower()
         if self._glimpse.full is not None or lower in self._known or self._glimpse.template.folds:
-            self._glimpse.in_full().headers[name] = value
+            self._glimpse.promote().headers[name] = value
             return
         made = added_field(name, value)
         if self.added is None:
@@ -94,7 +94,7 @@ class Headers(api.Headers):
             self.added[lower] = made
 
     def __delitem__(self, name: str) -> None:
-        del self._glimpse.in_full().headers[name]
+        del self._glimpse.promote().headers[name]
 
     def pop(self, name: str, *default: Any) -> Any:
         """Remove a field, and return its value or the default."""
@@ -102,17 +102,17 @@ class Headers(api.Headers):
             if default:
                 return default[0]
             raise KeyError(name)
-        return self._glimpse.in_full().headers.pop(name, *default)
+        return self._glimpse.promote().headers.pop(name, *default)
 
     def add(self, name: str, value: str) -> None:
         """One more line of a field."""
-        self._glimpse.in_full().headers.add(name, value)
+        self._glimpse.promote().headers.add(name, value)
 
 
 class Meeting(DownstreamPeer, Protocol):
     """Whoever a request came to."""
 
-    def in_full(self) -> Exchange: ...
+    def promote(self) -> Exchange: ...
     def is_at(self, data: bytes) -> bool:
         """Whether a request of this head is under way."""
 
@@ -145,11 +145,11 @@ class LazyRequest(api.Request):
         found = varying if self.template.is_single else self.template.values(varying)[hole]
         return found.strip(b" \t").decode("latin-1")
 
-    def in_full(self) -> api.Request:
+    def promote(self) -> api.Request:
         """The ordinary request, with what has been done so far."""
         if self.full is None:
             if self._client.is_at(self.data):
-                view = self._client.in_full().view  # type: ignore[attr-defined]  # a rule with filters has such
+                view = self._client.promote().view  # type: ignore[attr-defined]  # a rule with filters has such
             else:  # nothing can be done for it any more, but a filter may still read it
                 view = api.Request(parse_request(self.data[:-4], self._limits), self.connection, route=self.route)
             self.pass_to(view)
@@ -172,7 +172,7 @@ class LazyRequest(api.Request):
         """Where the body of its answer comes from, while there is one."""
         if not self._client.is_at(self.data):
             return None
-        return Outgoing(self._client.in_full())  # type: ignore[arg-type]  # as above
+        return Outgoing(self._client.promote())  # type: ignore[arg-type]  # as above
 
     # --- what can be told from the line ---
 
@@ -189,7 +189,7 @@ class LazyRequest(api.Request):
 
     @method.setter
     def method(self, value: str) -> None:
-        self.in_full().method = value
+        self.promote().method = value
 
     @property
     def path(self) -> str:
@@ -197,7 +197,7 @@ class LazyRequest(api.Request):
 
     @path.setter
     def path(self, value: str) -> None:
-        self.in_full().path = value
+        self.promote().path = value
 
     @property
     def query_string(self) -> str:
@@ -205,7 +205,7 @@ class LazyRequest(api.Request):
 
     @query_string.setter
     def query_string(self, value: str) -> None:
-        self.in_full().query_string = value
+        self.promote().query_string = value
 
     @property
     def target(self) -> str:
@@ -217,7 +217,7 @@ class LazyRequest(api.Request):
 
     @host.setter
     def host(self, value: str) -> None:
-        self.in_full().host = value
+        self.promote().host = value
 
     @property
     def _seen(self) -> Request:
@@ -236,23 +236,23 @@ class LazyRequest(api.Request):
 
     @property
     def query(self) -> api.Query:
-        return self.in_full().query
+        return self.promote().query
 
     @property
     def cookies(self) -> Any:
-        return self.in_full().cookies
+        return self.promote().cookies
 
     async def body(self, limit: int = api.MOST) -> bytes:
         return b""  # requests on the short way have none
 
     def set_body(self, body: Any, content_type: str = "") -> None:
-        self.in_full().set_body(body, content_type)
+        self.promote().set_body(body, content_type)
 
     def choose(self, service: str, key: str | None = None) -> None:
-        self.in_full().choose(service, key)
+        self.promote().choose(service, key)
 
     def raw(self) -> Request:
-        return self.in_full().raw()
+        return self.promote().raw()
 
     @property
     def replaced(self) -> bytes | None:

@@ -136,9 +136,9 @@ class LazyResponseFilter:
         """Bytes that the client has not taken yet."""
         return self._client.owes()
 
-    def in_full(self) -> Exchange:
+    def promote(self) -> Exchange:
         """An exchange, which knows what has been done so far (`Programmed.look_on`)."""
-        return self._client.in_full()
+        return self._client.promote()
 
     def _over(self) -> None:
         for program, hooks in self.glimpse.taking:
@@ -167,11 +167,11 @@ class LazyHeaders(api.Headers):
 
     @property
     def _fields(self) -> list[Field]:
-        return self._reply.in_full().headers.fields
+        return self._reply.promote().headers.fields
 
     @_fields.setter
     def _fields(self, fields: list[Field]) -> None:
-        self._reply.in_full().headers._fields = fields
+        self._reply.promote().headers._fields = fields
 
     def get_all(self, name: str) -> list[str]:
         """Every value of a field, in the order they came."""
@@ -199,7 +199,7 @@ class LazyHeaders(api.Headers):
             return
         made = added_field(name, value)
         if b"\r\n%b:" % made.name in self._lower:
-            reply.in_full().headers[name] = value
+            reply.promote().headers[name] = value
             return
         if reply.added:  # set anew, it goes to the end
             reply.added = [field for field in reply.added if field.name != made.name]
@@ -214,7 +214,7 @@ class LazyHeaders(api.Headers):
             reply.added.append(made)
 
     def __delitem__(self, name: str) -> None:
-        del self._reply.in_full().headers[name]
+        del self._reply.promote().headers[name]
 
 
 class LazyResponse(api.Response):
@@ -230,7 +230,7 @@ class LazyResponse(api.Response):
         self.added: list[Field] = []
         self.full: api.Response | None = None
 
-    def in_full(self) -> api.Response:
+    def promote(self) -> api.Response:
         """The ordinary response, with what has been done so far."""
         if self.full is not None:
             return self.full
@@ -250,7 +250,7 @@ class LazyResponse(api.Response):
 
     @status.setter
     def status(self, value: int) -> None:
-        self.in_full().status = value
+        self.promote().status = value
 
     @property
     def headers(self) -> api.Headers:  # type: ignore[override]
@@ -260,14 +260,14 @@ class LazyResponse(api.Response):
         return headers
 
     async def body(self, limit: int = api.MOST) -> bytes:
-        return await self.in_full().body(limit)
+        return await self.promote().body(limit)
 
     def set_body(self, body: Any, content_type: str = "") -> None:
-        self.in_full().set_body(body, content_type)
+        self.promote().set_body(body, content_type)
 
     @property
     def content(self) -> bytes | None:
         return self.full.content if self.full is not None else None
 
     def raw(self) -> RawResponse:
-        return self.in_full().raw()
+        return self.promote().raw()

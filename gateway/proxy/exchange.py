@@ -300,7 +300,7 @@ class Exchange:
         """The answer must be written anew, even if its head is known: it says something of this request or connection."""
         self._answers = self.answers = None
 
-    def in_full(self) -> Exchange:
+    def promote(self) -> Exchange:
         """The user of a connection that can take whatever comes of it."""
         return self
 

@@ -129,7 +129,7 @@ class MirroredRequest:
     def flush(self) -> None:
         """Nothing is kept."""
 
-    def in_full(self) -> MirroredRequest:
+    def promote(self) -> MirroredRequest:
         """A copy can take whatever comes."""
         return self
 

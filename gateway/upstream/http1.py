@@ -219,7 +219,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
                     return
             elif self._hundreds and self._continue(sender, data):
                 return
-        self._receive(sender.in_full(), data)
+        self._receive(sender.promote(), data)
 
     def _take_shaped(self, sender: ResponseSink, answers: ResponseHeads, shape: ResponseShape, data: bytes) -> bool:
         """Take a response whose head has a known shape; False where it must be parsed."""
@@ -304,17 +304,17 @@ class Http1UpstreamConnection(asyncio.Protocol):
             self.endpoint.forget(self)
             return
         clean = self._state == self._TO_END and exc is None
-        full = user.in_full()
+        full = user.promote()
         self.user = None
         full.response_lost(str(exc or "closed"), clean=clean)
 
     def pause_writing(self) -> None:
         if self.user is not None:
-            self.user.in_full().pause_sending()
+            self.user.promote().pause_sending()
 
     def resume_writing(self) -> None:
         if self.user is not None:
-            self.user.in_full().resume_sending()
+            self.user.promote().resume_sending()
 
     # --- Peer ---
 
@@ -528,7 +528,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
 
     def _read_put_off(self, user: ResponseSink) -> None:
         data, self._buffer = self._buffer, b""
-        self._receive_body(user.in_full(), data)
+        self._receive_body(user.promote(), data)
 
     def _done(self, user: UpstreamHandler, *, surplus: bool) -> None:
         self.user = None
@@ -549,4 +549,4 @@ class Http1UpstreamConnection(asyncio.Protocol):
         user, self.user = self.user, None
         self._transport.abort()
         if user is not None:
-            user.in_full().response_invalid(error)
+            user.promote().response_invalid(error)

@@ -217,7 +217,7 @@ class Http2UpstreamStream(Stream):
         user, self.user = self.user, None
         self.conversation.forget(self)
         if user is not None:
-            user.in_full().response_invalid(ProtocolError(501, "the backend does not take WebSockets over HTTP/2"))
+            user.promote().response_invalid(ProtocolError(501, "the backend does not take WebSockets over HTTP/2"))
 
     def content(self, data: bytes) -> None:
         """Of the request, bare."""
@@ -249,7 +249,7 @@ class Http2UpstreamStream(Stream):
     # --- the response ---
 
     def _full_user(self) -> UpstreamHandler | None:
-        return self.user.in_full() if self.user is not None else None
+        return self.user.promote() if self.user is not None else None
 
     def receive_section(self, pairs: list[Pair], end: bool) -> None:
         """A head, or trailers."""
@@ -324,19 +324,19 @@ class Http2UpstreamStream(Stream):
             self._tunnel.lost()
         user, self.user = self.user, None
         if user is not None:
-            user.in_full().response_lost(reason, clean=False, untouched=code == http2.REFUSED_STREAM)
+            user.promote().response_lost(reason, clean=False, untouched=code == http2.REFUSED_STREAM)
 
     def congested(self) -> None:
         if self._tunnel is not None:
             self._tunnel.congested()
         elif self.user is not None:
-            self.user.in_full().pause_sending()
+            self.user.promote().pause_sending()
 
     def relieved(self) -> None:
         if self._tunnel is not None:
             self._tunnel.relieved()
         elif self.user is not None:
-            self.user.in_full().resume_sending()
+            self.user.promote().resume_sending()
 
 
 class Http2UpstreamConnection(Http2Protocol):
@@ -446,7 +446,7 @@ class Http2UpstreamConnection(Http2Protocol):
         user, call.user = call.user, None
         call.reset(http2.PROTOCOL_ERROR)
         if user is not None:
-            user.in_full().response_invalid(ProtocolError(502, f"the backend's response: {reason}"))
+            user.promote().response_invalid(ProtocolError(502, f"the backend's response: {reason}"))
 
     def settled(self) -> None:
         if not self.ready.is_set():

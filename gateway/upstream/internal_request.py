@@ -148,7 +148,7 @@ class InternalRequest:
         """Nothing is passed on."""
         return 0
 
-    def in_full(self) -> InternalRequest:
+    def promote(self) -> InternalRequest:
         """It can take whatever comes."""
         return self
 

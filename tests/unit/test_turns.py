@@ -56,7 +56,7 @@ class Asker:
     is_sent = True
     taken = 0
 
-    def in_full(self) -> Asker:
+    def promote(self) -> Asker:
         return self
 
     def response(self, response: object, head: bytes) -> None: ...
