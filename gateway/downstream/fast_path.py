@@ -34,8 +34,8 @@ class FastPath(asyncio.Protocol):
     __slots__ = (
         "_data",
         "_exchange",
-        "_glimpse",
         "_hundreds",
+        "_lazy_request",
         "_listener_port",
         "_onlooker",
         "_plan",
@@ -70,7 +70,7 @@ class FastPath(asyncio.Protocol):
         self._target: Target
         self._since = 0.0
         self._hundreds = 0  # of the response's status, once a part of it has been passed on
-        self._glimpse: LazyRequest | None = None  # what all filters of the target have seen, where it has such
+        self._lazy_request: LazyRequest | None = None  # what all filters of the target have seen, where it has such
         self._onlooker: LazyResponseFilter | None = None  # who shows them the answer to that
 
     def receive(self, data: bytes) -> None:
@@ -192,7 +192,7 @@ class FastPath(asyncio.Protocol):
     def _filtered(self, composed: Composition, varying: bytes) -> bytes | None:
         """The same, where filters in Python look at the request first: plain functions, in this process."""
         plan, target, template = self._plan, self._target, self._template
-        self._glimpse = None
+        self._lazy_request = None
         taking, looks_back = target.taken
         for program, hooks in taking:
             if program.hooks is not hooks:  # edited
@@ -203,20 +203,20 @@ class FastPath(asyncio.Protocol):
             if not taking:
                 return None
         assert template is not None
-        glimpse = LazyRequest(self, template, plan, self._data, varying, self._listener_port.limits, taking)  # type: ignore[arg-type]
+        lazy_request = LazyRequest(self, template, plan, self._data, varying, self._listener_port.limits, taking)  # type: ignore[arg-type]
         result = None
         for at, (program, hooks) in enumerate(taking, 1):
             if hooks.request is None:
                 continue
             try:
-                result = program.call(hooks.request, glimpse)
+                result = program.call(hooks.request, lazy_request)
             except Exception as error:
-                self._go_on(glimpse, at).failed(error)
+                self._go_on(lazy_request, at).failed(error)
                 return b""
             if result is not None:
-                self._go_on(glimpse, at).returned(result)
+                self._go_on(lazy_request, at).returned(result)
                 return b""
-        added = glimpse.added
+        added = lazy_request.added
         if added == b"":
             head = composed.fill(plan.start, varying, self.address)
         elif added is None or target.edit_request is not None or not composed.is_whole or template.keeps:
@@ -225,15 +225,15 @@ class FastPath(asyncio.Protocol):
             first, _, rest = composed.after.rpartition(BEFORE)
             head = b"".join((plan.start, composed.before, varying, first, added, BEFORE, rest, self.address, composed.end))
         if head is None:
-            self._go_on(glimpse, len(taking)).go_on()
+            self._go_on(lazy_request, len(taking)).go_on()
             return b""
-        self._glimpse = glimpse
+        self._lazy_request = lazy_request
         if looks_back:
-            self._send(head, glimpse)
+            self._send(head, lazy_request)
             return b""
         return head
 
-    def _send(self, head: bytes, glimpse: LazyRequest) -> None:
+    def _send(self, head: bytes, lazy_request: LazyRequest) -> None:
         """Send a head, and have the answer shown to filters."""
         target = self._target
         endpoint = next(target.ring.turns, None)
@@ -241,12 +241,12 @@ class FastPath(asyncio.Protocol):
             self.promote().send(endpoint)
             return
         peer = self.peer = endpoint.idle.pop()
-        peer.user = self._onlooker = LazyResponseFilter(self, glimpse, target.answers, peer)  # type: ignore[arg-type]
+        peer.user = self._onlooker = LazyResponseFilter(self, lazy_request, target.answers, peer)  # type: ignore[arg-type]
         peer.write(head)
 
-    def _go_on(self, glimpse: LazyRequest, at: int) -> ScriptedExchange:
+    def _go_on(self, lazy_request: LazyRequest, at: int) -> ScriptedExchange:
         """An exchange that goes on behind the first `at` filters."""
-        glimpse.promote()
+        lazy_request.promote()
         exchange = self.promote()
         assert isinstance(exchange, ScriptedExchange)
         exchange.resume(at)

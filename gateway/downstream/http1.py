@@ -141,10 +141,11 @@ class DownstreamHttp1(FastPath):
         if exchange is None:
             request = parse_request(self._data[:-4], self._listener_port.limits)
             exchange = self._exchange = begin(self, request, self._plan.entry, self._listener_port.backends)
-            if self._glimpse is not None and self._target.is_filtered and isinstance(exchange, ScriptedExchange):
+            if self._lazy_request is not None and self._target.is_filtered and isinstance(exchange, ScriptedExchange):
                 onlooker = self._onlooker
                 exchange.look_on(
-                    self._glimpse, onlooker if onlooker is not None and onlooker.glimpse is self._glimpse else None
+                    self._lazy_request,
+                    onlooker if onlooker is not None and onlooker.lazy_request is self._lazy_request else None,
                 )
             exchange.take_over(self._target, self.peer, self._since, self._hundreds)
             self.peer = None

@@ -39,21 +39,21 @@ def added_field(name: str, value: str) -> Field:
 class Headers(api.Headers):
     """The fields of a template, with what is added to them."""
 
-    __slots__ = ("_glimpse", "_known", "added")
+    __slots__ = ("_known", "_lazy_request", "added")
 
-    def __init__(self, glimpse: LazyRequest) -> None:
-        self._glimpse = glimpse
-        self._known = glimpse.template.known()
+    def __init__(self, lazy_request: LazyRequest) -> None:
+        self._lazy_request = lazy_request
+        self._known = lazy_request.template.known()
         self.added: dict[str, Field] | None = None
         self.is_changed = False
 
     @property
     def _fields(self) -> list[Field]:
-        return self._glimpse.promote().headers.fields
+        return self._lazy_request.promote().headers.fields
 
     @_fields.setter
     def _fields(self, fields: list[Field]) -> None:
-        self._glimpse.promote().headers._fields = fields
+        self._lazy_request.promote().headers._fields = fields
 
     def __getitem__(self, name: str) -> str:
         found: str | None = self.get(name)
@@ -63,8 +63,8 @@ class Headers(api.Headers):
 
     def get(self, name: str, default: Any = None) -> Any:
         """A field's value."""
-        if self._glimpse.full is not None:
-            return self._glimpse.full.headers.get(name, default)
+        if self._lazy_request.full is not None:
+            return self._lazy_request.full.headers.get(name, default)
         lower = name.lower()
         known = self._known.get(lower)
         if known is None:
@@ -73,18 +73,18 @@ class Headers(api.Headers):
             return default
         if isinstance(known, str):
             return known
-        return self._glimpse.value(known) if known >= 0 else self._glimpse.promote().headers[name]
+        return self._lazy_request.value(known) if known >= 0 else self._lazy_request.promote().headers[name]
 
     def __contains__(self, name: object) -> bool:
-        if self._glimpse.full is not None:
-            return name in self._glimpse.full.headers
+        if self._lazy_request.full is not None:
+            return name in self._lazy_request.full.headers
         lower = str(name).lower()
         return lower in self._known or (self.added is not None and lower in self.added)
 
     def __setitem__(self, name: str, value: str) -> None:
         lower = name.lower()
-        if self._glimpse.full is not None or lower in self._known or self._glimpse.template.folds:
-            self._glimpse.promote().headers[name] = value
+        if self._lazy_request.full is not None or lower in self._known or self._lazy_request.template.folds:
+            self._lazy_request.promote().headers[name] = value
             return
         made = added_field(name, value)
         if self.added is None:
@@ -94,19 +94,19 @@ class Headers(api.Headers):
             self.added[lower] = made
 
     def __delitem__(self, name: str) -> None:
-        del self._glimpse.promote().headers[name]
+        del self._lazy_request.promote().headers[name]
 
     def pop(self, name: str, *default: Any) -> Any:
         """Remove a field, and return its value or the default."""
-        if self._glimpse.full is None and name not in self and not self._glimpse.template.folds:
+        if self._lazy_request.full is None and name not in self and not self._lazy_request.template.folds:
             if default:
                 return default[0]
             raise KeyError(name)
-        return self._glimpse.promote().headers.pop(name, *default)
+        return self._lazy_request.promote().headers.pop(name, *default)
 
     def add(self, name: str, value: str) -> None:
         """One more line of a field."""
-        self._glimpse.promote().headers.add(name, value)
+        self._lazy_request.promote().headers.add(name, value)
 
 
 class Meeting(DownstreamPeer, Protocol):

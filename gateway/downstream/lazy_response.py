@@ -35,15 +35,15 @@ class Asking(Meeting, Protocol):
 class LazyResponseFilter:
     """See the module. A sender of its request, and the answers that it knows."""
 
-    __slots__ = ("_base", "_client", "_endpoint", "_head", "_plain", "glimpse", "left", "octets", "reply")
+    __slots__ = ("_base", "_client", "_endpoint", "_head", "_plain", "lazy_request", "left", "octets", "reply")
 
-    def __init__(self, client: Asking, glimpse: LazyRequest, base: ResponseHeads, peer: UpstreamStream) -> None:
+    def __init__(self, client: Asking, lazy_request: LazyRequest, base: ResponseHeads, peer: UpstreamStream) -> None:
         self._client = client
         self._base = base
         self._endpoint = peer.endpoint
         self._plain = b""  # the head as it goes on where filters change nothing
         self._head = 0  # octets of it as it goes on
-        self.glimpse = glimpse
+        self.lazy_request = lazy_request
         self.octets = 0  # of the body, so far
         self.reply: LazyResponse | None = None
         self.left: Left | None = None  # not None: filters have been called
@@ -78,17 +78,17 @@ class LazyResponseFilter:
             return None
         self._plain = out
         self.reply = reply
-        taking = self.glimpse.taking
+        taking = self.lazy_request.taking
         for index in range(len(taking) - 1, -1, -1):
             program, hooks = taking[index]
             if hooks.response is None:
                 continue
             try:
-                result = program.call(hooks.response, self.glimpse, reply)
+                result = program.call(hooks.response, self.lazy_request, reply)
             except Exception as error:
                 self.left = Left(index, error=error)
                 return None
-            if result is not None or reply.full is not None or self.glimpse.full is not None:
+            if result is not None or reply.full is not None or self.lazy_request.full is not None:
                 self.left = Left(index, result)
                 return None
         self.left = Left(0)
@@ -141,15 +141,15 @@ class LazyResponseFilter:
         return self._client.promote()
 
     def _over(self) -> None:
-        for program, hooks in self.glimpse.taking:
+        for program, hooks in self.lazy_request.taking:
             if hooks.log is not None:
-                tell(program, hooks, self._exchange(), self.glimpse)
+                tell(program, hooks, self._exchange(), self.lazy_request)
 
     def _exchange(self) -> api.Exchange:
         assert self.reply is not None
         seconds, backend = self._client.told()
         return api.Exchange(
-            self.glimpse, self.reply, self.reply.status, started=time.time() - seconds, seconds=seconds,
+            self.lazy_request, self.reply, self.reply.status, started=time.time() - seconds, seconds=seconds,
             response_bytes=self.octets, backend=backend, endpoint=self._endpoint.name,
         )  # fmt: skip
 
@@ -234,7 +234,7 @@ class LazyResponse(api.Response):
         """The ordinary response, with what has been done so far."""
         if self.full is not None:
             return self.full
-        return self.taken(parse_response(self._head[:-4]), self._onlooker.glimpse.outgoing())
+        return self.taken(parse_response(self._head[:-4]), self._onlooker.lazy_request.outgoing())
 
     def taken(self, raw: RawResponse, source: api.Source | None) -> api.Response:
         """The ordinary response, as an exchange read it, with what filters have done to it."""
