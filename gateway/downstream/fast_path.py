@@ -37,9 +37,9 @@ class FastPath(asyncio.Protocol):
         "_hundreds",
         "_lazy_request",
         "_listener_port",
-        "_onlooker",
         "_plan",
         "_ready",
+        "_response_filter",
         "_since",
         "_target",
         "_template",
@@ -71,7 +71,7 @@ class FastPath(asyncio.Protocol):
         self._since = 0.0
         self._hundreds = 0  # of the response's status, once a part of it has been passed on
         self._lazy_request: LazyRequest | None = None  # what all filters of the target have seen, where it has such
-        self._onlooker: LazyResponseFilter | None = None  # who shows them the answer to that
+        self._response_filter: LazyResponseFilter | None = None  # who shows them the answer to that
 
     def receive(self, data: bytes) -> None:
         """The full way: parse what has come."""
@@ -241,7 +241,7 @@ class FastPath(asyncio.Protocol):
             self.promote().send(endpoint)
             return
         peer = self.peer = endpoint.idle.pop()
-        peer.user = self._onlooker = LazyResponseFilter(self, lazy_request, target.answers, peer)  # type: ignore[arg-type]
+        peer.user = self._response_filter = LazyResponseFilter(self, lazy_request, target.answers, peer)  # type: ignore[arg-type]
         peer.write(head)
 
     def _go_on(self, lazy_request: LazyRequest, at: int) -> ScriptedExchange:

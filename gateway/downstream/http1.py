@@ -142,10 +142,12 @@ class DownstreamHttp1(FastPath):
             request = parse_request(self._data[:-4], self._listener_port.limits)
             exchange = self._exchange = begin(self, request, self._plan.entry, self._listener_port.backends)
             if self._lazy_request is not None and self._target.is_filtered and isinstance(exchange, ScriptedExchange):
-                onlooker = self._onlooker
+                response_filter = self._response_filter
                 exchange.look_on(
                     self._lazy_request,
-                    onlooker if onlooker is not None and onlooker.lazy_request is self._lazy_request else None,
+                    response_filter
+                    if response_filter is not None and response_filter.lazy_request is self._lazy_request
+                    else None,
                 )
             exchange.take_over(self._target, self.peer, self._since, self._hundreds)
             self.peer = None

@@ -220,10 +220,10 @@ class LazyHeaders(api.Headers):
 class LazyResponse(api.Response):
     """A backend's answer on the short way. `full` is the ordinary response, once it takes one."""
 
-    __slots__ = ("_glimpsed", "_head", "_onlooker", "_status", "added", "full")
+    __slots__ = ("_glimpsed", "_head", "_response_filter", "_status", "added", "full")
 
-    def __init__(self, onlooker: LazyResponseFilter, status: int, head: bytes) -> None:
-        self._onlooker = onlooker
+    def __init__(self, response_filter: LazyResponseFilter, status: int, head: bytes) -> None:
+        self._response_filter = response_filter
         self._status = status
         self._head = head
         self._glimpsed: LazyHeaders | None = None
@@ -234,7 +234,7 @@ class LazyResponse(api.Response):
         """The ordinary response, with what has been done so far."""
         if self.full is not None:
             return self.full
-        return self.taken(parse_response(self._head[:-4]), self._onlooker.lazy_request.outgoing())
+        return self.taken(parse_response(self._head[:-4]), self._response_filter.lazy_request.outgoing())
 
     def taken(self, raw: RawResponse, source: api.Source | None) -> api.Response:
         """The ordinary response, as an exchange read it, with what filters have done to it."""

@@ -76,9 +76,30 @@ class ScriptedExchange(Exchange):
     """See the module."""
 
     __slots__ = (
-        "_at", "_awaiting", "_awaiting_response", "_began", "_chosen", "_decoder", "_discards", "_drops", "_frames",
-        "_inward", "_is_invited", "_is_over", "_key", "_length", "_octets", "_onlooker", "_outward", "_ready", "_reply",
-        "_taking", "_tasks", "_trailers", "_view", "_waiting",
+        "_at",
+        "_awaiting",
+        "_awaiting_response",
+        "_began",
+        "_chosen",
+        "_decoder",
+        "_discards",
+        "_drops",
+        "_frames",
+        "_inward",
+        "_is_invited",
+        "_is_over",
+        "_key",
+        "_length",
+        "_octets",
+        "_outward",
+        "_ready",
+        "_reply",
+        "_response_filter",
+        "_taking",
+        "_tasks",
+        "_trailers",
+        "_view",
+        "_waiting",
     )  # fmt: skip
 
     def __init__(
@@ -110,7 +131,7 @@ class ScriptedExchange(Exchange):
         self._frames = False  # what goes out is put into chunks here
         self._trailers: list[Field] = []
         self._octets = 0
-        self._onlooker: Onlooking | None = None  # who may have shown it to filters already
+        self._response_filter: Onlooking | None = None  # who may have shown it to filters already
 
     # --- the request's head ---
 
@@ -142,12 +163,12 @@ class ScriptedExchange(Exchange):
         for _, hooks in self._taking:
             hooks.acquire()
 
-    def look_on(self, seen: Seen, onlooker: Onlooking | None) -> None:
+    def look_on(self, seen: Seen, response_filter: Onlooking | None) -> None:
         """All filters have seen the request on the short way; now it is this exchange's."""
         self._taking = [*seen.taking]
         self._at = len(seen.taking)
         self._ready = True
-        self._onlooker = onlooker
+        self._response_filter = response_filter
         view = self.view
         seen.pass_to(view)
         self.request = view.raw()
@@ -157,11 +178,11 @@ class ScriptedExchange(Exchange):
         super().take_over(target, peer, since, hundreds)
         if self._is_watched:
             self.read_in_full()
-        onlooker = self._onlooker
-        if hundreds and onlooker is not None and onlooker.reply is not None:
-            self._reply = onlooker.reply
-            self._status = onlooker.reply.status
-            self._octets = onlooker.octets
+        response_filter = self._response_filter
+        if hundreds and response_filter is not None and response_filter.reply is not None:
+            self._reply = response_filter.reply
+            self._status = response_filter.reply.status
+            self._octets = response_filter.octets
 
     def failed(self, error: Exception) -> None:
         """The last of them raised this."""
@@ -372,10 +393,10 @@ class ScriptedExchange(Exchange):
         self._length = response.length
         if head and self.target.is_filtered and self.target.edit_response is None:
             self._keep_for_next(response, head)
-        onlooker, self._onlooker = self._onlooker, None
-        left = onlooker.left if onlooker is not None else None
-        if onlooker is not None and left is not None:
-            self._reply = onlooker.taken(response, Outgoing(self))
+        response_filter, self._response_filter = self._response_filter, None
+        left = response_filter.left if response_filter is not None else None
+        if response_filter is not None and left is not None:
+            self._reply = response_filter.taken(response, Outgoing(self))
         else:
             self._reply = api.Response.received(response, Outgoing(self))
         if not any(hooks.response or hooks.response_body for _, hooks in self._taking):
