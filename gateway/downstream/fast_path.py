@@ -34,13 +34,13 @@ class FastPath(asyncio.Protocol):
     __slots__ = (
         "_data",
         "_exchange",
-        "_hundreds",
         "_lazy_request",
         "_listener_port",
         "_plan",
         "_ready",
         "_response_filter",
         "_since",
+        "_status_class",
         "_target",
         "_template",
         "address",
@@ -69,7 +69,7 @@ class FastPath(asyncio.Protocol):
         self._plan: RouteDecision[Route]
         self._target: Target
         self._since = 0.0
-        self._hundreds = 0  # of the response's status, once a part of it has been passed on
+        self._status_class = 0  # of the response's status, once a part of it has been passed on
         self._lazy_request: LazyRequest | None = None  # what all filters of the target have seen, where it has such
         self._response_filter: LazyResponseFilter | None = None  # who shows them the answer to that
 
@@ -133,7 +133,7 @@ class FastPath(asyncio.Protocol):
         write = peer.write  # a slot called as a method cannot be specialised by CPython 3.11
         write(head)
 
-    def answered(self, data: bytes, hundreds: int) -> None:
+    def answered(self, data: bytes, status_class: int) -> None:
         """A whole response in one piece, its head known from before."""
         self._ready = True
         self.peer = None
@@ -143,12 +143,12 @@ class FastPath(asyncio.Protocol):
         # As in Counter.count, which a call would make dearer.
         counter = self._target.counter
         took = monotonic() - self._since
-        counter.responses[(hundreds << 5) + int(took * 2000).bit_length()] += 1
+        counter.responses[(status_class << 5) + int(took * 2000).bit_length()] += 1
         counter.seconds += took
 
-    def begun(self, data: bytes, hundreds: int) -> None:
+    def begun(self, data: bytes, status_class: int) -> None:
         """The head of a response, known from before, and a part of its body."""
-        self._hundreds = hundreds
+        self._status_class = status_class
         self.continued(data)
 
     def continued(self, data: bytes | memoryview) -> None:
@@ -156,10 +156,10 @@ class FastPath(asyncio.Protocol):
         self.deadline = self._listener_port.stalled_at
         self.write(data)
 
-    def ended(self, data: bytes, hundreds: int) -> None:
+    def ended(self, data: bytes, status_class: int) -> None:
         """The last of its body."""
-        self._hundreds = 0
-        self.answered(data, hundreds)
+        self._status_class = 0
+        self.answered(data, status_class)
 
     def is_at(self, data: bytes) -> bool:
         """Whether a request of this head is under way."""

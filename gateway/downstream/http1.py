@@ -149,9 +149,9 @@ class DownstreamHttp1(FastPath):
                     if response_filter is not None and response_filter.lazy_request is self._lazy_request
                     else None,
                 )
-            exchange.take_over(self._target, self.peer, self._since, self._hundreds)
+            exchange.take_over(self._target, self.peer, self._since, self._status_class)
             self.peer = None
-            self._hundreds = 0
+            self._status_class = 0
         return exchange
 
     def _current(self) -> Exchange | None:

@@ -53,8 +53,22 @@ class DownstreamStream(Stream):
     """One request of a client, and its answer."""
 
     __slots__ = (
-        "_body_bytes", "_body_since", "_expected", "_hundreds", "_is_conversation", "_request", "_since", "_target", "_tunnel",
-        "answers", "deadline", "entry", "exchange", "headed", "opened", "peer",
+        "_body_bytes",
+        "_body_since",
+        "_expected",
+        "_is_conversation",
+        "_request",
+        "_since",
+        "_status_class",
+        "_target",
+        "_tunnel",
+        "answers",
+        "deadline",
+        "entry",
+        "exchange",
+        "headed",
+        "opened",
+        "peer",
     )  # fmt: skip
     is_framed = False
     conversation: DownstreamHttp2
@@ -78,11 +92,11 @@ class DownstreamStream(Stream):
         self.entry: RouteMatch[Route]
         self._target: Target
         self._since = 0.0
-        self._hundreds = 0
+        self._status_class = 0
 
     # --- Sender: the short way ---
 
-    def answered(self, data: bytes, hundreds: int) -> None:
+    def answered(self, data: bytes, status_class: int) -> None:
         """A whole response in one piece, its head known from before."""
         self.peer = None
         conversation = self.conversation
@@ -115,12 +129,12 @@ class DownstreamStream(Stream):
         conversation.budget.spent -= abuse_budget.A_SECTION + abuse_budget.A_FRAME
         counter = self._target.counter
         took = monotonic() - self._since
-        counter.responses[(hundreds << 5) + int(took * 2000).bit_length()] += 1
+        counter.responses[(status_class << 5) + int(took * 2000).bit_length()] += 1
         counter.seconds += took
 
-    def begun(self, data: bytes, hundreds: int) -> None:
+    def begun(self, data: bytes, status_class: int) -> None:
         """The head of a response, known from before, and a part of its body."""
-        self._hundreds = hundreds
+        self._status_class = status_class
         self.continued(data)
 
     def continued(self, data: bytes | memoryview) -> None:
@@ -128,20 +142,20 @@ class DownstreamStream(Stream):
         self.deadline = self.conversation.listener_port.stalled_at
         self.write(data)
 
-    def ended(self, data: bytes, hundreds: int) -> None:
+    def ended(self, data: bytes, status_class: int) -> None:
         """The last of its body."""
-        self._hundreds = 0
+        self._status_class = 0
         self.peer = None
         self.write(data)
         self.finish()
-        self._target.counter.count(hundreds, monotonic() - self._since)
+        self._target.counter.count(status_class, monotonic() - self._since)
 
     def promote(self) -> Exchange:
         """Hand the request under way to an exchange, which can do everything."""
         exchange = self.exchange
         if exchange is None:
             exchange = self.exchange = begin(self, self._request, self.entry, self.conversation.listener_port.backends)
-            exchange.take_over(self._target, self.peer, self._since, self._hundreds)
+            exchange.take_over(self._target, self.peer, self._since, self._status_class)
             self.peer = None
         return exchange
 

@@ -24,10 +24,10 @@ from gateway.proxy.scripted_exchange import Left, tell
 class Asking(Meeting, Protocol):
     """Whoever has sent the request."""
 
-    def answered(self, data: bytes, hundreds: int) -> None: ...
-    def begun(self, data: bytes, hundreds: int) -> None: ...
+    def answered(self, data: bytes, status_class: int) -> None: ...
+    def begun(self, data: bytes, status_class: int) -> None: ...
     def continued(self, data: bytes | memoryview) -> None: ...
-    def ended(self, data: bytes, hundreds: int) -> None: ...
+    def ended(self, data: bytes, status_class: int) -> None: ...
     def told(self) -> tuple[float, str]:
         """The seconds that it took so far, and the backend's name."""
 
@@ -105,26 +105,26 @@ class LazyResponseFilter:
         """Itself."""
         return self
 
-    def answered(self, data: bytes, hundreds: int) -> None:
+    def answered(self, data: bytes, status_class: int) -> None:
         """A whole response in one piece."""
         self.octets = len(data) - self._head
-        self._client.answered(data, hundreds)
+        self._client.answered(data, status_class)
         self._over()
 
-    def begun(self, data: bytes, hundreds: int) -> None:
+    def begun(self, data: bytes, status_class: int) -> None:
         """Its head, and a part of its body."""
         self.octets = len(data) - self._head
-        self._client.begun(data, hundreds)
+        self._client.begun(data, status_class)
 
     def continued(self, data: bytes | memoryview) -> None:
         """More of its body."""
         self.octets += len(data)
         self._client.continued(data)
 
-    def ended(self, data: bytes, hundreds: int) -> None:
+    def ended(self, data: bytes, status_class: int) -> None:
         """The last of its body."""
         self.octets += len(data)
-        self._client.ended(data, hundreds)
+        self._client.ended(data, status_class)
         self._over()
 
     def taken(self, response: RawResponse, source: api.Source) -> api.Response:

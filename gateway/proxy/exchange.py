@@ -280,10 +280,10 @@ class Exchange:
         else:
             self._try(endpoint)
 
-    def take_over(self, target: Target, peer: UpstreamStream | None, since: float, hundreds: int) -> None:
+    def take_over(self, target: Target, peer: UpstreamStream | None, since: float, status_class: int) -> None:
         """Go on with a request that has no body: still to be sent, sent to `peer`, or with a response that has begun."""
-        self._started = hundreds > 0
-        self._status = hundreds * 100
+        self._started = status_class > 0
+        self._status = status_class * 100
         self.request_done = True
         self.target = target
         self._since = since
@@ -552,18 +552,18 @@ class Exchange:
             unsent, self._unsent = self._unsent, b""
             self.client.write(unsent)
 
-    def answered(self, data: bytes, hundreds: int) -> None:
+    def answered(self, data: bytes, status_class: int) -> None:
         """A whole response in one piece, its head known from before."""
         self._started = True
-        self._status = hundreds * 100
+        self._status = status_class * 100
         self.peer = None
         self.client.write(data)
         self._finish(reuse=self.request_done)
 
-    def begun(self, data: bytes, hundreds: int) -> None:
+    def begun(self, data: bytes, status_class: int) -> None:
         """The head of a response, known from before, and a part of its body."""
         self._started = True
-        self._status = hundreds * 100
+        self._status = status_class * 100
         self.continued(data)
 
     def continued(self, data: bytes | memoryview) -> None:
@@ -578,9 +578,9 @@ class Exchange:
         """Bytes that the client has not taken yet."""
         return self.client.owes()
 
-    def ended(self, data: bytes, hundreds: int) -> None:
+    def ended(self, data: bytes, status_class: int) -> None:
         """The last of its body."""
-        self.answered(data, hundreds)
+        self.answered(data, status_class)
 
     def response_trailers(self, fields: list[Field]) -> None:
         """The response's trailers, for a client that does not get them with the data."""

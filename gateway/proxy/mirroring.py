@@ -105,11 +105,11 @@ class MirroredRequest:
     def response_data(self, data: bytes) -> None:
         """Dropped."""
 
-    def answered(self, data: bytes, hundreds: int) -> None:
+    def answered(self, data: bytes, status_class: int) -> None:
         """Dropped."""
         self.peer = None
 
-    def begun(self, data: bytes, hundreds: int) -> None:
+    def begun(self, data: bytes, status_class: int) -> None:
         """Dropped."""
 
     def continued(self, data: bytes | memoryview) -> None:
@@ -119,7 +119,7 @@ class MirroredRequest:
         """Nobody waits for the answer."""
         return 0
 
-    def ended(self, data: bytes, hundreds: int) -> None:
+    def ended(self, data: bytes, status_class: int) -> None:
         """Dropped."""
         self.peer = None
 

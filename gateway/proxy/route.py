@@ -50,9 +50,9 @@ class Counter:
         self.responses: defaultdict[int, int] = defaultdict(int)
         self.seconds = 0.0
 
-    def count(self, hundreds: int, seconds: float) -> None:
+    def count(self, status_class: int, seconds: float) -> None:
         """One response. 2**31 * 0.5 ms are twelve days: none takes longer."""
-        self.responses[(hundreds << 5) + int(seconds * 2000).bit_length()] += 1
+        self.responses[(status_class << 5) + int(seconds * 2000).bit_length()] += 1
         self.seconds += seconds
 
     @property

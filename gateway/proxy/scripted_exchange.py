@@ -174,12 +174,12 @@ class ScriptedExchange(Exchange):
         self.request = view.raw()
         self._watch_for(self.request)
 
-    def take_over(self, target: Target, peer: UpstreamStream | None, since: float, hundreds: int) -> None:
-        super().take_over(target, peer, since, hundreds)
+    def take_over(self, target: Target, peer: UpstreamStream | None, since: float, status_class: int) -> None:
+        super().take_over(target, peer, since, status_class)
         if self._is_watched:
             self.read_in_full()
         response_filter = self._response_filter
-        if hundreds and response_filter is not None and response_filter.reply is not None:
+        if status_class and response_filter is not None and response_filter.reply is not None:
             self._reply = response_filter.reply
             self._status = response_filter.reply.status
             self._octets = response_filter.octets

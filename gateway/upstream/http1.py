@@ -163,8 +163,21 @@ class Http1UpstreamConnection(asyncio.Protocol):
     """One connection to a backend: at most one request at a time."""
 
     __slots__ = (
-        "_buffer", "_chunks", "_hundreds", "_interim", "_keep", "_left", "_paused", "_ready", "_state", "_transport",
-        "_waits", "endpoint", "idle_since", "user", "write",
+        "_buffer",
+        "_chunks",
+        "_interim",
+        "_keep",
+        "_left",
+        "_paused",
+        "_ready",
+        "_state",
+        "_status_class",
+        "_transport",
+        "_waits",
+        "endpoint",
+        "idle_since",
+        "user",
+        "write",
     )  # fmt: skip
     _HEAD, _LENGTH, _CHUNKED, _TO_END = range(4)
 
@@ -179,7 +192,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
         # Response.
         self._ready = True  # at the beginning of a response
         self._state = self._HEAD
-        self._hundreds = 0  # of its status, while a body follows a head that was known from before
+        self._status_class = 0  # of its status, while a body follows a head that was known from before
         self._buffer = b""
         self._left = 0
         self._chunks: Chunks | None = None
@@ -217,7 +230,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
                         return
                 elif self.endpoint.shape is not None and self._take_shaped(sender, answers, self.endpoint.shape, data):
                     return
-            elif self._hundreds and self._continue(sender, data):
+            elif self._status_class and self._continue(sender, data):
                 return
         self._receive(sender.promote(), data)
 
@@ -245,7 +258,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
         sender.answered(out + data[end:], shape.status // 100)
         return True
 
-    def _begin(self, sender: ResponseSink, data: bytes, hundreds: int, left: int) -> bool:
+    def _begin(self, sender: ResponseSink, data: bytes, status_class: int, left: int) -> bool:
         """A known head, and `left` octets of its body still to come; False where there are more than it says."""
         if left < 0:
             return False
@@ -253,8 +266,8 @@ class Http1UpstreamConnection(asyncio.Protocol):
         self._state = self._LENGTH
         self._keep = True
         self._left = left
-        self._hundreds = hundreds
-        sender.begun(data, hundreds)
+        self._status_class = status_class
+        sender.begun(data, status_class)
         self._lend()
         self._share(len(data))
         return True
@@ -269,17 +282,17 @@ class Http1UpstreamConnection(asyncio.Protocol):
             sender.continued(data)
             self._share(len(data))
             return True
-        hundreds, self._hundreds = self._hundreds, 0
+        status_class, self._status_class = self._status_class, 0
         self._state = self._HEAD
         self._ready = True
         self.user = None
         self.endpoint.put(self)
-        sender.ended(data, hundreds)
+        sender.ended(data, status_class)
         return True
 
     def _receive(self, user: UpstreamHandler, data: bytes) -> None:
         self._ready = False
-        self._hundreds = 0
+        self._status_class = 0
         if self._state == self._HEAD:
             self._receive_head(user, data)
         elif self._buffer:

@@ -131,17 +131,17 @@ class InternalRequest:
         self.peer = None
         self._tell(error.reason)
 
-    def answered(self, data: bytes, hundreds: int) -> None:
+    def answered(self, data: bytes, status_class: int) -> None:
         """Never: `answers` is None."""
 
-    def begun(self, data: bytes, hundreds: int) -> None:
+    def begun(self, data: bytes, status_class: int) -> None:
         """Never: `answers` is None."""
 
     def continued(self, data: bytes | memoryview) -> None:
         """A piece from the middle of a large answer."""
         self.response_data(bytes(data))
 
-    def ended(self, data: bytes, hundreds: int) -> None:
+    def ended(self, data: bytes, status_class: int) -> None:
         """Never: `answers` is None."""
 
     def owes(self) -> int:

@@ -219,9 +219,9 @@ async def test_the_short_way_is_taken(stage: Stage, monkeypatch: pytest.MonkeyPa
     passed: list[int] = []
     answered = LazyResponseFilter.answered
 
-    def count(self: LazyResponseFilter, data: bytes, hundreds: int) -> None:
-        passed.append(hundreds)
-        answered(self, data, hundreds)
+    def count(self: LazyResponseFilter, data: bytes, status_class: int) -> None:
+        passed.append(status_class)
+        answered(self, data, status_class)
 
     monkeypatch.setattr(LazyResponseFilter, "answered", count)
     await stage.serve(source(REQUESTS[:2], RESPONSES[:1], LOGS[:2]))

@@ -15,8 +15,8 @@ from gateway.proxy.route import Counter
 
 def test_responses_by_status_and_duration() -> None:
     counter = Counter()
-    for hundreds, seconds in ((2, 0.0001), (2, 0.0004), (2, 0.0007), (5, 0.003), (3, 100.0)):
-        counter.count(hundreds, seconds)
+    for status_class, seconds in ((2, 0.0001), (2, 0.0004), (2, 0.0007), (5, 0.003), (3, 100.0)):
+        counter.count(status_class, seconds)
     assert counter.classes == [0, 0, 3, 1, 0, 1]
     assert counter.slots[:4] == [2, 1, 0, 1], "under 0.5, 1, 2 and 4 ms"
     target = TargetStatistics("ns/r/0", "ns/s:80", tuple(counter.classes), tuple(counter.slots), counter.seconds)
