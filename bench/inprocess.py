@@ -73,7 +73,7 @@ async def measure(varying: int, *, hard: bool = False) -> float:
     rules = [rig.rule(f"default/h{n}/0", f"h{n}.bench.example") for n in range(2000)] if hard else []
     await runtime.apply(Change(put=rig.parts(*rules)))
     listener_port = runtime.open[80].listener_port
-    pool = next(iter(runtime.backend("b").ring))
+    pool = next(iter(runtime.backend("b").endpoints))
     clients: list[DownstreamHttp1] = []
     for _ in range(CONNECTIONS):
         client = DownstreamHttp1(listener_port)
@@ -105,7 +105,7 @@ async def measure_chunked(size: int) -> tuple[float, float]:
     runtime = Runtime(bind="127.0.0.1", port_offset=rig.PORTS["fsm"] - 80)
     await runtime.apply(Change(put=rig.parts()))
     listener_port = runtime.open[80].listener_port
-    pool = next(iter(runtime.backend("b").ring))
+    pool = next(iter(runtime.backend("b").endpoints))
     total = 1 << 20 if size >= 64 else 1 << 16
     body = b"%x\r\n%b\r\n" % (size, b"x" * size) * (total // size) + b"0\r\n\r\n"
     coded = b"Transfer-Encoding: chunked\r\n\r\n"

@@ -24,7 +24,7 @@ class Checks:
 
     def __init__(self, health: Health, ring: EndpointPicker[Endpoint]) -> None:
         self.health = health
-        self._ring = ring
+        self._endpoints = ring
         self._fails: dict[Endpoint, int] = {}  # in a row, of those who are asked
         self._refused: dict[Endpoint, list[float]] = {}  # when requests found nobody, of those who are not
         self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
@@ -45,8 +45,8 @@ class Checks:
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
-        for endpoint in list(self._ring):
-            self._ring.back(endpoint)
+        for endpoint in list(self._endpoints):
+            self._endpoints.back(endpoint)
 
     def failed(self, endpoint: Endpoint) -> bool:
         """A request found nobody there. Whether that is for the checks to judge: otherwise it stands aside for a moment."""
@@ -57,19 +57,19 @@ class Checks:
         self._refused[endpoint] = recent
         if len(recent) >= self.health.max_fails:
             del self._refused[endpoint]
-            self._ring.aside(endpoint)
-            loop.call_later(within, self._ring.back, endpoint)
+            self._endpoints.aside(endpoint)
+            loop.call_later(within, self._endpoints.back, endpoint)
         return True
 
     async def _repeat(self, endpoint: Endpoint) -> None:
         while True:
             if await self._is_well(endpoint):
                 self._fails[endpoint] = 0
-                self._ring.back(endpoint)
+                self._endpoints.back(endpoint)
             else:
                 self._fails[endpoint] = self._fails.get(endpoint, 0) + 1
                 if self._fails[endpoint] >= self.health.max_fails:
-                    self._ring.aside(endpoint)
+                    self._endpoints.aside(endpoint)
             await asyncio.sleep(self.health.interval)
 
     async def _is_well(self, endpoint: Endpoint) -> bool:
