@@ -131,7 +131,7 @@ class Statistics(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=Tr
     relays: tuple[RelayStatistics, ...] = ()
     relayed: Count = 0  # connections and flows that are open
     filters: tuple[FilterStatistics, ...] = ()
-    resting: tuple[tuple[str, str], ...] = ()  # backend, and an endpoint of it that stands aside
+    ejected: tuple[tuple[str, str], ...] = ()  # backend, and an endpoint of it that stands aside
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(target.seconds) for target in self.targets):

@@ -175,7 +175,7 @@ class Snapshot(Collector):
     def _resting(self) -> Metric:
         """Workers see for themselves: an endpoint that stands aside for one of them counts."""
         family = GaugeMetricFamily("fsm_endpoints_resting", "Endpoints that stand aside for a worker.", labels=["backend"])
-        seen = {one for worker in self._workers for one in worker.resting}
+        seen = {one for worker in self._workers for one in worker.ejected}
         for backend, count in Tally(backend for backend, _ in seen).items():
             family.add_metric([backend], count)
         return family

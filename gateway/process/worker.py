@@ -150,7 +150,7 @@ class Worker:
                 )
                 for name, one in self._runtime.programs.items()
             ),
-            resting=self._runtime.resting(),
+            ejected=self._runtime.ejected(),
         )
 
 

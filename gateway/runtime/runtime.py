@@ -459,10 +459,10 @@ class Runtime:
             backend = self._backends[name] = Backend(name)
         return backend
 
-    def resting(self) -> tuple[tuple[str, str], ...]:
+    def ejected(self) -> tuple[tuple[str, str], ...]:
         """Endpoints that stand aside, with their backends."""
         return tuple(
-            (name, "{}:{}".format(*one.where)) for name, backend in self._backends.items() for one in backend.ring.resting
+            (name, "{}:{}".format(*one.where)) for name, backend in self._backends.items() for one in backend.ring.ejected
         )
 
     def counter(self, rule: str, backend: str) -> Counter:

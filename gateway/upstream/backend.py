@@ -14,7 +14,7 @@ class Backend:
     """A named set of endpoints that changes in place: endpoints come and go without touching a route."""
 
     __slots__ = ("checks", "name", "ring")
-    ASIDE: Final = 1.0  # seconds that an endpoint stands aside after it refused a connection
+    EJECTION: Final = 1.0  # seconds that an endpoint stands aside after it refused a connection
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -25,5 +25,5 @@ class Backend:
         """Pass over an endpoint for a moment; others of the backend are asked first."""
         if self.checks is not None and self.checks.failed(endpoint):
             return
-        self.ring.aside(endpoint)
-        asyncio.get_running_loop().call_later(self.ASIDE, self.ring.back, endpoint)
+        self.ring.eject(endpoint)
+        asyncio.get_running_loop().call_later(self.EJECTION, self.ring.restore, endpoint)

@@ -46,7 +46,7 @@ class Checks:
             task.cancel()
         self._tasks.clear()
         for endpoint in list(self._endpoints):
-            self._endpoints.back(endpoint)
+            self._endpoints.restore(endpoint)
 
     def failed(self, endpoint: Endpoint) -> bool:
         """A request found nobody there. Whether that is for the checks to judge: otherwise it stands aside for a moment."""
@@ -57,19 +57,19 @@ class Checks:
         self._refused[endpoint] = recent
         if len(recent) >= self.health.max_fails:
             del self._refused[endpoint]
-            self._endpoints.aside(endpoint)
-            loop.call_later(within, self._endpoints.back, endpoint)
+            self._endpoints.eject(endpoint)
+            loop.call_later(within, self._endpoints.restore, endpoint)
         return True
 
     async def _repeat(self, endpoint: Endpoint) -> None:
         while True:
             if await self._is_well(endpoint):
                 self._fails[endpoint] = 0
-                self._endpoints.back(endpoint)
+                self._endpoints.restore(endpoint)
             else:
                 self._fails[endpoint] = self._fails.get(endpoint, 0) + 1
                 if self._fails[endpoint] >= self.health.max_fails:
-                    self._endpoints.aside(endpoint)
+                    self._endpoints.eject(endpoint)
             await asyncio.sleep(self.health.interval)
 
     async def _is_well(self, endpoint: Endpoint) -> bool:

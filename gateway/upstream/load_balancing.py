@@ -96,7 +96,7 @@ class EndpointPicker(Generic[T]):
         self._settle()
 
     @property
-    def resting(self) -> frozenset[T]:
+    def ejected(self) -> frozenset[T]:
         """The members that stand aside."""
         return frozenset(self._aside)
 
@@ -107,7 +107,7 @@ class EndpointPicker(Generic[T]):
         def draw(member: T) -> bytes:
             return hashlib.blake2b(name(member).encode(), key=key[:64], digest_size=8).digest()
 
-        return max(self._willing(), key=draw, default=None)
+        return max(self._available(), key=draw, default=None)
 
     def next(self) -> T | None:
         """Whose turn it is, or None where there is nobody."""
@@ -119,24 +119,24 @@ class EndpointPicker(Generic[T]):
             self._load = load
             self._settle()
 
-    def aside(self, member: T) -> None:
+    def eject(self, member: T) -> None:
         """Pass over a member until `back`."""
         if member in self._members:
             self._aside.add(member)
             self._settle()
 
-    def back(self, member: T) -> None:
+    def restore(self, member: T) -> None:
         """Let a member take turns again."""
         self._aside.discard(member)
         self._settle()
 
-    def _willing(self) -> tuple[T, ...]:
+    def _available(self) -> tuple[T, ...]:
         """Those that do not stand aside; all of them where all do."""
         return tuple(member for member in self._members if member not in self._aside) or self._members
 
     def _settle(self) -> None:
         if self._load is not None:
-            self.turns = _least(self._willing(), self._load)
+            self.turns = _least(self._available(), self._load)
             return
-        following, willing = next(self.turns, None), self._willing()
-        self.turns = _from(willing, willing.index(following) if following in willing else 0)
+        following, available = next(self.turns, None), self._available()
+        self.turns = _from(available, available.index(following) if following in available else 0)

@@ -52,13 +52,13 @@ def test_periods_too_long_for_a_list() -> None:
 def test_a_ring_takes_turns_and_lets_members_stand_aside() -> None:
     ring = EndpointPicker("abc")
     assert [ring.next() for _ in range(4)] == ["a", "b", "c", "a"]
-    ring.aside("b")
+    ring.eject("b")
     assert "b" not in [ring.next() for _ in range(6)]
     ring.set("bc")
     assert [ring.next() for _ in range(2)] == ["c", "c"]
-    ring.aside("c")
+    ring.eject("c")
     assert {ring.next() for _ in range(4)} == {"b", "c"}, "when all stand aside, all are asked"
-    ring.back("b")
+    ring.restore("b")
     assert {ring.next() for _ in range(3)} == {"b"}
     ring.set("")
     assert ring.next() is None

@@ -50,7 +50,7 @@ def test_filters() -> None:
 
 
 def test_endpoints_that_stand_aside_for_a_worker_count_once() -> None:
-    workers = [Statistics(resting=(("ns/s:80", "10.0.0.1:80"),)), Statistics(resting=(("ns/s:80", "10.0.0.1:80"),))]
+    workers = [Statistics(ejected=(("ns/s:80", "10.0.0.1:80"),)), Statistics(ejected=(("ns/s:80", "10.0.0.1:80"),))]
     assert 'fsm_endpoints_resting{backend="ns/s:80"} 1.0' in exposition(workers).decode()
 
 
