@@ -17,14 +17,14 @@ OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is
 class Http2Protocol(Http2Connection, asyncio.Protocol):
     """See the module."""
 
-    __slots__ = ("_gatherer", "_goes_on", "_is_held", "_is_queued", "_transport", "_turn_began", "_turns")
+    __slots__ = ("_coalescer", "_goes_on", "_is_held", "_is_queued", "_transport", "_turn_began", "_turns")
 
     def __init__(self, most_head: int, clock: Clock, turns: Turns) -> None:
         super().__init__(most_head, clock)
         self._turns = turns
         self._turn_began = 0.0
         self._transport: asyncio.Transport
-        self._gatherer: WriteCoalescer | None = None  # with TLS
+        self._coalescer: WriteCoalescer | None = None  # with TLS
         self._goes_on = False  # more of what has come is read in the next turn
         self._is_queued = False  # for its turn
         self._is_held = False  # nothing is read: the peer does not take what it is owed
@@ -34,8 +34,8 @@ class Http2Protocol(Http2Connection, asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
         self.write = self._transport.write
         if secure:
-            self._gatherer = WriteCoalescer(self._transport)
-            self.write = self._gatherer.write
+            self._coalescer = WriteCoalescer(self._transport)
+            self.write = self._coalescer.write
 
     def data_received(self, data: bytes) -> None:
         if self._goes_on and data:
@@ -90,8 +90,8 @@ class Http2Protocol(Http2Connection, asyncio.Protocol):
 
     def close(self) -> None:
         """Send what waits, and end."""
-        if self._gatherer is not None:
-            self._gatherer.flush()
+        if self._coalescer is not None:
+            self._coalescer.flush()
         self._transport.close()
 
     def mute(self) -> None:
