@@ -572,9 +572,9 @@ class DownstreamHttp1(FastPath):
 class AlpnProtocol(asyncio.Protocol):
     """A TLS connection, until it is known what the client agreed to speak (ALPN, RFC 7301)."""
 
-    def __init__(self, listener_port: ListenerPort, board: StreamListener) -> None:
+    def __init__(self, listener_port: ListenerPort, stream_listener: StreamListener) -> None:
         self._listener_port = listener_port
-        self._board = board
+        self._stream_listener = stream_listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         name, protocol = contexts.asked(transport)
@@ -582,8 +582,8 @@ class AlpnProtocol(asyncio.Protocol):
             transport.abort()  # type: ignore[attr-defined]
             return
         chosen: DownstreamHttp2 | DownstreamHttp1 | StreamConnection
-        if self._board.mode(name) == "terminate":
-            chosen = StreamConnection(self._board, name)
+        if self._stream_listener.mode(name) == "terminate":
+            chosen = StreamConnection(self._stream_listener, name)
         elif protocol == "h2":
             chosen = DownstreamHttp2(self._listener_port, name.encode())
         else:

@@ -177,9 +177,9 @@ class BufferingProtocol(asyncio.Protocol):
 class StreamConnection(BufferingProtocol):
     """A client's connection until its other end is made. With TLS it has been terminated here."""
 
-    def __init__(self, board: StreamListener, name: str = "") -> None:
+    def __init__(self, stream_listener: StreamListener, name: str = "") -> None:
         super().__init__()
-        self._board = board
+        self._stream_listener = stream_listener
         self._name = name
         self._address = ""
 
@@ -187,8 +187,8 @@ class StreamConnection(BufferingProtocol):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self._address = str(peer[0]) if peer else ""
-        if self._board.admit(self._address):
-            self._board.spawn(self._connect)
+        if self._stream_listener.admit(self._address):
+            self._stream_listener.spawn(self._connect)
         else:
             self.transport.abort()
 
@@ -198,15 +198,15 @@ class StreamConnection(BufferingProtocol):
             joined = await self._join()
         finally:
             if not joined:
-                self._board.leaves(self._address)
+                self._stream_listener.leaves(self._address)
 
     async def _join(self) -> bool:
         """Make the other end, and join the two; false where that cannot be."""
-        board = self._board
-        line = board.line(self._name)
+        stream_listener = self._stream_listener
+        line = stream_listener.line(self._name)
         connection = None
         if line is not None and line.programs:
-            connection = met(self.transport, board.port, "tcp")
+            connection = met(self.transport, stream_listener.port, "tcp")
             if not await may_connect(line.programs, connection):
                 line.tally.refused += 1
                 self.transport.abort()
@@ -216,7 +216,7 @@ class StreamConnection(BufferingProtocol):
             if line is not None:
                 line.tally.refused += 1
             else:
-                board.refused += 1
+                stream_listener.refused += 1
             self.transport.abort()
             if other is not None:
                 other.transport.abort()
@@ -225,9 +225,9 @@ class StreamConnection(BufferingProtocol):
         line.tally.accepted += 1
         taken = filters.taking(line.programs, "data")
         if taken and connection is not None:
-            filters.join(taken, connection, self.transport, other.transport, board.began(self._address))
+            filters.join(taken, connection, self.transport, other.transport, stream_listener.began(self._address))
         else:
-            board.splice(self.transport, other.transport, board.began(self._address))
+            stream_listener.splice(self.transport, other.transport, stream_listener.began(self._address))
         self.pass_on(other.transport)
         other.pass_on(self.transport)
         return True
@@ -334,7 +334,7 @@ class TlsInspector:
             connection.close()
 
 
-def boards(relays: Iterable[tuple[str, Relay]], prepare: Callable[[Relay], StreamRoute]) -> dict[str, StreamRoute]:
+def stream_listeners(relays: Iterable[tuple[str, Relay]], prepare: Callable[[Relay], StreamRoute]) -> dict[str, StreamRoute]:
     """The line of each hostname: of several relays at one, the oldest carries the traffic (TCPRoute, UDPRoute)."""
     first: dict[str, Relay] = {}
     for hostname, relay in relays:

@@ -29,7 +29,7 @@ from gateway.filters import builtin
 from gateway.filters.measuring import Room
 from gateway.interfaces import Endpoint
 from gateway.l4 import splice
-from gateway.l4.tcp import Mode, StreamConnection, StreamListener, StreamRoute, TlsInspector, boards
+from gateway.l4.tcp import Mode, StreamConnection, StreamListener, StreamRoute, TlsInspector, stream_listeners
 from gateway.l4.tcp import Tally as RelayTally
 from gateway.l4.udp import Datagrams
 from gateway.proxy.route import Counter, Route
@@ -85,7 +85,7 @@ class Open:
 
     way: Way
     listener_port: ListenerPort  # HTTP requests go through it
-    board: StreamListener  # connections that are passed on as bytes
+    stream_listener: StreamListener  # connections that are passed on as bytes
     chooser: tls.Chooser
     entrance: ConnectionGate
     server: Closeable
@@ -405,7 +405,7 @@ class Runtime:
     def _swap(self, port: int) -> None:
         """One assignment a port; requests under way keep the table they started with."""
         if port in self.datagrams:
-            lines = self._board(self._on(port, udp=True))
+            lines = self._stream_listener(self._on(port, udp=True))
             self.datagrams[port].line = lines.get("")
             for listener in self._on(port, udp=True)[:1]:
                 self.datagrams[port].limits = listener.limits
@@ -419,11 +419,11 @@ class Runtime:
         opened = self.open[port]
         listener_port = opened.listener_port
         listener_port.table = Table(owners, hosts, listener_port.sites, secure=listener_port.scheme == b"https")
-        opened.board.lines = self._board(listeners)
-        opened.board.modes = {listener.hostname: mode_of(listener) for listener in listeners}
+        opened.stream_listener.lines = self._stream_listener(listeners)
+        opened.stream_listener.modes = {listener.hostname: mode_of(listener) for listener in listeners}
         self._post(opened, listeners)
         limits = listeners[0].limits
-        opened.board.limits = limits
+        opened.stream_listener.limits = limits
         if listener_port.limits != limits:
             listener_port.limit(limits)
 
@@ -439,7 +439,7 @@ class Runtime:
         greeting = tuple(p for p in programs if p.hooks is None or p.hooks.connect is not None)
         return greeting, tuple(p for p in programs if p.hooks is not None and is_early(p.hooks))
 
-    def _board(self, listeners: Sequence[Listener]) -> Mapping[str, StreamRoute]:
+    def _stream_listener(self, listeners: Sequence[Listener]) -> Mapping[str, StreamRoute]:
         """Which relay carries the connections of which hostname."""
         attached: list[tuple[str, Relay]] = []
         for listener in listeners:
@@ -447,7 +447,7 @@ class Runtime:
                 relay = self.parts[("relay", name)]
                 assert isinstance(relay, Relay)
                 attached += [(at.hostname, relay) for at in relay.at if at.listener == listener.name]
-        return boards(attached, lambda relay: self._lines[relay.name])
+        return stream_listeners(attached, lambda relay: self._lines[relay.name])
 
     def _on(self, port: int, *, udp: bool = False) -> list[Listener]:
         return [one for one in self._listeners.values() if one.port == port and (one.protocol == "UDP") == udp]
@@ -602,13 +602,13 @@ class Runtime:
                 listener_port = ListenerPort(
                     port, self.clock, self._turns, self.backend, scheme=scheme, splice=splice.splice, ended=self._quiet.set
                 )
-                board, chooser = StreamListener(splice.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
+                stream_listener, chooser = StreamListener(splice.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
             else:
-                listener_port, board, chooser = opened.listener_port, opened.board, opened.chooser
+                listener_port, stream_listener, chooser = opened.listener_port, opened.stream_listener, opened.chooser
             entrance = opened.entrance if opened is not None else ConnectionGate(port, scheme.decode())
             entrance.programs = self._meeting(listeners)[0]
             try:
-                server = await self._listen(way, listener_port, board, chooser, entrance)
+                server = await self._listen(way, listener_port, stream_listener, chooser, entrance)
             except OSError as error:
                 return [Problem(listener.name, self._cannot_listen(port, error)) for listener in listeners]
             if opened is not None:  # another way from now on; connections that stand go on
@@ -617,7 +617,7 @@ class Runtime:
                     opened.listener_port.drain()
             if self.draining:
                 listener_port.drain()
-            opened = self.open[port] = Open(way, listener_port, board, chooser, entrance, server)
+            opened = self.open[port] = Open(way, listener_port, stream_listener, chooser, entrance, server)
         return self._certify(opened, listeners) if way in ("tls", "peek") else []
 
     def _bound(self, port: int, kind: socket.SocketKind) -> socket.socket:
@@ -638,19 +638,24 @@ class Runtime:
         return made
 
     async def _listen(
-        self, way: Way, listener_port: ListenerPort, board: StreamListener, chooser: tls.Chooser, entrance: ConnectionGate
+        self,
+        way: Way,
+        listener_port: ListenerPort,
+        stream_listener: StreamListener,
+        chooser: tls.Chooser,
+        entrance: ConnectionGate,
     ) -> Closeable:
         listening = self._bound(listener_port.port, socket.SOCK_STREAM)
         loop = asyncio.get_running_loop()
         try:
             if way == "peek":
                 listening.listen(BACKLOG)
-                return TlsInspector(listening, partial(_decided, listener_port, board, chooser, entrance))
+                return TlsInspector(listening, partial(_decided, listener_port, stream_listener, chooser, entrance))
             made: Callable[[], asyncio.BaseProtocol] = partial(DownstreamHttp1, listener_port)
             if way == "bytes":
-                made = partial(StreamConnection, board)
+                made = partial(StreamConnection, stream_listener)
             elif way == "tls":
-                made = partial(AlpnProtocol, listener_port, board)
+                made = partial(AlpnProtocol, listener_port, stream_listener)
             context = chooser.front if way == "tls" else None
             patience = HANDSHAKE if context is not None else None
             return await loop.create_server(
@@ -728,12 +733,12 @@ class Runtime:
 
     def relayed(self) -> int:
         """Connections that are passed on as bytes, and flows of datagrams."""
-        return sum(opened.board.open for opened in self.open.values()) + sum(map(len, self.datagrams.values()))
+        return sum(opened.stream_listener.open for opened in self.open.values()) + sum(map(len, self.datagrams.values()))
 
     def busy(self) -> int:
         """Requests and tunnels under way."""
         listener_ports = [opened.listener_port for opened in self.open.values()]
-        relayed = sum(opened.board.open for opened in self.open.values())
+        relayed = sum(opened.stream_listener.open for opened in self.open.values())
         return (
             relayed
             + sum(not c.is_idle for listener_port in listener_ports for c in listener_port.connections)
@@ -777,7 +782,7 @@ def mode_of(listener: Listener) -> Mode:
 
 def _decided(
     listener_port: ListenerPort,
-    board: StreamListener,
+    stream_listener: StreamListener,
     chooser: tls.Chooser,
     entrance: ConnectionGate,
     connection: socket.socket,
@@ -785,27 +790,27 @@ def _decided(
 ) -> None:
     """A connection whose ClientHello asks for a name: pass it on as it is, or speak TLS with it."""
     loop = asyncio.get_running_loop()
-    mode = board.mode(name)
+    mode = stream_listener.mode(name)
     if mode is None:
-        board.refused += 1
+        stream_listener.refused += 1
         connection.close()
     elif mode == "passthrough":
-        made = partial(entrance.protocol, partial(StreamConnection, board, name))
-        board.spawn(lambda: loop.connect_accepted_socket(made, connection))
+        made = partial(entrance.protocol, partial(StreamConnection, stream_listener, name))
+        stream_listener.spawn(lambda: loop.connect_accepted_socket(made, connection))
     else:
-        board.spawn(partial(_greet, listener_port, board, chooser, entrance, connection))
+        stream_listener.spawn(partial(_greet, listener_port, stream_listener, chooser, entrance, connection))
 
 
 async def _greet(
     listener_port: ListenerPort,
-    board: StreamListener,
+    stream_listener: StreamListener,
     chooser: tls.Chooser,
     entrance: ConnectionGate,
     connection: socket.socket,
 ) -> None:
     try:
         loop = asyncio.get_running_loop()
-        made = partial(entrance.protocol, partial(AlpnProtocol, listener_port, board))
+        made = partial(entrance.protocol, partial(AlpnProtocol, listener_port, stream_listener))
         await loop.connect_accepted_socket(made, connection, ssl=chooser.front, ssl_handshake_timeout=HANDSHAKE)
     except OSError:  # the handshake failed, or the client is gone
         connection.close()

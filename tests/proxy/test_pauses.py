@@ -435,7 +435,7 @@ async def test_a_relay_s_filter_has_what_came_before_the_end_of_tls(proxy: Proxy
     async with asyncio.timeout(5):
         await over.wait()
     assert [len(data) for data in came] == [200_000]
-    await until(lambda: not proxy.runtime.open[80].board.open)
+    await until(lambda: not proxy.runtime.open[80].stream_listener.open)
     backend.close()
 
 
