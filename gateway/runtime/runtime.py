@@ -169,7 +169,7 @@ class Runtime:
         self.tallies: dict[str, RelayTally] = {}  # by relay
         self.programs: dict[str, FilterProgram] = {}
         self._room = Room()  # for what their filters measure
-        self.zygote = Forkserver()
+        self.forkserver = Forkserver()
         self._stock = ServiceFactory(self._reach, memory, index, count)
         self._timers: dict[str, Timers] = {}  # of programs that run here
         self._working: set[asyncio.Task[None]] = set()
@@ -484,7 +484,7 @@ class Runtime:
         source = builtin.source(part.built_in) if part.built_in else part.source
         if part.execution == "inline":
             if part.is_tried and not part.built_in:
-                await supervisor.tried(self.zygote, supply(part))
+                await supervisor.tried(self.forkserver, supply(part))
             watch.start()
             try:
                 code = program.hooks = loader.load(part.name, source, part.config, supply(part).inline())
@@ -501,7 +501,7 @@ class Runtime:
         else:
             kept = self._keepers.get(part.name)
             if kept is None:
-                kept = self._keepers[part.name] = supervisor.SandboxSupervisor(self.zygote, program, supply)
+                kept = self._keepers[part.name] = supervisor.SandboxSupervisor(self.forkserver, program, supply)
             try:
                 await kept.put(part)
             except loader.ScriptError as error:
@@ -553,7 +553,7 @@ class Runtime:
             await asyncio.wait(self._working, timeout=LAST)
         for kept in self._keepers.values():
             kept.drop()
-        await self.zygote.stop()
+        await self.forkserver.stop()
         await self._stock.close()
 
     def _drop_script(self, name: str) -> None:

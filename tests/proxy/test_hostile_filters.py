@@ -161,9 +161,9 @@ async def test_the_descriptors_of_every_process() -> None:
         framing.write(writer, Apply(Change(version="1", put=checked)))
         assert await messages.read_from_worker(reader) == Applied("1", ())
         inodes = {os.fstat(descriptor).st_ino for descriptor in left[:3]}
-        (zygote,) = children(worker.pid)
-        await until(lambda: len(children(zygote)) == 1)  # the one that tried the other has ended
-        (cell,) = children(zygote)
+        (forkserver,) = children(worker.pid)
+        await until(lambda: len(children(forkserver)) == 1)  # the one that tried the other has ended
+        (cell,) = children(forkserver)
 
         if os.geteuid():
             return  # they keep themselves from everybody's looks but root's; what is seen from inside was asserted above
@@ -173,10 +173,10 @@ async def test_the_descriptors_of_every_process() -> None:
             assert os.stat(f"/proc/{worker.pid}/fd/{number}").st_ino not in inodes, what
             flags = int(Path(f"/proc/{worker.pid}/fdinfo/{number}").read_text().split("flags:")[1].split()[0], 8)
             assert number < 3 or flags & os.O_CLOEXEC, f"{number} {what} can be inherited"
-        assert _kinds(opened(zygote)) == {"pipe": 2, "socket": 1}
+        assert _kinds(opened(forkserver)) == {"pipe": 2, "socket": 1}
         assert _kinds(opened(cell)) == {"socket": 3, "anon_inode": 1}
         assert {opened(cell)[number] for number in range(3)} == {"/dev/null"}
-        for pid in (zygote, cell):  # nor is there anything in what they were started with
+        for pid in (forkserver, cell):  # nor is there anything in what they were started with
             assert Path(f"/proc/{pid}/environ").read_bytes().split(b"=")[0] == b"PYTHONPATH"
             assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
             assert os.readlink(f"/proc/{pid}/cwd") == ("/" if pid == cell else os.getcwd())
@@ -185,7 +185,7 @@ async def test_the_descriptors_of_every_process() -> None:
         await until(lambda: worker.poll() is not None)
         for descriptor in (*left, memory):
             os.close(descriptor)
-    await until(lambda: not is_running(zygote) and not is_running(cell))
+    await until(lambda: not is_running(forkserver) and not is_running(cell))
 
 
 def _kinds(held: dict[int, str]) -> dict[str, int]:
@@ -257,13 +257,13 @@ async def test_every_system_call_and_every_command(proxy: Proxy, server: Server)
                                 odd.append((one.name, arguments))
             return Response(200, {"tried": tried, "odd": odd[:20]})
     """, seconds=30.0)  # fmt: skip
-    pid, zygote = process(proxy).pid, proxy.runtime.zygote._process
+    pid, forkserver = process(proxy).pid, proxy.runtime.forkserver._process
     said = json.loads((await proxy.get("/bad"))[2])
     assert said["odd"] == []
     assert said["tried"] > 20_000
     assert process(proxy).pid == pid
-    assert zygote is not None
-    assert zygote.returncode is None
+    assert forkserver is not None
+    assert forkserver.returncode is None
     assert (await proxy.get("/good"))[0] == 200
 
 
@@ -680,10 +680,10 @@ async def test_a_process_that_forks_and_stands_still_is_replaced(
 ) -> None:
     """What wants a process meanwhile is told why it has none, and has one soon."""
     await beside(proxy, server, "def request(request): pass")
-    zygote = proxy.runtime.zygote._process
-    assert zygote is not None
+    forkserver = proxy.runtime.forkserver._process
+    assert forkserver is not None
     monkeypatch.setattr("gateway.scripting.sandbox.forkserver_client.STARTING", 0.2)
-    os.kill(zygote.pid, signal.SIGSTOP)
+    os.kill(forkserver.pid, signal.SIGSTOP)
     other = Script("other", "from gateway.filters.api import Response\ndef request(request): return Response(200, 'other')")
     rule = make_rule("other", matches=(Match(PathMatch("PathPrefix", "/other")),), filters=(Scripted("other"),))
     (problem,) = await proxy.runtime.apply(Change(put=(other, rule)))
@@ -696,9 +696,9 @@ async def test_a_process_that_forks_and_stands_still_is_replaced(
 
 async def test_processes_end_with_the_one_that_forked_them(proxy: Proxy, server: Server) -> None:
     await beside(proxy, server, SPINS)
-    pid, zygote = process(proxy).pid, proxy.runtime.zygote._process
-    assert zygote is not None
-    zygote.kill()
+    pid, forkserver = process(proxy).pid, proxy.runtime.forkserver._process
+    assert forkserver is not None
+    forkserver.kill()
     await until(lambda: not is_running(pid))
     await until(lambda: process(proxy).pid != pid)
     assert (await proxy.get("/good"))[0] == 200

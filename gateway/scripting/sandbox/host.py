@@ -69,7 +69,7 @@ class SandboxedFilter:
 
     is_quick = False
 
-    def __init__(self, zygote: Forkserver, supplies: FilterServices) -> None:
+    def __init__(self, forkserver: Forkserver, supplies: FilterServices) -> None:
         self._supplies = supplies
         self.script = supplies.script
         self.connect: Callable[[api.Connection], Awaitable[bool | None]] | None = None
@@ -86,8 +86,8 @@ class SandboxedFilter:
         self.broke_rules = False
         self.end = ""  # what became of it
         self.pid = 0
-        self._zygote = zygote
-        self._credit = Credit(of_all=zygote.of_all)
+        self._forkserver = forkserver
+        self._credit = Credit(of_all=forkserver.of_all)
         self._timers = 0
         self._number = 0  # of the process
         self._line: Line | None = None
@@ -130,7 +130,7 @@ class SandboxedFilter:
     async def _start(self) -> None:
         script = self.script
         try:
-            ours, self._number, self.pid = await self._zygote.fork()
+            ours, self._number, self.pid = await self._forkserver.fork()
         except (OSError, TimeoutError) as error:
             raise ScriptError(script.name, 0, f"there is no process for it: {str(error) or 'no answer'}") from None
         line = Line(self._credit, self._take, self._over, lambda: bool(self._calls))
@@ -140,7 +140,7 @@ class SandboxedFilter:
             ours.close()
             raise
         self._line = line
-        self._zygote.living.add(self)
+        self._forkserver.living.add(self)
         self._send(Load(script.name, script.source, script.config, script.memory, script.secrets))
         try:
             async with asyncio.timeout(LOADING):
@@ -163,7 +163,7 @@ class SandboxedFilter:
     def _end(self) -> None:
         if self._line is None or self.is_dead:
             return
-        self._zygote.stand_back(self._number)
+        self._forkserver.stand_back(self._number)
         if self._timers:
             self._send(Finish())
         else:
@@ -172,7 +172,7 @@ class SandboxedFilter:
 
     def kill(self) -> None:
         """End it at once."""
-        self._zygote.kill(self._number)
+        self._forkserver.kill(self._number)
 
     async def stop(self) -> None:
         """End it and wait until it is over."""
@@ -323,7 +323,7 @@ class SandboxedFilter:
         self.broke_rules, self.end = is_forced, plain(reason)
         if is_forced and self._is_retired:
             log.error("filter %s: %s", self.script.name, self.end)
-        self._zygote.living.discard(self)
+        self._forkserver.living.discard(self)
         if is_forced or not self._is_retired:
             self.kill()
         else:  # it has a moment to end by itself

@@ -28,16 +28,16 @@ CALM: Final = 30.0  # seconds that a process must have lived for deaths before i
 class SandboxSupervisor:
     """See the module."""
 
-    def __init__(self, zygote: Forkserver, program: FilterProgram, supply: Supply) -> None:
+    def __init__(self, forkserver: Forkserver, program: FilterProgram, supply: Supply) -> None:
         self._supply = supply
-        self._zygote = zygote
+        self._forkserver = forkserver
         self._program = program
         self._deaths = 0
         self._again: asyncio.Task[None] | None = None
 
     async def put(self, script: Script) -> None:
         """Bring a source into force. Raises ScriptError; what was in force before stays then."""
-        made = SandboxedFilter(self._zygote, self._supply(script))
+        made = SandboxedFilter(self._forkserver, self._supply(script))
         await made.start()
         before, self._program.hooks = self._program.hooks, made
         if self._again is not None and self._again is not asyncio.current_task():
@@ -98,8 +98,8 @@ class SandboxSupervisor:
             self._follow(dead)
 
 
-async def tried(zygote: Forkserver, supplies: FilterServices) -> None:
+async def tried(forkserver: Forkserver, supplies: FilterServices) -> None:
     """Load a source and run its tests where they can do no harm. Raises ScriptError."""
-    made = SandboxedFilter(zygote, supplies)
+    made = SandboxedFilter(forkserver, supplies)
     await made.start()
     made.retire()
