@@ -121,8 +121,8 @@ class DownstreamStream(Stream):
                 )  # fmt: skip
             else:
                 conversation.write(frame_head(0, size, HEADERS, END_HEADERS | END_STREAM, self.id) + block)
-            self.headed = self.said_all = True
-            conversation.half_done(self)
+            self.headed = self.local_closed = True
+            conversation.end_local(self)
         else:
             self.write(data)
             self.finish()
@@ -232,8 +232,8 @@ class DownstreamStream(Stream):
         if self._tunnel is not None and head[9:10] == b"2":
             # RFC 8441 §5: it would mean that the tunnel is open.
             self.conversation.answer(self.id, answer(502, not_switched(int(head[9:12]))))
-            self.said_all = True
-            if self.heard_all:
+            self.local_closed = True
+            if self.remote_closed:
                 self.conversation.forget(self)
             else:
                 self.reset(http2.NO_ERROR)
@@ -276,7 +276,7 @@ class DownstreamStream(Stream):
         self.exchange = None
         if self.gone:
             return
-        was_whole = self.heard_all
+        was_whole = self.remote_closed
         self.finish()
         if not was_whole:
             # RFC 9113 §8.1: the client may stop sending what nobody reads.
@@ -381,10 +381,10 @@ class DownstreamStream(Stream):
         if self._tunnel is not None:
             # The request ends with its head; what follows is the other protocol's, and waits until that is spoken.
             self._tunnel.pause_reading()
-            if self.heard_all:
+            if self.remote_closed:
                 self._tunnel.receive_eof()
             self.exchange.request_done = True
-        elif self.heard_all:
+        elif self.remote_closed:
             self.exchange.request_done = True
         else:
             # A call of gRPC is open for as long as its client likes.
@@ -642,7 +642,7 @@ class DownstreamHttp2(Http2Protocol):
         if not end:
             stream.start(entry)
             return
-        stream.heard_all = True
+        stream.remote_closed = True
         if request.length in (NO_LENGTH, 0) and request.method != b"HEAD" and not request.upgrade:
             stream.short(entry, ask)
         else:
@@ -661,7 +661,7 @@ class DownstreamHttp2(Http2Protocol):
 
     def _receive_trailers(self, stream: Stream, block: bytes, end: bool) -> None:
         pairs = self.decoded(block)
-        if stream.heard_all:
+        if stream.remote_closed:
             raise ConnectionFault(http2.STREAM_CLOSED, "HEADERS after END_STREAM")
         try:
             if not end:
@@ -672,10 +672,10 @@ class DownstreamHttp2(Http2Protocol):
             stream.reset(http2.PROTOCOL_ERROR)
             stream.cut(http2.PROTOCOL_ERROR, error.reason)
             return
-        self.remote_done(stream, pairs)
+        self.end_remote(stream, pairs)
 
-    def half_done(self, stream: Stream) -> None:
-        super().half_done(stream)
+    def end_local(self, stream: Stream) -> None:
+        super().end_local(stream)
         assert isinstance(stream, DownstreamStream)
         if not stream.gone and stream.is_answered:
             stream.reset(http2.NO_ERROR)  # RFC 9113 §8.1: the client may stop sending what nobody reads

@@ -83,8 +83,20 @@ class Stream:
     """One stream's frames: what its owner writes, as flow control allows. Roles inherit it."""
 
     __slots__ = (
-        "conversation", "credit", "gone", "heard_all", "held", "id", "kept", "last", "owed", "queue", "reading_stopped",
-        "said_all", "untold", "window",
+        "conversation",
+        "credit",
+        "gone",
+        "held",
+        "id",
+        "kept",
+        "last",
+        "local_closed",
+        "owed",
+        "queue",
+        "reading_stopped",
+        "remote_closed",
+        "untold",
+        "window",
     )  # fmt: skip
 
     def __init__(self, conversation: Http2Connection, number: int) -> None:
@@ -95,14 +107,14 @@ class Stream:
         self.held: bytes | None = None  # a field section that may turn out to be all
         self.queue: deque[bytes] | None = None  # waits for the window
         self.owed = 0  # octets in it
-        self.said_all = False  # END_STREAM was said, or will be at the end of the queue
+        self.local_closed = False  # END_STREAM was said, or will be at the end of the queue
         self.last: list[Field] | None = None  # trailers that end it
         # Inward.
         self.credit = STREAM_WINDOW  # octets that the peer may still send
         self.untold = 0  # octets taken, but not yet given back to it
         self.kept = 0  # octets that came while nobody wanted them, by which the connection may send less meanwhile
         self.reading_stopped = False
-        self.heard_all = False
+        self.remote_closed = False
         self.gone = False  # gone from the conversation
 
     # --- outward ---
@@ -157,9 +169,9 @@ class Stream:
 
     def finish(self, trailers: list[Field] | None = None) -> None:
         """All has been said."""
-        if self.said_all or self.gone:
+        if self.local_closed or self.gone:
             return
-        self.said_all = True
+        self.local_closed = True
         if self.queue is None:
             self._say_last(trailers)
         else:
@@ -173,7 +185,7 @@ class Stream:
             self.conversation.send_block(self.id, field_sections.trailer_block(trailers), END_STREAM)
         else:
             self.conversation.write(frame_head(0, 0, DATA, END_STREAM, self.id))
-        self.conversation.half_done(self)
+        self.conversation.end_local(self)
 
     def pump(self) -> bool:
         """Send what the windows allow, one frame; True where more would go."""
@@ -194,7 +206,7 @@ class Stream:
         conversation.window -= size
         conversation.owed -= size
         before, self.owed = self.owed, self.owed - size
-        is_last = not queue and self.said_all and not self.last
+        is_last = not queue and self.local_closed and not self.last
         if not queue or size >= FRAME >> 4:  # a peer that asks for content by the octet earns nothing (CVE-2019-9511)
             conversation.budget.spent -= abuse_budget.A_FRAME
         conversation.write(frame_head(0, size, DATA, END_STREAM if is_last else 0, self.id) + data)
@@ -204,8 +216,8 @@ class Stream:
             return True
         self.queue = None
         if is_last:
-            conversation.half_done(self)
-        elif self.said_all:
+            conversation.end_local(self)
+        elif self.local_closed:
             self._say_last(self.last)
         elif before >= HIGH_WATER and self.takes_more:
             self.relieved()
@@ -228,7 +240,7 @@ class Stream:
     def taken(self, size: int) -> None:
         """Content has been taken: the peer may send as much again, unless we want it to wait."""
         self.untold += size
-        if self.untold >= STREAM_WINDOW // 2 and not self.reading_stopped and not self.heard_all:
+        if self.untold >= STREAM_WINDOW // 2 and not self.reading_stopped and not self.remote_closed:
             self._give_back()
 
     def _give_back(self) -> None:
@@ -246,7 +258,7 @@ class Stream:
         if self.reading_stopped:
             self.reading_stopped = False
             self.conversation.give_back(self)
-            if not self.heard_all:
+            if not self.remote_closed:
                 self._give_back()
 
     # --- for roles ---
@@ -493,7 +505,7 @@ class Http2Connection:
         if stream is None:
             self._is_over(number_)
             return
-        if stream.heard_all:
+        if stream.remote_closed:
             raise ConnectionFault(STREAM_CLOSED, "DATA after END_STREAM")
         stream.credit -= size
         if stream.credit < 0:
@@ -504,7 +516,7 @@ class Http2Connection:
             self.spend(abuse_budget.PROBE)
         stream.taken(size)
         if flags & END_STREAM and not stream.gone:
-            self.remote_done(stream, None)
+            self.end_remote(stream, None)
 
     def _tell(self, size: int) -> None:
         """So much has been taken: let the peer send as much again."""
@@ -526,16 +538,16 @@ class Http2Connection:
             raise ConnectionFault(STREAM_CLOSED, "DATA on a stream that its sender had closed")
         self.spend(abuse_budget.PROBE)
 
-    def remote_done(self, stream: Stream, trailers: list[Pair] | None) -> None:
+    def end_remote(self, stream: Stream, trailers: list[Pair] | None) -> None:
         """The peer has said all on a stream."""
-        stream.heard_all = True
+        stream.remote_closed = True
         stream.complete(trailers)
-        if stream.said_all and stream.queue is None:
+        if stream.local_closed and stream.queue is None:
             self.forget(stream)
 
-    def half_done(self, stream: Stream) -> None:
+    def end_local(self, stream: Stream) -> None:
         """We have said all on a stream."""
-        if stream.heard_all:
+        if stream.remote_closed:
             self.forget(stream)
 
     def forget(self, stream: Stream) -> None:

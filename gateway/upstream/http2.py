@@ -171,7 +171,7 @@ class Http2UpstreamStream(Stream):
             elif length > 0:
                 self._left = length
             else:
-                self.said_all = True
+                self.local_closed = True
             if end == len(data):
                 return
             data = data[end:]
@@ -256,12 +256,12 @@ class Http2UpstreamStream(Stream):
         user = self._full_user()
         if user is None:
             if self._tunnel is not None and end:
-                self.conversation.remote_done(self, None)
+                self.conversation.end_remote(self, None)
             return
         if self._response_length != NO_LENGTH:
             if not end:
                 raise Malformed("a second field section that does not end the stream")
-            self.conversation.remote_done(self, pairs)
+            self.conversation.end_remote(self, pairs)
             return
         response = field_sections.response(pairs, ended=end)
         if self._accept is not None and 200 <= response.status < 300 and not end:
@@ -281,7 +281,7 @@ class Http2UpstreamStream(Stream):
         elif response.length >= 0:
             self._expected = response.length
         if end:
-            self.conversation.remote_done(self, None)
+            self.conversation.end_remote(self, None)
         else:
             user.flush()
 
@@ -315,7 +315,7 @@ class Http2UpstreamStream(Stream):
             user.response_data(last_chunk(fields))
         elif fields and user.wants_payload:
             user.response_trailers(fields)
-        if not self.said_all or self.queue is not None:
+        if not self.local_closed or self.queue is not None:
             self.reset(http2.NO_ERROR)  # answered before it was asked in full
         user.response_end()
 
