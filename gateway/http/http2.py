@@ -84,7 +84,6 @@ class Stream:
 
     __slots__ = (
         "conversation",
-        "credit",
         "gone",
         "held",
         "id",
@@ -94,8 +93,9 @@ class Stream:
         "owed",
         "queue",
         "reading_stopped",
+        "receive_window",
         "remote_closed",
-        "untold",
+        "unacknowledged",
         "window",
     )  # fmt: skip
 
@@ -110,8 +110,8 @@ class Stream:
         self.local_closed = False  # END_STREAM was said, or will be at the end of the queue
         self.last: list[Field] | None = None  # trailers that end it
         # Inward.
-        self.credit = STREAM_WINDOW  # octets that the peer may still send
-        self.untold = 0  # octets taken, but not yet given back to it
+        self.receive_window = STREAM_WINDOW  # octets that the peer may still send
+        self.unacknowledged = 0  # octets taken, but not yet given back to it
         self.kept = 0  # octets that came while nobody wanted them, by which the connection may send less meanwhile
         self.reading_stopped = False
         self.remote_closed = False
@@ -239,15 +239,15 @@ class Stream:
 
     def taken(self, size: int) -> None:
         """Content has been taken: the peer may send as much again, unless we want it to wait."""
-        self.untold += size
-        if self.untold >= STREAM_WINDOW // 2 and not self.reading_stopped and not self.remote_closed:
+        self.unacknowledged += size
+        if self.unacknowledged >= STREAM_WINDOW // 2 and not self.reading_stopped and not self.remote_closed:
             self._give_back()
 
     def _give_back(self) -> None:
-        if self.untold and not self.gone:
-            self.conversation.write(frame(WINDOW_UPDATE, 0, self.id, number(self.untold)))
-            self.credit += self.untold
-            self.untold = 0
+        if self.unacknowledged and not self.gone:
+            self.conversation.write(frame(WINDOW_UPDATE, 0, self.id, number(self.unacknowledged)))
+            self.receive_window += self.unacknowledged
+            self.unacknowledged = 0
 
     def stop_reading(self) -> None:
         """Let the peer send no more than it has been allowed already."""
@@ -507,8 +507,8 @@ class Http2Connection:
             return
         if stream.remote_closed:
             raise ConnectionFault(STREAM_CLOSED, "DATA after END_STREAM")
-        stream.credit -= size
-        if stream.credit < 0:
+        stream.receive_window -= size
+        if stream.receive_window < 0:
             raise ConnectionFault(FLOW_CONTROL_ERROR, "more content than the stream's window")
         if payload:
             stream.take_content(payload)
