@@ -499,7 +499,7 @@ class DownstreamHttp2(Http2Protocol):
 
     def failed(self, fault: ConnectionFault) -> None:
         self.listener_port.refused += 1
-        self.say_goodbye(self.highest, fault.code, fault.reason)
+        self.send_goaway(self.highest, fault.code, fault.reason)
         self.close()
         self._end_streams()
         self.deadline = self.listener_port.clock.now + GOODBYE
@@ -691,7 +691,7 @@ class DownstreamHttp2(Http2Protocol):
         # What was on its way when we said goodbye has come: from here on, really nothing more.
         if self._draining and not self.closing:
             self.closing = True
-            self.say_goodbye(self.highest, http2.NO_ERROR)
+            self.send_goaway(self.highest, http2.NO_ERROR)
             if not self.streams:
                 self.close()
 
@@ -717,7 +717,7 @@ class DownstreamHttp2(Http2Protocol):
             )
             return
         if not self.streams:
-            self.say_goodbye(self.highest, http2.NO_ERROR)
+            self.send_goaway(self.highest, http2.NO_ERROR)
             self.close()
             return
         for stream in list(self.streams.values()):
@@ -776,7 +776,7 @@ class DownstreamHttp2(Http2Protocol):
         """The end is near: open no new streams (RFC 9113 §6.8 wants it said twice, a round trip apart)."""
         if not self._draining:
             self._draining = True
-            self.say_goodbye(http2.LARGEST_WINDOW, http2.NO_ERROR)
+            self.send_goaway(http2.LARGEST_WINDOW, http2.NO_ERROR)
             self.ping()
 
     def close_if_idle(self) -> None:

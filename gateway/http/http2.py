@@ -689,7 +689,7 @@ class Http2Connection:
         if self.noted and (not self.owed or self.noted - self.owed > HIGH_WATER):
             self.note_unsent()
 
-    def say_goodbye(self, last: int, code: int, reason: str = "") -> None:
+    def send_goaway(self, last: int, code: int, reason: str = "") -> None:
         """GOAWAY."""
         self.write(frame(GOAWAY, 0, 0, number(last) + number(code) + reason.encode()))
 

@@ -398,7 +398,7 @@ class Http2UpstreamConnection(Http2Protocol):
         self.fault = f"the backend's HTTP/2: {fault.reason}"
         self.ready.set()
         self.closing = True
-        self.say_goodbye(0, fault.code, fault.reason)
+        self.send_goaway(0, fault.code, fault.reason)
         self.trunk.lost(self)
         self.close()
         self.lose_streams(f"the backend's HTTP/2: {fault.reason}")
