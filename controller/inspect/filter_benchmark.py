@@ -116,7 +116,7 @@ async def _inline(parts: tuple[Part, ...]) -> tuple[float, float]:
     runtime = Runtime(bind="127.0.0.1", port_offset=port - 80)
     await runtime.apply(Change(put=parts))
     listener_port = runtime.open[80].listener_port
-    pool = next(iter(runtime.backend("b").ring))
+    pool = next(iter(runtime.backend("b").endpoints))
     assert isinstance(pool, Http1Pool)
     least = {b"/": float("inf"), b"/with": float("inf")}
     number = 0
@@ -176,7 +176,7 @@ async def _turns(part: Script) -> tuple[float, float]:
             took.append(time.perf_counter() - started)
     writer.close()
     runtime.close()
-    for address in list(runtime.backend("b").ring):
+    for address in list(runtime.backend("b").endpoints):
         for upstream in address.idle:
             upstream.abort()
     await ended.wait()

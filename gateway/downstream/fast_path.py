@@ -123,7 +123,7 @@ class FastPath(asyncio.Protocol):
                     self.promote().proceed()
                 return
             head = filled
-        endpoint = next(target.ring.turns, None)
+        endpoint = next(target.endpoints.turns, None)
         if endpoint is None or not endpoint.idle:
             self.promote().send(endpoint)
             return
@@ -236,7 +236,7 @@ class FastPath(asyncio.Protocol):
     def _send(self, head: bytes, lazy_request: LazyRequest) -> None:
         """Send a head, and have the answer shown to filters."""
         target = self._target
-        endpoint = next(target.ring.turns, None)
+        endpoint = next(target.endpoints.turns, None)
         if endpoint is None or not endpoint.idle:
             self.promote().send(endpoint)
             return

@@ -179,7 +179,7 @@ class DownstreamStream(Stream):
             head = ask.heads[edit] = request_head(
                 request, request.host, request.target, conversation.address, listener_port.scheme, edit, upgrading=False
             )
-        endpoint = next(target.ring.turns, None)
+        endpoint = next(target.endpoints.turns, None)
         if endpoint is None or not endpoint.idle or not self.takes_more:
             self.promote().send(endpoint)
             return

@@ -239,8 +239,8 @@ async def reach(line: StreamRoute) -> BufferingProtocol | None:
     if backend is None:
         return None
     tried: list[object] = []
-    for _ in range(max(len(backend.ring), 1)):
-        pool = backend.ring.next()
+    for _ in range(max(len(backend.endpoints), 1)):
+        pool = backend.endpoints.next()
         if pool is None or pool in tried:
             break
         tried.append(pool)

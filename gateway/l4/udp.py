@@ -151,7 +151,7 @@ class Datagrams(asyncio.DatagramProtocol):
 
     def _begin(self, client: Address) -> Flow | None:
         backend = next(self.line.turns) if self.line is not None else None
-        pool = backend.ring.next() if backend is not None else None
+        pool = backend.endpoints.next() if backend is not None else None
         if pool is None or self.line is None:
             if self.line is not None:
                 self.line.tally.refused += 1

@@ -186,8 +186,8 @@ class Exchange:
     def _next(self, target: Target) -> Endpoint | None:
         """Whose turn it is."""
         if target.hashed:
-            return target.ring.of(self.client.address, name_of)
-        return next(target.ring.turns, None)
+            return target.endpoints.of(self.client.address, name_of)
+        return next(target.endpoints.turns, None)
 
     def _translate(self) -> None:
         """From here on the request is gRPC's, and its answer is translated back."""
@@ -450,8 +450,8 @@ class Exchange:
             self.connected(peer)
 
     def _another(self, backend: Backend) -> Endpoint | None:
-        for _ in range(len(backend.ring)):
-            endpoint = backend.ring.next()
+        for _ in range(len(backend.endpoints)):
+            endpoint = backend.endpoints.next()
             if endpoint is not None and endpoint not in self._tried:
                 return endpoint
         return None
@@ -673,7 +673,7 @@ class Exchange:
         if self._replay is None:
             self.refuse(503, "the request has become too long to be sent once more")
             return
-        endpoint = self._another(backend) or backend.ring.next()
+        endpoint = self._another(backend) or backend.endpoints.next()
         if endpoint is None:
             self.refuse(503, "no endpoint of the backend is ready")
             return

@@ -67,7 +67,7 @@ class AuthCheck:
         is_grpc = self.spec.protocol == "GRPC"
         content = (_as_grpc if is_grpc else _as_http)(self.spec, request, body, address, scheme)
         self._ask = InternalRequest(content, self._heard, most=MOST, head_only=not is_grpc and request.method == b"HEAD")
-        self._ask.send(next(self._backend.ring.turns, None), PATIENCE)
+        self._ask.send(next(self._backend.endpoints.turns, None), PATIENCE)
 
     def cancel(self) -> None:
         """Nobody wants to know any more."""

@@ -37,7 +37,7 @@ class MirroredRequest:
 
     def start(self) -> None:
         """Send it to the next endpoint; without one there is no copy."""
-        endpoint = self._backend.ring.next()
+        endpoint = self._backend.endpoints.next()
         if endpoint is None:
             self._pending = None
             return

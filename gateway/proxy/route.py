@@ -111,8 +111,26 @@ class Target:
     """A prepared target: everything that the request path needs, looked up once."""
 
     __slots__ = (
-        "answers", "auths", "backend", "cors", "counter", "edit_request", "edit_response", "fault", "hashed", "is_direct",
-        "is_filtered", "is_plain", "location", "mirrors", "programs", "reason", "redirect_status", "rewrite", "ring", "taken",
+        "answers",
+        "auths",
+        "backend",
+        "cors",
+        "counter",
+        "edit_request",
+        "edit_response",
+        "endpoints",
+        "fault",
+        "hashed",
+        "is_direct",
+        "is_filtered",
+        "is_plain",
+        "location",
+        "mirrors",
+        "programs",
+        "reason",
+        "redirect_status",
+        "rewrite",
+        "taken",
     )  # fmt: skip
 
     def __init__(
@@ -124,7 +142,7 @@ class Target:
         retry: Retry | None = None,
     ) -> None:
         self.backend = backend
-        self.ring = backend.ring if backend is not None else NOBODY
+        self.endpoints = backend.endpoints if backend is not None else NOBODY
         self.counter = counter
         self.hashed = False  # a client's requests go to the same endpoint
         self.fault = 0

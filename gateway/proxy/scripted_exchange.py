@@ -299,7 +299,7 @@ class ScriptedExchange(Exchange):
     def _next(self, target: Target) -> Endpoint | None:
         if self._key is None:
             return super()._next(target)
-        return target.ring.of(self._key.encode(), name_of)
+        return target.endpoints.of(self._key.encode(), name_of)
 
     # --- the request's body ---
 

@@ -301,8 +301,8 @@ class Runtime:
         security = self._secure(part)
         new = tuple(Address(e.address, e.port, is_http2, security) for e in part.endpoints)
         self._addresses.update(new)
-        backend.ring.set([self._pools.get(address) for address in new])
-        backend.ring.prefer(_load if part.balance == "LeastLoad" else None)
+        backend.endpoints.set([self._pools.get(address) for address in new])
+        backend.endpoints.prefer(_load if part.balance == "LeastLoad" else None)
         self._check(backend, part)
         before, self._reached[part.name] = self._reached.get(part.name, ()), new
         # An address that no backend has any more takes its connections along.
@@ -319,8 +319,8 @@ class Runtime:
             backend.checks = None
         if part.health is not None:
             if backend.checks is None:
-                backend.checks = Checks(part.health, backend.ring)
-            backend.checks.follow(backend.ring)
+                backend.checks = Checks(part.health, backend.endpoints)
+            backend.checks.follow(backend.endpoints)
 
     def _secure(self, part: BackendPart) -> tls.Security | None:
         """How to speak TLS to a backend; the same as before where nothing of that has changed, so that pools stay."""
@@ -462,7 +462,7 @@ class Runtime:
     def ejected(self) -> tuple[tuple[str, str], ...]:
         """Endpoints that stand aside, with their backends."""
         return tuple(
-            (name, "{}:{}".format(*one.where)) for name, backend in self._backends.items() for one in backend.ring.ejected
+            (name, "{}:{}".format(*one.where)) for name, backend in self._backends.items() for one in backend.endpoints.ejected
         )
 
     def counter(self, rule: str, backend: str) -> Counter:

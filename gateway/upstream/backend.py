@@ -13,17 +13,17 @@ from gateway.upstream.load_balancing import EndpointPicker
 class Backend:
     """A named set of endpoints that changes in place: endpoints come and go without touching a route."""
 
-    __slots__ = ("checks", "name", "ring")
+    __slots__ = ("checks", "endpoints", "name")
     EJECTION: Final = 1.0  # seconds that an endpoint stands aside after it refused a connection
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.ring: EndpointPicker[Endpoint] = EndpointPicker()
+        self.endpoints: EndpointPicker[Endpoint] = EndpointPicker()
         self.checks: Checks | None = None
 
     def failed(self, endpoint: Endpoint) -> None:
         """Pass over an endpoint for a moment; others of the backend are asked first."""
         if self.checks is not None and self.checks.failed(endpoint):
             return
-        self.ring.eject(endpoint)
-        asyncio.get_running_loop().call_later(self.EJECTION, self.ring.restore, endpoint)
+        self.endpoints.eject(endpoint)
+        asyncio.get_running_loop().call_later(self.EJECTION, self.endpoints.restore, endpoint)

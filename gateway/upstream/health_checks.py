@@ -22,9 +22,9 @@ PATIENCE: Final = 5.0  # seconds to answer, where an interval is not shorter
 class Checks:
     """The checks of one backend."""
 
-    def __init__(self, health: Health, ring: EndpointPicker[Endpoint]) -> None:
+    def __init__(self, health: Health, endpoints: EndpointPicker[Endpoint]) -> None:
         self.health = health
-        self._endpoints = ring
+        self._endpoints = endpoints
         self._fails: dict[Endpoint, int] = {}  # in a row, of those who are asked
         self._refused: dict[Endpoint, list[float]] = {}  # when requests found nobody, of those who are not
         self._tasks: dict[Endpoint, asyncio.Task[None]] = {}

@@ -21,7 +21,7 @@ from gateway.upstream.load_balancing import EndpointPicker
 class Holder(Protocol):
     """A target, as far as sessions are concerned."""
 
-    ring: EndpointPicker[Endpoint]
+    endpoints: EndpointPicker[Endpoint]
 
 
 class Sessions:
@@ -44,7 +44,7 @@ class Sessions:
         if self._spec.seconds and (not since.isdigit() or int(since) + self._spec.seconds < time.time()):
             return None
         for backend, target in self._targets:
-            for endpoint in target.ring:
+            for endpoint in target.endpoints:
                 if self._token(backend, endpoint) == token:
                     return target, endpoint
         return None

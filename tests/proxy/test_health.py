@@ -68,18 +68,18 @@ async def test_an_endpoint_that_is_not_well_stands_aside(
 async def test_an_endpoint_that_takes_no_connections_stands_aside(proxy: Proxy, server: Server, other: Server) -> None:
     await other.stop()
     await serve(proxy, server, other, health=Health(0.02, 1))
-    ring = proxy.runtime.backend("b").ring
-    await until(lambda: len({next(ring.turns) for _ in range(4)}) == 1)
+    endpoints = proxy.runtime.backend("b").endpoints
+    await until(lambda: len({next(endpoints.turns) for _ in range(4)}) == 1)
     assert (await proxy.get())[0] == 200
 
 
 async def test_without_an_interval_requests_tell(proxy: Proxy, server: Server, other: Server) -> None:
     await other.stop()
     await serve(proxy, server, other, health=Health(0, 2, 30.0))
-    ring = proxy.runtime.backend("b").ring
+    endpoints = proxy.runtime.backend("b").endpoints
     for _ in range(3):
         assert (await proxy.get())[0] == 200  # moved to who is there
-    await until(lambda: len({next(ring.turns) for _ in range(4)}) == 1)
+    await until(lambda: len({next(endpoints.turns) for _ in range(4)}) == 1)
 
 
 async def test_where_nobody_is_well_everybody_is_asked(proxy: Proxy, server: Server) -> None:

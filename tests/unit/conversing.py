@@ -96,7 +96,7 @@ class Side:
         if name not in self.backends:
             pool = self.pools[name] = Nowhere("127.0.0.1", 9, self.clock, self.turns)
             backend = self.backends[name] = Backend(name)
-            backend.ring.set([pool])
+            backend.endpoints.set([pool])
         self.refill(name)
         return self.backends[name]
 

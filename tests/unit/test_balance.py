@@ -50,15 +50,15 @@ def test_periods_too_long_for_a_list() -> None:
 
 
 def test_a_ring_takes_turns_and_lets_members_stand_aside() -> None:
-    ring = EndpointPicker("abc")
-    assert [ring.next() for _ in range(4)] == ["a", "b", "c", "a"]
-    ring.eject("b")
-    assert "b" not in [ring.next() for _ in range(6)]
-    ring.set("bc")
-    assert [ring.next() for _ in range(2)] == ["c", "c"]
-    ring.eject("c")
-    assert {ring.next() for _ in range(4)} == {"b", "c"}, "when all stand aside, all are asked"
-    ring.restore("b")
-    assert {ring.next() for _ in range(3)} == {"b"}
-    ring.set("")
-    assert ring.next() is None
+    endpoints = EndpointPicker("abc")
+    assert [endpoints.next() for _ in range(4)] == ["a", "b", "c", "a"]
+    endpoints.eject("b")
+    assert "b" not in [endpoints.next() for _ in range(6)]
+    endpoints.set("bc")
+    assert [endpoints.next() for _ in range(2)] == ["c", "c"]
+    endpoints.eject("c")
+    assert {endpoints.next() for _ in range(4)} == {"b", "c"}, "when all stand aside, all are asked"
+    endpoints.restore("b")
+    assert {endpoints.next() for _ in range(3)} == {"b"}
+    endpoints.set("")
+    assert endpoints.next() is None

@@ -150,7 +150,7 @@ def test_budget_is_given_back_by_work() -> None:
         backend = made.listener_port.backends("b")
         for n in range(1, 3001, 2):  # many more PINGs than the budget, but a request for each
             made.listener_port.backends("b")  # has a kept connection each time that it is asked for
-            (pool,) = backend.ring
+            (pool,) = backend.endpoints
             peer = pool.idle[-1]
             made.data_received(frame(6, 0, 0, b"x" * 8) + frame(1, 5, n, VALID))
             peer.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
