@@ -87,7 +87,7 @@ class Open:
     listener_port: ListenerPort  # HTTP requests go through it
     stream_listener: StreamListener  # connections that are passed on as bytes
     chooser: tls.Chooser
-    entrance: ConnectionGate
+    gate: ConnectionGate
     server: Closeable
 
 
@@ -429,7 +429,7 @@ class Runtime:
 
     def _post(self, opened: Open, listeners: Sequence[Listener]) -> None:
         """Have the listeners' filters at their port."""
-        opened.entrance.programs, arrivals = self._meeting(listeners)
+        opened.gate.programs, arrivals = self._meeting(listeners)
         opened.listener_port.meet(arrivals)
 
     def _meeting(self, listeners: Sequence[Listener]) -> tuple[tuple[FilterProgram, ...], tuple[FilterProgram, ...]]:
@@ -605,10 +605,10 @@ class Runtime:
                 stream_listener, chooser = StreamListener(splice.splice, self._quiet.set, port), tls.Chooser(self.tickets, port)
             else:
                 listener_port, stream_listener, chooser = opened.listener_port, opened.stream_listener, opened.chooser
-            entrance = opened.entrance if opened is not None else ConnectionGate(port, scheme.decode())
-            entrance.programs = self._meeting(listeners)[0]
+            gate = opened.gate if opened is not None else ConnectionGate(port, scheme.decode())
+            gate.programs = self._meeting(listeners)[0]
             try:
-                server = await self._listen(way, listener_port, stream_listener, chooser, entrance)
+                server = await self._listen(way, listener_port, stream_listener, chooser, gate)
             except OSError as error:
                 return [Problem(listener.name, self._cannot_listen(port, error)) for listener in listeners]
             if opened is not None:  # another way from now on; connections that stand go on
@@ -617,7 +617,7 @@ class Runtime:
                     opened.listener_port.drain()
             if self.draining:
                 listener_port.drain()
-            opened = self.open[port] = Open(way, listener_port, stream_listener, chooser, entrance, server)
+            opened = self.open[port] = Open(way, listener_port, stream_listener, chooser, gate, server)
         return self._certify(opened, listeners) if way in ("tls", "peek") else []
 
     def _bound(self, port: int, kind: socket.SocketKind) -> socket.socket:
@@ -643,14 +643,14 @@ class Runtime:
         listener_port: ListenerPort,
         stream_listener: StreamListener,
         chooser: tls.Chooser,
-        entrance: ConnectionGate,
+        gate: ConnectionGate,
     ) -> Closeable:
         listening = self._bound(listener_port.port, socket.SOCK_STREAM)
         loop = asyncio.get_running_loop()
         try:
             if way == "peek":
                 listening.listen(BACKLOG)
-                return TlsInspector(listening, partial(_decided, listener_port, stream_listener, chooser, entrance))
+                return TlsInspector(listening, partial(_decided, listener_port, stream_listener, chooser, gate))
             made: Callable[[], asyncio.BaseProtocol] = partial(DownstreamHttp1, listener_port)
             if way == "bytes":
                 made = partial(StreamConnection, stream_listener)
@@ -659,7 +659,7 @@ class Runtime:
             context = chooser.front if way == "tls" else None
             patience = HANDSHAKE if context is not None else None
             return await loop.create_server(
-                lambda: entrance.protocol(made), sock=listening, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=patience
+                lambda: gate.protocol(made), sock=listening, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=patience
             )
         except OSError:
             listening.close()
@@ -784,7 +784,7 @@ def _decided(
     listener_port: ListenerPort,
     stream_listener: StreamListener,
     chooser: tls.Chooser,
-    entrance: ConnectionGate,
+    gate: ConnectionGate,
     connection: socket.socket,
     name: str,
 ) -> None:
@@ -795,22 +795,22 @@ def _decided(
         stream_listener.refused += 1
         connection.close()
     elif mode == "passthrough":
-        made = partial(entrance.protocol, partial(StreamConnection, stream_listener, name))
+        made = partial(gate.protocol, partial(StreamConnection, stream_listener, name))
         stream_listener.spawn(lambda: loop.connect_accepted_socket(made, connection))
     else:
-        stream_listener.spawn(partial(_greet, listener_port, stream_listener, chooser, entrance, connection))
+        stream_listener.spawn(partial(_greet, listener_port, stream_listener, chooser, gate, connection))
 
 
 async def _greet(
     listener_port: ListenerPort,
     stream_listener: StreamListener,
     chooser: tls.Chooser,
-    entrance: ConnectionGate,
+    gate: ConnectionGate,
     connection: socket.socket,
 ) -> None:
     try:
         loop = asyncio.get_running_loop()
-        made = partial(entrance.protocol, partial(AlpnProtocol, listener_port, stream_listener))
+        made = partial(gate.protocol, partial(AlpnProtocol, listener_port, stream_listener))
         await loop.connect_accepted_socket(made, connection, ssl=chooser.front, ssl_handshake_timeout=HANDSHAKE)
     except OSError:  # the handshake failed, or the client is gone
         connection.close()

@@ -75,8 +75,8 @@ class ConnectionGate:
 class GateProtocol(asyncio.Protocol):
     """Meets a connection, and hands it on or closes it. Nothing is read meanwhile."""
 
-    def __init__(self, entrance: ConnectionGate, following: Callable[[], asyncio.BaseProtocol]) -> None:
-        self._entrance = entrance
+    def __init__(self, gate: ConnectionGate, following: Callable[[], asyncio.BaseProtocol]) -> None:
+        self._gate = gate
         self._following = following
         self._transport: asyncio.Transport
         self._early: list[bytes] = []  # uvloop may read once after `connection_made`, whatever that said
@@ -85,14 +85,14 @@ class GateProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
-        connection = met(transport, self._entrance.port, self._entrance.scheme)
+        connection = met(transport, self._gate.port, self._gate.scheme)
         self._transport.pause_reading()
         self._task = asyncio.get_running_loop().create_task(self._greet(connection))
 
     async def _greet(self, connection: api.Connection) -> None:
-        admitted = await may_connect(self._entrance.programs, connection)
+        admitted = await may_connect(self._gate.programs, connection)
         if not admitted:
-            self._entrance.turned_away += 1
+            self._gate.turned_away += 1
             self._transport.abort()
         elif not self._transport.is_closing():
             following = self._following()

@@ -53,7 +53,7 @@ async def test_who_may_connect(proxy: Proxy, server: Server, execution: Any) -> 
     await proxy.apply(script(source, execution), listener(), *rule(server))
     assert await is_closed(proxy)
     assert not server.seen
-    assert proxy.runtime.open[80].entrance.turned_away == 1
+    assert proxy.runtime.open[80].gate.turned_away == 1
     await proxy.apply(script("async def connect(connection):\n    return True", execution))
     assert (await proxy.get())[::2] == (200, b"ok")
     await proxy.apply(Listener("l", 80))
