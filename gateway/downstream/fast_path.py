@@ -33,10 +33,10 @@ class FastPath(asyncio.Protocol):
 
     __slots__ = (
         "_data",
+        "_decision",
         "_exchange",
         "_lazy_request",
         "_listener_port",
-        "_plan",
         "_ready",
         "_response_filter",
         "_since",
@@ -66,7 +66,7 @@ class FastPath(asyncio.Protocol):
         self.peer: UpstreamStream | None = None
         self.answers: ResponseHeadCache | None = None
         self._data = b""
-        self._plan: RouteDecision[Route]
+        self._decision: RouteDecision[Route]
         self._target: Target
         self._since = 0.0
         self._status_class = 0  # of the response's status, once a part of it has been passed on
@@ -101,21 +101,21 @@ class FastPath(asyncio.Protocol):
         listener_port = self._listener_port
         if template.table is not listener_port.table:
             template.renew(listener_port.table)
-        plan = template.plans.get(data[:end]) or template.plan(data, end, varying, listener_port.limits)
-        if plan is None or plan.listener != self.listener:
+        decision = template.plans.get(data[:end]) or template.decision(data, end, varying, listener_port.limits)
+        if decision is None or decision.listener != self.listener:
             self.receive(data)
             return
         self._ready = False
         self._data = data
-        self._plan = plan
+        self._decision = decision
         self._since = monotonic()
         self.deadline = listener_port.stalled_at
-        target = self._target = next(plan.route.turns)
+        target = self._target = next(decision.route.turns)
         edit = target.edit_request
         composed = template.composed.get(edit) or template.compose(edit)
         if target.is_plain and composed.is_whole:
             # As in Composition.fill, which a call would make dearer.
-            head = b"".join((plan.start, composed.before, varying, composed.after, self.address, composed.end))
+            head = b"".join((decision.start, composed.before, varying, composed.after, self.address, composed.end))
         else:
             filled = self._fill(composed, data[:end], varying)
             if not filled:
@@ -178,12 +178,12 @@ class FastPath(asyncio.Protocol):
     def _fill(self, composed: Composition, line: bytes, varying: bytes) -> bytes | None:
         """The head that goes to the backend, rewritten and copied to mirrors where the target says so; None where it
         takes the full way to know it, nothing where that has been taken."""
-        plan, target = self._plan, self._target
+        decision, target = self._decision, self._target
         if not target.is_direct:
             return self._filtered(composed, varying) if target.is_filtered else None
-        if plan.route.timeouts is not None:
-            plan.route.timeouts.begin(self, self._since)
-        start = plan.start if target.rewrite is None else rewritten(plan, target, line, self._listener_port.limits)
+        if decision.route.timeouts is not None:
+            decision.route.timeouts.begin(self, self._since)
+        start = decision.start if target.rewrite is None else rewritten(decision, target, line, self._listener_port.limits)
         head = composed.fill(start, varying, self.address)
         if head is not None and target.mirrors:
             mirroring.start(target.mirrors, self._listener_port.backends, head)
@@ -191,7 +191,7 @@ class FastPath(asyncio.Protocol):
 
     def _filtered(self, composed: Composition, varying: bytes) -> bytes | None:
         """The same, where filters in Python look at the request first: plain functions, in this process."""
-        plan, target, template = self._plan, self._target, self._template
+        decision, target, template = self._decision, self._target, self._template
         self._lazy_request = None
         taking, looks_back = target.taken
         for program, hooks in taking:
@@ -203,7 +203,7 @@ class FastPath(asyncio.Protocol):
             if not taking:
                 return None
         assert template is not None
-        lazy_request = LazyRequest(self, template, plan, self._data, varying, self._listener_port.limits, taking)  # type: ignore[arg-type]
+        lazy_request = LazyRequest(self, template, decision, self._data, varying, self._listener_port.limits, taking)  # type: ignore[arg-type]
         result = None
         for at, (program, hooks) in enumerate(taking, 1):
             if hooks.request is None:
@@ -218,12 +218,12 @@ class FastPath(asyncio.Protocol):
                 return b""
         added = lazy_request.added
         if added == b"":
-            head = composed.fill(plan.start, varying, self.address)
+            head = composed.fill(decision.start, varying, self.address)
         elif added is None or target.edit_request is not None or not composed.is_whole or template.keeps:
             head = None
         else:
             first, _, rest = composed.after.rpartition(BEFORE)
-            head = b"".join((plan.start, composed.before, varying, first, added, BEFORE, rest, self.address, composed.end))
+            head = b"".join((decision.start, composed.before, varying, first, added, BEFORE, rest, self.address, composed.end))
         if head is None:
             self._go_on(lazy_request, len(taking)).go_on()
             return b""

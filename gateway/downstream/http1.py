@@ -140,7 +140,7 @@ class DownstreamHttp1(FastPath):
         exchange = self._exchange
         if exchange is None:
             request = parse_request(self._data[:-4], self._listener_port.limits)
-            exchange = self._exchange = begin(self, request, self._plan.entry, self._listener_port.backends)
+            exchange = self._exchange = begin(self, request, self._decision.entry, self._listener_port.backends)
             if self._lazy_request is not None and self._target.is_filtered and isinstance(exchange, ScriptedExchange):
                 response_filter = self._response_filter
                 exchange.look_on(

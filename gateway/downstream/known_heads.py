@@ -122,7 +122,7 @@ class Template(Shape):
         """The holes that conditions of a site look at."""
         return [number for number, name in enumerate(self._names) if name in site.headers] if site.headers else []
 
-    def plan(self, data: bytes, end: int, varying: bytes, limits: Limits) -> RouteDecision[Route] | None:
+    def decision(self, data: bytes, end: int, varying: bytes, limits: Limits) -> RouteDecision[Route] | None:
         """Where a request leads whose line is not in `plans`; None where only the full way can tell."""
         line = data[:end]
         table = self.table
@@ -137,8 +137,8 @@ class Template(Shape):
             site = known or table.site(host)
         variant = self._variant(site, data, varying, limits) if site.headers else site.plain
         if self._host_hole >= 0:
-            return variant.plan(line, limits, passing=True)
-        return variant.plans.get(line) or variant.plan(line, limits)
+            return variant.decision(line, limits, passing=True)
+        return variant.plans.get(line) or variant.decision(line, limits)
 
     def _variant(self, site: VirtualHost[Route], data: bytes, varying: bytes, limits: Limits) -> HeaderVariant[Route]:
         values = self.values(varying)
@@ -161,17 +161,17 @@ class Template(Shape):
         return found
 
 
-def rewritten(plan: RouteDecision[Route], target: Target, line: bytes, limits: Limits) -> bytes:
+def rewritten(decision: RouteDecision[Route], target: Target, line: bytes, limits: Limits) -> bytes:
     """The first two lines of what goes to a backend, where the target rewrites host or path."""
     assert target.rewrite is not None
-    if plan.starts is None:
-        plan.starts = {}
-    start = plan.starts.get(target.rewrite)
+    if decision.starts is None:
+        decision.starts = {}
+    start = decision.starts.get(target.rewrite)
     if start is None:
-        request = parse_line(line, plan.host, limits)
+        request = parse_line(line, decision.host, limits)
         assert request is not None
-        new_host, uri = target.rewrite(request, plan.entry.prefix)
-        start = plan.starts[target.rewrite] = request_start(request.method, uri, new_host)
+        new_host, uri = target.rewrite(request, decision.entry.prefix)
+        start = decision.starts[target.rewrite] = request_start(request.method, uri, new_host)
     return start
 
 

@@ -121,15 +121,23 @@ class LazyRequest(api.Request):
     """See the module. `full` is the ordinary request, once it takes one."""
 
     __slots__ = (
-        "_client", "_glimpsed", "_limits", "_plan", "data", "full", "taking", "template", "varying",
+        "_client",
+        "_decision",
+        "_glimpsed",
+        "_limits",
+        "data",
+        "full",
+        "taking",
+        "template",
+        "varying",
     )  # fmt: skip
 
     def __init__(
-        self, client: Meeting, template: Template, plan: RouteDecision[Any], data: bytes, varying: bytes, limits: Limits,
+        self, client: Meeting, template: Template, decision: RouteDecision[Any], data: bytes, varying: bytes, limits: Limits,
         taking: list[Taking],
     ) -> None:  # fmt: skip
         self._client = client
-        self._plan = plan
+        self._decision = decision
         self._limits = limits
         self._glimpsed: Headers | None = None
         self.template = template
@@ -213,7 +221,7 @@ class LazyRequest(api.Request):
 
     @property
     def host(self) -> str:
-        return self._plan.host.decode("latin-1") if self.full is None else self.full.host
+        return self._decision.host.decode("latin-1") if self.full is None else self.full.host
 
     @host.setter
     def host(self, value: str) -> None:
@@ -222,11 +230,11 @@ class LazyRequest(api.Request):
     @property
     def _seen(self) -> Request:
         """The line, parsed once for all requests that have it."""
-        return self._plan.seen(self.data, self._limits)
+        return self._decision.seen(self.data, self._limits)
 
     @property
     def route(self) -> str:  # type: ignore[override]
-        return self._plan.route.name  # type: ignore[no-any-return]
+        return self._decision.route.name  # type: ignore[no-any-return]
 
     @property
     def connection(self) -> api.Connection:  # type: ignore[override]

@@ -287,7 +287,7 @@ class HeaderVariant(Generic[RouteT]):
                     return entry
         return None
 
-    def plan(self, line: bytes, limits: Limits, *, passing: bool = False) -> RouteDecision[RouteT] | None:
+    def decision(self, line: bytes, limits: Limits, *, passing: bool = False) -> RouteDecision[RouteT] | None:
         """Where a request line leads; None where it is not so plain.
 
         `passing`: the Host is one of many, so that a plan which is cheap to make is not worth remembering: to look it up
@@ -305,8 +305,8 @@ class HeaderVariant(Generic[RouteT]):
         entry = self._entry or self.find(request)
         if entry is None:
             return None
-        plan = RouteDecision(entry, b"%b%b\r\n" % (start, self._host), self._host, self._listener)
-        return plan if passing else MEMORY.put(self.plans, line, plan)
+        decision = RouteDecision(entry, b"%b%b\r\n" % (start, self._host), self._host, self._listener)
+        return decision if passing else MEMORY.put(self.plans, line, decision)
 
 
 _lines: dict[bytes, tuple[Request, bytes]] = {}  # request line: (a request without Host, what goes on up to Host's value)

@@ -163,7 +163,7 @@ def test_a_swap_forgets_what_it_touched_and_nothing_else() -> None:
     before = Table({"": "l"}, {("l", "a"): a, ("l", "b"): b}, sites)
     assert ask(before, "a/") == "a"
     assert ask(before, "b/") == "b"
-    before.site(b"a").plain.plan(b"GET / HTTP/1.1", DEFAULT_LIMITS)
+    before.site(b"a").plain.decision(b"GET / HTTP/1.1", DEFAULT_LIMITS)
     after = Table({"": "l"}, {("l", "a"): a, ("l", "b"): new_b}, sites)
     assert ask(after, "b/") == "new b"
     assert after.site(b"a") is before.site(b"a"), "with all that it remembers"
@@ -176,5 +176,5 @@ def test_what_sites_remember_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     found = table({"* /": "root"})
     for host in (b"a", b"b"):
         for number in range(300):
-            assert found.site(host).plain.plan(b"GET /%d HTTP/1.1" % number, DEFAULT_LIMITS)
+            assert found.site(host).plain.decision(b"GET /%d HTTP/1.1" % number, DEFAULT_LIMITS)
     assert sum(len(found.site(host).plain.plans) for host in (b"a", b"b")) <= 101
