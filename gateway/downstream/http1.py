@@ -236,13 +236,13 @@ class DownstreamHttp1(FastPath):
             except ProtocolError as error:
                 self._refuse(error)
                 return
-        site = listener_port.table.site(request.host)
-        if site.listener != self.listener:
+        virtual_host = listener_port.table.virtual_host(request.host)
+        if virtual_host.listener != self.listener:
             self.listener = listener_port.table.owner(self._server_name)  # listeners may have changed since the handshake
-            if site.listener != self.listener:
+            if virtual_host.listener != self.listener:
                 self._misdirected(request, rest)
                 return
-        entry = site.find(request)
+        entry = virtual_host.find(request)
         if entry is None:
             listener_port.unmatched += 1
             self._not_found(request, rest)

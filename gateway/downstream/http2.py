@@ -621,13 +621,13 @@ class DownstreamHttp2(Http2Protocol):
         table = listener_port.table
         if ask.table is not table:
             ask.table = table
-            site = table.site(request.host)
+            virtual_host = table.virtual_host(request.host)
             # RFC 9110 §15.5.20: this connection's certificate was chosen for another listener.
-            if self.listener != site.listener and not self._same_listener(site.listener):
+            if self.listener != virtual_host.listener and not self._same_listener(virtual_host.listener):
                 ask.table = None
                 self._no_rule(stream.id, 421, MISDIRECTED, request, end)
                 return
-            ask.entry = site.find(request)
+            ask.entry = virtual_host.find(request)
         entry = ask.entry
         if entry is None:
             listener_port.unmatched += 1

@@ -114,13 +114,15 @@ class Template(Shape):
         self._variants.clear()
         self.plans = {}
         if self._host_hole < 0:
-            site = table.site(self._host)
-            if not self._holes_of(site):
-                self.plans = (site.variant(self._marked()) if site.headers else site.plain).plans
+            virtual_host = table.virtual_host(self._host)
+            if not self._holes_of(virtual_host):
+                self.plans = (virtual_host.variant(self._marked()) if virtual_host.headers else virtual_host.plain).plans
 
-    def _holes_of(self, site: VirtualHost[Route]) -> list[int]:
+    def _holes_of(self, virtual_host: VirtualHost[Route]) -> list[int]:
         """The holes that conditions of a site look at."""
-        return [number for number, name in enumerate(self._names) if name in site.headers] if site.headers else []
+        return (
+            [number for number, name in enumerate(self._names) if name in virtual_host.headers] if virtual_host.headers else []
+        )
 
     def decision(self, data: bytes, end: int, varying: bytes, limits: Limits) -> RouteDecision[Route] | None:
         """Where a request leads whose line is not in `plans`; None where only the full way can tell."""
@@ -128,28 +130,30 @@ class Template(Shape):
         table = self.table
         assert table is not None
         if self._host_hole < 0:
-            site = table.site(self._host)
+            virtual_host = table.virtual_host(self._host)
         else:
             host = varying.partition(self.separator)[0] if self._host_hole == 0 else self.values(varying)[self._host_hole]
-            known = table.sites.get(host) if host else None  # HTTP/1.0 may lack a Host, and so has a site; HTTP/1.1 may not
+            known = (
+                table.virtual_hosts.get(host) if host else None
+            )  # HTTP/1.0 may lack a Host, and so has a site; HTTP/1.1 may not
             if known is None and not is_host(host):
                 return None
-            site = known or table.site(host)
-        variant = self._variant(site, data, varying, limits) if site.headers else site.plain
+            virtual_host = known or table.virtual_host(host)
+        variant = self._variant(virtual_host, data, varying, limits) if virtual_host.headers else virtual_host.plain
         if self._host_hole >= 0:
             return variant.decision(line, limits, passing=True)
         return variant.plans.get(line) or variant.decision(line, limits)
 
-    def _variant(self, site: VirtualHost[Route], data: bytes, varying: bytes, limits: Limits) -> HeaderVariant[Route]:
+    def _variant(self, virtual_host: VirtualHost[Route], data: bytes, varying: bytes, limits: Limits) -> HeaderVariant[Route]:
         values = self.values(varying)
-        key = (site.host, *(values[number] for number in self._holes_of(site)))
+        key = (virtual_host.host, *(values[number] for number in self._holes_of(virtual_host)))
         variant = self._variants.get(key)
         if variant is None:
             if len(self._variants) >= VARIANTS:
                 self._variants.clear()
             # The line is judged by itself, by the variant; it must not be judged here.
             request = parse_request(_FIRST + data[data.index(b"\r\n") : -4], limits)
-            variant = self._variants[key] = site.variant(request)
+            variant = self._variants[key] = virtual_host.variant(request)
         return variant
 
     def compose(self, edit: Edit | None) -> Composition:

@@ -66,7 +66,7 @@ class ListenerPort:
         self.clock = clock
         # What is in force.
         self.table: Table[Route] = Table({}, {})
-        self.sites: VirtualHosts[Route] = VirtualHosts()
+        self.virtual_hosts: VirtualHosts[Route] = VirtualHosts()
         self.draining = False
         self.arrivals: tuple[FilterProgram, ...] = ()  # that look at requests before a rule is chosen
         self.connections: set[Connection] = set()

@@ -367,12 +367,12 @@ class VirtualHosts(Generic[RouteT]):
 
     def get(self, host: bytes, chain: Chain[RouteT], listener: str = "") -> VirtualHost[RouteT]:
         """The site of a Host; the one from before where its rules are the same."""
-        site = self._known.get(host)
-        if site is None or site.chain != chain or site.listener != listener:
+        virtual_host = self._known.get(host)
+        if virtual_host is None or virtual_host.chain != chain or virtual_host.listener != listener:
             if len(self._known) >= MEMO:
                 self._known.clear()
-            site = self._known[host] = VirtualHost(host, chain, listener)
-        return site
+            virtual_host = self._known[host] = VirtualHost(host, chain, listener)
+        return virtual_host
 
 
 class Table(Generic[RouteT]):
@@ -390,20 +390,20 @@ class Table(Generic[RouteT]):
         self.listeners = listeners
         self.hosts = hosts
         self._kept: VirtualHosts[RouteT] = kept if kept is not None else VirtualHosts()
-        self.sites: dict[bytes, VirtualHost[RouteT]] = {}  # of the Hosts that were asked for, as they were sent
+        self.virtual_hosts: dict[bytes, VirtualHost[RouteT]] = {}  # of the Hosts that were asked for, as they were sent
 
     def find(self, request: Request) -> RouteMatch[RouteT] | None:
         """The entry that answers this request, or None: 404."""
-        return self.site(request.host).find(request)
+        return self.virtual_host(request.host).find(request)
 
-    def site(self, host: bytes) -> VirtualHost[RouteT]:
+    def virtual_host(self, host: bytes) -> VirtualHost[RouteT]:
         """What is known of a Host, which must have been validated."""
-        site = self.sites.get(host)
-        if site is None:
-            if len(self.sites) >= MEMO:
-                self.sites.clear()
-            site = self.sites[host] = self._kept.get(host, self.chain(host), self.owner(host))
-        return site
+        virtual_host = self.virtual_hosts.get(host)
+        if virtual_host is None:
+            if len(self.virtual_hosts) >= MEMO:
+                self.virtual_hosts.clear()
+            virtual_host = self.virtual_hosts[host] = self._kept.get(host, self.chain(host), self.owner(host))
+        return virtual_host
 
     def owner(self, host: bytes) -> str:
         """The listener to which connections for a host or a server name (RFC 6066 §3) belong; "" where to none."""

@@ -418,7 +418,7 @@ class Runtime:
             hosts.update(self._hosts.get(name, {}))
         opened = self.open[port]
         listener_port = opened.listener_port
-        listener_port.table = Table(owners, hosts, listener_port.sites, secure=listener_port.scheme == b"https")
+        listener_port.table = Table(owners, hosts, listener_port.virtual_hosts, secure=listener_port.scheme == b"https")
         opened.stream_listener.lines = self._stream_listener(listeners)
         opened.stream_listener.modes = {listener.hostname: mode_of(listener) for listener in listeners}
         self._post(opened, listeners)

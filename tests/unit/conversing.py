@@ -83,7 +83,7 @@ class Side:
             for at in rule.at:
                 hosts.setdefault((at.listener, at.hostname), []).extend(RouteMatch(m, rule.order, route) for m in rule.matches)
         self.listener_port.table = Table(
-            {"": "l"}, {key: HostRules(entries) for key, entries in hosts.items()}, self.listener_port.sites
+            {"": "l"}, {key: HostRules(entries) for key, entries in hosts.items()}, self.listener_port.virtual_hosts
         )
 
     def program(self, name: str) -> FilterProgram:

@@ -158,16 +158,16 @@ def test_expressions_that_are_refused(text: str) -> None:
 
 
 def test_a_swap_forgets_what_it_touched_and_nothing_else() -> None:
-    sites: VirtualHosts = VirtualHosts()
+    virtual_hosts: VirtualHosts = VirtualHosts()
     a, b, new_b = (HostRules([RouteMatch(match("/"), Order(), name)]) for name in ("a", "b", "new b"))
-    before = Table({"": "l"}, {("l", "a"): a, ("l", "b"): b}, sites)
+    before = Table({"": "l"}, {("l", "a"): a, ("l", "b"): b}, virtual_hosts)
     assert ask(before, "a/") == "a"
     assert ask(before, "b/") == "b"
-    before.site(b"a").plain.decision(b"GET / HTTP/1.1", DEFAULT_LIMITS)
-    after = Table({"": "l"}, {("l", "a"): a, ("l", "b"): new_b}, sites)
+    before.virtual_host(b"a").plain.decision(b"GET / HTTP/1.1", DEFAULT_LIMITS)
+    after = Table({"": "l"}, {("l", "a"): a, ("l", "b"): new_b}, virtual_hosts)
     assert ask(after, "b/") == "new b"
-    assert after.site(b"a") is before.site(b"a"), "with all that it remembers"
-    assert after.site(b"a").plain.plans
+    assert after.virtual_host(b"a") is before.virtual_host(b"a"), "with all that it remembers"
+    assert after.virtual_host(b"a").plain.plans
     assert ask(before, "b/") == "b", "a request keeps the table that it started with"
 
 
@@ -176,5 +176,5 @@ def test_what_sites_remember_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     found = table({"* /": "root"})
     for host in (b"a", b"b"):
         for number in range(300):
-            assert found.site(host).plain.decision(b"GET /%d HTTP/1.1" % number, DEFAULT_LIMITS)
-    assert sum(len(found.site(host).plain.plans) for host in (b"a", b"b")) <= 101
+            assert found.virtual_host(host).plain.decision(b"GET /%d HTTP/1.1" % number, DEFAULT_LIMITS)
+    assert sum(len(found.virtual_host(host).plain.plans) for host in (b"a", b"b")) <= 101
