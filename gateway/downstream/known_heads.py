@@ -116,7 +116,7 @@ class Template(Shape):
         if self._host_hole < 0:
             virtual_host = table.virtual_host(self._host)
             if not self._holes_of(virtual_host):
-                self.plans = (virtual_host.variant(self._marked()) if virtual_host.headers else virtual_host.plain).plans
+                self.plans = (virtual_host.header_variant(self._marked()) if virtual_host.headers else virtual_host.plain).plans
 
     def _holes_of(self, virtual_host: VirtualHost[Route]) -> list[int]:
         """The holes that conditions of a site look at."""
@@ -139,22 +139,22 @@ class Template(Shape):
             if known is None and not is_host(host):
                 return None
             virtual_host = known or table.virtual_host(host)
-        variant = self._variant(virtual_host, data, varying, limits) if virtual_host.headers else virtual_host.plain
+        header_variant = self._variant(virtual_host, data, varying, limits) if virtual_host.headers else virtual_host.plain
         if self._host_hole >= 0:
-            return variant.decision(line, limits, passing=True)
-        return variant.plans.get(line) or variant.decision(line, limits)
+            return header_variant.decision(line, limits, passing=True)
+        return header_variant.plans.get(line) or header_variant.decision(line, limits)
 
     def _variant(self, virtual_host: VirtualHost[Route], data: bytes, varying: bytes, limits: Limits) -> HeaderVariant[Route]:
         values = self.values(varying)
         key = (virtual_host.host, *(values[number] for number in self._holes_of(virtual_host)))
-        variant = self._variants.get(key)
-        if variant is None:
+        header_variant = self._variants.get(key)
+        if header_variant is None:
             if len(self._variants) >= VARIANTS:
                 self._variants.clear()
             # The line is judged by itself, by the variant; it must not be judged here.
             request = parse_request(_FIRST + data[data.index(b"\r\n") : -4], limits)
-            variant = self._variants[key] = virtual_host.variant(request)
-        return variant
+            header_variant = self._variants[key] = virtual_host.header_variant(request)
+        return header_variant
 
     def compose(self, edit: Edit | None) -> Composition:
         """How this head is passed on, by a rule with this edit of the request's fields; kept in `composed`."""

@@ -346,7 +346,7 @@ class VirtualHost(Generic[RouteT]):
                 return entry
         return None
 
-    def variant(self, request: Request) -> HeaderVariant[RouteT]:
+    def header_variant(self, request: Request) -> HeaderVariant[RouteT]:
         """The variant for requests with header fields like these."""
         holding = frozenset(entry for entry in self._conditional if entry.by_headers and entry.by_headers(request))
         found = self._variants.get(holding)
