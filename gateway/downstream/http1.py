@@ -406,7 +406,7 @@ class DownstreamHttp1(FastPath):
         """Whether what it owes is little."""
         return not self._write_stopped
 
-    def progress(self) -> None:
+    def touch(self) -> None:
         """The response moves."""
         self.deadline = self._listener_port.stalled_at
         if self._write_stopped and self._exchange is not None and self._exchange.peer is not None:

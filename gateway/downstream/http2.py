@@ -252,7 +252,7 @@ class DownstreamStream(Stream):
         """Nothing that is kept by reference: what waits has been copied."""
         return 0
 
-    def progress(self) -> None:
+    def touch(self) -> None:
         """The response moves."""
         self.deadline = self.conversation.listener_port.stalled_at
 
@@ -408,7 +408,7 @@ class DownstreamStream(Stream):
         """The deadline has passed."""
         exchange = self.current()
         if self._tunnel is not None and self._tunnel.is_joined:
-            self.progress()
+            self.touch()
         elif exchange is None:
             self.reset(http2.CANCEL)  # the client takes nothing of what waits for it
         elif exchange.request_done or self.reading_stopped or self._is_conversation:

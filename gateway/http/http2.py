@@ -674,14 +674,14 @@ class Http2Connection:
     def pump(self) -> None:
         """Send what waits and may go, a frame of each stream in turn."""
         waiting = self.waiting
-        progress = True
-        while progress and waiting and self.window > 0 and not self.stopped:
-            progress = False
+        touch = True
+        while touch and waiting and self.window > 0 and not self.stopped:
+            touch = False
             for stream in list(waiting):
                 if stream.gone:
                     continue
                 if stream.pump():
-                    progress = True
+                    touch = True
                 elif stream.queue is None:
                     waiting.pop(stream, None)
                 if self.stopped:

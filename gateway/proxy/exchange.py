@@ -477,7 +477,7 @@ class Exchange:
         request, route, status = self.request, self.entry.route, response.status
         self._started = True
         self._status = status
-        self.client.progress()
+        self.client.touch()
         if self._web is not None:
             response = self._web.response(response)
         length = response.length
@@ -538,7 +538,7 @@ class Exchange:
 
     def response_data(self, data: bytes) -> None:
         """Bytes of the response's body."""
-        self.client.progress()
+        self.client.touch()
         if self._web is not None:
             data = self._web.outgoing(data)
         if self._unsent:
@@ -571,7 +571,7 @@ class Exchange:
         if self._web is not None:
             self.response_data(bytes(data))
             return
-        self.client.progress()
+        self.client.touch()
         self.client.write(data)
 
     def owes(self) -> int:
