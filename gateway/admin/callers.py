@@ -55,8 +55,8 @@ def refusal(request: web.Request, *, is_local: bool) -> web.Response | None:
         if is_local and not is_of_this_machine(found[1]):
             return _refused(421, "this is the admin server of a gateway on this machine: ask for it as 127.0.0.1")
     # What a page of another site sends by itself (Fetch Metadata); following a link is all right.
-    virtual_host, mode = request.headers.get("Sec-Fetch-Site", ""), request.headers.get("Sec-Fetch-Mode", "")
-    if virtual_host in ("cross-site", "same-site") and not (mode == "navigate" and request.method == "GET"):
+    site, mode = request.headers.get("Sec-Fetch-Site", ""), request.headers.get("Sec-Fetch-Mode", "")
+    if site in ("cross-site", "same-site") and not (mode == "navigate" and request.method == "GET"):
         return _refused(403, "this is not for pages of other sites")
     return None
 

@@ -238,7 +238,7 @@ async def test_every_answer_is_for_this_site_and_in_nobodys_frame(path: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("virtual_host", "mode", "method", "expected"),
+    ("site", "mode", "method", "expected"),
     [
         ("cross-site", "no-cors", "GET", 403),
         ("cross-site", "cors", "GET", 403),
@@ -249,10 +249,10 @@ async def test_every_answer_is_for_this_site_and_in_nobodys_frame(path: str) -> 
         ("none", "navigate", "GET", 200),
     ],
 )
-async def test_pages_of_other_sites_get_nothing(virtual_host: str, mode: str, method: str, expected: int) -> None:
+async def test_pages_of_other_sites_get_nothing(site: str, mode: str, method: str, expected: int) -> None:
     async with serving() as made:
         for path in READS:
-            request = get(path, f"Sec-Fetch-Site: {virtual_host}", f"Sec-Fetch-Mode: {mode}").replace(
+            request = get(path, f"Sec-Fetch-Site: {site}", f"Sec-Fetch-Mode: {mode}").replace(
                 b"GET", method.encode(), 1
             )
             assert (await say(made, request))[0] == expected

@@ -18,12 +18,12 @@ import pytest
 import uvloop
 from aiohttp import web
 from apiserver import ApiServer
-from controller.delivery.gate import Entrance
 from serving import Serving
 from test_feed import GATEWAY, NAME, Plane, Side, authorise, until
 from test_rights import Stage
 
 from controller.delivery import feed_server as feed_module
+from controller.delivery.entrance import Entrance
 from controller.delivery.feed_server import BACKLOG, FeedServer
 from controller.kubernetes import feed_tls
 from controller.kubernetes.api import Api
@@ -459,24 +459,24 @@ async def hung_up(reader: asyncio.StreamReader, seconds: float = 5) -> bool:
 async def test_strangers_hold_few_places_and_not_for_long(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controller.delivery.entrance.HANDSHAKE", 0.5)
     context = Authority.new().server_context(NAME) if secure else None
-    gate = Entrance(Echo, context, strangers=20, of_one_address=8, seconds=0.5)
-    port = await gate.start("127.0.0.1", 0)
+    entrance = Entrance(Echo, context, strangers=20, of_one_address=8, seconds=0.5)
+    port = await entrance.start("127.0.0.1", 0)
     half = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
     for _, writer in half:
         writer.write(b"\x16\x03\x01" if secure else b"G")
-    await until(lambda: gate.refused == 4)
-    assert gate.strangers() == 8
+    await until(lambda: entrance.refused == 4)
+    assert entrance.strangers() == 8
     others = [await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0)) for _ in range(8)]
-    await until(lambda: gate.strangers() == 16)
+    await until(lambda: entrance.strangers() == 16)
     third = [await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.3", 0)) for _ in range(8)]
-    await until(lambda: gate.refused == 8)
-    assert gate.strangers() == 20
+    await until(lambda: entrance.refused == 8)
+    assert entrance.strangers() == 20
     assert all(await asyncio.gather(*(hung_up(reader) for reader, _ in (*half, *others, *third)))), "all within seconds"
-    assert gate.strangers() == 0
-    assert not gate.guests
+    assert entrance.strangers() == 0
+    assert not entrance.guests
     for _, writer in (*half, *others, *third):
         writer.close()
-    await gate.stop()
+    await entrance.stop()
 
 
 async def test_who_talks_on_and_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,8 +490,8 @@ async def test_who_talks_on_and_takes_nothing_is_let_go(monkeypatch: pytest.Monk
         def connection_lost(self, error: Exception | None) -> None:
             ended.append(error)
 
-    gate = Entrance(Giver)
-    port = await gate.start("127.0.0.1", 0)
+    entrance = Entrance(Giver)
+    port = await entrance.start("127.0.0.1", 0)
     with socket.create_connection(("127.0.0.1", port)) as taker:
         async with asyncio.timeout(5):
             while not ended:
@@ -499,23 +499,23 @@ async def test_who_talks_on_and_takes_nothing_is_let_go(monkeypatch: pytest.Monk
                     taker.send(b"x")
                 await asyncio.sleep(0.02)
     assert isinstance(ended[0], TimeoutError)
-    await gate.stop()
+    await entrance.stop()
 
 
 async def test_who_is_known_stays_and_leaves_its_place() -> None:
-    gate = Entrance(Echo, strangers=1, seconds=0.2)
-    port = await gate.start("127.0.0.1", 0)
+    entrance = Entrance(Echo, strangers=1, seconds=0.2)
+    port = await entrance.start("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    await until(lambda: gate.guests)
-    (guest,) = gate.guests.values()
-    gate.known(guest.transport)
-    assert gate.strangers() == 0
+    await until(lambda: entrance.guests)
+    (guest,) = entrance.guests.values()
+    entrance.known(guest.transport)
+    assert entrance.strangers() == 0
     await asyncio.sleep(0.3)
     writer.write(b"still here")
     assert await reader.read(100) == b"still here"
     writer.close()
-    await until(lambda: not gate.guests)
-    await gate.stop()
+    await until(lambda: not entrance.guests)
+    await entrance.stop()
 
 
 async def test_a_head_that_never_ends_is_cut_and_others_are_served() -> None:
