@@ -48,7 +48,7 @@ class LazyResponseFilter:
         self.reply: LazyResponse | None = None
         self.left: Left | None = None  # not None: filters have been called
 
-    # --- peers.Answers ---
+    # --- ResponseHeads ---
 
     @property
     def known(self) -> LazyResponseFilter:
@@ -98,7 +98,7 @@ class LazyResponseFilter:
         self._head = len(out)
         return out
 
-    # --- peers.Sender ---
+    # --- ResponseSink ---
 
     @property
     def answers(self) -> ResponseHeads:

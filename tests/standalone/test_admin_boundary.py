@@ -252,9 +252,7 @@ async def test_every_answer_is_for_this_site_and_in_nobodys_frame(path: str) -> 
 async def test_pages_of_other_sites_get_nothing(site: str, mode: str, method: str, expected: int) -> None:
     async with serving() as made:
         for path in READS:
-            request = get(path, f"Sec-Fetch-Site: {site}", f"Sec-Fetch-Mode: {mode}").replace(
-                b"GET", method.encode(), 1
-            )
+            request = get(path, f"Sec-Fetch-Site: {site}", f"Sec-Fetch-Mode: {mode}").replace(b"GET", method.encode(), 1)
             assert (await say(made, request))[0] == expected
 
 
