@@ -41,7 +41,7 @@ class Operation(msgspec.Struct, array_like=True, tag=True, forbid_unknown_fields
         return b"%b/%d" % (f"{self.amount:g}".encode(), self.burst)
 
 
-class Answer(Protocol):
+class SharedAnswer(Protocol):
     """What comes of it, now (`done()`) or later; await it either way."""
 
     def done(self) -> bool: ...
@@ -73,20 +73,20 @@ class Known:
 class Shared:
     """See the module. Whatever is asked of a store that cannot be reached raises OSError, soon."""
 
-    def __init__(self, do: Callable[[Operation], Answer]) -> None:
+    def __init__(self, do: Callable[[Operation], SharedAnswer]) -> None:
         self._do = do
 
-    def add(self, key: str, amount: float = 1, *, seconds: float = 0) -> Answer:
+    def add(self, key: str, amount: float = 1, *, seconds: float = 0) -> SharedAnswer:
         """Add to a count and return it. It begins anew `seconds` after it was first added to."""
         return self._do(Operation("add", key, amount, seconds))
 
-    def count(self, key: str) -> Answer:
+    def count(self, key: str) -> SharedAnswer:
         """A count; 0 where there is none."""
         return self._do(Operation("count", key))
 
     def take(
         self, key: str = "", *, requests: float, interval: float, burst: int = 0, backlog: int = 0, units: int = 1
-    ) -> Answer:
+    ) -> SharedAnswer:
         """A turn, of `requests` each `interval` seconds: the seconds to wait for it; None if there is none to be had.
 
         Turns that nobody took are saved, up to `burst` (as many as `requests`, where it is not given). Up to `backlog` who
@@ -95,22 +95,22 @@ class Shared:
         each = interval / requests
         return self._do(Operation("take", key, each, 0.0, burst or max(int(requests), 1), backlog, units=units))
 
-    def hold(self, key: str = "", *, most: int) -> Answer:
+    def hold(self, key: str = "", *, most: int) -> SharedAnswer:
         """Be one of at most so many at a time, of this data plane's: whether that is possible. Give it back by `release`."""
         return self._do(Operation("hold", key, most))
 
-    def release(self, key: str = "") -> Answer:
+    def release(self, key: str = "") -> SharedAnswer:
         """Give back what was held."""
         return self._do(Operation("release", key))
 
-    def get(self, key: str) -> Answer:
+    def get(self, key: str) -> SharedAnswer:
         """A value, as bytes; None where there is none any more."""
         return self._do(Operation("get", key))
 
-    def set(self, key: str, value: bytes | str, *, seconds: float = 0) -> Answer:
+    def set(self, key: str, value: bytes | str, *, seconds: float = 0) -> SharedAnswer:
         """Keep a value of at most a megabyte, for so many seconds, as long as there is room."""
         return self._do(Operation("set", key, 0.0, seconds, value=value.encode() if isinstance(value, str) else value))
 
-    def drop(self, key: str) -> Answer:
+    def drop(self, key: str) -> SharedAnswer:
         """Forget a value and a count."""
         return self._do(Operation("drop", key))

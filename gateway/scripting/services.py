@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.filters.api import Call, HttpClient, Metrics, Reply, Shared
 from gateway.filters.measuring import Measured, Measures
-from gateway.filters.sharing import Answer, Operation
+from gateway.filters.sharing import Operation, SharedAnswer
 from gateway.scripting import http_client
 from gateway.scripting.shared_state.local import local
 from gateway.scripting.shared_state.memory import Memory, create
@@ -29,7 +29,7 @@ class FilterServices:
         self,
         script: Script,
         reach: http_client.Reach,
-        share: Callable[[Operation], Answer],
+        share: Callable[[Operation], SharedAnswer],
         measured: Callable[[Measured], None],
     ) -> None:
         self.script = script

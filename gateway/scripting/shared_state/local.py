@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.filters.sharing import Answer, Known, Operation
+from gateway.filters.sharing import Known, Operation, SharedAnswer
 from gateway.scripting.shared_state.memory import Memory
 
 
-def local(memory: Callable[[], Memory], name: str) -> Callable[[Operation], Answer]:
+def local(memory: Callable[[], Memory], name: str) -> Callable[[Operation], SharedAnswer]:
     """Operations of the filter of this name."""
 
     # What a filter, or a client, calls it is last: nothing in it reaches what is called otherwise.
     own = name.encode()
     counts = own + b"\0\0"
 
-    def do(operation: Operation) -> Answer:
+    def do(operation: Operation) -> SharedAnswer:
         before = b"%b\0%b\0" % (own, operation.pace) if operation.kind == "take" else counts
         return Known(perform(memory(), before + operation.key.encode(), operation))
 

@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, InvalidResponse  # noqa: A004
 
 from gateway.base.logs import plain
-from gateway.filters.sharing import Answer, Operation
+from gateway.filters.sharing import Operation, SharedAnswer
 from gateway.scripting.shared_state.memory import LONGEST
 from gateway.snapshot import Store
 
@@ -111,10 +111,10 @@ class Remote:
         self._rests_until = 0.0
         self._why = ""
 
-    def operations(self, name: str, here: Callable[[Operation], Answer]) -> Callable[[Operation], Answer]:
+    def operations(self, name: str, here: Callable[[Operation], SharedAnswer]) -> Callable[[Operation], SharedAnswer]:
         """Operations of the filter of this name; `here` does what is no matter of several replicas."""
 
-        def do(operation: Operation) -> Answer:
+        def do(operation: Operation) -> SharedAnswer:
             if operation.kind in ("hold", "release"):  # of connections and requests that this data plane has
                 return here(operation)
             return asyncio.ensure_future(self._try(_key(name, operation), operation))
