@@ -15,7 +15,7 @@ from controller.inspect.explain import Asked, Explanation, explain
 from gateway.snapshot import Part
 
 
-class Answer(msgspec.Struct):
+class ExplainedAnswer(msgspec.Struct):
     """What a data plane's /snapshot says."""
 
     parts: list[Part]
@@ -50,7 +50,7 @@ def _from_admin(admin: str) -> list[Part]:
         raise SystemExit(f"{admin} is not an http address")
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/snapshot", timeout=10) as answer:  # noqa: S310
-            return msgspec.json.decode(answer.read(), type=Answer).parts
+            return msgspec.json.decode(answer.read(), type=ExplainedAnswer).parts
     except urllib.error.URLError as error:
         raise SystemExit(f"no data plane answers at {address}: {error.reason}") from None
 
