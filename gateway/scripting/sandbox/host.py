@@ -24,13 +24,13 @@ from gateway.scripting.sandbox.forkserver_client import Forkserver
 from gateway.scripting.sandbox.line import Line
 from gateway.scripting.sandbox.messages import (
     Ask,
-    Call,
     Cancel,
     Closed,
     ConnectionData,
     Done,
     Finish,
     Forget,
+    HookCall,
     Load,
     Loaded,
     MadeResponse,
@@ -236,19 +236,21 @@ class SandboxedFilter:
         await self._ask("log", exchange.request, exchange.response, over=over)
 
     async def _connect(self, connection: api.Connection) -> bool | None:
-        done = await self._call(Call(next(self._numbers), 0, "connect", connection=_connection_data(connection)))
+        done = await self._call(HookCall(next(self._numbers), 0, "connect", connection=_connection_data(connection)))
         if done.watches:
             connection.on_close(lambda: self._send(Closed(connection.number)))
         return done.admitted
 
     async def _data(self, data: api.Data) -> bytes | None:
         connection = _connection_data(data.connection)
-        call = Call(next(self._numbers), 0, "data", data=data.data, connection=connection, from_client=data.from_client)
+        call = HookCall(next(self._numbers), 0, "data", data=data.data, connection=connection, from_client=data.from_client)
         return _copied((await self._call(call)).data)
 
     async def _datagram(self, datagram: api.Datagram) -> bytes | None:
         where = ConnectionData(0, datagram.address, datagram.port)
-        call = Call(next(self._numbers), 0, "datagram", data=datagram.data, connection=where, from_client=datagram.from_client)
+        call = HookCall(
+            next(self._numbers), 0, "datagram", data=datagram.data, connection=where, from_client=datagram.from_client
+        )
         done = await self._call(call)
         if done.answer is not None:
             datagram.answer(_fitting(done.answer))
@@ -266,7 +268,7 @@ class SandboxedFilter:
     ) -> Done:
         number = next(self._numbers)
         exchange, _ = self._exchanges.get(id(request), (0, None))
-        call = Call(number, exchange, moment, data=data, last=last, over=over)
+        call = HookCall(number, exchange, moment, data=data, last=last, over=over)
         if not exchange:
             call.exchange = exchange = number
             call.request = _request_data(request)
@@ -277,7 +279,7 @@ class SandboxedFilter:
             self._views[exchange] = request, response
         return await self._call(call)
 
-    async def _call(self, call: Call) -> Done:
+    async def _call(self, call: HookCall) -> Done:
         if self._line is None or self.is_dead or self._line.is_closing:
             raise FailedError("its process ended")
         if len(self._calls) >= MOST:

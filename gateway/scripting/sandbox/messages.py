@@ -108,7 +108,7 @@ class Load(msgspec.Struct, tag=True):
     secrets: tuple[tuple[str, str], ...] = ()
 
 
-class Call(msgspec.Struct, tag=True):
+class HookCall(msgspec.Struct, tag=True):
     """Call the function of a moment, and answer `Done`."""
 
     number: int
@@ -226,7 +226,7 @@ class Pong(msgspec.Struct, tag=True, forbid_unknown_fields=True):
     """Here I am."""
 
 
-ToCell: TypeAlias = Load | Call | Closed | Finish | Whole | Told | Cancel | Forget | Ping
+ToCell: TypeAlias = Load | HookCall | Closed | Finish | Whole | Told | Cancel | Forget | Ping
 FromCell: TypeAlias = Loaded | Want | Ask | Measure | Said | Done | Pong
 
 _to_cell: msgspec.msgpack.Decoder[ToCell] = msgspec.msgpack.Decoder(ToCell)

@@ -26,7 +26,6 @@ from gateway.scripting.sandbox import messages, restrictions
 from gateway.scripting.sandbox.messages import (
     WORDS,
     Ask,
-    Call,
     Cancel,
     ChangedRequest,
     Closed,
@@ -34,6 +33,7 @@ from gateway.scripting.sandbox.messages import (
     Done,
     Finish,
     Forget,
+    HookCall,
     Load,
     Loaded,
     MadeResponse,
@@ -98,7 +98,7 @@ class FilterRunner:
             match message:
                 case Load():
                     await self._load(message)
-                case Call():
+                case HookCall():
                     task = self._tasks[message.number] = asyncio.create_task(self._call(message))
                     task.add_done_callback(lambda _, number=message.number: self._tasks.pop(number, None))  # type: ignore[misc]
                 case Cancel(number):
@@ -146,7 +146,7 @@ class FilterRunner:
         self._send(Loaded(self._code.moments, layers, tests, len(self._code.timers)))  # type: ignore[arg-type]  # they are these
         self._timers = Timers(self._code.timers, self._run)
 
-    async def _call(self, call: Call) -> None:
+    async def _call(self, call: HookCall) -> None:
         try:
             done = await self._called(call)
         except api.Refused as error:
@@ -162,7 +162,7 @@ class FilterRunner:
         line, words = blame(error, self._code.file)
         return (f"line {line}: {words}" if line else words)[:WORDS]
 
-    async def _called(self, call: Call) -> Done:
+    async def _called(self, call: HookCall) -> Done:
         if call.connection is not None:
             return await self._called_below(call, call.connection)
         known = self._known.get(call.exchange)
@@ -202,7 +202,7 @@ class FilterRunner:
                 passed = await _settled(hook(api.Chunk(call.data, call.last, request, response)))
                 return Done(call.number, data=_octets(bytes_or_nothing(hook, passed)))
 
-    async def _called_below(self, call: Call, data: ConnectionData) -> Done:
+    async def _called_below(self, call: HookCall, data: ConnectionData) -> Done:
         """What is no matter of requests: connections, bytes, datagrams."""
         hook = getattr(self._code, call.moment)
         if call.moment == "datagram":
