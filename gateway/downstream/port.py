@@ -24,7 +24,7 @@ from gateway.upstream.backend import Backend
 FORGET: Final = 5.0  # seconds between two requests after which a connection lets go of what it remembers
 
 
-class Connection(Protocol):
+class ClientConnection(Protocol):
     """A client connection, as its listener port sees it."""
 
     address: bytes
@@ -69,7 +69,7 @@ class ListenerPort:
         self.virtual_hosts: VirtualHosts[Route] = VirtualHosts()
         self.draining = False
         self.arrivals: tuple[FilterProgram, ...] = ()  # that look at requests before a rule is chosen
-        self.connections: set[Connection] = set()
+        self.connections: set[ClientConnection] = set()
         self.unsent = Unsent()
         self.turns = turns
         self.limit(DEFAULT_LIMITS)
@@ -121,7 +121,7 @@ class ListenerPort:
 
         self.splice(one, other, done)
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: ClientConnection) -> bool:
         """Count a connection in, unless it is one too many."""
         if not self._admission.admit(connection.address, self.limits, len(self.connections)):
             self.turned_away += 1
@@ -129,7 +129,7 @@ class ListenerPort:
         self.connections.add(connection)
         return True
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: ClientConnection) -> None:
         """Count a connection out."""
         if connection in self.connections:
             self.connections.remove(connection)
