@@ -55,7 +55,7 @@ class UnreviewedError(Exception):
 
 
 @dataclass(eq=False)
-class Connection:
+class FeedConnection:
     """One data plane."""
 
     gateway: GatewayName
@@ -87,7 +87,7 @@ class Connection:
 class Channel:
     """One Gateway: its versions in order, and who follows it."""
 
-    connections: set[Connection] = field(default_factory=set)
+    connections: set[FeedConnection] = field(default_factory=set)
     order: OrderedDict[str, int] = field(default_factory=OrderedDict)  # version → position
     position: int = 0
     opened: int = 0  # the position since which listeners and certificates are as they are now
@@ -211,13 +211,13 @@ class FeedServer:
         assert self._entrance is not None
         assert request.transport is not None
         self._entrance.known(request.transport)
-        connection = Connection(gateway, who, token, websocket, request.transport)
+        connection = FeedConnection(gateway, who, token, websocket, request.transport)
         for older in [one for one in channel.connections if one.who == who]:
             channel.connections.discard(older)
             self._hang_up(older, "another connection took its place")
         return await self._follow(channel, connection)
 
-    async def _follow(self, channel: Channel, connection: Connection) -> web.WebSocketResponse:
+    async def _follow(self, channel: Channel, connection: FeedConnection) -> web.WebSocketResponse:
         gateway = connection.gateway
         publication = self._publications.setdefault(gateway, Publication())
         channel.order.setdefault(publication.version, channel.position)
@@ -247,7 +247,7 @@ class FeedServer:
             if not everybody:
                 await asyncio.sleep(REVIEW / 10)
 
-    async def _review(self, connection: Connection) -> None:
+    async def _review(self, connection: FeedConnection) -> None:
         try:
             who = await self._authorise(connection.token, connection.gateway)
         except UnreviewedError:
@@ -255,14 +255,14 @@ class FeedServer:
         if not who:
             self._hang_up(connection, "its token is not good any more")
 
-    def _hang_up(self, connection: Connection, why: str) -> None:
+    def _hang_up(self, connection: FeedConnection, why: str) -> None:
         log.info("data plane %s of %s/%s: %s", connection.instance, *connection.gateway, why)
         self._closing.add(task := asyncio.create_task(_close(connection, why)))
         task.add_done_callback(self._closing.discard)
 
     # --- what is said ---
 
-    async def _send(self, channel: Channel, connection: Connection) -> None:
+    async def _send(self, channel: Channel, connection: FeedConnection) -> None:
         try:
             while True:
                 await connection.news.wait()
@@ -290,7 +290,7 @@ class FeedServer:
 
     # --- what is heard ---
 
-    async def _listen(self, channel: Channel, connection: Connection) -> None:
+    async def _listen(self, channel: Channel, connection: FeedConnection) -> None:
         websocket = connection.websocket
         allowance = Allowance(asyncio.get_running_loop().time, rate=MESSAGES, saved=SAVED)
         async for message in websocket:
@@ -306,7 +306,7 @@ class FeedServer:
                 case _:
                     await websocket.close(code=1003, message=b"binary messages only")
 
-    def _receive(self, channel: Channel, connection: Connection, message: FromDataPlane) -> None:
+    def _receive(self, channel: Channel, connection: FeedConnection, message: FromDataPlane) -> None:
         match message:
             case Hello(instance):
                 connection.instance = plain(instance, 253)
@@ -318,7 +318,7 @@ class FeedServer:
                 connection.problems = _clean(problems)
                 self._applied(channel, connection)
 
-    def _applied(self, channel: Channel, connection: Connection) -> None:
+    def _applied(self, channel: Channel, connection: FeedConnection) -> None:
         connection.acknowledged = max(connection.acknowledged, channel.order.get(connection.version, 0))
         self._settle(channel)
         self.on_acknowledged(connection.gateway)
@@ -362,7 +362,7 @@ class Allowance:
         self._at = now
 
 
-async def _close(connection: Connection, why: str) -> None:
+async def _close(connection: FeedConnection, why: str) -> None:
     """Say why, to one that listens; whoever does not read does not answer a polite close either."""
     try:
         async with asyncio.timeout(PARTING):
