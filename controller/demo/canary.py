@@ -93,7 +93,7 @@ class Canary:
 
     async def run(self, pause: float) -> None:
         """All steps. The first weight stands already."""
-        events = Events(self.admin)
+        events = CanaryEvents(self.admin)
         async with events, asyncio.TaskGroup() as group:
             sending = group.create_task(self.load.run())
             for index, step in enumerate(self.steps):
@@ -106,7 +106,7 @@ class Canary:
                 await asyncio.sleep(pause)
             sending.cancel()
 
-    async def _move(self, weight: int, events: Events) -> float:
+    async def _move(self, weight: int, events: CanaryEvents) -> float:
         """Rewrite the route's file as a careful editor does, and wait until the gateway says it is in force."""
         path = self.folder / "httproute.yaml"
         text = path.read_text()
@@ -127,7 +127,7 @@ def _quantile(values: list[float], percent: int) -> float:
     return quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-class Events:
+class CanaryEvents:
     """The stream of changes in force, as the admin server tells it."""
 
     def __init__(self, admin: str) -> None:
@@ -135,7 +135,7 @@ class Events:
         self._stack = contextlib.AsyncExitStack()
         self._response: aiohttp.ClientResponse
 
-    async def __aenter__(self) -> Events:
+    async def __aenter__(self) -> CanaryEvents:
         timeout = aiohttp.ClientTimeout(total=None)
         async with self._stack as stack:
             session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
