@@ -17,31 +17,33 @@ from controller.translate.shared import conditions, reference_grants
 from gateway import snapshot
 
 
-class Fault(NamedTuple):
+class CertificateFault(NamedTuple):
     """Why a reference leads to nothing: what kind of thing is wrong, and the words."""
 
     kind: Literal["reference", "kind", "grant"]
     message: str
 
 
-def certificate(view: View, from_kind: str, namespace: str, ref: SecretRef) -> snapshot.Certificate | Fault:
+def certificate(view: View, from_kind: str, namespace: str, ref: SecretRef) -> snapshot.Certificate | CertificateFault:
     """The certificate of a Secret, for an object of this kind and namespace."""
     to = ref.namespace or namespace
     if (ref.group, ref.kind) != ("", "Secret"):
         named = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
-        return Fault("kind", f'certificateRef "{ref.name}" is a {named}; a Secret is needed.')
+        return CertificateFault("kind", f'certificateRef "{ref.name}" is a {named}; a Secret is needed.')
     if not reference_grants.permitted(view, from_kind, namespace, "", "Secret", to, ref.name):
-        return Fault("grant", conditions.not_permitted("Secret", to, ref.name, from_kind, namespace))
+        return CertificateFault("grant", conditions.not_permitted("Secret", to, ref.name, from_kind, namespace))
     secret = view.get(Secret, to, ref.name)
     if secret is None:
-        return Fault("reference", f'There is no Secret "{to}/{ref.name}" of type kubernetes.io/tls{_unless_read(view, to)}.')
+        return CertificateFault(
+            "reference", f'There is no Secret "{to}/{ref.name}" of type kubernetes.io/tls{_unless_read(view, to)}.'
+        )
     chain, key = _value(secret, "tls.crt"), _value(secret, "tls.key")
     if not chain or not key:
         message = f'Secret "{to}/{ref.name}" lacks tls.crt or tls.key; type kubernetes.io/tls has both.'
-        return Fault("reference", message)
+        return CertificateFault("reference", message)
     fault = _mismatch(chain, key)
     if fault:
-        return Fault("reference", f'Secret "{to}/{ref.name}": {fault}.')
+        return CertificateFault("reference", f'Secret "{to}/{ref.name}": {fault}.')
     return snapshot.Certificate(f"{to}/{ref.name}", chain, key, _names(chain))
 
 
@@ -64,31 +66,33 @@ def _names(chain: str) -> tuple[str, ...]:
     return tuple(name.lower() for name in found.get_values_for_type(x509.DNSName))
 
 
-def authorities(view: View, from_kind: str, namespace: str, refs: Iterable[AuthorityRef]) -> tuple[str, tuple[Fault, ...]]:
+def authorities(
+    view: View, from_kind: str, namespace: str, refs: Iterable[AuthorityRef]
+) -> tuple[str, tuple[CertificateFault, ...]]:
     """The certificates of authorities behind references, as one PEM text, and what is wrong with the others."""
     found: list[str] = []
-    faults: list[Fault] = []
+    faults: list[CertificateFault] = []
     for ref in refs:
         one = _authority(view, from_kind, namespace, ref)
-        if isinstance(one, Fault):
+        if isinstance(one, CertificateFault):
             faults.append(one)
         else:
             found.append(one)
     return "\n".join(found), tuple(faults)
 
 
-def _authority(view: View, from_kind: str, namespace: str, ref: AuthorityRef) -> str | Fault:
+def _authority(view: View, from_kind: str, namespace: str, ref: AuthorityRef) -> str | CertificateFault:
     if (ref.group, ref.kind) == ("certificates.k8s.io", "ClusterTrustBundle"):
         bundle = view.get(ClusterTrustBundle, "", ref.name)
         if bundle is None:
-            return Fault("reference", f'There is no ClusterTrustBundle "{ref.name}".')
+            return CertificateFault("reference", f'There is no ClusterTrustBundle "{ref.name}".')
         return checked(bundle.spec.trust_bundle, f'ClusterTrustBundle "{ref.name}"')
     if ref.group or ref.kind not in ("ConfigMap", "Secret"):
         named = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
-        return Fault("kind", f'caCertificateRef "{ref.name}" is a {named}; a ConfigMap with key ca.crt is needed.')
+        return CertificateFault("kind", f'caCertificateRef "{ref.name}" is a {named}; a ConfigMap with key ca.crt is needed.')
     to = ref.namespace or namespace
     if not reference_grants.permitted(view, from_kind, namespace, "", ref.kind, to, ref.name):
-        return Fault("grant", conditions.not_permitted(ref.kind, to, ref.name, from_kind, namespace))
+        return CertificateFault("grant", conditions.not_permitted(ref.kind, to, ref.name, from_kind, namespace))
     where = f'{ref.kind} "{to}/{ref.name}"'
     if ref.kind == "Secret":
         secret = view.get(Secret, to, ref.name)
@@ -97,19 +101,19 @@ def _authority(view: View, from_kind: str, namespace: str, ref: AuthorityRef) ->
         found = view.get(ConfigMap, to, ref.name)
         text = (found.data or {}).get("ca.crt", "") if found is not None else None
     if text is None:
-        return Fault("reference", f"There is no {where}.")
+        return CertificateFault("reference", f"There is no {where}.")
     if not text:
-        return Fault("reference", f"{where} has no key ca.crt.")
+        return CertificateFault("reference", f"{where} has no key ca.crt.")
     return checked(text, where)
 
 
 @lru_cache(maxsize=1024)
-def checked(text: str, where: str) -> str | Fault:
+def checked(text: str, where: str) -> str | CertificateFault:
     """The text, if it holds certificates."""
     try:
         x509.load_pem_x509_certificates(text.encode())
     except ValueError:
-        return Fault("reference", f"{where}: what it holds is no certificate in PEM.")
+        return CertificateFault("reference", f"{where}: what it holds is no certificate in PEM.")
     return text.strip()
 
 

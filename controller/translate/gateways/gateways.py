@@ -19,7 +19,7 @@ from controller.objects.naming import generated_name
 from controller.state.view import View, guarded
 from controller.state.world import Report
 from controller.translate import certificates
-from controller.translate.certificates import Fault
+from controller.translate.certificates import CertificateFault
 from controller.translate.gateways import client_limits, parameters
 from controller.translate.gateways.listeners import ListenerInfo, listeners
 from controller.translate.gateways.parameters import Parameters
@@ -114,7 +114,7 @@ class GatewayInfo(NamedTuple):
     listeners: tuple[ListenerInfo, ...]  # its own, and those of its ListenerSets
     refused: Condition | None  # why nothing of it is served
     sets: tuple[Ref, ...]  # ListenerSets that it takes
-    client: snapshot.Certificate | Fault | None  # with which it proves who it is to backends
+    client: snapshot.Certificate | CertificateFault | None  # with which it proves who it is to backends
 
     @property
     def backends(self) -> tuple[Needed, ...]:
@@ -165,13 +165,13 @@ def gateway(view: View, namespace: str, name: str) -> GatewayInfo | None:
     if found is None or not view.call(is_ours, found.spec.gateway_class_name):
         return None
     sets = ports.sets(view, found)
-    client: snapshot.Certificate | Fault | None = None
+    client: snapshot.Certificate | CertificateFault | None = None
     if found.spec.tls.backend.client_certificate_ref is not None:
         ref = found.spec.tls.backend.client_certificate_ref
         client = view.attempt(
             f"{found.ref}, spec.tls.backend",
             lambda: certificates.certificate(view, "Gateway", namespace, ref),
-            lambda error: Fault("reference", conditions.fault_of_ours(error)),
+            lambda error: CertificateFault("reference", conditions.fault_of_ours(error)),
         )
     return GatewayInfo(
         namespace, name, listeners(view, found, sets), _refused(view, found), tuple(one.ref for one in sets), client
@@ -281,7 +281,7 @@ def gateway_status(view: View, namespace: str, name: str) -> GatewayStatus | Non
 def _more(found: Gateway, info: GatewayInfo) -> Iterator[Condition]:
     """Conditions that are there only where there is something to say."""
     match info.client:
-        case Fault(kind, message):
+        case CertificateFault(kind, message):
             yield conditions.client_certificate(
                 "RefNotPermitted" if kind == "grant" else "InvalidClientCertificateRef", message
             )

@@ -22,7 +22,7 @@ from controller.objects import (
 from controller.state.view import View
 from controller.translate import certificates, filters, python_filters
 from controller.translate.backends import resolve
-from controller.translate.certificates import Fault
+from controller.translate.certificates import CertificateFault
 from controller.translate.gateways import client_limits
 from controller.translate.policies import attachment
 from controller.translate.policies.guarding import listener_filters
@@ -375,7 +375,7 @@ def _certificates(view: View, owner: Ref, one: GatewayListener) -> tuple[tuple[s
     found: list[snapshot.Certificate] = []
     for ref in refs:
         certificate = certificates.certificate(view, owner.kind, owner.namespace, ref)
-        if isinstance(certificate, Fault):
+        if isinstance(certificate, CertificateFault):
             reason = "RefNotPermitted" if certificate.kind == "grant" else "InvalidCertificateRef"
             return (), conditions.listener_unresolved(reason, certificate.message)
         found.append(certificate)
@@ -403,12 +403,12 @@ def _clients_of_own(view: View, owner: Ref, one: GatewayListener) -> snapshot.Cl
     for ref in one.tls.certificate_refs if one.tls is not None else ():
         where = ref.namespace or owner.namespace
         pem = python_filters.secret(view, where, SecretKey(ref.name, "ca.crt"))
-        if pem and not isinstance(certificates.checked(pem, f'Secret "{where}/{ref.name}"'), Fault):
+        if pem and not isinstance(certificates.checked(pem, f'Secret "{where}/{ref.name}"'), CertificateFault):
             return snapshot.Clients(pem)
     return None
 
 
-def _unresolved_authorities(faults: Iterable[Fault]) -> Condition | None:
+def _unresolved_authorities(faults: Iterable[CertificateFault]) -> Condition | None:
     listed = list(faults)
     if not listed:
         return None

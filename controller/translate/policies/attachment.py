@@ -302,12 +302,12 @@ def authority(view: View, namespace: str, service: str, config: policies.Upstrea
     if not pem:
         return f'config.certificateRef: Secret "{namespace}/{name}" with the key "ca.crt" is not there.'
     checked = certificates.checked(pem, f'Secret "{namespace}/{name}"')
-    if isinstance(checked, certificates.Fault):
+    if isinstance(checked, certificates.CertificateFault):
         return f"config.certificateRef: {checked.message}"
     own = None
     if config.mtls:
         found = certificates.certificate(view, "UpstreamTLSPolicy", namespace, SecretRef(name))
-        if isinstance(found, certificates.Fault):
+        if isinstance(found, certificates.CertificateFault):
             return f"config.mTLS: {found.message}"
         own = found
     return snapshot.BackendTLS(f"{service}.{namespace}.svc", pem, own=own)
