@@ -12,7 +12,7 @@ import uvloop
 from rich.markup import escape
 
 from controller.cli.console import err
-from controller.objects.documents import Fault
+from controller.objects.documents import DocumentFault
 from controller.standalone.gateway import Standalone, default_workers
 from gateway.admin.server import Admin
 from gateway.base.logs import plain_lines
@@ -100,7 +100,7 @@ class Printer:
 
     def __init__(self, offset: int) -> None:
         self._offset = offset
-        self._faults: set[Fault] = set()
+        self._faults: set[DocumentFault] = set()
         self._admin: Admin | None = None  # where filters can be edited, once that is to be said
         self._has_filters = False
 
@@ -124,7 +124,7 @@ class Printer:
         for problem in problems:
             err.print(f"[red]{_shown(problem.part)}: {_shown(problem.message)}[/]{self._way_out(problem.message)}")
 
-    def faults(self, faults: list[Fault]) -> None:
+    def faults(self, faults: list[DocumentFault]) -> None:
         """What is wrong with the files has changed."""
         for fault in faults:
             if fault not in self._faults:
@@ -135,7 +135,7 @@ class Printer:
             err.print("[yellow]the last good state of these objects stays in force, where there was one[/]")
         self._faults = set(faults)
 
-    def refusals(self, faults: list[Fault]) -> None:
+    def refusals(self, faults: list[DocumentFault]) -> None:
         """What files ask for, and is refused or has no effect."""
         for fault in faults[:MOST]:
             err.print(f"[yellow]{_shown(str(fault))}[/]")

@@ -14,7 +14,7 @@ from controller.cli import console
 from controller.files.source import FileSource
 from controller.inspect.status_report import as_dict, complaint, described, is_healthy, parts
 from controller.objects import ROUTES, Ref
-from controller.objects.documents import Fault
+from controller.objects.documents import DocumentFault
 from controller.state.world import Report, World
 from controller.translate import Translation, translate
 from controller.translate.shared.status import Status
@@ -35,7 +35,7 @@ class Loaded:
             self.world.note(("report", ref.namespace, ref.name), report)
         self.translation: Translation = translate(self.world)
 
-    def faults(self) -> list[Fault]:
+    def faults(self) -> list[DocumentFault]:
         """All that is wrong: what the API server would refuse, then what the controller would complain of."""
         found = list(self.source.faults)
         for ref, status in sorted((self.translation.statuses | self._would_say()).items()):
@@ -44,11 +44,13 @@ class Loaded:
                 for condition in said:
                     if text := complaint(condition):
                         file, line = origin or ("", 0)
-                        found.append(Fault(file, line, text, name))
+                        found.append(DocumentFault(file, line, text, name))
         for ref, several in sorted(self.translation.failing.items()):
             file, line = self.source.origins.get(ref, ("", 0))
             for part, text in several:
-                found.append(Fault(file, line, f"the controller fails at it: {text}; please report this", str(ref), part))
+                found.append(
+                    DocumentFault(file, line, f"the controller fails at it: {text}; please report this", str(ref), part)
+                )
         return [*found, *self._orphans()]
 
     def _would_say(self) -> dict[Ref, Status]:
@@ -63,7 +65,7 @@ class Loaded:
         statuses = translate(scratch).statuses
         return {ref: statuses[ref] for ref in self.source.refused if ref in statuses}
 
-    def _orphans(self) -> list[Fault]:
+    def _orphans(self) -> list[DocumentFault]:
         """Routes that no Gateway of ours takes: the API says nothing of them, a person should."""
         found = []
         for ref in [ref for kind in ROUTES for ref in self.world.refs(kind)]:
@@ -71,7 +73,7 @@ class Loaded:
                 file, line = self.source.origins.get(ref, ("", 0))
                 gateways = ", ".join(f"{r.namespace}/{r.name}" for r in self.world.refs("Gateway")) or "none"
                 message = f"no parentRef names a Gateway of a GatewayClass of ours; Gateways here: {gateways}"
-                found.append(Fault(file, line, message, str(ref)))
+                found.append(DocumentFault(file, line, message, str(ref)))
         return found
 
 

@@ -37,7 +37,7 @@ from controller.objects import (
     Ref,
 )
 from controller.objects.decoding import salvaged
-from controller.objects.documents import Document, Fault, read
+from controller.objects.documents import Document, DocumentFault, read
 from controller.state.world import World
 
 log = logging.getLogger("fsm.files")
@@ -75,15 +75,15 @@ class FileSource:
         self._world = world
         self._stamps: dict[Path, Stamp] = {}
         self._objects: dict[Path, dict[Ref, AnyObject]] = {}  # the last good state of each file
-        self._faults: dict[Path, list[Fault]] = {}
+        self._faults: dict[Path, list[DocumentFault]] = {}
         self._claims: dict[Ref, dict[Path, AnyObject]] = {}  # which files define an object
-        self._doubles: dict[Ref, list[Fault]] = {}  # objects that more than one file defines
+        self._doubles: dict[Ref, list[DocumentFault]] = {}  # objects that more than one file defines
         self._namespaces: Counter[str] = Counter()  # objects defined in each
         self.origins: dict[Ref, Origin] = {}
         self.refused: dict[Ref, AnyObject] = {}  # what the API server would not take, as far as it can be read
 
     @property
-    def faults(self) -> list[Fault]:
+    def faults(self) -> list[DocumentFault]:
         """All that is wrong now."""
         found = [fault for path in sorted(self._faults) for fault in self._faults[path]]
         return found + [fault for ref in sorted(self._doubles) for fault in self._doubles[ref]]
@@ -142,21 +142,21 @@ class FileSource:
         file = str(path)
         try:
             if path.stat().st_size > MAX_BYTES:
-                self._faults[path] = [Fault(file, 0, f"larger than {MAX_BYTES >> 20} MiB; split it")]
+                self._faults[path] = [DocumentFault(file, 0, f"larger than {MAX_BYTES >> 20} MiB; split it")]
                 return
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            self._faults[path] = [Fault(file, 0, f"cannot be read: {error}")]
+            self._faults[path] = [DocumentFault(file, 0, f"cannot be read: {error}")]
             return
         if path.suffix == ".py":
             self._objects[path] = dict(self._implied_filter(path, text))
             self._faults.pop(path, None)
             return
-        faults: list[Fault] = []
+        faults: list[DocumentFault] = []
         good: dict[Ref, AnyObject] = {}
         kept = self._objects.get(path, {})
         for item in read(text, file):
-            if isinstance(item, Fault):
+            if isinstance(item, DocumentFault):
                 # From here on nothing is sure: everything that the file said before stays in force.
                 faults.append(item)
                 good = {**kept, **good}
@@ -178,7 +178,9 @@ class FileSource:
             self.origins[obj.ref] = Origin(str(path), 1)
             yield obj.ref, obj
 
-    def _take(self, document: Document, kept: dict[Ref, AnyObject], good: dict[Ref, AnyObject], faults: list[Fault]) -> None:
+    def _take(
+        self, document: Document, kept: dict[Ref, AnyObject], good: dict[Ref, AnyObject], faults: list[DocumentFault]
+    ) -> None:
         try:
             result = validate(document)
         except Exception as error:
@@ -233,7 +235,7 @@ class FileSource:
         self._doubles.pop(ref, None)
         if len(paths) > 1:
             words = f"is defined in {paths[0]} already; that one counts"
-            self._doubles[ref] = [Fault(str(path), 0, words, str(ref)) for path in paths[1:]]
+            self._doubles[ref] = [DocumentFault(str(path), 0, words, str(ref)) for path in paths[1:]]
         if not paths:
             self._world.drop(ref)
         elif self._world.read(("object", ref)) is not claims[paths[0]]:

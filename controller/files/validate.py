@@ -21,7 +21,7 @@ import yaml
 
 from controller.objects import KINDS, AnyObject, Kind
 from controller.objects.decoding import convert, quoted, sounds_secret
-from controller.objects.documents import Document, Fault, Path, spelled
+from controller.objects.documents import Document, DocumentFault, Path, spelled
 
 
 class Valid(NamedTuple):
@@ -31,7 +31,7 @@ class Valid(NamedTuple):
     document: Document
 
 
-def validate(document: Document) -> Valid | list[Fault] | None:
+def validate(document: Document) -> Valid | list[DocumentFault] | None:
     """The typed object, or all that is wrong with it. None for kinds that mean nothing to a gateway."""
     kind = KINDS.get(document.value["kind"])
     api_version = document.value.get("apiVersion")
@@ -52,7 +52,7 @@ def validate(document: Document) -> Valid | list[Fault] | None:
     return _typed(document, kind)
 
 
-def _metadata(document: Document, kind: Kind) -> Iterator[Fault]:
+def _metadata(document: Document, kind: Kind) -> Iterator[DocumentFault]:
     meta = document.value.get("metadata")
     if not isinstance(meta, dict):
         yield document.fault(("metadata",), "is missing; metadata.name is needed")
@@ -67,7 +67,7 @@ def _metadata(document: Document, kind: Kind) -> Iterator[Fault]:
     meta.setdefault("namespace", "default" if kind.namespaced else "")
 
 
-def _typed(document: Document, kind: Kind) -> Valid | list[Fault]:
+def _typed(document: Document, kind: Kind) -> Valid | list[DocumentFault]:
     made = convert(document.value, kind.type)
     return [document.fault(*made)] if isinstance(made, tuple) else Valid(made, document)
 
@@ -129,7 +129,7 @@ class Schema:
         self._validator = jsonschema_rs.validator_for(plain)
         self._discreet = jsonschema_rs.validator_for(plain, mask="what was found")
 
-    def check(self, document: Document) -> Iterator[Fault]:
+    def check(self, document: Document) -> Iterator[DocumentFault]:
         """Unknown fields, then the schema; what passes gets its defaults and meets the CEL rules."""
         faults = list(_unknown(document, self._schema, document.value, ()))
         errors = zip(self._validator.iter_errors(document.value), self._discreet.iter_errors(document.value), strict=True)
@@ -189,7 +189,7 @@ def _at(value: Any, path: Path) -> Any:
     return value
 
 
-def _unknown(document: Document, schema: dict[str, Any], value: Any, path: Path) -> Iterator[Fault]:
+def _unknown(document: Document, schema: dict[str, Any], value: Any, path: Path) -> Iterator[DocumentFault]:
     if isinstance(value, dict):
         properties: dict[str, Any] = schema.get("properties", {})
         extra = schema.get("additionalProperties")
@@ -249,7 +249,7 @@ def _is_ip(text: str) -> bool:
 _NOT_OFFLINE = ("oldSelf", "format.", ".split(")
 
 
-def _rules(document: Document, schema: dict[str, Any], value: Any, path: Path) -> Iterator[Fault]:
+def _rules(document: Document, schema: dict[str, Any], value: Any, path: Path) -> Iterator[DocumentFault]:
     for rule in schema.get("x-kubernetes-validations", ()):
         if any(word in rule["rule"] for word in _NOT_OFFLINE):
             continue

@@ -29,7 +29,7 @@ Loader.yaml_implicit_resolvers = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class DocumentFault:
     """What is wrong: where, with which object and field, and in words that say what would work."""
 
     file: str
@@ -67,9 +67,9 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 0)
 
-    def fault(self, path: Path, message: str) -> Fault:
+    def fault(self, path: Path, message: str) -> DocumentFault:
         """A fault of one field."""
-        return Fault(self.file, self.line(path), message, self.name, spelled(path))
+        return DocumentFault(self.file, self.line(path), message, self.name, spelled(path))
 
 
 def spelled(path: Path) -> str:
@@ -80,7 +80,7 @@ def spelled(path: Path) -> str:
     return text
 
 
-def read(text: str, file: str) -> Iterator[Document | Fault]:
+def read(text: str, file: str) -> Iterator[Document | DocumentFault]:
     """The documents of a file, in order; a fault where one cannot be read. YAML that does not parse ends it."""
     loader = Loader(text)
     try:
@@ -92,9 +92,9 @@ def read(text: str, file: str) -> Iterator[Document | Fault]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(part for part in (error.context, error.problem) if part)
-        yield Fault(file, mark.line + 1 if mark else 0, f"not YAML: {words}")
+        yield DocumentFault(file, mark.line + 1 if mark else 0, f"not YAML: {words}")
     except yaml.YAMLError as error:
-        yield Fault(file, 0, f"not YAML: {error}")
+        yield DocumentFault(file, 0, f"not YAML: {error}")
     finally:
         loader.dispose()
 
@@ -107,20 +107,20 @@ class _NotJSONError(Exception):
         self.line = node.start_mark.line + 1
 
 
-def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document | Fault]:
+def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document | DocumentFault]:
     lines: dict[Path, int] = {}
     try:
         value = _build(node, loader, (), lines)
     except _NotJSONError as error:
-        yield Fault(file, error.line, str(error))
+        yield DocumentFault(file, error.line, str(error))
         return
     except RecursionError:
-        yield Fault(file, node.start_mark.line + 1, "is nested too deeply to be read")
+        yield DocumentFault(file, node.start_mark.line + 1, "is nested too deeply to be read")
         return
     if value is None:
         return
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        yield Fault(file, node.start_mark.line + 1, NO_OBJECT)
+        yield DocumentFault(file, node.start_mark.line + 1, NO_OBJECT)
         return
     if value["kind"] == "List" and isinstance(value.get("items"), list):
         for index, item in enumerate(value["items"]):
@@ -128,7 +128,7 @@ def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document 
             if isinstance(item, dict) and isinstance(item.get("kind"), str):
                 yield Document(file, item, inner)
             else:
-                yield Fault(file, inner.get((), 0), NO_OBJECT)
+                yield DocumentFault(file, inner.get((), 0), NO_OBJECT)
         return
     yield Document(file, value, lines)
 

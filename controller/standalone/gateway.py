@@ -15,7 +15,7 @@ from controller.delivery.reconcile import Reconciler
 from controller.files.source import FileSource, Watcher
 from controller.inspect.status_report import complaint, described, parts
 from controller.objects import Ref
-from controller.objects.documents import Fault
+from controller.objects.documents import DocumentFault
 from controller.objects.problems import Problem
 from controller.standalone.source_editor import SourceEditor
 from controller.state.world import Report, World
@@ -48,8 +48,8 @@ class Standalone:
         editor = SourceEditor(self.world, self.source, self._after)
         self.admin = Admin(self.workers, extra={"/status": self._statuses, "/faults": self._faults}, editor=editor)
         self.on_applied: Callable[[Change, float, tuple[PartProblem, ...]], None] = lambda *_: None
-        self.on_faults: Callable[[list[Fault]], None] = lambda _: None
-        self.on_refusals: Callable[[list[Fault]], None] = lambda _: None
+        self.on_faults: Callable[[list[DocumentFault]], None] = lambda _: None
+        self.on_refusals: Callable[[list[DocumentFault]], None] = lambda _: None
         self.on_problem: Callable[[str], None] = lambda _: None
         self.reconciler.problems.told = self._told
         self._path = path
@@ -58,8 +58,8 @@ class Standalone:
         self._shared: dict[Key, dict[GatewayName, Part]] = {}
         self._gateways: set[GatewayName] = set()
         self._crowded_out: dict[str, tuple[Listener, str]] = {}  # listeners that others are in the way of, and the words
-        self._said: list[Fault] = []
-        self._refusals: dict[Ref, list[Fault]] = {}
+        self._said: list[DocumentFault] = []
+        self._refusals: dict[Ref, list[DocumentFault]] = {}
         self._first = True
         self._seen = 0.0  # when files changed that nobody has looked at yet
         self._began = 0.0  # when those changed whose meaning is on its way
@@ -189,7 +189,7 @@ class Standalone:
 
     async def write(self, statuses: dict[Ref, Status | None]) -> None:
         """There is no API server to hold them: they are shown instead, and refusals told as they come up."""
-        news: list[Fault] = []
+        news: list[DocumentFault] = []
         for ref, status in statuses.items():
             before = self._refusals.pop(ref, [])
             now = self._refused(ref, status) if status is not None else []
@@ -199,10 +199,10 @@ class Standalone:
         if news:
             self.on_refusals(news)
 
-    def _refused(self, ref: Ref, status: Status) -> list[Fault]:
+    def _refused(self, ref: Ref, status: Status) -> list[DocumentFault]:
         file, line = self.source.origins.get(ref, (str(self._path), 0))
         return [
-            Fault(file, line, words, name)
+            DocumentFault(file, line, words, name)
             for name, said in parts(ref, status)
             for condition in said
             if condition.type in _TOLD and condition.reason not in _TOLD_BY_WORKERS

@@ -17,7 +17,7 @@ import pytest
 from running import Running
 
 from controller.cli.run import Printer
-from controller.objects.documents import Fault
+from controller.objects.documents import DocumentFault
 from gateway.snapshot import Change, Problem, Script
 
 
@@ -298,7 +298,7 @@ def test_a_terminal_gets_no_control_characters(capsys: pytest.CaptureFixture[str
     printer = Printer(0)
     hostile = "\x1b[2J\x1b]0;title\x07[red]\u202e"
     printer.applied(Change("1", (Script(hostile, ""),)), 0.1, (Problem(hostile, hostile),))
-    printer.faults([Fault(f"{hostile}.yaml", 1, hostile)])
+    printer.faults([DocumentFault(f"{hostile}.yaml", 1, hostile)])
     words = capsys.readouterr().err
     assert r"\x1b[2J\x1b]0;title\x07[red]\u202e" in words
     assert all(one.isprintable() or one == "\n" for one in words)

@@ -29,7 +29,7 @@ from controller.kubernetes.status_writer import StatusWriter, merged
 from controller.kubernetes.watch import OnlyMeta, Stored
 from controller.objects import KINDS, Ref
 from controller.objects.decoding import Reader, Unreadable
-from controller.objects.documents import Document, Fault, read
+from controller.objects.documents import Document, DocumentFault, read
 from controller.objects.problems import FAILING, UNREADABLE, Problem, Problems
 from controller.state.view import View, guarded
 from controller.state.world import World
@@ -156,7 +156,7 @@ def test_odd_yaml_is_a_fault_or_an_object(text: str) -> None:
     if words is None:
         assert all(isinstance(one, Document) for one in found)
     else:
-        assert any(isinstance(one, Fault) and words in one.message for one in found), found
+        assert any(isinstance(one, DocumentFault) and words in one.message for one in found), found
 
 
 def test_aliases_do_not_fill_the_memory() -> None:
@@ -165,7 +165,7 @@ def test_aliases_do_not_fill_the_memory() -> None:
     with pytest.raises(WrittenError, match="aliases"):
         load(text)
     (fault,) = read("kind: ConfigMap\n" + text, "f.yaml")
-    assert isinstance(fault, Fault)
+    assert isinstance(fault, DocumentFault)
     assert "more than" in fault.message
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from controller.cli.validate import Loaded
 from controller.files.validate import Valid, validate
-from controller.objects.documents import Document, Fault, read
+from controller.objects.documents import Document, DocumentFault, read
 
 ROUTE = """\
 apiVersion: gateway.networking.k8s.io/v1
@@ -40,7 +40,7 @@ spec:
 def faults(text: str) -> list[str]:
     found: list[str] = []
     for item in read(text, "f.yaml"):
-        result = [item] if isinstance(item, Fault) else validate(item)
+        result = [item] if isinstance(item, DocumentFault) else validate(item)
         if isinstance(result, list):
             found += map(str, result)
     return found
