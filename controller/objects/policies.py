@@ -109,7 +109,7 @@ class Abort(Struct, frozen=True):
     message: Message = ""
 
 
-class FaultInjection(Struct, frozen=True):
+class FaultInjectionConfig(Struct, frozen=True):
     """FaultInjectionPolicy."""
 
     delay: Delay | None = None
@@ -229,13 +229,13 @@ class UpstreamTLS(Struct, frozen=True):
 
 
 Config: TypeAlias = (
-    RateLimit | AccessControl | FaultInjection | CircuitBreaking | Retry | SessionSticky | LoadBalancer | BackendLB
+    RateLimit | AccessControl | FaultInjectionConfig | CircuitBreaking | Retry | SessionSticky | LoadBalancer | BackendLB
     | HealthCheck | GatewayTLS | UpstreamTLS
 )  # fmt: skip
 CONFIGS: Final[dict[str, type[Any]]] = {
     "RateLimitPolicy": RateLimit,
     "AccessControlPolicy": AccessControl,
-    "FaultInjectionPolicy": FaultInjection,
+    "FaultInjectionPolicy": FaultInjectionConfig,
     "CircuitBreakingPolicy": CircuitBreaking,
     "RetryPolicy": Retry,
     "SessionStickyPolicy": SessionSticky,

@@ -61,7 +61,7 @@ def _access_control(config: policies.AccessControl) -> Config:
     }
 
 
-def _fault_injection(config: policies.FaultInjection) -> Config:
+def _fault_injection(config: policies.FaultInjectionConfig) -> Config:
     made: Config = {}
     if config.delay is not None:
         delay = config.delay
