@@ -207,7 +207,7 @@ class HealthCheck(Struct, frozen=True):
     matches: tuple[HealthMatch, ...] = ()
 
 
-class GatewayTLS(Struct, frozen=True):
+class GatewayTLSConfig(Struct, frozen=True):
     """GatewayTLSPolicy."""
 
     mtls: bool = msgspec.field(name="mTLS")
@@ -230,7 +230,7 @@ class UpstreamTLS(Struct, frozen=True):
 
 Config: TypeAlias = (
     RateLimit | AccessControl | FaultInjectionConfig | CircuitBreaking | Retry | SessionSticky | LoadBalancer | BackendLB
-    | HealthCheck | GatewayTLS | UpstreamTLS
+    | HealthCheck | GatewayTLSConfig | UpstreamTLS
 )  # fmt: skip
 CONFIGS: Final[dict[str, type[Any]]] = {
     "RateLimitPolicy": RateLimit,
@@ -242,7 +242,7 @@ CONFIGS: Final[dict[str, type[Any]]] = {
     "LoadBalancerPolicy": LoadBalancer,
     "BackendLBPolicy": BackendLB,
     "HealthCheckPolicy": HealthCheck,
-    "GatewayTLSPolicy": GatewayTLS,
+    "GatewayTLSPolicy": GatewayTLSConfig,
     "UpstreamTLSPolicy": UpstreamTLS,
 }
 NEEDED: Final = {"LoadBalancerPolicy": "type", "HealthCheckPolicy": "config or healthCheck"}
