@@ -157,7 +157,7 @@ class SessionSticky(Struct, frozen=True):
     expires: Annotated[int, Meta(ge=0, le=31_536_000)] = 3600
 
 
-class LoadBalancer(Struct, frozen=True):
+class LoadBalancerConfig(Struct, frozen=True):
     """LoadBalancerPolicy, which has no config around it."""
 
     type: Annotated[str, _one_of("RoundRobinLoadBalancer", "LeastConnectionLoadBalancer", "HashingLoadBalancer")]
@@ -229,7 +229,7 @@ class UpstreamTLS(Struct, frozen=True):
 
 
 Config: TypeAlias = (
-    RateLimit | AccessControl | FaultInjectionConfig | CircuitBreaking | Retry | SessionSticky | LoadBalancer | BackendLB
+    RateLimit | AccessControl | FaultInjectionConfig | CircuitBreaking | Retry | SessionSticky | LoadBalancerConfig | BackendLB
     | HealthCheck | GatewayTLSConfig | UpstreamTLS
 )  # fmt: skip
 CONFIGS: Final[dict[str, type[Any]]] = {
@@ -239,7 +239,7 @@ CONFIGS: Final[dict[str, type[Any]]] = {
     "CircuitBreakingPolicy": CircuitBreaking,
     "RetryPolicy": Retry,
     "SessionStickyPolicy": SessionSticky,
-    "LoadBalancerPolicy": LoadBalancer,
+    "LoadBalancerPolicy": LoadBalancerConfig,
     "BackendLBPolicy": BackendLB,
     "HealthCheckPolicy": HealthCheck,
     "GatewayTLSPolicy": GatewayTLSConfig,

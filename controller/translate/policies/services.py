@@ -54,7 +54,7 @@ def algorithm(view: View, namespace: str, name: str, port: int) -> str:
     by_backend: policies.BackendLB | None = of_service(view, "BackendLBPolicy", (namespace, name, port))
     if by_backend is not None:
         return by_backend.algorithm
-    by_balancer: policies.LoadBalancer | None = of_service(view, "LoadBalancerPolicy", (namespace, name, port))
+    by_balancer: policies.LoadBalancerConfig | None = of_service(view, "LoadBalancerPolicy", (namespace, name, port))
     return ALGORITHMS[by_balancer.type] if by_balancer is not None else "RoundRobin"
 
 
