@@ -169,7 +169,7 @@ class CookieConfig(Struct, frozen=True):
     lifetime_type: Annotated[str, _one_of("Session", "Permanent")] = "Session"
 
 
-class Persistence(Struct, frozen=True):
+class PersistenceConfig(Struct, frozen=True):
     """SessionPersistence as BackendLBPolicy spells it (Gateway API 1.1)."""
 
     type: Annotated[str, _one_of("Cookie", "Header")] = "Cookie"
@@ -186,7 +186,7 @@ class BackendLB(Struct, frozen=True):
     """BackendLBPolicy, which has no config around it."""
 
     algorithm: Annotated[str, _one_of("RoundRobin", "LeastLoad")] = "RoundRobin"
-    session_persistence: Persistence | None = None
+    session_persistence: PersistenceConfig | None = None
 
 
 class HealthMatch(Struct, frozen=True):

@@ -110,7 +110,7 @@ def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence
     return None
 
 
-def _as_in_routes(asked: policies.Persistence) -> SessionPersistence:
+def _as_in_routes(asked: policies.PersistenceConfig) -> SessionPersistence:
     """SessionPersistence as BackendLBPolicy spells it (Gateway API 1.1)."""
     name = asked.session_name
     return SessionPersistence(
