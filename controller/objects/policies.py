@@ -189,7 +189,7 @@ class BackendLB(Struct, frozen=True):
     session_persistence: PersistenceConfig | None = None
 
 
-class HealthMatch(Struct, frozen=True):
+class HealthMatchConfig(Struct, frozen=True):
     """What a healthy endpoint answers."""
 
     status_codes: tuple[Annotated[int, Meta(ge=100, le=599)], ...] = ()
@@ -204,7 +204,7 @@ class HealthCheck(Struct, frozen=True):
     max_fails: Annotated[int, Meta(ge=1, le=100)] = 1
     fail_timeout: Annotated[int, Meta(ge=0, le=86400)] | Duration = 5
     path: Annotated[str, Meta(pattern=r"^(/[!-~]*)?$", max_length=1024)] = ""
-    matches: tuple[HealthMatch, ...] = ()
+    matches: tuple[HealthMatchConfig, ...] = ()
 
 
 class GatewayTLSConfig(Struct, frozen=True):
