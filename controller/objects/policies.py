@@ -249,7 +249,7 @@ NEEDED: Final = {"LoadBalancerPolicy": "type", "HealthCheckPolicy": "config or h
 BARE: Final = {"LoadBalancerPolicy": "type", "BackendLBPolicy": ""}  # kinds without a config, and what an entry must have then
 
 
-class Target(Struct, frozen=True):
+class PolicyTargetConfig(Struct, frozen=True):
     """What a policy is for."""
 
     kind: str
@@ -281,7 +281,7 @@ class Scope(NamedTuple):
 class Said(NamedTuple):
     """All that a policy says."""
 
-    targets: tuple[Target, ...]
+    targets: tuple[PolicyTargetConfig, ...]
     scopes: tuple[Scope, ...]
     faults: tuple[str, ...]  # what cannot be read, by the field
 
@@ -315,7 +315,7 @@ class _Reading:
             return None
         return made
 
-    def targets(self) -> tuple[Target, ...]:
+    def targets(self) -> tuple[PolicyTargetConfig, ...]:
         if not isinstance(self.spec, dict):
             self.fault((), "is missing; targetRef is needed, and what is said of it")
             return ()
@@ -324,9 +324,9 @@ class _Reading:
             if not isinstance(given, list):
                 self.fault(("targetRefs",), "is not a list")
                 return ()
-            made = [self.typed(one, Target, ("targetRefs", index)) for index, one in enumerate(given)]
+            made = [self.typed(one, PolicyTargetConfig, ("targetRefs", index)) for index, one in enumerate(given)]
         elif "targetRef" in self.spec:
-            made = [self.typed(self.spec["targetRef"], Target, ("targetRef",))]
+            made = [self.typed(self.spec["targetRef"], PolicyTargetConfig, ("targetRef",))]
         else:
             self.fault(("targetRef",), "is missing; it is needed")
             return ()

@@ -27,7 +27,7 @@ from controller.objects import (
     SecretRef,
     policies,
 )
-from controller.objects.policies import WHOLE, Said, Scope, Target
+from controller.objects.policies import WHOLE, PolicyTargetConfig, Said, Scope
 from controller.state.view import View, guarded
 from controller.translate import certificates, python_filters
 from controller.translate.policies import idleness
@@ -124,7 +124,7 @@ def _no_right(view: View, policy: Policy, said: Said) -> Condition | None:
 
 
 def _standing(
-    view: View, policy: Policy, targets: tuple[Target, ...], scopes: tuple[Scope, ...]
+    view: View, policy: Policy, targets: tuple[PolicyTargetConfig, ...], scopes: tuple[Scope, ...]
 ) -> tuple[tuple[tuple[Ref, tuple[Scope, ...]], ...], tuple[str, ...], str]:
     """What of a policy stands at its targets; what means nothing there, in words; and who has said the rest before."""
     kind, namespace = policy.ref.kind, policy.metadata.namespace
