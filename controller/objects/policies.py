@@ -278,7 +278,7 @@ class Scope(NamedTuple):
         return f"spec.{self.word}[{self.position}]" if self.word else "spec"
 
 
-class Said(NamedTuple):
+class PolicyStatement(NamedTuple):
     """All that a policy says."""
 
     targets: tuple[PolicyTargetConfig, ...]
@@ -383,11 +383,11 @@ class _Reading:
         return None, path
 
 
-def read(policy: Policy) -> Said:
+def read(policy: Policy) -> PolicyStatement:
     """All that a policy says, typed."""
     reading = _Reading(policy)
     targets = reading.targets()
     scopes = tuple(dict.fromkeys(reading.scopes())) if targets else ()
     if policy.fault:
-        return Said(targets, (WHOLE,), (policy.fault,))
-    return Said(targets, scopes, tuple(dict.fromkeys(reading.faults)))
+        return PolicyStatement(targets, (WHOLE,), (policy.fault,))
+    return PolicyStatement(targets, scopes, tuple(dict.fromkeys(reading.faults)))

@@ -27,7 +27,7 @@ from controller.objects import (
     SecretRef,
     policies,
 )
-from controller.objects.policies import WHOLE, PolicyTargetConfig, Said, Scope
+from controller.objects.policies import WHOLE, PolicyStatement, PolicyTargetConfig, Scope
 from controller.state.view import View, guarded
 from controller.translate import certificates, python_filters
 from controller.translate.policies import idleness
@@ -99,7 +99,7 @@ def judged(view: View, kind: str, namespace: str, name: str) -> Verdict | None:
     return Verdict(conditions.with_fault(accepted, " ".join(idle)) if idle else accepted, standing)
 
 
-def _no_right(view: View, policy: Policy, said: Said) -> Condition | None:
+def _no_right(view: View, policy: Policy, said: PolicyStatement) -> Condition | None:
     """Why a policy has nothing to say at all: of one that is for several, every target must be its own."""
     kind, namespace = policy.ref.kind, policy.metadata.namespace
     given = policy.spec.get("targetRefs") if isinstance(policy.spec, dict) else None
