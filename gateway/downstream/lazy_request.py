@@ -36,7 +36,7 @@ def added_field(name: str, value: str) -> Field:
     return found
 
 
-class Headers(api.Headers):
+class LazyRequestHeaders(api.Headers):
     """The fields of a template, with what is added to them."""
 
     __slots__ = ("_known", "_lazy_request", "added")
@@ -139,7 +139,7 @@ class LazyRequest(api.Request):
         self._client = client
         self._decision = decision
         self._limits = limits
-        self._glimpsed: Headers | None = None
+        self._glimpsed: LazyRequestHeaders | None = None
         self.template = template
         self.data = data
         self.varying = varying
@@ -188,7 +188,7 @@ class LazyRequest(api.Request):
     def headers(self) -> api.Headers:
         headers = self._glimpsed
         if headers is None:
-            headers = self._glimpsed = Headers(self)
+            headers = self._glimpsed = LazyRequestHeaders(self)
         return headers
 
     @property
