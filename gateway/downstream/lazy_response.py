@@ -154,7 +154,7 @@ class LazyResponseFilter:
         )  # fmt: skip
 
 
-class LazyHeaders(api.Headers):
+class LazyResponseHeaders(api.Headers):
     """The fields of a head, found in its bytes, with what was added to them."""
 
     __slots__ = ("_head", "_lower", "_reply")
@@ -226,7 +226,7 @@ class LazyResponse(api.Response):
         self._response_filter = response_filter
         self._status = status
         self._head = head
-        self._glimpsed: LazyHeaders | None = None
+        self._glimpsed: LazyResponseHeaders | None = None
         self.added: list[Field] = []
         self.full: api.Response | None = None
 
@@ -256,7 +256,7 @@ class LazyResponse(api.Response):
     def headers(self) -> api.Headers:  # type: ignore[override]
         headers = self._glimpsed
         if headers is None:
-            headers = self._glimpsed = LazyHeaders(self, self._head)
+            headers = self._glimpsed = LazyResponseHeaders(self, self._head)
         return headers
 
     async def body(self, limit: int = api.MOST) -> bytes:
