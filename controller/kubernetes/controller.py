@@ -19,7 +19,7 @@ from controller.deploy.manifests import Settings
 from controller.kubernetes import feed_tls, leader_election
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.events import Events
-from controller.kubernetes.infrastructure import Infrastructure
+from controller.kubernetes.infrastructure import InfrastructureWriter
 from controller.kubernetes.secrets import CERTIFICATES, NamedSecrets
 from controller.kubernetes.status_writer import StatusWriter
 from controller.kubernetes.watch import Follower, Stored
@@ -133,7 +133,7 @@ class Cluster:
         self._later: dict[GatewayName, asyncio.TimerHandle] = {}  # when that is looked at again
         self.feed = FeedServer(self.reconciler.publications, self._authorise)
         self.feed.on_acknowledged = self._acknowledged
-        self._infrastructure: Infrastructure
+        self._infrastructure: InfrastructureWriter
         self._secrets: NamedSecrets
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup
@@ -145,7 +145,7 @@ class Cluster:
         options = self._options
         authority = await feed_tls.authority(self._api, options.namespace)
         settings = Settings(options.image, f"https://{options.feed_host}:{options.feed_port}", authority.pem)
-        self._infrastructure = Infrastructure(self._api, settings)
+        self._infrastructure = InfrastructureWriter(self._api, settings)
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group

@@ -25,7 +25,7 @@ def path_of(obj: Json) -> str:
     return path(obj["apiVersion"], PLURALS[obj["kind"]], meta["namespace"], meta["name"])
 
 
-class Infrastructure:
+class InfrastructureWriter:
     """Follows the Gateways while `leading`; one task for each Gateway that has work."""
 
     def __init__(self, api: Api, settings: Settings) -> None:
