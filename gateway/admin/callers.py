@@ -146,7 +146,7 @@ class Once:
             task.exception()  # whoever asked has seen it, or is gone
 
 
-class Listener:
+class AdminListener:
     """Somebody who follows changes: what is to be said, bounded."""
 
     def __init__(self, give_up: Callable[[], Any]) -> None:

@@ -21,7 +21,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.admin.callers import IDLE, STREAMS, Listener, Once, Places, bearer, is_of_this_machine, refusal
+from gateway.admin.callers import IDLE, STREAMS, AdminListener, Once, Places, bearer, is_of_this_machine, refusal
 from gateway.base.logs import SHORT, plain
 from gateway.process.messages import Statistics
 from gateway.process.metrics import Callers, Supervision, exposition
@@ -121,7 +121,7 @@ class Admin:
     ) -> None:
         self._plane = plane
         self._editor = editor
-        self._listeners: set[Listener] = set()
+        self._listeners: set[AdminListener] = set()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._places: Places | None = None
@@ -314,7 +314,7 @@ class Admin:
             self._let_go += 1
             return web.Response(status=503, text=f"{STREAMS} listen already\n", headers={"Retry-After": "10"})
         transport = request.transport
-        listener = Listener(transport.abort if transport is not None else lambda: None)
+        listener = AdminListener(transport.abort if transport is not None else lambda: None)
         self._listeners.add(listener)
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
