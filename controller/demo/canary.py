@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from controller.demo.load import Load, Tally
+from controller.demo.load import DemoLoad, Tally
 from controller.ports import free_ports
 
 HOST = "demo.example.com"
@@ -49,7 +49,7 @@ class Canary:
     port: int
     admin: str
     folder: Path
-    load: Load
+    load: DemoLoad
     steps: list[Step] = field(default_factory=lambda: [Step(desired) for desired in STEPS])
     current: int = 0
     on_change: Callable[[], None] = lambda: None
@@ -172,7 +172,7 @@ async def started(*, rate: int, port_offset: int) -> AsyncIterator[Canary]:
             await python("controller", "run", str(folder), "--port-offset", str(offset), "--workers", "1", "--admin", admin)
         )
         await wait_until_answers(children, [(ports[0], "/callme"), (ports[1], "/callme"), (ports[2], "/readyz")])
-        yield Canary(80 + offset, f"http://{admin}", folder, Load("127.0.0.1", 80 + offset, HOST, rate=rate))
+        yield Canary(80 + offset, f"http://{admin}", folder, DemoLoad("127.0.0.1", 80 + offset, HOST, rate=rate))
     finally:
         for child in reversed(children):
             if child.returncode is None:

@@ -38,7 +38,7 @@ class Tally:
         return ordered[min(int(len(ordered) * q), len(ordered) - 1)] * 1000 if ordered else 0.0
 
 
-class Load:
+class DemoLoad:
     """Requests at a rate, until cancelled. `tally` may be replaced at any time."""
 
     def __init__(self, host: str, port: int, name: str, *, rate: int, connections: int = 8, path: str = "/callme") -> None:

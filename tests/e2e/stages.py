@@ -12,7 +12,7 @@ import pytest
 from clusters import MANIFESTS, eventually, gateway_address, get, image, kubectl
 from rollout import CANARY, Rollout
 
-from controller.demo.load import Load, Tally
+from controller.demo.load import DemoLoad, Tally
 from controller.kubernetes.api import Api
 
 RATE = 320
@@ -68,14 +68,14 @@ class Events:
 
 @contextlib.asynccontextmanager
 async def under_load(address: str):
-    load = Load(address, 80, "demo.example.com", rate=RATE)
+    load = DemoLoad(address, 80, "demo.example.com", rate=RATE)
     sending = asyncio.create_task(load.run())
     yield load
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
 
 
-async def observe(load: Load, seconds: float = WINDOW) -> Tally:
+async def observe(load: DemoLoad, seconds: float = WINDOW) -> Tally:
     load.tally = tally = Tally()
     await asyncio.sleep(seconds)
     load.tally = Tally()
