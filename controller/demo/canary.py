@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from controller.demo.load import DemoLoad, Tally
+from controller.demo.load import DemoLoad, DemoTally
 from controller.ports import free_ports
 
 HOST = "demo.example.com"
@@ -33,7 +33,7 @@ class Step:
     """One weight: what was asked for, and what was seen."""
 
     desired: int
-    tally: Tally | None = None
+    tally: DemoTally | None = None
     propagation_ms: float | None = None
 
     @property
@@ -100,7 +100,7 @@ class Canary:
                 if index:
                     step.propagation_ms = await self._move(step.desired, events)
                 # Requests that were sent before the change count for the step before.
-                step.tally = self.load.tally = Tally()
+                step.tally = self.load.tally = DemoTally()
                 self.current = index
                 self.on_change()
                 await asyncio.sleep(pause)

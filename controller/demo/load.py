@@ -11,7 +11,7 @@ VERSION = re.compile(rb"ver: ([^\n<]+)")
 
 
 @dataclass(repr=False)
-class Tally:
+class DemoTally:
     """Answers to the requests sent since it was begun."""
 
     began: float = field(default_factory=time.monotonic)
@@ -46,8 +46,8 @@ class DemoLoad:
         self._request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: fsm-demo\r\nAccept: */*\r\n\r\n".encode()
         self._rate = rate
         self._connections = connections
-        self.tally = Tally()
-        self.total = Tally()
+        self.tally = DemoTally()
+        self.total = DemoTally()
 
     async def run(self) -> None:
         """Every connection sends its part of the rate, evenly spread."""

@@ -12,7 +12,7 @@ import pytest
 from clusters import MANIFESTS, eventually, gateway_address, get, image, kubectl
 from rollout import CANARY, Rollout
 
-from controller.demo.load import DemoLoad, Tally
+from controller.demo.load import DemoLoad, DemoTally
 from controller.kubernetes.api import Api
 
 RATE = 320
@@ -75,15 +75,15 @@ async def under_load(address: str):
     await asyncio.gather(sending, return_exceptions=True)
 
 
-async def observe(load: DemoLoad, seconds: float = WINDOW) -> Tally:
-    load.tally = tally = Tally()
+async def observe(load: DemoLoad, seconds: float = WINDOW) -> DemoTally:
+    load.tally = tally = DemoTally()
     await asyncio.sleep(seconds)
-    load.tally = Tally()
+    load.tally = DemoTally()
     await asyncio.sleep(0.2)  # the last answers of the window arrive
     return tally
 
 
-def assert_share(tally: Tally, canary: int) -> None:
+def assert_share(tally: DemoTally, canary: int) -> None:
     assert not tally.failures, tally.failures
     assert abs(tally.share("2.0") - canary) <= 1.0, (canary, tally.versions)
 
