@@ -28,7 +28,7 @@ PATIENCE: Final = 10.0  # seconds for a ClientHello to come
 WAITING: Final = 8192  # connections whose ClientHello has not come yet
 
 
-class Tally:
+class StreamCounters:
     """What happened at one relay; survives changes of it."""
 
     __slots__ = ("accepted", "refused")
@@ -49,7 +49,7 @@ class StreamRoute:
         backends: Callable[[str], Backend],
         programs: Callable[[str], FilterProgram],
         phase: float,
-        tally: Tally,
+        tally: StreamCounters,
     ) -> None:
         self.name = relay.name
         given = [backends(target.backend) if target.backend and not target.fault else None for target in relay.targets]

@@ -30,7 +30,7 @@ from gateway.filters.measuring import Room
 from gateway.interfaces import Endpoint
 from gateway.l4 import splice
 from gateway.l4.tcp import Mode, StreamConnection, StreamListener, StreamRoute, TlsInspector, stream_listeners
-from gateway.l4.tcp import Tally as RelayTally
+from gateway.l4.tcp import StreamCounters as RelayTally
 from gateway.l4.udp import Datagrams
 from gateway.proxy.route import Counter, Route
 from gateway.routing.table import HostKey, HostRules, RouteMatch, Table
