@@ -36,9 +36,9 @@ def explain_request(url: str, *, path: Path | None, admin: str, method: str, hea
 
 
 def _from_files(path: Path) -> list[Part]:
-    from controller.cli.validate import Loaded
+    from controller.cli.validate import LoadedFiles
 
-    loaded = Loaded(path)
+    loaded = LoadedFiles(path)
     for fault in loaded.source.faults:
         console.err.print(f"[red]{escape(str(fault))}[/]")
     return [part for parts in loaded.translation.parts.values() for part in parts.values()]

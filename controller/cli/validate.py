@@ -21,7 +21,7 @@ from controller.translate.shared.status import Status
 from gateway.snapshot import redacted
 
 
-class Loaded:
+class LoadedFiles:
     """Files, read and translated."""
 
     def __init__(self, path: Path) -> None:
@@ -79,7 +79,7 @@ class Loaded:
 
 def validate_files(path: Path, *, as_json: bool) -> None:
     """Print every fault; exit with 1 if there is one."""
-    loaded = Loaded(path)
+    loaded = LoadedFiles(path)
     faults = loaded.faults()
     if as_json:
         console.json(
@@ -97,7 +97,7 @@ def validate_files(path: Path, *, as_json: bool) -> None:
 
 def translate_files(path: Path, *, as_json: bool) -> None:
     """Print parts and statuses."""
-    loaded = Loaded(path)
+    loaded = LoadedFiles(path)
     for fault in loaded.source.faults:
         console.err.print(f"[red]{escape(str(fault))}[/]")
     value = rendered(loaded.translation)
@@ -126,7 +126,7 @@ def rendered(translation: Translation) -> dict[str, Any]:
 
 def status_files(path: Path, *, as_json: bool) -> None:
     """Print the statuses as a table."""
-    loaded = Loaded(path)
+    loaded = LoadedFiles(path)
     if as_json:
         console.json(described(loaded.translation.statuses))
         return

@@ -19,7 +19,7 @@ from aiohttp import web
 from msgspec.structs import replace
 from speaking import until
 
-from controller.cli.validate import Loaded
+from controller.cli.validate import LoadedFiles
 from controller.ports import free_ports
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Backend, Change
@@ -71,7 +71,7 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
     (port,) = free_ports(1)
     made.offset = port - 80
     made.runtime = Runtime(bind="127.0.0.1", port_offset=made.offset)
-    loaded = Loaded(EXAMPLES / name)
+    loaded = LoadedFiles(EXAMPLES / name)
     assert [str(fault) for fault in loaded.faults()] == []
     (parts,) = loaded.translation.parts.values()
     put = [

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.cli.validate import Loaded, rendered
+from controller.cli.validate import LoadedFiles, rendered
 
 CASES = Path(__file__).parent.parent / "cases"
 
 
 @pytest.mark.parametrize("case", sorted(path.name.removesuffix(".in.yaml") for path in CASES.glob("*.in.yaml")))
 def test_case(case: str, update: bool) -> None:
-    loaded = Loaded(CASES / f"{case}.in.yaml")
+    loaded = LoadedFiles(CASES / f"{case}.in.yaml")
     faults = [str(fault).partition(".in.yaml")[2] for fault in loaded.source.faults]
     found = {**({"faults": faults} if faults else {}), **rendered(loaded.translation)}
     found["statuses"].pop("GatewayClass fsm-gateway-cls", None)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from damage import Damage, Subject, bystanders, damages, documents, is_sampled, subjects
 
-from controller.cli.validate import Loaded
+from controller.cli.validate import LoadedFiles
 from controller.delivery.reconcile import Reconciler
 from controller.files.source import FileSource
 from controller.files.validate import fault_of_spec
@@ -164,7 +164,7 @@ async def check_in_a_file(subject: Subject, folder: Path, one_in: int) -> int:
         if subject.value["kind"] != "GatewayClass":
             assert sink.parts[BYSTANDER] == before, where
         if is_sampled(subject, damage, one_in * 37):  # as `fsm validate` looks at them, and at what it refuses
-            assert not any("please report" in fault.message for fault in Loaded(folder).faults()), where
+            assert not any("please report" in fault.message for fault in LoadedFiles(folder).faults()), where
         assert not any("please report" in fault.message for fault in source.faults), f"{where}: {source.faults}"
     return count
 

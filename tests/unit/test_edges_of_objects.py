@@ -414,7 +414,7 @@ async def test_events_are_written_by_who_leads() -> None:
 
 
 def test_a_guard_that_was_never_good_keeps_shut_what_it_guards(tmp_path: Path) -> None:
-    from controller.cli.validate import Loaded
+    from controller.cli.validate import LoadedFiles
 
     policy = {
         "apiVersion": "gateway.flomesh.io/v1alpha1", "kind": "AccessControlPolicy", "metadata": {"name": "p", "namespace": "default"},
@@ -432,7 +432,7 @@ metadata: {name: r, namespace: default}
 spec: {parentRefs: [{name: gw}], rules: [{backendRefs: []}]}
 """
     (tmp_path / "all.yaml").write_text(others + "---\n" + yaml.safe_dump(policy))
-    loaded = Loaded(tmp_path)
+    loaded = LoadedFiles(tmp_path)
     assert any('did you mean "whitelist"' in fault.message for fault in loaded.source.faults)
     rule = loaded.translation.parts["default", "gw"]["rule", "default/r/0"]
     assert isinstance(rule, Rule)

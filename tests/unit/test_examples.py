@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.validate import Loaded
+from controller.cli.validate import LoadedFiles
 from controller.inspect.explain import Asked, explain
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir()))
 def test_examples_are_valid(name: str) -> None:
-    assert [str(fault) for fault in Loaded(EXAMPLES / name).faults()] == []
+    assert [str(fault) for fault in LoadedFiles(EXAMPLES / name).faults()] == []
 
 
 @pytest.mark.parametrize(
@@ -38,5 +38,5 @@ def test_examples_are_valid(name: str) -> None:
     ],
 )
 def test_examples_do_what_they_say(name: str, url: str, headers: tuple, outcome: str) -> None:
-    parts = [part for found in Loaded(EXAMPLES / name).translation.parts.values() for part in found.values()]
+    parts = [part for found in LoadedFiles(EXAMPLES / name).translation.parts.values() for part in found.values()]
     assert explain(parts, Asked(url, "GET", headers)).outcome == outcome

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.validate import Loaded
+from controller.cli.validate import LoadedFiles
 from controller.files.validate import Valid, validate
 from controller.objects.documents import Document, DocumentFault, read
 
@@ -118,13 +118,13 @@ def test_timestamps_stay_text() -> None:
 
 def test_all_that_is_wrong_is_said_in_one_go(tmp_path) -> None:
     """The article's route: one port is refused by the schema, the other leads nowhere."""
-    from controller.cli.validate import Loaded
+    from controller.cli.validate import LoadedFiles
 
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n"
     refs = "        - name: s\n          port: 100\n        - name: s\n          port: 0\n"
     route = ROUTE.replace("        - name: s\n          port: 80\n", refs)
     (tmp_path / "all.yaml").write_text("---\n".join((GATEWAY, service, route)))
-    messages = " ".join(fault.message for fault in Loaded(tmp_path).faults())
+    messages = " ".join(fault.message for fault in LoadedFiles(tmp_path).faults())
     assert 'write "weight: 0" and the Service\'s port here' in messages
     assert 'has no port 100; it has 80. If a share of the traffic was meant, write "weight: 100"' in messages
 
@@ -132,6 +132,6 @@ def test_all_that_is_wrong_is_said_in_one_go(tmp_path) -> None:
 def test_limits_that_mean_nothing_are_a_fault_though_the_gateway_is_accepted(tmp_path: Path) -> None:
     written = GATEWAY.replace("name: gw\n", 'name: gw\n  annotations: {gateway.flomesh.io/limits: "{underscores: drop}"}\n')
     (tmp_path / "f.yaml").write_text(written)
-    [fault] = Loaded(tmp_path).faults()
+    [fault] = LoadedFiles(tmp_path).faults()
     assert (fault.line, fault.object) == (1, "Gateway default/gw")
     assert "underscores: 'drop' was found; one of Allow, Reject, Drop is needed" in fault.message
