@@ -37,7 +37,7 @@ from gateway.admin.server import EditError, Saved, Source
 Definition: TypeAlias = FilterDefinition | NamespacedFilterDefinition
 
 
-class Place(NamedTuple):
+class SourcePlace(NamedTuple):
     """The object and the field that hold a source, the file that they are in, and the text."""
 
     ref: Ref
@@ -81,7 +81,7 @@ class SourceEditor:
         if not file.resolve().is_relative_to(inside):
             raise ValueError(f"{file} is a link that leads out of {self._files.root}; edit the file that it leads to")
 
-    def _shown(self, name: str, place: Place) -> Source:
+    def _shown(self, name: str, place: SourcePlace) -> Source:
         origin = self._files.origins.get(place.ref)
         where = (
             str(place.file) if place.file.suffix == ".py" else f"{place.file}:{origin.line if origin else 1}, {_field(place)}"
@@ -94,7 +94,7 @@ class SourceEditor:
             return Source(name, place.text, where, unwritable=str(error))
         return Source(name, place.text, where, digest_of(place.text))
 
-    def _places(self) -> Iterator[tuple[str, Place]]:
+    def _places(self) -> Iterator[tuple[str, SourcePlace]]:
         for ref in (*self._world.refs("Filter"), *self._world.refs("ListenerFilter")):
             found: Filter | ListenerFilter | None = self._world.read(("object", ref))
             definition = self._definition(ref, found) if found is not None else None
@@ -113,7 +113,7 @@ class SourceEditor:
         )
         return definition
 
-    def _place(self, namespace: str, definition: Definition) -> Place | None:
+    def _place(self, namespace: str, definition: Definition) -> SourcePlace | None:
         source = definition.spec.config_map_ref
         if source is None:
             return self._held(definition.ref, ("spec", "script"), definition.spec.script)
@@ -122,12 +122,12 @@ class SourceEditor:
         text = (held.data or {}).get(source.key) if held is not None else None
         return self._held(ref, ("data", source.key), text) if text is not None else None
 
-    def _held(self, ref: Ref, path: documents.Path, text: str) -> Place | None:
+    def _held(self, ref: Ref, path: documents.Path, text: str) -> SourcePlace | None:
         file = self._files.file_of(ref)
-        return Place(ref, path, file, text) if file is not None else None
+        return SourcePlace(ref, path, file, text) if file is not None else None
 
 
-def _field(place: Place) -> str:
+def _field(place: SourcePlace) -> str:
     return f"{place.ref.kind} {place.ref.name}: {spelled(place.path)}"
 
 
@@ -136,13 +136,13 @@ def digest_of(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def current(written: str, place: Place) -> str:
+def current(written: str, place: SourcePlace) -> str:
     """The source that a file's content holds, which may be newer than what was read. Raises ValueError where there is none."""
     plain = written.replace("\r\n", "\n")
     return plain if place.file.suffix == ".py" else str(_find(plain, place)[0].value)
 
 
-def replaced(written: str, place: Place, text: str) -> str:
+def replaced(written: str, place: SourcePlace, text: str) -> str:
     """A file's content with another source in it. Raises ValueError where that cannot be done with nothing else changed."""
     ends = "\r\n" if "\r\n" in written else "\n"
     if place.file.suffix == ".py":
@@ -185,7 +185,9 @@ def _quoted(text: str) -> str:
     )
 
 
-def _values(text: str, place: Place | None = None, source: str = "", *, strict: bool = True) -> list[dict[str, Any]] | None:
+def _values(
+    text: str, place: SourcePlace | None = None, source: str = "", *, strict: bool = True
+) -> list[dict[str, Any]] | None:
     """The objects of a file, with another source in one of them. A broken one raises ValueError, or has none."""
     found: list[dict[str, Any]] = []
     for document in documents.read(text, ""):
@@ -209,7 +211,7 @@ def _is(value: Any, ref: Ref) -> bool:
     return bool(value.get("kind") == ref.kind and meta.get("name") == ref.name and named)
 
 
-def _find(text: str, place: Place) -> tuple[yaml.ScalarNode, yaml.Node, bool]:
+def _find(text: str, place: SourcePlace) -> tuple[yaml.ScalarNode, yaml.Node, bool]:
     """The node that holds a source, that of its key, and whether it stands inside braces."""
     loader = Loader(text)
     try:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.objects import Ref
-from controller.standalone.source_editor import Place, digest_of, replaced
+from controller.standalone.source_editor import SourcePlace, digest_of, replaced
 
 DEFINITION = Ref("FilterDefinition", "", "greeting")
 SCRIPT = ("spec", "script")
@@ -36,8 +36,8 @@ spec:
 """
 
 
-def place(path: tuple = SCRIPT, ref: Ref = DEFINITION, file: str = "filters.yaml") -> Place:
-    return Place(ref, path, Path(file), "")
+def place(path: tuple = SCRIPT, ref: Ref = DEFINITION, file: str = "filters.yaml") -> SourcePlace:
+    return SourcePlace(ref, path, Path(file), "")
 
 
 def test_lines_in_yaml_keep_their_neighbours() -> None:
