@@ -43,7 +43,7 @@ from gateway.filters.builtin import BUILT_IN
 Fits: TypeAlias = Callable[[Scope], bool]
 
 
-class Place(NamedTuple):
+class RulePlacement(NamedTuple):
     """Where a rule is served."""
 
     gateway: tuple[str, str]
@@ -238,7 +238,7 @@ def apart(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay) -> list[
 
 
 def filters(
-    view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay, place: Place
+    view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay, place: RulePlacement
 ) -> tuple[FilterName | snapshot.Fault, ...]:
     """The programs of policies for a rule at one of its places; a fault where one cannot be done that protects."""
     found = [_in_force(view, kind, route, rule, place) for kind in LOOKING]
@@ -249,7 +249,7 @@ def filters(
     return tuple(name for name in (*found, _byte_rate(view, place)) if name is not None)
 
 
-def _byte_rate(view: View, place: Place) -> FilterName | None:
+def _byte_rate(view: View, place: RulePlacement) -> FilterName | None:
     """How many bytes may pass at a port; each port has its own, also where one number is given for all of a Gateway's."""
     for one in _in_force_at(view, "RateLimitPolicy", Ref("Gateway", *place.gateway)):
         if _bps(one.scopes, place.port):
@@ -264,7 +264,7 @@ def _bps(scopes: Iterable[Scope], port: int) -> int:
 
 
 def _in_force(
-    view: View, kind: str, route: Ref, rule: snapshot.Rule | snapshot.Relay, place: Place
+    view: View, kind: str, route: Ref, rule: snapshot.Rule | snapshot.Relay, place: RulePlacement
 ) -> FilterName | snapshot.Fault | None:
     gateway = Ref("Gateway", *place.gateway)
     of_route, of_gateway = _in_force_at(view, kind, route), _in_force_at(view, kind, gateway)

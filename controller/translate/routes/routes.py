@@ -23,7 +23,7 @@ from controller.state.view import View, guarded
 from controller.translate.gateways.gateways import GatewayInfo, gateway
 from controller.translate.gateways.listeners import ListenerInfo, route_kind_allowed
 from controller.translate.policies import attachment as attached
-from controller.translate.policies.attachment import Place
+from controller.translate.policies.attachment import RulePlacement
 from controller.translate.routes import grpc_rules, stream_rules
 from controller.translate.routes import http_rules as rules
 from controller.translate.routes.http_rules import Rules
@@ -112,7 +112,9 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
             gateway_name: tuple[str, str] = gateway_name,
             needed: dict[Needed, None] = needed,
         ) -> tuple[snapshot.Filter, ...]:
-            given = attached.filters(view, found.ref, rule, Place(gateway_name, guards[one.listener].port, one.hostname))
+            given = attached.filters(
+                view, found.ref, rule, RulePlacement(gateway_name, guards[one.listener].port, one.hostname)
+            )
             needed.update(dict.fromkeys(name for name in given if not isinstance(name, snapshot.Fault)))
             return tuple(one if isinstance(one, snapshot.Fault) else snapshot.Scripted(str(one)) for one in given)
 
