@@ -15,7 +15,7 @@ from gateway.snapshot import Cors
 Pairs = list[tuple[bytes, bytes]]
 
 
-class Policy:
+class CorsPolicy:
     """A prepared filter."""
 
     __slots__ = ("_all_origins", "_credentials", "_expose", "_headers", "_max_age", "_methods", "_origins")
@@ -79,6 +79,6 @@ def _origin(text: str) -> re.Pattern[bytes]:
     return re.compile(pattern.encode(), re.IGNORECASE)
 
 
-def build(spec: Cors) -> Policy:
+def build(spec: Cors) -> CorsPolicy:
     """Prepare a filter."""
-    return Policy(spec)
+    return CorsPolicy(spec)

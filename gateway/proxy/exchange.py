@@ -260,7 +260,7 @@ class Exchange:
             self.client.write(grpc_answer(verdict.status, verdict.body.decode("utf-8", "replace").strip()))
         self._finish(reuse=not close)
 
-    def _is_preflight(self, policy: cors.Policy) -> bool:
+    def _is_preflight(self, policy: cors.CorsPolicy) -> bool:
         """Answer a CORS preflight, or remember what its answer must say to a browser."""
         origin = self.request.value(b"origin")
         if origin is None:

@@ -151,7 +151,7 @@ class Target:
         self.redirect_status = 302
         self.rewrite: rewrite.Rewritten | None = None
         self.mirrors: tuple[tuple[Callable[[], bool], str], ...] = ()
-        self.cors: cors.Policy | None = None
+        self.cors: cors.CorsPolicy | None = None
         self.auths: tuple[ExternalAuth, ...] = ()  # all of them are asked, in order: the listener's, the rule's, the backend's
         self.programs: tuple[FilterProgram, ...] = ()
         self.taken = NOBODY_YET  # see `take`
