@@ -65,7 +65,7 @@ class Stored(msgspec.Struct):
     status: Any = None
 
 
-class Problem(msgspec.Struct):
+class WatchProblem(msgspec.Struct):
     """A Status object."""
 
     code: int = 0
@@ -225,7 +225,7 @@ class Follower:
 
     def _handle(self, event: Event) -> None:
         if event.type == "ERROR":
-            problem = msgspec.json.decode(event.object, type=Problem)
+            problem = msgspec.json.decode(event.object, type=WatchProblem)
             if problem.code == 410:
                 raise _GoneError
             raise ApiError(problem.code, problem.message)
