@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from controller.kubernetes.api import Api, ApiError, path
 from controller.objects import CONTROLLER, KINDS, Ref
-from controller.objects.problems import Problem
+from controller.objects.problems import ObjectProblem
 
 log = logging.getLogger("fsm.events")
 
@@ -27,17 +27,17 @@ class Events:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._queue: asyncio.Queue[Problem] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[ObjectProblem] = asyncio.Queue(WAITING)
         self._leading = False
         self.identities: dict[Ref, str] = {}  # the uid of each object
 
-    def tell(self, problem: Problem) -> None:
+    def tell(self, problem: ObjectProblem) -> None:
         """Something is wrong with an object."""
         log.error("%s: %s", problem.reason, problem)
         if self._leading and not self._queue.full():
             self._queue.put_nowait(problem)
 
-    def lead(self, leading: bool, known: Iterable[Problem]) -> None:
+    def lead(self, leading: bool, known: Iterable[ObjectProblem]) -> None:
         """Start or stop writing."""
         self._leading = leading
         for one in known if leading else ():
@@ -58,7 +58,7 @@ class Events:
                 log.exception("an Event for %s", problem.about)
 
 
-def event(problem: Problem, uid: str, now: str) -> dict[str, Any]:
+def event(problem: ObjectProblem, uid: str, now: str) -> dict[str, Any]:
     """The Event for a problem."""
     about = problem.about
     kind = KINDS.get(about.kind)

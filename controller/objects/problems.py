@@ -15,7 +15,7 @@ UNREADABLE: Final = "Unreadable"  # it is not what its kind should be
 FAILING: Final = "Failing"  # our own code fails at it
 
 
-class Problem(NamedTuple):
+class ObjectProblem(NamedTuple):
     """What is wrong with one object."""
 
     reason: str
@@ -31,16 +31,16 @@ class Problems:
     """See the module. `told` hears of each that is new."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, Ref], tuple[Problem, ...]] = {}
-        self.told: Callable[[Problem], None] = lambda _: None
+        self._found: dict[tuple[str, Ref], tuple[ObjectProblem, ...]] = {}
+        self.told: Callable[[ObjectProblem], None] = lambda _: None
         self.rounds_failed = 0  # rounds of the controller's loop that something of our own broke
 
-    def __iter__(self) -> Iterator[Problem]:
+    def __iter__(self) -> Iterator[ObjectProblem]:
         return (one for _, several in sorted(self._found.items()) for one in several)
 
     def note(self, reason: str, about: Ref, found: Iterable[tuple[str, str]]) -> None:
         """What is wrong with an object now, for this reason: parts and messages; nothing, where it is well again."""
-        several = tuple(Problem(reason, about, part, message) for part, message in found)
+        several = tuple(ObjectProblem(reason, about, part, message) for part, message in found)
         before = self._found.pop((reason, about), ())
         if several:
             self._found[reason, about] = several

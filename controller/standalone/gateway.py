@@ -16,7 +16,7 @@ from controller.files.source import FileSource, Watcher
 from controller.inspect.status_report import complaint, described, parts
 from controller.objects import Ref
 from controller.objects.documents import DocumentFault
-from controller.objects.problems import Problem
+from controller.objects.problems import ObjectProblem
 from controller.standalone.source_editor import SourceEditor
 from controller.state.world import Report, World
 from controller.translate import GatewayName
@@ -218,7 +218,7 @@ class Standalone:
     async def _faults(self) -> Any:
         return [*map(str, self.source.faults), *map(str, self.reconciler.problems)]
 
-    def _told(self, problem: Problem) -> None:
+    def _told(self, problem: ObjectProblem) -> None:
         origin = self.source.origins.get(problem.about)
         self.on_problem(f"{f'{origin.file}:{origin.line}: ' if origin else ''}{problem}")
 

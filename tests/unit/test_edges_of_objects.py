@@ -30,7 +30,7 @@ from controller.kubernetes.watch import OnlyMeta, Stored
 from controller.objects import KINDS, Ref
 from controller.objects.decoding import Reader, Unreadable
 from controller.objects.documents import Document, DocumentFault, read
-from controller.objects.problems import FAILING, UNREADABLE, Problem, Problems
+from controller.objects.problems import FAILING, UNREADABLE, ObjectProblem, Problems
 from controller.state.view import View, guarded
 from controller.state.world import World
 from controller.translate import Translator
@@ -366,7 +366,7 @@ async def test_a_status_that_is_refused_is_tried_later_and_later(monkeypatch: py
 
 
 def test_an_event_says_it_once_and_beside_the_object() -> None:
-    problem = Problem(UNREADABLE, Ref("HTTPRoute", "team", "x" * 253), "", "spec: found null; object is needed")
+    problem = ObjectProblem(UNREADABLE, Ref("HTTPRoute", "team", "x" * 253), "", "spec: found null; object is needed")
     made = event_of(problem, "u-1", NOW)
     assert made["involvedObject"] == {
         "kind": "HTTPRoute", "name": "x" * 253, "apiVersion": "gateway.networking.k8s.io/v1", "namespace": "team", "uid": "u-1",
