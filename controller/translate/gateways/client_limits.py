@@ -27,7 +27,7 @@ MAY_BE_ZERO: Final = frozenset(
 MOST: Final = 2**53  # of any limit
 
 
-class Read(NamedTuple):
+class ReadLimits(NamedTuple):
     """What is in force, and what is wrong with what was written ("" when nothing is)."""
 
     limits: Limits
@@ -43,19 +43,19 @@ FIELDS: Final = {_camel(name): name for name in Limits.__struct_fields__}
 CHOICES: Final = {"underscores": ("Allow", "Reject", "Drop")}
 
 
-def of(gateway: Gateway) -> Read:
+def of(gateway: Gateway) -> ReadLimits:
     """The limits of a Gateway."""
     return read(gateway.metadata.annotations.get(ANNOTATION, ""))
 
 
-def read(text: str) -> Read:
+def read(text: str) -> ReadLimits:
     """The limits that an annotation's text means."""
     try:
         written = load(text)
     except WrittenError as error:
         return _fault(f"not YAML or JSON: {error}")
     if written is None:
-        return Read(DEFAULT_LIMITS, "")
+        return ReadLimits(DEFAULT_LIMITS, "")
     if not isinstance(written, dict):
         return _fault("a mapping is needed, such as {bodyBytes: 10485760}")
     changes: dict[str, Any] = {}
@@ -75,12 +75,12 @@ def read(text: str) -> Read:
             kind = "a whole number" if wants_whole else "a number of seconds"
             return _fault(f"{key}: {_shown(value)} was found; {kind} of at least {least:g} is needed")
         changes[name] = value if wants_whole else float(value)
-    return Read(msgspec.structs.replace(DEFAULT_LIMITS, **changes), "")
+    return ReadLimits(msgspec.structs.replace(DEFAULT_LIMITS, **changes), "")
 
 
 def _shown(value: Any) -> str:
     return repr(value) if isinstance(value, int | float | bool | str) and len(str(value)) < 60 else quoted(value)
 
 
-def _fault(words: str) -> Read:
-    return Read(DEFAULT_LIMITS, f'metadata.annotations["{ANNOTATION}"]: {words}. The default limits are in force.')
+def _fault(words: str) -> ReadLimits:
+    return ReadLimits(DEFAULT_LIMITS, f'metadata.annotations["{ANNOTATION}"]: {words}. The default limits are in force.')
