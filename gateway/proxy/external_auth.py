@@ -148,7 +148,7 @@ def _grpc_verdict(answer: Response, trailers: Iterable[Field], body: bytes) -> V
         return UNREACHABLE
 
 
-def _options(message: protobuf.Read) -> Iterable[Field]:
+def _options(message: protobuf.ParsedMessage) -> Iterable[Field]:
     for option in message.all(2):
         header = protobuf.read(protobuf.read(option).first(1))
         name, value = header.first(1), header.first(2) or header.first(3)

@@ -39,7 +39,7 @@ class Message:
         return b"".join(self._parts)
 
 
-class Read:
+class ParsedMessage:
     """A message that was read: the values of each field."""
 
     __slots__ = ("_fields",)
@@ -60,7 +60,7 @@ class Read:
         return next((value for value in self._fields.get(number, ()) if isinstance(value, int)), 0)
 
 
-def read(data: bytes) -> Read:
+def read(data: bytes) -> ParsedMessage:
     """Take a message apart. Raises ValueError for what is none."""
     fields: dict[int, list[int | bytes]] = {}
     at = 0
@@ -81,7 +81,7 @@ def read(data: bytes) -> Read:
         if at > len(data):
             raise ValueError("a field is longer than its message")
         fields.setdefault(tag >> 3, []).append(value)
-    return Read(fields)
+    return ParsedMessage(fields)
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

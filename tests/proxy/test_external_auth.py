@@ -162,7 +162,7 @@ class Checker(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.answer = Message()
-        self.asked: list[protobuf.Read] = []
+        self.asked: list[protobuf.ParsedMessage] = []
 
     def service(self, details: Any) -> Any:
         if details.method == "/envoy.service.auth.v3.Authorization/Check":
