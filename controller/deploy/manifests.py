@@ -33,7 +33,7 @@ CONFINED: Final[Json] = {
 }
 
 
-class Settings(msgspec.Struct, frozen=True):
+class DeploymentSettings(msgspec.Struct, frozen=True):
     """What the operator chose."""
 
     image: str
@@ -58,7 +58,7 @@ def labels(gateway: Gateway) -> dict[str, str]:
     }
 
 
-def for_gateway(running: Running, settings: Settings) -> list[Json]:
+def for_gateway(running: Running, settings: DeploymentSettings) -> list[Json]:
     """ServiceAccount, Deployment and Service of a Gateway, and what its parameters add."""
     gateway, parameters = running.gateway, running.parameters
     made = [_service_account(gateway), _deployment(gateway, parameters, settings), _service(running)]
@@ -155,7 +155,7 @@ def _service(running: Running) -> Json:
     return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
 
 
-def _deployment(gateway: Gateway, parameters: Parameters, settings: Settings) -> Json:
+def _deployment(gateway: Gateway, parameters: Parameters, settings: DeploymentSettings) -> Json:
     meta = _meta(gateway)
     template_meta: Json = {"labels": labels(gateway)}
     if "annotations" in meta:

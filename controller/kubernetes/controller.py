@@ -15,7 +15,7 @@ import msgspec
 from controller.delivery.feed_server import Allowance, FeedServer, UnreviewedError
 from controller.delivery.reconcile import Reconciler
 from controller.deploy import manifests
-from controller.deploy.manifests import Settings
+from controller.deploy.manifests import DeploymentSettings
 from controller.kubernetes import feed_tls, leader_election
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.events import Events
@@ -144,7 +144,7 @@ class Cluster:
         """Until cancelled."""
         options = self._options
         authority = await feed_tls.authority(self._api, options.namespace)
-        settings = Settings(options.image, f"https://{options.feed_host}:{options.feed_port}", authority.pem)
+        settings = DeploymentSettings(options.image, f"https://{options.feed_host}:{options.feed_port}", authority.pem)
         self._infrastructure = InfrastructureWriter(self._api, settings)
         try:
             async with asyncio.TaskGroup() as group:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from controller.deploy import manifests
-from controller.deploy.manifests import Json, Settings
+from controller.deploy.manifests import DeploymentSettings, Json
 from controller.kubernetes.api import Api, ApiError, path
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running
@@ -28,7 +28,7 @@ def path_of(obj: Json) -> str:
 class InfrastructureWriter:
     """Follows the Gateways while `leading`; one task for each Gateway that has work."""
 
-    def __init__(self, api: Api, settings: Settings) -> None:
+    def __init__(self, api: Api, settings: DeploymentSettings) -> None:
         self._api = api
         self._settings = settings
         self._wanted: dict[GatewayName, Running] = {}

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from worlds import gateway
 
 from controller.deploy import install
-from controller.deploy.manifests import Settings, for_gateway, generated_name, limited
+from controller.deploy.manifests import DeploymentSettings, for_gateway, generated_name, limited
 from controller.objects import (
     CONTROLLER,
     AnyObject,
@@ -28,7 +28,7 @@ from controller.state.view import View
 from controller.state.world import World
 from controller.translate.gateways import gateways, parameters
 
-SETTINGS = Settings("image:1", "https://fsm-controller.fsm-system.svc:9443", "PEM")
+SETTINGS = DeploymentSettings("image:1", "https://fsm-controller.fsm-system.svc:9443", "PEM")
 
 
 def made(found: Gateway, *more: AnyObject) -> dict[str, dict]:
