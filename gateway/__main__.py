@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.admin.feed import Feed, Source
+from gateway.admin.feed import Feed, FeedSource
 from gateway.admin.server import Admin
 from gateway.base.privacy import keep_to_yourself
 from gateway.process.supervisor import Workers
@@ -49,7 +49,7 @@ async def run(options: argparse.Namespace) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     try:
-        source = Source(options.feed, options.gateway, token=options.token_file, authority=options.authority)
+        source = FeedSource(options.feed, options.gateway, token=options.token_file, authority=options.authority)
     except ValueError as error:
         raise SystemExit(f"--feed: {error}") from None
     workers = Workers(options.workers, bind=options.bind)

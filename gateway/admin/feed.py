@@ -61,7 +61,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _change: msgspec.msgpack.Decoder[Change] = msgspec.msgpack.Decoder(Change)
 
 
-class Source:
+class FeedSource:
     """Where the feed is, and how to prove who we are."""
 
     def __init__(self, url: str, gateway: str, *, token: Path | None = None, authority: str = "") -> None:
@@ -128,7 +128,7 @@ class Feed:
     """See the module. `put` brings the workers forward and returns what they could not do."""
 
     def __init__(
-        self, source: Source, put: Callable[[Change], Awaitable[tuple[Problem, ...]]], *, cache: Path | None, instance: str
+        self, source: FeedSource, put: Callable[[Change], Awaitable[tuple[Problem, ...]]], *, cache: Path | None, instance: str
     ) -> None:
         self._source = source
         self._put = put

@@ -11,7 +11,7 @@ import pytest
 from controller.delivery.feed_server import FeedServer
 from controller.delivery.reconcile import Publication
 from controller.kubernetes.feed_tls import Authority
-from gateway.admin.feed import Feed, Source
+from gateway.admin.feed import Feed, FeedSource
 from gateway.snapshot import Backend, Change, Endpoint, Listener, Problem, difference, key
 
 GATEWAY = ("default", "gw")
@@ -48,7 +48,7 @@ class Plane:
     ) -> None:
         file = folder / "token"
         file.write_text(token)
-        source = Source(f"https://{NAME}:{side.port}", gateway, token=file, authority=authority.pem)
+        source = FeedSource(f"https://{NAME}:{side.port}", gateway, token=file, authority=authority.pem)
         self.told: list[Change] = []
         self.problems: tuple[Problem, ...] = ()
         self.feed = Feed(source, self.put, cache=folder / "snapshot", instance="plane")
@@ -101,7 +101,7 @@ async def test_a_data_plane_is_told_everything_then_what_changes(tmp_path: Path,
 async def test_who_may_not(authority: Authority, token: str, gateway: str, status: int) -> None:
     side = await Side().start(authority)
     side.publish(Listener("l", 80))
-    source = Source(f"https://{NAME}:{side.port}", gateway, authority=authority.pem)
+    source = FeedSource(f"https://{NAME}:{side.port}", gateway, authority=authority.pem)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:

@@ -29,7 +29,7 @@ from controller.kubernetes import feed_tls
 from controller.kubernetes.api import Api
 from controller.kubernetes.feed_tls import Authority
 from gateway.admin import feed, kept
-from gateway.admin.feed import LARGEST, Applied, Hello, Proof, Source
+from gateway.admin.feed import LARGEST, Applied, FeedSource, Hello, Proof
 from gateway.admin.kept import Kept
 from gateway.snapshot import Backend, Certificate, Change, Endpoint, Listener, Problem, key
 
@@ -673,8 +673,8 @@ async def test_proxies_of_the_environment_are_not_asked(tmp_path: Path, monkeypa
 
 def test_a_token_is_not_sent_in_the_clear(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not sent in the clear"):
-        Source("http://localhost:1", "default/gw", token=tmp_path / "token")
-    assert Source("http://localhost:1", "default/gw").token() == ""
+        FeedSource("http://localhost:1", "default/gw", token=tmp_path / "token")
+    assert FeedSource("http://localhost:1", "default/gw").token() == ""
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from controller.kubernetes.api import Api
 from controller.kubernetes.controller import Cluster, Options
 from controller.objects import KINDS
 from controller.ports import free_ports
-from gateway.admin.feed import Feed, Source
+from gateway.admin.feed import Feed, FeedSource
 from gateway.snapshot import Change, Problem
 
 ROOT = Path(__file__).parent.parent.parent
@@ -127,7 +127,7 @@ class Stage:
         (folder / "token").write_text("mine")
         secret = self.server.find("secrets", "fsm-system", feed_tls.SECRET)
         assert secret is not None
-        source = Source(
+        source = FeedSource(
             f"https://localhost:{self.port}",
             gateway,
             token=folder / "token",
