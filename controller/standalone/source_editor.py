@@ -32,7 +32,7 @@ from controller.objects import (
 from controller.objects.documents import Document, Loader, spelled
 from controller.state.world import World
 from controller.translate.shared.names import FilterName
-from gateway.admin.server import EditError, Saved, Source
+from gateway.admin.server import EditError, FilterSource, Saved
 
 Definition: TypeAlias = FilterDefinition | NamespacedFilterDefinition
 
@@ -54,7 +54,7 @@ class SourceEditor:
         self._files = files
         self._after = after
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[FilterSource]:
         """All of them, by the names that data planes know them by."""
         return [self._shown(name, place) for name, place in self._places()]
 
@@ -81,18 +81,18 @@ class SourceEditor:
         if not file.resolve().is_relative_to(inside):
             raise ValueError(f"{file} is a link that leads out of {self._files.root}; edit the file that it leads to")
 
-    def _shown(self, name: str, place: SourcePlace) -> Source:
+    def _shown(self, name: str, place: SourcePlace) -> FilterSource:
         origin = self._files.origins.get(place.ref)
         where = (
             str(place.file) if place.file.suffix == ".py" else f"{place.file}:{origin.line if origin else 1}, {_field(place)}"
         )
         if not os.access(place.file, os.W_OK):
-            return Source(name, place.text, where, unwritable="its file is read-only")
+            return FilterSource(name, place.text, where, unwritable="its file is read-only")
         try:
             self._stays_inside(place.file)
         except ValueError as error:
-            return Source(name, place.text, where, unwritable=str(error))
-        return Source(name, place.text, where, digest_of(place.text))
+            return FilterSource(name, place.text, where, unwritable=str(error))
+        return FilterSource(name, place.text, where, digest_of(place.text))
 
     def _places(self) -> Iterator[tuple[str, SourcePlace]]:
         for ref in (*self._world.refs("Filter"), *self._world.refs("ListenerFilter")):

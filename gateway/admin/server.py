@@ -77,7 +77,7 @@ class Applied(msgspec.Struct, frozen=True):
     milliseconds: float
 
 
-class Source(msgspec.Struct, frozen=True):
+class FilterSource(msgspec.Struct, frozen=True):
     """A filter's source as it is written. `digest` names this text; "" where it cannot be written: see `unwritable`."""
 
     name: str
@@ -106,7 +106,7 @@ class EditError(Exception):
 class Editor(Protocol):
     """Whoever knows where the sources of filters are written."""
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[FilterSource]:
         """All of them."""
 
     async def save(self, name: str, text: str, digest: str) -> Saved:

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from running import Running
 
-from gateway.admin.server import Admin, Saved, Source
+from gateway.admin.server import Admin, FilterSource, Saved
 from gateway.process.messages import Statistics
 from gateway.process.metrics import Supervision
 from gateway.snapshot import Parts
@@ -136,8 +136,8 @@ class Plane:
 class Writable:
     """Sources that take anything."""
 
-    def sources(self) -> list[Source]:
-        return [Source("default/greeting", "", "greeting.py", "0123")]
+    def sources(self) -> list[FilterSource]:
+        return [FilterSource("default/greeting", "", "greeting.py", "0123")]
 
     async def save(self, name: str, text: str, digest: str) -> Saved:
         raise AssertionError("nobody may")
