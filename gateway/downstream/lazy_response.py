@@ -127,7 +127,7 @@ class LazyResponseFilter:
         self._client.ended(data, status_class)
         self._over()
 
-    def taken(self, response: RawResponse, source: api.Source) -> api.Response:
+    def taken(self, response: RawResponse, source: api.BodySource) -> api.Response:
         """What filters were shown, now that an exchange has read it."""
         assert self.reply is not None
         return self.reply.taken(response, source)
@@ -236,7 +236,7 @@ class LazyResponse(api.Response):
             return self.full
         return self.taken(parse_response(self._head[:-4]), self._response_filter.lazy_request.outgoing())
 
-    def taken(self, raw: RawResponse, source: api.Source | None) -> api.Response:
+    def taken(self, raw: RawResponse, source: api.BodySource | None) -> api.Response:
         """The ordinary response, as an exchange read it, with what filters have done to it."""
         if self.full is None:
             self.full = api.Response.received(raw, source)

@@ -65,7 +65,7 @@ class Refused(Exception):
         self.reason = reason
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """Where a message's body comes from."""
 
     def whole(self, limit: int) -> Awaitable[bytes]:
@@ -292,7 +292,7 @@ class Request:
         self,
         raw: RawRequest,
         connection: Connection,
-        source: Source | None = None,
+        source: BodySource | None = None,
         steering: Steering | None = None,
         route: str = "",
     ) -> None:
@@ -511,7 +511,7 @@ class Response:
         self.status = status
         self.headers = Headers([])
         self._raw: RawResponse | None = None
-        self._source: Source | None = None
+        self._source: BodySource | None = None
         self._body: bytes | None = None
         self.is_changed = True
         for name, value in headers.items() if isinstance(headers, Mapping) else headers:
@@ -521,7 +521,7 @@ class Response:
             self.headers["content-type"] = content_type or said
 
     @classmethod
-    def received(cls, raw: RawResponse, source: Source | None) -> Response:
+    def received(cls, raw: RawResponse, source: BodySource | None) -> Response:
         """A backend's response."""
         made = cls.__new__(cls)
         made.status, made.headers = raw.status, Headers(raw.fields)

@@ -53,7 +53,7 @@ class Onlooking(Protocol):
     def left(self) -> Left | None: ...
     @property
     def octets(self) -> int: ...
-    def taken(self, response: Response, source: api.Source) -> api.Response:
+    def taken(self, response: Response, source: api.BodySource) -> api.Response:
         """What they were shown, now that an exchange has read it."""
 
 

@@ -325,7 +325,7 @@ def _fields(pairs: Pairs) -> list[Field]:
     return [Field(kind_of(name.lower()), name.lower(), value, name + b": " + value) for name, value in pairs]
 
 
-def _response(data: ResponseData, source: api.Source) -> api.Response:
+def _response(data: ResponseData, source: api.BodySource) -> api.Response:
     return api.Response.received(Response(data.status, b"", False, _fields(data.headers)), source)
 
 
