@@ -29,7 +29,7 @@ from gateway.snapshot import (
     Rule,
     Scripted,
 )
-from gateway.transport.timeout_queue import Timeouts
+from gateway.transport.timeout_queue import TimeoutQueue
 from gateway.upstream.backend import Backend
 from gateway.upstream.load_balancing import EndpointPicker, WeightedSplit
 from gateway.upstream.session_persistence import Sessions
@@ -250,7 +250,7 @@ class Route:
         self.backend_timeout = rule.timeouts.backend_request
         # While there has been one attempt, the shorter of the two decides.
         given = [seconds for seconds in (self.request_timeout, self.backend_timeout) if seconds]
-        self.timeouts = Timeouts(min(given)) if given else None
+        self.timeouts = TimeoutQueue(min(given)) if given else None
         targets: list[Target] = []
         weights: list[int] = []
         for spec in rule.targets:

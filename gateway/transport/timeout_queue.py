@@ -18,7 +18,7 @@ class Timed(Protocol):
         """The time of the request that began at `since` is up, if it is still under way."""
 
 
-class Timeouts:
+class TimeoutQueue:
     """All timeouts of one length (seconds)."""
 
     __slots__ = ("_line", "_seconds", "_timer")
