@@ -23,7 +23,7 @@ def is_asked(request: Request) -> bool:
     return not request.http10 and (request.value(b"content-type") or b"").lower().startswith(PREFIX)
 
 
-class Translation:
+class GrpcWebTranslation:
     """One call: what comes of the client as gRPC, and what comes of the backend as gRPC-Web."""
 
     __slots__ = ("_chunks", "_frames", "_left", "_subtype", "is_text", "request")

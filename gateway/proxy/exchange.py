@@ -16,7 +16,7 @@ from typing import Final, cast
 from gateway.filters import cors, redirect
 from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
-from gateway.http.grpc_web import Translation
+from gateway.http.grpc_web import GrpcWebTranslation
 from gateway.http.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
 from gateway.http.local_replies import answer, grpc_answer
 from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
@@ -97,7 +97,7 @@ class Exchange:
         self.request_done = False
         # Content of a length that nobody knows, from a client that frames by other means than chunks.
         self._loose = request.length == CHUNKED and not client.is_framed
-        self._web: Translation | None = None  # gRPC-Web
+        self._web: GrpcWebTranslation | None = None  # gRPC-Web
         self._unframed = False  # the client frames its content, and what is passed on is bare
         self._request_trailers: list[Field] | None = None
         # Where it went.
@@ -191,7 +191,7 @@ class Exchange:
 
     def _translate(self) -> None:
         """From here on the request is gRPC's, and its answer is translated back."""
-        self._web = web = Translation(self.request, framed=self.client.is_framed)
+        self._web = web = GrpcWebTranslation(self.request, framed=self.client.is_framed)
         self.request = web.request
         self._loose = self.wants_payload = self._reframes = True
         self._unframed = self.client.is_framed

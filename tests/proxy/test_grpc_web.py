@@ -122,11 +122,11 @@ async def test_text_that_is_none(proxy: Proxy, calls: Service) -> None:
 
 
 def test_text_may_be_padded_anywhere() -> None:
-    from gateway.http.grpc_web import Translation
+    from gateway.http.grpc_web import GrpcWebTranslation
     from gateway.http.http1 import Field, Request
 
     kind = Field(0, b"content-type", b"application/grpc-web-text", b"content-type: application/grpc-web-text")
     said = base64.b64encode(b"a") + base64.b64encode(b"bcde") + base64.b64encode(b"fgh")
     for cut in range(len(said)):
-        web = Translation(Request(b"POST", b"/", None, False, [kind]), framed=False)
+        web = GrpcWebTranslation(Request(b"POST", b"/", None, False, [kind]), framed=False)
         assert web.incoming(said[:cut]) + web.incoming(said[cut:]) == b"abcdefgh"
