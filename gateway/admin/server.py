@@ -68,7 +68,7 @@ class DataPlane(Protocol):
     def supervision(self) -> Supervision: ...
 
 
-class Applied(msgspec.Struct, frozen=True):
+class AppliedChange(msgspec.Struct, frozen=True):
     """A change that is in force: when (seconds since 1970), what it touched, and how long that took."""
 
     at: float
@@ -190,7 +190,7 @@ class Admin:
         if not self._listeners:
             return
         named = (*parts[:LISTED], f"and {len(parts) - LISTED} more") if len(parts) > LISTED else parts
-        event = b"data: " + msgspec.json.encode(Applied(time.time(), version, named, seconds * 1000)) + b"\n\n"
+        event = b"data: " + msgspec.json.encode(AppliedChange(time.time(), version, named, seconds * 1000)) + b"\n\n"
         for listener in list(self._listeners):
             self._let_go += not listener.tell(event)
 
