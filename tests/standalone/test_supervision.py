@@ -264,14 +264,14 @@ async def test_one_that_does_not_get_on_with_a_change_is_replaced(tmp_path: Path
     waits.touch()
     source = f"""{GOOD}
 import asyncio, os
-from gateway.scripting.sandbox.host import Confined
+from gateway.scripting.sandbox.host import SandboxedFilter
 
 async def never(_):
     await asyncio.Event().wait()
 
 if os.path.exists({str(waits)!r}):
     os.unlink({str(waits)!r})  # the worker that follows gets on
-    Confined.start = never
+    SandboxedFilter.start = never
 """
     async with plane(1, LISTENER, script("trap", source)) as made:
         assert not await made.apply(Change("2", (Script("s", GOOD), rule("s", "s"))))
