@@ -16,7 +16,7 @@ from controller.deploy.install import Values
 from controller.deploy.manifests import Json
 from controller.files.validate import bundle, extensions
 from controller.kubernetes.api import Api, ApiError, connect, path
-from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP
+from controller.objects.base import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP
 from gateway import __version__
 
 PLURALS = {

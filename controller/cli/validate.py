@@ -13,8 +13,9 @@ from rich.table import Table
 from controller.cli import console
 from controller.files.source import FileSource
 from controller.inspect.status_report import as_dict, complaint, described, is_healthy, parts
-from controller.objects import ROUTES, Ref
+from controller.objects.base import Ref
 from controller.objects.documents import DocumentFault
+from controller.objects.routes import ROUTES
 from controller.state.world import Report, World
 from controller.translate import Translation, translate
 from controller.translate.shared.status import Status

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from controller.delivery.barrier import Barrier
-from controller.objects import AnyObject, Ref
+from controller.objects.base import Ref
+from controller.objects.kinds import AnyObject
 from controller.objects.problems import FAILING, Problems
 from controller.state.world import World
 from controller.translate import GatewayName, Translator, Update

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
 from controller.deploy.manifests import CONFINED, FEED_PORT, Json, default_image, gateway_class, probes
-from controller.objects import EXTENSION_GROUP, GATEWAY_GROUP, KINDS, POLICY_GROUP, ROUTES
+from controller.objects.base import EXTENSION_GROUP, GATEWAY_GROUP, POLICY_GROUP, X_GROUP
+from controller.objects.kinds import KINDS
 from gateway import __version__
 
 NAME: Final = "fsm-controller"
 HEALTH_PORT: Final = 9090
-PLURALS: Final = [KINDS[kind].plural for kind in ROUTES]
-WRITTEN: Final = ("gatewayclasses", "gateways", "listenersets", "backendtlspolicies", *PLURALS)  # of which we say statuses
-EXTENSIONS: Final = [kind.plural for kind in KINDS.values() if kind.group == EXTENSION_GROUP]
-POLICIES: Final = [kind.plural for kind in KINDS.values() if kind.group == POLICY_GROUP]
-SPEAKING: Final = ["filters", "listenerfilters"]  # of the extensions, those of which we say statuses
 MADE: Final = "get create patch delete"  # what is made for Gateways, by server-side apply
 SECRETS: Final = "list watch"
 LEASE: Final = "fsm-controller"
 FEED_CA: Final = "fsm-feed-ca"
-X_GROUP: Final = "gateway.networking.x-k8s.io"
 
 
 class Values(msgspec.Struct, frozen=True):
@@ -101,6 +97,18 @@ def _rule(groups: list[str], resources: list[str], verbs: str, *, names: list[st
     return {**rule, "resourceNames": names} if names else rule
 
 
+def _followed(group: str) -> Iterator[Json]:
+    """What following the kinds of a group, and writing the statuses of those that have one, needs."""
+    kinds = [kind for kind in KINDS.values() if kind.group == group]
+    silent = [kind.plural for kind in kinds if not kind.has_status]
+    written = [kind.plural for kind in kinds if kind.has_status]
+    if silent:
+        yield _rule([group], silent, "list watch")
+    if written:
+        yield _rule([group], written, "get list watch")
+        yield _rule([group], [f"{plural}/status" for plural in written], "patch")
+
+
 def _cluster_role(values: Values) -> list[Json]:
     """What the controller may do everywhere: read routes and endpoints, say statuses, run data planes.
 
@@ -108,16 +116,8 @@ def _cluster_role(values: Values) -> list[Json]:
     name (get) only where a status that was to be written met a conflict, or something made for a Gateway is to go.
     """
     rules = [
-        _rule([GATEWAY_GROUP], ["gateways", "listenersets", *PLURALS, "backendtlspolicies"], "get list watch"),
-        _rule([GATEWAY_GROUP], ["referencegrants"], "list watch"),
-        _rule([GATEWAY_GROUP], ["gatewayclasses"], "get list watch create"),
-        _rule([GATEWAY_GROUP], [f"{name}/status" for name in WRITTEN], "patch"),
-        _rule([X_GROUP], ["xbackends"], "list watch"),
-        _rule([EXTENSION_GROUP], [name for name in EXTENSIONS if name not in SPEAKING], "list watch"),
-        _rule([EXTENSION_GROUP], SPEAKING, "get list watch"),
-        _rule([EXTENSION_GROUP], [f"{name}/status" for name in SPEAKING], "patch"),
-        _rule([POLICY_GROUP], POLICIES, "get list watch"),
-        _rule([POLICY_GROUP], [f"{plural}/status" for plural in POLICIES], "patch"),
+        *(rule for group in (GATEWAY_GROUP, X_GROUP, EXTENSION_GROUP, POLICY_GROUP) for rule in _followed(group)),
+        _rule([GATEWAY_GROUP], ["gatewayclasses"], "create"),
         # ConfigMaps hold certificate authorities and the parameters of Gateways.
         _rule([""], ["namespaces", "configmaps"], "list watch"),
         _rule(["certificates.k8s.io"], ["clustertrustbundles"], "list watch"),

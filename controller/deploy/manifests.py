@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.objects import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP, Gateway
-from controller.objects.naming import generated_name, limited
+from controller.objects.base import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP
+from controller.objects.gateways import Gateway
+from controller.objects.naming import limited
 from controller.translate.gateways.gateways import Running, is_internal
 from controller.translate.gateways.parameters import Autoscaling, DisruptionBudget, Parameters
 from gateway import __version__
@@ -81,7 +82,7 @@ def _autoscaler(gateway: Gateway, asked: Autoscaling) -> Json:
         "kind": "HorizontalPodAutoscaler",
         "metadata": _meta(gateway),
         "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": generated_name(gateway)},
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": gateway.generated_name},
             "minReplicas": asked.min_replicas,
             "maxReplicas": asked.max_replicas,
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": utilization}}],
@@ -100,7 +101,7 @@ def _disruption_budget(gateway: Gateway, asked: DisruptionBudget) -> Json:
 
 def _meta(gateway: Gateway) -> Json:
     meta: Json = {
-        "name": generated_name(gateway),
+        "name": gateway.generated_name,
         "namespace": gateway.metadata.namespace,
         "labels": labels(gateway),
         "ownerReferences": [

@@ -20,24 +20,13 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from controller.files.validate import Valid, readable, validate
-from controller.objects import (
-    CONTROLLER,
-    GATEWAY_CLASS,
-    KINDS,
-    AnyObject,
-    ExtensionRef,
-    Filter,
-    FilterDefinition,
-    FilterDefinitionSpec,
-    FilterSpec,
-    GatewayClass,
-    GatewayClassSpec,
-    Meta,
-    Namespace,
-    Ref,
-)
+from controller.objects.base import CONTROLLER, GATEWAY_CLASS, Meta, Ref
+from controller.objects.core import Namespace
 from controller.objects.decoding import salvaged
 from controller.objects.documents import Document, DocumentFault, read
+from controller.objects.filters import ExtensionRef, Filter, FilterDefinition, FilterDefinitionSpec, FilterSpec
+from controller.objects.gateways import GatewayClass, GatewayClassSpec
+from controller.objects.kinds import KINDS, AnyObject
 from controller.state.world import World
 
 log = logging.getLogger("fsm.files")

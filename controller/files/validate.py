@@ -19,9 +19,9 @@ import jsonschema_rs
 import msgspec
 import yaml
 
-from controller.objects import KINDS, AnyObject, Kind
-from controller.objects.decoding import convert, quoted, sounds_secret
+from controller.objects.conversion import convert, quoted, sounds_secret
 from controller.objects.documents import Document, DocumentFault, Path, spelled
+from controller.objects.kinds import KINDS, AnyObject, Kind
 
 
 class Valid(NamedTuple):

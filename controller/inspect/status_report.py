@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from controller.objects import Ref
+from controller.objects.base import Ref
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.status import (
     ClassStatus,

@@ -13,7 +13,8 @@ import msgspec
 from kubernetes_asyncio import client, config
 from kubernetes_asyncio.config.config_exception import ConfigException
 
-from controller.objects import Kind, Ref
+from controller.objects.base import Ref
+from controller.objects.kinds import Kind
 
 FIELD_MANAGER = "fsm-gateway"
 

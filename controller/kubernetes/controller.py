@@ -20,58 +20,22 @@ from controller.kubernetes import feed_tls, leader_election
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.events import Events
 from controller.kubernetes.infrastructure import InfrastructureWriter
-from controller.kubernetes.secrets import CERTIFICATES, NamedSecrets
+from controller.kubernetes.secrets import NamedSecrets
 from controller.kubernetes.status_writer import StatusWriter
 from controller.kubernetes.watch import Follower, Stored
-from controller.objects import GATEWAY_CLASS, GATEWAY_GROUP, KINDS, ROUTES, AnyObject, Gateway, Kind, Meta, Object, Ref
-from controller.objects.naming import generated_name
+from controller.objects.base import GATEWAY_CLASS, GATEWAY_GROUP, Meta, Object, Ref
+from controller.objects.core import GATEWAY_NAME
+from controller.objects.gateways import Gateway
+from controller.objects.kinds import KINDS, AnyObject, Kind
 from controller.objects.problems import UNREADABLE
-from controller.state.world import GATEWAY_NAME, Report, World
+from controller.objects.routes import ROUTES
+from controller.state.world import Report, World
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running
-from controller.translate.policies.kinds import POLICIES
-from controller.translate.python_filters import SETTINGS
 from controller.translate.shared.status import Status
 from gateway.snapshot import Change
 
 log = logging.getLogger("fsm")
-
-# What is followed, and with which selector. Of Secrets only certificates are, and those that something names (`secrets.py`).
-FOLLOWED: dict[str, dict[str, str]] = {
-    "GatewayClass": {},
-    "Gateway": {},
-    "ListenerSet": {},
-    **{kind: {} for kind in ROUTES},
-    "ReferenceGrant": {},
-    "BackendTLSPolicy": {},
-    "XBackend": {},
-    "Service": {},
-    "EndpointSlice": {},
-    "Secret": {"fieldSelector": f"type={CERTIFICATES}"},
-    "ConfigMap": {},
-    "Namespace": {},
-    "ClusterTrustBundle": {},
-    "Filter": {},
-    "FilterDefinition": {},
-    "NamespacedFilterDefinition": {},
-    "FilterConfig": {},
-    "ListenerFilter": {},
-    "RouteRuleFilterPolicy": {},
-    **{kind: {} for kind in POLICIES},
-    **{kind: {} for kind in SETTINGS},
-}
-NAMING = ("Filter", "ListenerFilter", *POLICIES)  # kinds that may name Secrets
-WITH_STATUS = (
-    *POLICIES,
-    "Filter",
-    "ListenerFilter",
-    "RouteRuleFilterPolicy",
-    "GatewayClass",
-    "Gateway",
-    "ListenerSet",
-    "BackendTLSPolicy",
-    *ROUTES,
-)
 
 
 class Deployment(Object, frozen=True):
@@ -176,7 +140,7 @@ class Cluster:
         crds = Follower(self._api, CRD, self._crd, lambda _: None)
         self._group.create_task(crds.run())
         await crds.synced.wait()
-        waits = [follower for name in FOLLOWED for follower in self._follow(name)]
+        waits = [follower for name in KINDS for follower in self._follow(name)]
         deployments = Follower(
             self._api, DEPLOYMENT, lambda *_: None, self._lost, query={"labelSelector": f"app={manifests.APP}"}
         )
@@ -195,13 +159,14 @@ class Cluster:
         return made
 
     def _follower(self, name: str, namespace: str) -> Follower:
-        put, drop = (self._secrets.put, self._secrets.drop) if name in NAMING else (self._know, self._forget)
-        return Follower(self._api, KINDS[name], put, drop, query=FOLLOWED[name], namespace=namespace, odd=self._odd)
+        kind = KINDS[name]
+        put, drop = (self._secrets.put, self._secrets.drop) if kind.names_secrets else (self._know, self._forget)
+        return Follower(self._api, kind, put, drop, query=kind.query, namespace=namespace, odd=self._odd)
 
     def _crd(self, obj: AnyObject, _: Stored) -> None:
         assert isinstance(obj, CrdObject)
         for name, kind in KINDS.items():
-            if obj.metadata.name == f"{kind.plural}.{kind.group}" and name in FOLLOWED:
+            if obj.metadata.name == f"{kind.plural}.{kind.group}":
                 if name == "GatewayClass":
                     version = obj.metadata.annotations.get(f"{GATEWAY_GROUP}/bundle-version", "")
                     self._note(("setting", "bundle version"), version)
@@ -209,7 +174,7 @@ class Cluster:
                     self._follow(name)  # it was missing, and has come
 
     def _know(self, obj: AnyObject, stored: Stored) -> None:
-        if obj.ref.kind in WITH_STATUS:
+        if obj.ref.kind in KINDS and KINDS[obj.ref.kind].has_status:
             self.writer.seen(obj.ref, stored)
         if self.world.put(obj):
             self.reconciler.wake()
@@ -222,7 +187,7 @@ class Cluster:
     def _forget(self, ref: Ref) -> None:
         self.reconciler.problems.forget(ref)
         self.events.identities.pop(ref, None)
-        if ref.kind in WITH_STATUS:
+        if ref.kind in KINDS and KINDS[ref.kind].has_status:
             self.writer.gone(ref)
         if ref.kind == "Service":
             for gateway in self._owner_of(ref):
@@ -233,7 +198,7 @@ class Cluster:
     def _lost(self, ref: Ref) -> None:
         for name in self.world.refs("Gateway"):
             found = self.world.read(("object", name))
-            if isinstance(found, Gateway) and name.namespace == ref.namespace and generated_name(found) == ref.name:
+            if isinstance(found, Gateway) and name.namespace == ref.namespace and found.generated_name == ref.name:
                 self._infrastructure.repair((name.namespace, name.name))
 
     def _owner_of(self, ref: Ref) -> list[GatewayName]:
@@ -318,7 +283,7 @@ class Cluster:
         except ApiError as error:
             log.warning("a data plane's token cannot be reviewed: %s", error)
             raise UnreviewedError from None
-        if reviewed is None or reviewed.user != manifests.service_account(gateway[0], generated_name(found)):
+        if reviewed is None or reviewed.user != manifests.service_account(gateway[0], found.generated_name):
             return ""
         return reviewed.pod or " "
 

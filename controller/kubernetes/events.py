@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from controller.kubernetes.api import Api, ApiError, path
-from controller.objects import CONTROLLER, KINDS, Ref
+from controller.objects.base import CONTROLLER, Ref
+from controller.objects.kinds import KINDS
 from controller.objects.problems import ObjectProblem
 
 log = logging.getLogger("fsm.events")

@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from controller.kubernetes.api import Api
 from controller.kubernetes.watch import Follower, Stored
-from controller.objects import KINDS, AnyObject, Filter, ListenerFilter, Policy, Ref
+from controller.objects.base import Ref
+from controller.objects.kinds import KINDS, AnyObject
 
 log = logging.getLogger("fsm")
 
-CERTIFICATES: Final = "kubernetes.io/tls"
 PATIENCE: Final = 5.0  # seconds that an object waits for its Secrets; then it is put without, and its status says so
 Put = Callable[[AnyObject, Stored], None]
 
@@ -33,30 +33,7 @@ class Following(NamedTuple):
 
 def named(obj: AnyObject) -> frozenset[Ref]:
     """The Secrets that an object names; certificates of listeners are not among them."""
-    names: set[str] = set()
-    match obj:
-        case Filter() | ListenerFilter():
-            names.update(one.secret_ref.name for one in obj.spec.secrets)
-            if obj.spec.store is not None and obj.spec.store.password_ref is not None:
-                names.add(obj.spec.store.password_ref.name)
-        case Policy():
-            names.update(_within(obj.spec))
-        case _:
-            pass
-    return frozenset(Ref("Secret", obj.ref.namespace, name) for name in names)
-
-
-def _within(value: Any) -> Iterator[str]:
-    """The names behind fields that refer to Secrets, however deep: policies say the same for parts of their targets."""
-    if isinstance(value, dict):
-        for field, inner in value.items():
-            if field in ("passwordRef", "certificateRef") and isinstance(inner, dict):
-                yield str(inner.get("name", ""))
-            else:
-                yield from _within(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _within(inner)
+    return frozenset(Ref("Secret", obj.ref.namespace, name) for name in obj.secret_names())
 
 
 class NamedSecrets:
@@ -132,7 +109,7 @@ class NamedSecrets:
 
     def _follow(self, ref: Ref) -> Following:
         # A certificate is followed with all others; a Secret's type never changes.
-        selector = f"metadata.name={ref.name},type!={CERTIFICATES}"
+        selector = f"metadata.name={ref.name},type!=kubernetes.io/tls"
         follower = Follower(
             self._api, KINDS["Secret"], self._put, self._drop, query={"fieldSelector": selector}, namespace=ref.namespace
         )

@@ -12,7 +12,9 @@ import msgspec
 
 from controller.kubernetes.api import Api, ApiError, path_of
 from controller.kubernetes.watch import Stored
-from controller.objects import CONTROLLER, GATEWAY_GROUP, KINDS, GatewayAddress, Ref, RouteKind
+from controller.objects.base import CONTROLLER, GATEWAY_GROUP, Ref
+from controller.objects.gateways import GatewayAddress, RouteKind
+from controller.objects.kinds import KINDS
 from controller.translate.shared.ancestors import MOST
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.status import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -17,8 +17,9 @@ import msgspec
 
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.pieces import elements, members
-from controller.objects import AnyObject, Kind, Ref
+from controller.objects.base import Ref
 from controller.objects.decoding import Reader, Unreadable
+from controller.objects.kinds import AnyObject, Kind
 
 log = logging.getLogger("fsm.watch")
 
@@ -127,7 +128,7 @@ class Follower:
         put: Callable[[AnyObject, Stored], None],
         drop: Callable[[Ref], None],
         *,
-        query: dict[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
         namespace: str = "",
         odd: Callable[[Ref, str, Stored], None] = lambda *_: None,
     ) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from controller.objects import Ref
+from controller.objects.base import Ref
 
 UNREADABLE: Final = "Unreadable"  # it is not what its kind should be
 FAILING: Final = "Failing"  # our own code fails at it

@@ -14,7 +14,7 @@ import msgspec
 from controller.delivery.reconcile import Reconciler
 from controller.files.source import FileSource, Watcher
 from controller.inspect.status_report import complaint, described, parts
-from controller.objects import Ref
+from controller.objects.base import Ref
 from controller.objects.documents import DocumentFault
 from controller.objects.problems import ObjectProblem
 from controller.standalone.source_editor import SourceEditor

@@ -20,16 +20,11 @@ import msgspec
 import yaml
 
 from controller.files.source import FileSource
-from controller.objects import (
-    ConfigMap,
-    Filter,
-    FilterDefinition,
-    ListenerFilter,
-    NamespacedFilterDefinition,
-    Ref,
-    documents,
-)
+from controller.objects import documents
+from controller.objects.base import Ref
+from controller.objects.core import ConfigMap
 from controller.objects.documents import Document, Loader, spelled
+from controller.objects.filters import Filter, FilterDefinition, ListenerFilter, NamespacedFilterDefinition
 from controller.state.world import World
 from controller.translate.shared.names import FilterName
 from gateway.admin.server import EditError, FilterSource, Saved

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
-from controller.objects import AnyObject, Ref
-from controller.state.world import Key, World
+from controller.objects.base import Key, Ref
+from controller.objects.kinds import AnyObject
+from controller.state.world import World
 
 P = ParamSpec("P")
 R = TypeVar("R")

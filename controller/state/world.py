@@ -9,29 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-from controller.objects import (
-    GATEWAY_GROUP,
-    AnyObject,
-    BackendTLSPolicy,
-    EndpointSlice,
-    Gateway,
-    GatewayClass,
-    ListenerFilter,
-    ListenerSet,
-    Policy,
-    Ref,
-    ReferenceGrant,
-    RouteRuleFilterPolicy,
-    Service,
-    Settings,
-)
-from controller.objects.naming import generated_name
-
-GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
-
-Key: TypeAlias = tuple[Any, ...]
+from controller.objects.base import Key, Ref
+from controller.objects.filters import Settings
+from controller.objects.kinds import AnyObject
+from controller.objects.policies.base import Policy
 
 
 @dataclass(frozen=True)
@@ -46,37 +29,7 @@ class Report:
 def indices(obj: AnyObject) -> Iterator[Key]:
     """The index entries under which an object is found."""
     yield "kind", obj.ref.kind
-    match obj:
-        case EndpointSlice():
-            yield "slices", obj.metadata.namespace, obj.service
-        case ReferenceGrant():
-            yield "grants", obj.metadata.namespace
-        case Gateway():
-            yield "gateways of class", obj.spec.gateway_class_name
-            yield "gateways that run as", obj.metadata.namespace, generated_name(obj)
-        case GatewayClass():
-            yield "classes of controller", obj.spec.controller_name
-        case ListenerSet():
-            parent = obj.spec.parent_ref
-            yield "listener sets of", parent.namespace or obj.metadata.namespace, parent.name
-        case BackendTLSPolicy():
-            for target in obj.spec.target_refs:
-                yield "TLS policies of", obj.metadata.namespace, target.kind, target.name
-        case ListenerFilter():
-            for one in obj.spec.target_refs:
-                if (one.group, one.kind) == (GATEWAY_GROUP, "Gateway"):
-                    yield "listener filters of", obj.metadata.namespace, one.name
-        case Policy():
-            for where in obj.targets:
-                # Of every kind under one key: a route or Service that has none depends on one thing, not on ten.
-                yield "policies of", *where
-        case RouteRuleFilterPolicy():
-            for rule in obj.spec.target_refs:
-                yield "rule filters of", rule.kind, obj.metadata.namespace, rule.name
-        case Service() if GATEWAY_NAME in obj.metadata.labels:
-            yield "services of gateway", obj.metadata.namespace, obj.metadata.labels[GATEWAY_NAME]
-        case _:
-            pass
+    yield from obj.index_keys()
 
 
 def _is_same(old: AnyObject, new: AnyObject) -> bool:

@@ -7,20 +7,20 @@ whole world. Both run the same functions, so a user's YAML is a test case.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from controller.objects import CONTROLLER, ROUTES, Ref
+from controller.objects.base import CONTROLLER, Key, Ref
+from controller.objects.policies import POLICIES
+from controller.objects.routes import ROUTES
 from controller.state.view import View
-from controller.state.world import Key, World
+from controller.state.world import World
 from controller.translate import backends, python_filters
 from controller.translate.gateways import gateways
 from controller.translate.gateways.gateways import Running
-from controller.translate.policies import attachment as attached
-from controller.translate.policies import backend_tls, guarding
-from controller.translate.policies import kinds as meanings
+from controller.translate.policies import attachment, backend_tls, guarding
 from controller.translate.routes import routes
 from controller.translate.shared.names import BackendName, FilterName, Needed
 from controller.translate.shared.status import Status
@@ -88,26 +88,8 @@ class Translator:
             if key[0] != "object":
                 continue
             ref: Ref = key[1]
-            where = (ref.namespace, ref.name)
-            match ref.kind:
-                case "Gateway":
-                    found |= {(f, *where) for f in (gateways.gateway, gateways.gateway_status, gateways.running)}
-                case "GatewayClass":
-                    found.add((gateways.class_status, ref.name))
-                case kind if kind in ROUTES:
-                    found.add((routes.route, kind, *where))
-                case "ListenerSet":
-                    found.add((gateways.listener_set_status, *where))
-                case "Filter":
-                    found.add((python_filters.status, *where))
-                case "ListenerFilter" | "RouteRuleFilterPolicy":
-                    found.add((guarding.status, ref.kind, *where))
-                case kind if kind in meanings.POLICIES:
-                    found.add((attached.status, kind, *where))
-                case "BackendTLSPolicy":
-                    found.add((backend_tls.status, *where))
-                case _:
-                    pass
+            if ref.kind in OWN_VALUES:
+                found.update(OWN_VALUES[ref.kind].keys(ref))
         self._roots |= found
         return found
 
@@ -257,7 +239,7 @@ class Translator:
 
     def _translate_needed(self, todo: set[Key]) -> None:
         found: list[Needed] = [BackendName(*key[1:]) for key in _calls(todo, backends.backend)]
-        found += [FilterName(*key[1:]) for key in (*_calls(todo, python_filters.script), *_calls(todo, attached.script))]
+        found += [FilterName(*key[1:]) for key in (*_calls(todo, python_filters.script), *_calls(todo, attachment.script))]
         for name in found:
             for where in self._users.get(name, ()):
                 self._put_needed(where, name)
@@ -265,21 +247,9 @@ class Translator:
     # --- statuses ---
 
     def _say(self, todo: set[Key]) -> None:
-        for _, name in _calls(todo, gateways.class_status):
-            self._status(Ref("GatewayClass", "", name), self.view.call(gateways.class_status, name))
-        for _, namespace, name in _calls(todo, gateways.gateway_status):
-            self._status(Ref("Gateway", namespace, name), self.view.call(gateways.gateway_status, namespace, name))
-        for _, namespace, name in _calls(todo, gateways.listener_set_status):
-            status = self.view.call(gateways.listener_set_status, namespace, name)
-            self._status(Ref("ListenerSet", namespace, name), status)
-        for _, namespace, name in _calls(todo, backend_tls.status):
-            self._status(Ref("BackendTLSPolicy", namespace, name), self.view.call(backend_tls.status, namespace, name))
-        for _, namespace, name in _calls(todo, python_filters.status):
-            self._status(Ref("Filter", namespace, name), self.view.call(python_filters.status, namespace, name))
-        for _, kind, namespace, name in _calls(todo, guarding.status):
-            self._status(Ref(kind, namespace, name), self.view.call(guarding.status, kind, namespace, name))
-        for _, kind, namespace, name in _calls(todo, attached.status):
-            self._status(Ref(kind, namespace, name), self.view.call(attached.status, kind, namespace, name))
+        for key in todo:
+            if key[0] in STATUSES:
+                self._status(_about(key), self.view.value(key))
 
     def _status(self, ref: Ref, status: Status | None) -> None:
         if self.statuses.get(ref) == status:
@@ -304,17 +274,46 @@ class Translator:
         return backend is None or self.view.call(backends.is_fresh, *backend)
 
 
+class OwnValues(NamedTuple):
+    """What is worked out of an object for its own sake, by functions of its name: what is said of it, and more."""
+
+    functions: tuple[Callable[..., Any], ...]
+    status: Callable[..., Status | None] | None = None  # of these, what is said of it
+    by: Callable[[Ref], tuple[str, ...]] = lambda ref: (ref.namespace, ref.name)  # what the functions are given
+
+    def keys(self, ref: Ref) -> Iterator[Key]:
+        """What names the values of one object."""
+        return ((function, *self.by(ref)) for function in self.functions)
+
+
+def _with_status(status: Callable[..., Status | None], *others: Callable[..., Any], **by: Any) -> OwnValues:
+    return OwnValues((status, *others), status, **by)
+
+
+_whole_ref: Callable[[Ref], tuple[str, ...]] = lambda ref: ref  # noqa: E731  # for functions of several kinds
+OWN_VALUES: Final = {
+    "GatewayClass": _with_status(gateways.class_status, by=lambda ref: (ref.name,)),
+    "Gateway": _with_status(gateways.gateway_status, gateways.gateway, gateways.running),
+    "ListenerSet": _with_status(gateways.listener_set_status),
+    **{kind: OwnValues((routes.route,), by=_whole_ref) for kind in ROUTES},  # statuses of routes come with their rules
+    "BackendTLSPolicy": _with_status(backend_tls.status),
+    "Filter": _with_status(python_filters.status),
+    **{kind: _with_status(guarding.status, by=_whole_ref) for kind in ("ListenerFilter", "RouteRuleFilterPolicy")},
+    **{kind: _with_status(attachment.status, by=_whole_ref) for kind in POLICIES},
+}
+STATUSES: Final = frozenset(row.status for row in OWN_VALUES.values() if row.status is not None)
+KINDS_OF: Final[dict[Any, str]] = {  # of functions that are for one kind alone
+    backend_tls.validated: "BackendTLSPolicy",
+    **{function: kind for kind, row in OWN_VALUES.items() if row.by is not _whole_ref for function in row.functions},
+}
+
+
 def _about(key: Key) -> Ref:
     """The object that a value is about."""
     function, arguments = key[0], key[1:]
-    kinds = {
-        gateways.gateway: "Gateway", gateways.gateway_status: "Gateway", gateways.running: "Gateway",
-        gateways.class_status: "GatewayClass", gateways.listener_set_status: "ListenerSet", python_filters.status: "Filter",
-        backend_tls.status: "BackendTLSPolicy", backend_tls.validated: "BackendTLSPolicy",
-    }  # fmt: skip
-    if function in kinds:
-        return Ref(kinds[function], *(("", *arguments) if len(arguments) == 1 else arguments))
-    if function in (python_filters.script, attached.script):
+    if function in KINDS_OF:
+        return Ref(KINDS_OF[function], *(("", *arguments) if len(arguments) == 1 else arguments))
+    if function in (python_filters.script, attachment.script):
         namespace, name, kind = (*arguments, "Filter")[:3]
         return Ref(kind, namespace, name.partition("#")[0])
     kind, namespace, name = (str(one) for one in arguments[:3])
@@ -325,7 +324,7 @@ def _maker(name: Needed) -> Key:
     """The call that makes a part."""
     if isinstance(name, BackendName):
         return (backends.backend, *name)
-    return (attached.script if name.kind in meanings.POLICIES else python_filters.script, *name)
+    return (attachment.script if name.kind in POLICIES else python_filters.script, *name)
 
 
 def _key(name: Needed) -> snapshot.Key:

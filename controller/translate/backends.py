@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from controller.objects import BackendRef, EndpointSlice, Service, ServicePort, XBackend
+from controller.objects.backends import XBackend
+from controller.objects.core import EndpointSlice, Service, ServicePort
+from controller.objects.routes import BackendRef
 from controller.state.view import View, guarded
 from controller.translate.policies import backend_tls, services
 from controller.translate.shared import conditions, reference_grants

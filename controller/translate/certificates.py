@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from controller.objects import AuthorityRef, ClusterTrustBundle, ConfigMap, Secret, SecretRef
+from controller.objects.core import ClusterTrustBundle, ConfigMap, Secret
+from controller.objects.references import AuthorityRef, SecretRef
 from controller.state.view import View
 from controller.translate.shared import conditions, reference_grants
 from gateway import snapshot

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from controller.objects import (
+from controller.objects.references import ObjectReference, ParametersRef
+from controller.objects.routes import (
     BackendRef,
     ExternalAuthFilter,
     GRPCRule,
@@ -12,8 +13,6 @@ from controller.objects import (
     HTTPFilter,
     HTTPRule,
     MirrorFilter,
-    ObjectReference,
-    ParametersRef,
     PathModifier,
 )
 from controller.translate.backends import Resolved

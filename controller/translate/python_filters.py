@@ -17,33 +17,20 @@ import msgspec
 
 from controller.files.validate import fault_of_spec
 from controller.files.written import WrittenError, load
-from controller.objects import (
-    EXTENSION_GROUP,
-    CircuitBreaker,
-    ConcurrencyLimit,
-    ConfigMap,
-    DNSModifier,
-    ExternalRateLimit,
-    FaultInjection,
+from controller.objects.base import EXTENSION_GROUP
+from controller.objects.core import ConfigMap, Secret
+from controller.objects.filters import (
     Filter,
     FilterConfig,
     FilterDefinition,
     FilterDefinitionSpec,
-    HTTPLog,
-    IPRestriction,
     ListenerFilter,
-    Metrics,
     NamespacedFilterDefinition,
-    ParametersRef,
-    ProxyTag,
-    RateLimit,
-    RequestTermination,
-    Secret,
     SecretKey,
-    Settings,
     StoreSpec,
-    Zipkin,
 )
+from controller.objects.kinds import SETTINGS
+from controller.objects.references import ParametersRef
 from controller.state.view import View, guarded
 from controller.translate.shared import conditions
 from controller.translate.shared.addresses import leads_home
@@ -55,13 +42,6 @@ from gateway.base.durations import seconds
 from gateway.base.logs import whereto
 from gateway.filters.builtin import BUILT_IN
 
-SETTINGS: Final[dict[str, type[Settings]]] = {
-    kind.__name__: kind
-    for kind in (
-        RequestTermination, FaultInjection, RateLimit, ExternalRateLimit, CircuitBreaker, IPRestriction, ConcurrencyLimit,
-        HTTPLog, Metrics, Zipkin, ProxyTag, DNSModifier,
-    )
-}  # fmt: skip
 Configured: TypeAlias = Filter | ListenerFilter
 ASPECTS: Final = ("Listener", "Route")  # what a ListenerFilter stands before: connections, or routes
 LONGEST: Final = 3600.0  # seconds that what comes with the gateway may take: as long as its own spec says

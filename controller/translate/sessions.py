@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from controller.objects import SessionPersistence
+from controller.objects.routes import SessionPersistence
 from gateway import snapshot
 from gateway.base.durations import seconds
 

@@ -18,7 +18,8 @@ from speaking import client
 from test_grpc import Service as Calls
 from test_grpc import raw
 
-from controller.objects import KINDS, Ref
+from controller.objects.base import Ref
+from controller.objects.kinds import KINDS
 from controller.state.world import World
 from controller.translate import Translation, translate
 from controller.translate.shared.status import GatewayStatus

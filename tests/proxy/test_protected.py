@@ -15,7 +15,7 @@ import pytest
 import trustme
 from proxying import OK, Proxy, Server, parsed
 
-from controller.objects import KINDS
+from controller.objects.kinds import KINDS
 from controller.state.world import World
 from controller.translate import Translation, translate
 from gateway import snapshot
@@ -328,7 +328,7 @@ async def test_addresses(proxy: Proxy, server: Server, echo: Datagram, authority
 async def test_what_cannot_be_done_lets_nobody_pass(
     proxy: Proxy, server: Server, echo: Datagram, authority: trustme.CA, protocol: str, kind: str, said: Any
 ) -> None:
-    from controller.objects import Ref
+    from controller.objects.base import Ref
     from controller.objects.decoding import faulty
 
     world = stage(authority, protocol, server, echo)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from controller.objects import KINDS
 from controller.objects.documents import Document, read
+from controller.objects.kinds import KINDS
 
 TESTS = Path(__file__).parent.parent
 SOURCES = [*sorted((TESTS / "cases").glob("*.in.yaml")), *sorted((TESTS.parent / "examples").glob("*/*.yaml"))]

@@ -20,8 +20,9 @@ from controller.files.source import FileSource
 from controller.files.validate import fault_of_spec
 from controller.inspect.status_report import parts
 from controller.kubernetes.watch import Follower, _event_of
-from controller.objects import KINDS, Ref
-from controller.objects.policies import CONFIGS
+from controller.objects.base import Ref
+from controller.objects.kinds import KINDS
+from controller.objects.policies import POLICIES
 from controller.state.world import World
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running
@@ -118,7 +119,7 @@ async def check_on_a_cluster(subject: Subject, one_in: int) -> int:
 
 def check_is_named(cluster: Cluster, ref: Ref, damage: Damage, where: str) -> None:
     """A policy whose config is not what its CRD wants says so, by the field."""
-    if ref.kind not in CONFIGS or damage.path[:1] != ("spec",) or "config" not in damage.path:
+    if ref.kind not in POLICIES or damage.path[:1] != ("spec",) or "config" not in damage.path:
         return
     if fault_of_spec(ref.kind, damage.value.get("spec")) and damage.what == "a list of lists":
         said = cluster.said(ref)

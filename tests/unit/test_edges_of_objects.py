@@ -27,9 +27,10 @@ from controller.kubernetes.events import event as event_of
 from controller.kubernetes.pieces import elements, members
 from controller.kubernetes.status_writer import StatusWriter, merged
 from controller.kubernetes.watch import OnlyMeta, Stored
-from controller.objects import KINDS, Ref
+from controller.objects.base import Ref
 from controller.objects.decoding import Reader, Unreadable
 from controller.objects.documents import Document, DocumentFault, read
+from controller.objects.kinds import KINDS
 from controller.objects.problems import FAILING, UNREADABLE, ObjectProblem, Problems
 from controller.state.view import View, guarded
 from controller.state.world import World

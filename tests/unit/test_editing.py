@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.objects import Ref
+from controller.objects.base import Ref
 from controller.standalone.source_editor import SourcePlace, digest_of, replaced
 
 DEFINITION = Ref("FilterDefinition", "", "greeting")

@@ -6,7 +6,7 @@ import pytest
 from worlds import gateway, route, service, slice_, world
 
 from controller.inspect.explain import Asked, Explanation, explain
-from controller.objects import AnyObject
+from controller.objects.kinds import AnyObject
 from controller.translate import translate
 
 

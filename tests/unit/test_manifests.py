@@ -9,11 +9,10 @@ from msgspec.structs import replace
 from worlds import gateway
 
 from controller.deploy import install
-from controller.deploy.manifests import DeploymentSettings, for_gateway, generated_name, limited
-from controller.objects import (
-    CONTROLLER,
-    AnyObject,
-    ConfigMap,
+from controller.deploy.manifests import DeploymentSettings, for_gateway, limited
+from controller.objects.base import CONTROLLER, Meta, Ref
+from controller.objects.core import ConfigMap
+from controller.objects.gateways import (
     Gateway,
     GatewayClass,
     GatewayClassSpec,
@@ -21,9 +20,8 @@ from controller.objects import (
     ListenerSet,
     ListenerSetParent,
     ListenerSetSpec,
-    Meta,
-    Ref,
 )
+from controller.objects.kinds import AnyObject
 from controller.state.view import View
 from controller.state.world import World
 from controller.translate.gateways import gateways, parameters
@@ -120,7 +118,7 @@ def test_what_runs_for_a_gateway() -> None:
 
 @pytest.mark.parametrize("name", ["gw", "a" * 253, "with.dots", "1digit", "a" * 62 + ".b"])
 def test_names_fit_a_service(name: str) -> None:
-    found = generated_name(gateway(name))
+    found = gateway(name).generated_name
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", found)
     assert len(found) <= 63
 
@@ -156,7 +154,7 @@ def test_two_gateways_that_would_run_as_one() -> None:
 
 
 def test_long_names_stay_different() -> None:
-    assert generated_name(gateway("a" * 200 + "b")) != generated_name(gateway("a" * 200 + "c"))
+    assert gateway("a" * 200 + "b").generated_name != gateway("a" * 200 + "c").generated_name
     assert len(limited("x" * 253)) == 63
 
 

@@ -18,7 +18,8 @@ from controller.kubernetes import secrets
 from controller.kubernetes.api import Api
 from controller.kubernetes.secrets import NamedSecrets, named
 from controller.kubernetes.watch import Stored
-from controller.objects import AnyObject, Ref
+from controller.objects.base import Ref
+from controller.objects.kinds import AnyObject
 
 STORED = Stored(None)
 

@@ -17,7 +17,8 @@ from worlds import gateway
 
 from controller.deploy import install
 from controller.deploy.manifests import ADMIN_PORT, FEED_PORT
-from controller.objects import ConfigMap, Meta
+from controller.objects.base import Meta
+from controller.objects.core import ConfigMap
 from tools import chart
 
 ROOT = Path(__file__).parent.parent.parent

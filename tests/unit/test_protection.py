@@ -14,7 +14,7 @@ import pytest
 from test_refusals import HOME, made, pem, said_of, slices, world
 from worlds import obj
 
-from controller.objects import AnyObject
+from controller.objects.kinds import AnyObject
 from controller.translate import Translation, translate
 from gateway import snapshot
 

@@ -17,9 +17,10 @@ import trustme
 from worlds import obj
 
 from controller.inspect.status_report import parts as said_parts
-from controller.objects import KINDS, AnyObject, Ref
+from controller.objects.base import Ref
 from controller.objects.decoding import faulty
-from controller.objects.policies import CONFIGS
+from controller.objects.kinds import KINDS, AnyObject
+from controller.objects.policies import POLICIES, statement
 from controller.state.world import World
 from controller.translate import Translation, translate
 from controller.translate.shared.conditions import Condition
@@ -237,7 +238,7 @@ def spec_of(kind: str, target: str, /, **changes: Any) -> dict[str, Any]:
 
 
 def test_every_policy_is_here() -> None:
-    assert CONFIG.keys() == CONFIGS.keys()
+    assert CONFIG.keys() == POLICIES.keys()
 
 
 @pytest.mark.parametrize(("kind", "target"), ATTACHED)
@@ -520,16 +521,15 @@ def test_reference_grants() -> None:
 
 def test_what_cannot_be_told_is_not_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault of our own in deciding about one policy is that policy's, and shuts what it guards."""
-    from controller.objects import policies
 
-    original: Callable[..., Any] = policies.read
+    original: Callable[..., Any] = statement.read
 
     def broken(policy: Any) -> Any:
         if policy.metadata.name == "p":
             raise KeyError("percent")
         return original(policy)
 
-    monkeypatch.setattr(policies, "read", broken)
+    monkeypatch.setattr(statement, "read", broken)
     for kind, target in ATTACHED:
         others = base()
         subject = made(kind, "p", spec_of(kind, target))

@@ -9,7 +9,7 @@ from worlds import gateway, route, service, slice_, world
 
 from controller.delivery.barrier import Barrier
 from controller.delivery.reconcile import Publication
-from controller.objects import AnyObject
+from controller.objects.kinds import AnyObject
 from controller.ports import free_ports
 from controller.translate import Translator
 from gateway.runtime.runtime import Runtime

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from controller.kubernetes.status_writer import merged
-from controller.objects import CONTROLLER, ParentRef, RouteKind
+from controller.objects.base import CONTROLLER
+from controller.objects.gateways import RouteKind
+from controller.objects.references import ParentRef
 from controller.translate.shared import conditions
 from controller.translate.shared.status import (
     AncestorStatus,

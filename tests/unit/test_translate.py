@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import gateway, gateway_class, obj, route, service, slice_, world
 
-from controller.objects import AnyObject, HeaderFilter, HTTPFilter, NameValue, Ref
+from controller.objects.base import Ref
+from controller.objects.kinds import AnyObject
+from controller.objects.routes import HeaderFilter, HTTPFilter, NameValue
 from controller.state.world import World
 from controller.translate import Translator, translate
 from controller.translate.filters import faults

@@ -14,7 +14,8 @@ from serving import Serving
 
 from controller.kubernetes.api import Api
 from controller.kubernetes.watch import Follower, Stored
-from controller.objects import KINDS, AnyObject, Ref
+from controller.objects.base import Ref
+from controller.objects.kinds import KINDS, AnyObject
 
 
 def service(name: str, version: int, port: int = 80) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from controller.objects import KINDS, AnyObject
+from controller.objects.kinds import KINDS, AnyObject
 from controller.state.world import World
 
 

@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from controller.files.written import WrittenError, load
-from controller.objects import Gateway
-from controller.objects.decoding import quoted
+from controller.objects.conversion import quoted
+from controller.objects.gateways import Gateway
 from gateway.snapshot import DEFAULT_LIMITS, Limits
 
 ANNOTATION: Final = "gateway.flomesh.io/limits"

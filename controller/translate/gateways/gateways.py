@@ -6,16 +6,9 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from controller.objects import (
-    CONTROLLER,
-    Gateway,
-    GatewayAddress,
-    GatewayClass,
-    ListenerSet,
-    Ref,
-    Service,
-)
-from controller.objects.naming import generated_name
+from controller.objects.base import CONTROLLER, Ref
+from controller.objects.core import Service
+from controller.objects.gateways import Gateway, GatewayAddress, GatewayClass, ListenerSet
 from controller.state.view import View, guarded
 from controller.state.world import Report
 from controller.translate import certificates
@@ -188,7 +181,7 @@ def _refused(view: View, found: Gateway) -> Condition | None:
             return conditions.unsupported_address(f'routability "{address.routability}" is not known; {known} are.')
     other = _namesake(view, found)
     if other:
-        return conditions.gateway_namesake(found.metadata.namespace, other, generated_name(found))
+        return conditions.gateway_namesake(found.metadata.namespace, other, found.generated_name)
     asked = parameters.of(view, found)
     return conditions.gateway_parameters(asked) if isinstance(asked, str) else None
 
@@ -199,7 +192,7 @@ def _namesake(view: View, found: Gateway) -> str:
     Their data planes would be one Deployment, and prove by one ServiceAccount to be either.
     """
     own = (found.metadata.creation_timestamp, found.metadata.name)
-    for ref in view.index("gateways that run as", found.metadata.namespace, generated_name(found)):
+    for ref in view.index("gateways that run as", found.metadata.namespace, found.generated_name):
         other = view.get(Gateway, ref.namespace, ref.name) if ref != found.ref else None
         if other is not None and view.call(is_ours, other.spec.gateway_class_name):
             if (other.metadata.creation_timestamp, other.metadata.name) < own:

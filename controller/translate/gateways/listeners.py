@@ -8,17 +8,9 @@ from functools import lru_cache
 from sys import intern
 from typing import NamedTuple
 
-from controller.objects import (
-    GATEWAY_GROUP,
-    OPTION,
-    Gateway,
-    GatewayListener,
-    ListenerSet,
-    Ref,
-    RouteKind,
-    RouteNamespaces,
-    SecretKey,
-)
+from controller.objects.base import GATEWAY_GROUP, OPTION, Ref
+from controller.objects.filters import SecretKey
+from controller.objects.gateways import Gateway, GatewayListener, ListenerSet, RouteKind, RouteNamespaces
 from controller.state.view import View
 from controller.translate import certificates, filters, python_filters
 from controller.translate.backends import resolve

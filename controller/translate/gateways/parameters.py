@@ -28,7 +28,9 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from controller.files.written import WrittenError, load
-from controller.objects import ConfigMap, Gateway, GatewayClass, ParametersRef
+from controller.objects.core import ConfigMap
+from controller.objects.gateways import Gateway, GatewayClass
+from controller.objects.references import ParametersRef
 from controller.state.view import View
 
 

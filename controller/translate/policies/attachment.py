@@ -13,25 +13,23 @@ is. Each of a policy's scopes is one program of a data plane.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from controller.objects import (
-    GATEWAY_GROUP,
-    GRPCMatch,
-    HTTPMatch,
-    Policy,
-    Ref,
-    SecretKey,
-    SecretRef,
-    policies,
-)
-from controller.objects.policies import WHOLE, PolicyStatement, PolicyTargetConfig, Scope
+from controller.objects.base import GATEWAY_GROUP, Ref
+from controller.objects.filters import SecretKey
+from controller.objects.policies import POLICIES, statement
+from controller.objects.policies.base import BuiltInConfig, Policy
+from controller.objects.policies.rate_limit import RateLimitConfig
+from controller.objects.policies.statement import WHOLE, PolicyStatement, PolicyTargetConfig, Scope
+from controller.objects.policies.upstream_tls import UpstreamTLSConfig
+from controller.objects.references import SecretRef
+from controller.objects.routes import GRPCMatch, HTTPMatch
 from controller.state.view import View, guarded
 from controller.translate import certificates, python_filters
 from controller.translate.policies import idleness
-from controller.translate.policies.kinds import LOOKING, POLICIES, TARGETS, Config, meant
+from controller.translate.policies.targets import LOOKING, TARGETS, match_of
 from controller.translate.shared import ancestors, conditions
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.hostnames import covers
@@ -66,7 +64,7 @@ def _closed(view: View, error: Exception, kind: str, namespace: str, name: str) 
     """In place of a verdict that our own code failed at."""
     policy = view.get(POLICIES[kind].type, namespace, name)
     accepted = conditions.filter_not_valid("Invalid", conditions.fault_of_ours(error))
-    if policy is None or not POLICIES[kind].protects:
+    if policy is None or not POLICIES[kind].guards:
         return Verdict(accepted) if policy is not None else None
     return Verdict(accepted, tuple((target, (WHOLE,)) for target in dict.fromkeys(policy.targets)), shut=True)
 
@@ -77,7 +75,7 @@ def judged(view: View, kind: str, namespace: str, name: str) -> Verdict | None:
     policy = view.get(POLICIES[kind].type, namespace, name)
     if policy is None:
         return None
-    said = policies.read(policy)
+    said = statement.read(policy)
     refusal = _no_right(view, policy, said)
     if refusal is not None:
         return Verdict(refusal)
@@ -91,7 +89,7 @@ def judged(view: View, kind: str, namespace: str, name: str) -> Verdict | None:
         refusal = conditions.filter_not_valid("Conflicted", older) if older and not idle else None
         return Verdict(refusal or conditions.filter_not_valid("TargetNotFound", " ".join((*idle, *filter(None, [older])))))
     wrong = faults or tuple(_undone(view, policy, standing))
-    if wrong and not POLICIES[kind].protects:
+    if wrong and not POLICIES[kind].guards:
         return Verdict(conditions.filter_not_valid("Invalid", " ".join(wrong)))
     if wrong:
         return Verdict(conditions.filter_not_valid("Invalid", " ".join(wrong)), standing, shut=True)
@@ -157,7 +155,7 @@ def _names(scope: Scope) -> list[tuple[str, object]]:
     """What a scope speaks of, as another may have before it: requests, bytes, or both."""
     of: object = scope.of
     if isinstance(of, HTTPMatch | GRPCMatch):
-        of = meant(scope)
+        of = match_of(scope)
     said: list[tuple[str, object]] = [(scope.word, of)] if scope.config is not None or not scope.bps else []
     return [*said, ("bps", of)] if scope.bps else said
 
@@ -221,7 +219,7 @@ def apart(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay) -> list[
     if not isinstance(rule, snapshot.Rule) or len(rule.matches) < 2:
         return [rule]
     said = [
-        ((kind, one.name, scope.name), meant(scope))
+        ((kind, one.name, scope.name), match_of(scope))
         for kind in LOOKING for one in _in_force_at(view, kind, route) for scope in one.scopes if _is_match(scope, rule)
     ]  # fmt: skip
     if not said:
@@ -244,7 +242,9 @@ def filters(
     found = [_in_force(view, kind, route, rule, place) for kind in LOOKING]
     if isinstance(rule, snapshot.Relay):  # connections have addresses and bytes, and no requests
         found = [
-            one for one in found if isinstance(one, snapshot.Fault) or (one is not None and one.kind == "AccessControlPolicy")
+            one
+            for one in found
+            if isinstance(one, snapshot.Fault) or (one is not None and POLICIES[one.kind].guards_connections)
         ]
     return tuple(name for name in (*found, _byte_rate(view, place)) if name is not None)
 
@@ -295,7 +295,7 @@ def at_port(view: View, kind: str, target: Ref, port: int) -> tuple[InForce, Sco
     return None
 
 
-def authority(view: View, namespace: str, service: str, config: policies.UpstreamTLS) -> snapshot.BackendTLS | str:
+def authority(view: View, namespace: str, service: str, config: UpstreamTLSConfig) -> snapshot.BackendTLS | str:
     """How a Service is spoken to by an UpstreamTLSPolicy's config; in words, why it cannot be."""
     name = config.certificate_ref.name
     pem = python_filters.secret(view, namespace, SecretKey(name, "ca.crt"))
@@ -327,7 +327,7 @@ def _is_match(scope: Scope, rule: snapshot.Rule | snapshot.Relay) -> bool:
     """Whether an entry is for a match, and a rule has it."""
     if scope.word not in ("http", "grpc") or isinstance(rule, snapshot.Relay) or (scope.word == "grpc" and not rule.grpc):
         return False
-    return meant(scope) in rule.matches
+    return match_of(scope) in rule.matches
 
 
 def _means(pattern: str, hostname: str) -> bool:
@@ -342,11 +342,11 @@ def _means(pattern: str, hostname: str) -> bool:
 def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script | str:
     """The part that data planes get for one scope of a policy, or what is wrong."""
     name, _, wanted = name.partition("#")
-    meaning = POLICIES[kind]
-    policy = view.get(meaning.type, namespace, name)
+    policy_kind = POLICIES[kind]
+    policy = view.get(policy_kind.type, namespace, name)
     if policy is None:
         return "it does not exist."
-    said = policies.read(policy)
+    said = statement.read(policy)
     if wanted.startswith("bps"):
         bps = _bps(said.scopes, int(wanted[3:]))
         return _program(namespace, f"{name}#{wanted}", kind, "ByteRate", {"bps": bps}) if bps else "it has no such scope."
@@ -354,16 +354,16 @@ def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script 
     if scope is None or scope.config is None:
         return "it has no such scope."
     store = None
-    if isinstance(scope.config, policies.RateLimit) and scope.config.store is not None:
+    if isinstance(scope.config, RateLimitConfig) and scope.config.store is not None:
         made = python_filters.store(view, namespace, scope.config.store, "config.store")
         if isinstance(made, str):
             return made
         store = made
-    return _program(namespace, f"{name}#{wanted}", kind, meaning.built_in, meaning.config(scope.config), store)
+    return _program(namespace, f"{name}#{wanted}", kind, policy_kind.built_in, policy_kind.built_in_config(scope.config), store)
 
 
 def _program(
-    namespace: str, name: str, kind: str, built_in: str, config: Config, store: snapshot.Store | None = None
+    namespace: str, name: str, kind: str, built_in: str, config: BuiltInConfig, store: snapshot.Store | None = None
 ) -> snapshot.Script:
     return snapshot.Script(
         name=str(FilterName(namespace, name, kind)),
@@ -400,7 +400,7 @@ def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus 
     said = [accepted]
     if verdict.shut:
         what = ", ".join(f'{target.kind} "{target.name}"' for target, _ in verdict.at)
-        said.append(conditions.failing_closed(f"{_WHAT_IS_SHUT[kind]} {what}"))
+        said.append(conditions.failing_closed(f"{POLICIES[kind].when_shut} {what}"))
     meant = [target for target in policy.targets if target.kind in POLICIES[kind].targets]
     return ExtensionStatus(policy.metadata.generation, tuple(said), ancestors.of(view, meant, *said))
 
@@ -408,11 +408,3 @@ def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus 
 def _has_streams(view: View, policy: Policy) -> bool:
     """Whether anything but requests is sent to a policy's Services."""
     return any({"tcp", "udp"} & set(view.note("spoken to service", one.namespace, one.name)) for one in policy.targets)
-
-
-_WHAT_IS_SHUT: Final = {
-    "UpstreamTLSPolicy": "nothing is sent to",
-    "GatewayTLSPolicy": "nobody can connect over TLS to",
-    "AccessControlPolicy": "requests are answered with 500, and connections closed, at",
-    "RateLimitPolicy": "requests are answered with 500, and connections closed, at",
-}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from controller.objects import OPTION, BackendTLSPolicy, PolicyTarget, Ref, Service
+from controller.objects.backends import BackendTLSPolicy, PolicyTarget
+from controller.objects.base import OPTION, Ref
+from controller.objects.core import Service
 from controller.state.view import View, guarded
 from controller.translate import certificates
 from controller.translate.shared import ancestors, conditions

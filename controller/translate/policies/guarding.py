@@ -7,18 +7,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from controller.objects import (
-    EXTENSION_GROUP,
-    GATEWAY_GROUP,
-    Gateway,
-    ListenerFilter,
-    ListenerTarget,
-    Ref,
-    RouteRuleFilterPolicy,
-    RuleTarget,
-    TCPRoute,
-    UDPRoute,
-)
+from controller.objects.base import EXTENSION_GROUP, GATEWAY_GROUP, Ref
+from controller.objects.filters import ListenerFilter, ListenerTarget, RouteRuleFilterPolicy, RuleTarget
+from controller.objects.gateways import Gateway
+from controller.objects.routes import TCPRoute, UDPRoute
 from controller.state.view import View, guarded
 from controller.translate import python_filters
 from controller.translate.python_filters import ASPECTS

@@ -5,10 +5,12 @@ What protects must not be idle in silence: whoever wrote it believes that it hol
 
 from __future__ import annotations
 
-from controller.objects import GRPCRoute, HTTPRoute, Ref, Service
-from controller.objects.policies import Scope
+from controller.objects.base import Ref
+from controller.objects.core import Service
+from controller.objects.policies.statement import Scope
+from controller.objects.routes import GRPCRoute, HTTPRoute
 from controller.state.view import View
-from controller.translate.policies.kinds import TARGETS, WORDS, meant
+from controller.translate.policies.targets import TARGETS, WORDS, match_of
 from controller.translate.shared import hostnames, matches, ports
 
 
@@ -84,7 +86,7 @@ def _is_of(view: View, target: Ref, scope: Scope) -> bool:
     """Whether a route has a rule with the match that an entry names."""
     route = view.get(TARGETS[target.kind], target.namespace, target.name)
     if isinstance(route, GRPCRoute) and scope.word == "grpc":
-        return any(meant(scope) in matches.grpc_matches(rule) for rule in route.spec.rules)
+        return any(match_of(scope) in matches.grpc_matches(rule) for rule in route.spec.rules)
     if isinstance(route, HTTPRoute) and scope.word == "http":
-        return any(meant(scope) in matches.http_matches(rule) for rule in route.spec.rules)
+        return any(match_of(scope) in matches.http_matches(rule) for rule in route.spec.rules)
     return False

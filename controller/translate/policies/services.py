@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from controller.objects import CookiePersistence, HeaderPersistence, Ref, SessionPersistence, policies
+from controller.objects.base import Ref
+from controller.objects.policies.backend_lb import BackendLBConfig, PersistenceConfig
+from controller.objects.policies.health_check import HealthCheckConfig
+from controller.objects.policies.load_balancer import LoadBalancerConfig
+from controller.objects.policies.retry import RetryConfig
+from controller.objects.policies.session_sticky import SessionStickyConfig
+from controller.objects.routes import CookiePersistence, HeaderPersistence, SessionPersistence
 from controller.state.view import View
 from controller.translate import sessions
 from controller.translate.policies import attachment
@@ -37,7 +43,7 @@ def breaker(view: View, backend: BackendName) -> FilterName | None:
 def retry(view: View, backends: Iterable[BackendName]) -> snapshot.Retry | None:
     """What RetryPolicies say of a rule's backends: the first that has one decides."""
     for backend in backends:
-        found: policies.Retry | None = of_service(view, "RetryPolicy", (backend.namespace, backend.name, backend.port))
+        found: RetryConfig | None = of_service(view, "RetryPolicy", (backend.namespace, backend.name, backend.port))
         if found is not None:
             codes = tuple(sorted({code for word in found.retry_on for code in _codes(word)}))
             return snapshot.Retry(codes, found.num_retries, float(found.backoff_base_interval))
@@ -51,10 +57,10 @@ ALGORITHMS: Final = {
 
 def algorithm(view: View, namespace: str, name: str, port: int) -> str:
     """How a Service's endpoints are chosen."""
-    by_backend: policies.BackendLB | None = of_service(view, "BackendLBPolicy", (namespace, name, port))
+    by_backend: BackendLBConfig | None = of_service(view, "BackendLBPolicy", (namespace, name, port))
     if by_backend is not None:
         return by_backend.algorithm
-    by_balancer: policies.LoadBalancerConfig | None = of_service(view, "LoadBalancerPolicy", (namespace, name, port))
+    by_balancer: LoadBalancerConfig | None = of_service(view, "LoadBalancerPolicy", (namespace, name, port))
     return ALGORITHMS[by_balancer.type] if by_balancer is not None else "RoundRobin"
 
 
@@ -65,7 +71,7 @@ def is_hashed(view: View, backend: BackendName) -> bool:
 
 def health(view: View, namespace: str, name: str, port: int) -> snapshot.Health | None:
     """How the health of a Service's endpoints is known."""
-    config: policies.HealthCheck | None = of_service(view, "HealthCheckPolicy", (namespace, name, port))
+    config: HealthCheckConfig | None = of_service(view, "HealthCheckPolicy", (namespace, name, port))
     if config is None:
         return None
     matches_ = tuple(
@@ -100,17 +106,17 @@ def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence
     """What BackendLBPolicies and SessionStickyPolicies say of a rule's backends: the first that has one decides."""
     for backend in backends:
         where = (backend.namespace, backend.name, backend.port)
-        balancing: policies.BackendLB | None = of_service(view, "BackendLBPolicy", where)
+        balancing: BackendLBConfig | None = of_service(view, "BackendLBPolicy", where)
         if balancing is not None and balancing.session_persistence is not None:
             return sessions.persistence(_as_in_routes(balancing.session_persistence), str(backend))
-        found: policies.SessionSticky | None = of_service(view, "SessionStickyPolicy", where)
+        found: SessionStickyConfig | None = of_service(view, "SessionStickyPolicy", where)
         if found is not None:
             lasting = float(found.expires)
             return snapshot.Persistence("", found.cookie_name, "/", lasting, lasting > 0)
     return None
 
 
-def _as_in_routes(asked: policies.PersistenceConfig) -> SessionPersistence:
+def _as_in_routes(asked: PersistenceConfig) -> SessionPersistence:
     """SessionPersistence as BackendLBPolicy spells it (Gateway API 1.1)."""
     name = asked.session_name
     return SessionPersistence(

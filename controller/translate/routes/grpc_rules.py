@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controller.objects import GRPCRoute, GRPCRule
+from controller.objects.routes import GRPCRoute, GRPCRule
 from controller.state.view import View
 from controller.translate import filters
 from controller.translate.routes.http_rules import (

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from controller.objects import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, ParametersRef, Ref, SessionPersistence
+from controller.objects.base import Ref
+from controller.objects.references import ParametersRef
+from controller.objects.routes import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, SessionPersistence
 from controller.state.view import View
 from controller.translate import filters, python_filters, sessions
 from controller.translate.backends import Resolved, resolve

@@ -7,18 +7,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from controller.objects import (
-    GATEWAY_GROUP,
-    AnyRoute,
-    GRPCRoute,
-    HTTPRoute,
-    ListenerSet,
-    ParentRef,
-    Ref,
-    TCPRoute,
-    TLSRoute,
-    UDPRoute,
-)
+from controller.objects.base import GATEWAY_GROUP, Ref
+from controller.objects.gateways import ListenerSet
+from controller.objects.references import ParentRef
+from controller.objects.routes import AnyRoute, GRPCRoute, HTTPRoute, TCPRoute, TLSRoute, UDPRoute
 from controller.state.view import View, guarded
 from controller.translate.gateways.gateways import GatewayInfo, gateway
 from controller.translate.gateways.listeners import ListenerInfo, route_kind_allowed

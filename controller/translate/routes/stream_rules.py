@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.objects import TCPRoute, TLSRoute, UDPRoute
+from controller.objects.routes import TCPRoute, TLSRoute, UDPRoute
 from controller.state.view import View
 from controller.translate.policies import guarding
 from controller.translate.routes.http_rules import Rules, forwarding, order, resolution

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from controller.objects import CONTROLLER, Gateway, GatewayClass, Ref
+from controller.objects.base import CONTROLLER, Ref
+from controller.objects.gateways import Gateway, GatewayClass
 from controller.state.view import View
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.status import AncestorStatus

@@ -10,7 +10,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from controller.objects import GATEWAY_GROUP, BackendRef, ParentRef, Ref, Service
+from controller.objects.base import GATEWAY_GROUP, Ref
+from controller.objects.core import Service
+from controller.objects.references import ParentRef
+from controller.objects.routes import BackendRef
 
 
 class Condition(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controller.objects import GRPCMatch, GRPCRule, HTTPMatch, HTTPRule, ValueMatch
+from controller.objects.routes import GRPCMatch, GRPCRule, HTTPMatch, HTTPRule, ValueMatch
 from gateway import snapshot
 from gateway.routing.regex import full_match
 

@@ -8,16 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from controller.objects import (
-    GATEWAY_GROUP,
-    ClientValidation,
-    Gateway,
-    GatewayListener,
-    ListenerSet,
-    Namespace,
-    Ref,
-    RouteNamespaces,
-)
+from controller.objects.base import GATEWAY_GROUP, Ref
+from controller.objects.core import Namespace
+from controller.objects.gateways import ClientValidation, Gateway, GatewayListener, ListenerSet, RouteNamespaces
 from controller.state.view import View
 
 TERMINATE: Final = "Terminate"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from controller.objects import GATEWAY_GROUP, ReferenceGrant
+from controller.objects.base import GATEWAY_GROUP
+from controller.objects.reference_grants import ReferenceGrant
 from controller.state.view import View
 
 

@@ -6,7 +6,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from controller.objects import GatewayAddress, ParentRef, RouteKind
+from controller.objects.gateways import GatewayAddress, RouteKind
+from controller.objects.references import ParentRef
 from controller.translate.shared.conditions import Condition
 
 

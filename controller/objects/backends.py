@@ -1,0 +1,83 @@
+"""What a backend may be besides a Service, and how one is spoken to over TLS: XBackend and BackendTLSPolicy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import msgspec
+
+from controller.objects.base import FAULT, Key, Object, Struct
+from controller.objects.references import AuthorityRef
+
+
+class PolicyTarget(Struct, frozen=True):
+    """LocalPolicyTargetReferenceWithSectionName."""
+
+    group: str
+    kind: str
+    name: str
+    section_name: str = ""
+
+
+class AltName(Struct, frozen=True):
+    """SubjectAltName."""
+
+    type: str
+    hostname: str = ""
+    uri: str = ""
+
+
+class BackendValidation(Struct, frozen=True):
+    """BackendTLSPolicyValidation."""
+
+    hostname: str = ""
+    ca_certificate_refs: tuple[AuthorityRef, ...] = ()
+    well_known_ca_certificates: str = msgspec.field(default="", name="wellKnownCACertificates")
+    subject_alt_names: tuple[AltName, ...] = ()
+
+
+class BackendTLSPolicySpec(Struct, frozen=True):
+    """BackendTLSPolicySpec."""
+
+    target_refs: tuple[PolicyTarget, ...] = ()
+    validation: BackendValidation = BackendValidation()
+    options: dict[str, str] = {}
+
+
+class BackendTLSPolicy(Object, frozen=True):
+    """gateway.networking.k8s.io BackendTLSPolicy."""
+
+    spec: BackendTLSPolicySpec = BackendTLSPolicySpec()
+    fault: str = msgspec.field(default="", name=FAULT)  # what of it cannot be read
+
+    def index_keys(self) -> Iterator[Key]:
+        for target in self.spec.target_refs:
+            yield "TLS policies of", self.metadata.namespace, target.kind, target.name
+
+
+class ExternalHostname(Struct, frozen=True):
+    """The host that an XBackend stands for."""
+
+    hostname: str = ""
+
+
+class XBackendPort(Struct, frozen=True):
+    """The port of an XBackend."""
+
+    number: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+
+
+class XBackendSpec(Struct, frozen=True):
+    """XBackendSpec, of which backends by hostname are understood."""
+
+    type: str = ""
+    port: XBackendPort = XBackendPort()
+    external_hostname: ExternalHostname = ExternalHostname()
+    protocol: str = ""
+
+
+class XBackend(Object, frozen=True):
+    """gateway.networking.x-k8s.io XBackend."""
+
+    spec: XBackendSpec = XBackendSpec()

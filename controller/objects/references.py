@@ -1,0 +1,53 @@
+"""How objects refer to others: the reference types of the Gateway API."""
+
+from __future__ import annotations
+
+from controller.objects.base import Struct
+
+
+class ParametersRef(Struct, frozen=True):
+    """LocalParametersReference and ParametersReference."""
+
+    group: str = ""
+    kind: str = ""
+    name: str = ""
+    namespace: str = ""
+
+
+class SecretRef(Struct, frozen=True):
+    """SecretObjectReference."""
+
+    name: str
+    group: str = ""
+    kind: str = "Secret"
+    namespace: str = ""
+
+
+class AuthorityRef(Struct, frozen=True):
+    """ObjectReference and LocalObjectReference, to something that holds certificates of authorities."""
+
+    name: str
+    group: str = ""
+    kind: str = "ConfigMap"
+    namespace: str = ""
+
+
+class ParentRef(Struct, frozen=True, omit_defaults=True):
+    """ParentReference. Group and kind are always written, as the API server defaults them."""
+
+    name: str
+    group: str | None = None
+    kind: str | None = None
+    namespace: str | None = None
+    section_name: str | None = None
+    port: int | None = None
+
+
+class ObjectReference(Struct, frozen=True):
+    """BackendObjectReference."""
+
+    name: str
+    group: str = ""
+    kind: str = "Service"
+    namespace: str = ""
+    port: int | None = None
