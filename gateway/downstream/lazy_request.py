@@ -11,6 +11,8 @@ from typing import Any, Final, Protocol
 
 from gateway.downstream.known_heads import Template
 from gateway.filters import api
+from gateway.filters.api.bodies import MOST
+from gateway.filters.api.headers import field
 from gateway.http.http1 import Field, Request, parse_request
 from gateway.interfaces import DownstreamPeer
 from gateway.proxy.exchange import Exchange
@@ -29,7 +31,7 @@ def added_field(name: str, value: str) -> Field:
     """A field, checked when it is first seen."""
     found = _added.get((name, value))
     if found is None:
-        found = api.field(name, value)
+        found = field(name, value)
         if len(_added) >= KEPT:
             _added.clear()
         _added[name, value] = found
@@ -250,7 +252,7 @@ class LazyRequest(api.Request):
     def cookies(self) -> Any:
         return self.promote().cookies
 
-    async def body(self, limit: int = api.MOST) -> bytes:
+    async def body(self, limit: int = MOST) -> bytes:
         return b""  # requests on the short way have none
 
     def set_body(self, body: Any, content_type: str = "") -> None:

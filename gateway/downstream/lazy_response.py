@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from gateway.downstream.lazy_request import LazyRequest, Meeting, added_field
 from gateway.filters import api
+from gateway.filters.api.bodies import MOST, BodySource
 from gateway.http.head_templates import ResponseShape
 from gateway.http.http1 import Field, parse_response
 from gateway.http.http1 import Response as RawResponse
@@ -127,7 +128,7 @@ class LazyResponseFilter:
         self._client.ended(data, status_class)
         self._over()
 
-    def taken(self, response: RawResponse, source: api.BodySource) -> api.Response:
+    def taken(self, response: RawResponse, source: BodySource) -> api.Response:
         """What filters were shown, now that an exchange has read it."""
         assert self.reply is not None
         return self.reply.taken(response, source)
@@ -236,7 +237,7 @@ class LazyResponse(api.Response):
             return self.full
         return self.taken(parse_response(self._head[:-4]), self._response_filter.lazy_request.outgoing())
 
-    def taken(self, raw: RawResponse, source: api.BodySource | None) -> api.Response:
+    def taken(self, raw: RawResponse, source: BodySource | None) -> api.Response:
         """The ordinary response, as an exchange read it, with what filters have done to it."""
         if self.full is None:
             self.full = api.Response.received(raw, source)
@@ -259,7 +260,7 @@ class LazyResponse(api.Response):
             headers = self._glimpsed = LazyResponseHeaders(self, self._head)
         return headers
 
-    async def body(self, limit: int = api.MOST) -> bytes:
+    async def body(self, limit: int = MOST) -> bytes:
         return await self.promote().body(limit)
 
     def set_body(self, body: Any, content_type: str = "") -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from gateway.filters.measuring import BUCKETS, OCTETS, Labels
+from gateway.filters.api.filter_metrics import BUCKETS, OCTETS, Labels
 from gateway.snapshot import Change, Part, Problem
 from gateway.transport import framing
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.filters.measuring import OCTETS_OF_ALL, SERIES, Labels, shown
+from gateway.filters.api.filter_metrics import OCTETS_OF_ALL, SERIES, Labels, shown
 from gateway.process.messages import Statistics
 
 SLOTS = range(14)  # 0.5 ms … 4 s; the rest counts as +Inf

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from gateway.filters import api
+from gateway.filters.api.bodies import BodySource
 from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
@@ -53,7 +54,7 @@ class Onlooking(Protocol):
     def left(self) -> Left | None: ...
     @property
     def octets(self) -> int: ...
-    def taken(self, response: Response, source: api.BodySource) -> api.Response:
+    def taken(self, response: Response, source: BodySource) -> api.Response:
         """What they were shown, now that an exchange has read it."""
 
 

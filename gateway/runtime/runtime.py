@@ -26,7 +26,7 @@ from gateway.base.clock import Clock
 from gateway.downstream.http1 import AlpnProtocol, DownstreamHttp1
 from gateway.downstream.port import ListenerPort
 from gateway.filters import builtin
-from gateway.filters.measuring import Room
+from gateway.filters.api.filter_metrics import Room
 from gateway.interfaces import Endpoint
 from gateway.l4 import splice
 from gateway.l4.tcp import Mode, StreamConnection, StreamListener, StreamRoute, TlsInspector, stream_listeners

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.base.logs import whereto
-from gateway.filters.api import FRAMING, Call, Reply, pair
+from gateway.filters.api import Reply
+from gateway.filters.api.headers import FRAMING, pair
+from gateway.filters.api.http_client import Call
 from gateway.interfaces import Endpoint
 from gateway.snapshot import BackendTLS
 from gateway.tls import contexts

@@ -19,6 +19,7 @@ import msgspec
 
 from gateway.base.logs import logger, plain, whereto
 from gateway.filters import api
+from gateway.filters.api.http_client import Call
 from gateway.scripting.shared_state.local import local
 from gateway.scripting.shared_state.memory import Memory, create
 
@@ -150,7 +151,7 @@ def _own_memory() -> Memory:
     return Memory(create())
 
 
-async def nobody(call: api.Call) -> api.Reply:
+async def nobody(call: Call) -> api.Reply:
     """In place of a client, where there is nobody to call: a filter's tests give it their own."""
     raise OSError(f"{call.method} {whereto(call.url)}: nobody can be called from here")
 

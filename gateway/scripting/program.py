@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from gateway.base.logs import plain
 from gateway.filters import api
-from gateway.filters.measuring import Measures, Room
+from gateway.filters.api.filter_metrics import Measures, Room
 from gateway.scripting.loader import Code, blame
 from gateway.scripting.watchdog import StalledError, Watched, watch
 

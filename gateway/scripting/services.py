@@ -10,9 +10,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gateway.filters.api import Call, HttpClient, Metrics, Reply, Shared
-from gateway.filters.measuring import Measured, Measures
-from gateway.filters.sharing import Operation, SharedAnswer
+from gateway.filters.api import HttpClient, Metrics, Reply, Shared
+from gateway.filters.api.filter_metrics import Measured, Measures
+from gateway.filters.api.http_client import Call
+from gateway.filters.api.shared_state import Operation, SharedAnswer
 from gateway.scripting import http_client
 from gateway.scripting.shared_state.local import local
 from gateway.scripting.shared_state.memory import Memory, create

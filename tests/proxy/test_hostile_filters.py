@@ -24,7 +24,7 @@ import pytest
 from proxying import Proxy, Server, make_rule
 
 from bench.fuzzing import FUZZER, first_seed, resident
-from gateway.filters.measuring import OCTETS
+from gateway.filters.api.filter_metrics import OCTETS
 from gateway.process import messages
 from gateway.process.messages import Applied, Apply, FilterStatistics, Ready, Statistics
 from gateway.process.metrics import exposition

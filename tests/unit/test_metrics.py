@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.filters.measuring import BUCKETS, OCTETS, OCTETS_OF_ALL, shown
+from gateway.filters.api.filter_metrics import BUCKETS, OCTETS, OCTETS_OF_ALL, shown
 from gateway.process.messages import FilterStatistics, RelayStatistics, Statistics, TargetStatistics
 from gateway.process.metrics import exposition
 from gateway.proxy.route import Counter

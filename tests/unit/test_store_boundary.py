@@ -16,7 +16,7 @@ import trustme
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.filters.sharing import Operation
+from gateway.filters.api.shared_state import Operation
 from gateway.scripting.shared_state.local import local
 from gateway.scripting.shared_state.memory import LONGEST, Memory, create
 from gateway.scripting.shared_state.redis import Remote, Unreachable, _key

@@ -16,6 +16,8 @@ from typing import Final
 
 from gateway.base.logs import logger, plain
 from gateway.filters import api
+from gateway.filters.api.headers import field, is_method, pair
+from gateway.filters.api.http_client import Call
 from gateway.http.http1 import Field
 from gateway.scripting.loader import ScriptError
 from gateway.scripting.sandbox import credit, messages
@@ -404,7 +406,7 @@ class SandboxedFilter:
 
     def _do(self, ask: Ask, weight: int) -> float:
         """Do something for it, as far as its definition lets it: at once, where that can be. What that costs on top."""
-        if isinstance(ask.what, api.Call):
+        if isinstance(ask.what, Call):
             self._spawn(self._answer_call(ask.number, ask.what), weight)
             return credit.ASK
         try:
@@ -417,7 +419,7 @@ class SandboxedFilter:
             self._fail(ask.number, error)
         return 0.0
 
-    async def _answer_call(self, number: int, call: api.Call) -> None:
+    async def _answer_call(self, number: int, call: Call) -> None:
         await self._answer(number, self._fetch(call))
 
     async def _answer(self, number: int, later: Awaitable[api.Reply | bool | float | bytes | None]) -> None:
@@ -430,9 +432,9 @@ class SandboxedFilter:
         """Whatever came of what a filter asked for is the filter's."""
         self._send(Told(number, None, str(error) or type(error).__name__, type(error).__name__))
 
-    async def _fetch(self, call: api.Call) -> api.Reply:
-        call.headers = [api.pair(_checked(pair)) for pair in call.headers]
-        if not api.is_method(call.method):
+    async def _fetch(self, call: Call) -> api.Reply:
+        call.headers = [pair(_checked(name_and_value)) for name_and_value in call.headers]
+        if not is_method(call.method):
             raise ValueError(f"{call.method!r} cannot be asked")
         return await self._supplies.fetch(call)
 
@@ -459,7 +461,7 @@ def _connection_data(connection: api.Connection) -> ConnectionData:
 
 
 def _checked(pair: tuple[bytes, bytes]) -> Field:
-    return api.field(pair[0].decode("latin-1"), pair[1].decode("latin-1"))
+    return field(pair[0].decode("latin-1"), pair[1].decode("latin-1"))
 
 
 def _copied(data: Octets | None) -> bytes | None:

@@ -12,10 +12,10 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
-from gateway.filters.api import Call as HttpCall
 from gateway.filters.api import Reply
-from gateway.filters.measuring import Measured
-from gateway.filters.sharing import Operation
+from gateway.filters.api.filter_metrics import Measured
+from gateway.filters.api.http_client import Call as HttpCall
+from gateway.filters.api.shared_state import Operation
 from gateway.transport import framing
 
 FORK, KILL, STAND_BACK = b"f", b"k", b"b"  # what a worker says to the zygote, each with a number, the first with a socket

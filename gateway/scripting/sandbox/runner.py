@@ -18,7 +18,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.filters import api
-from gateway.filters.sharing import Operation
+from gateway.filters.api.bodies import BodySource
+from gateway.filters.api.http_client import Call
+from gateway.filters.api.shared_state import Operation
 from gateway.http.http1 import Field, Request, Response, kind_of, parse_target
 from gateway.scripting import loader
 from gateway.scripting.loader import Code, ScriptError, blame, bytes_or_nothing, verdict_or_nothing, wrong_result
@@ -249,7 +251,7 @@ class FilterRunner:
         self._wanted[number] = future
         return future
 
-    def _ask(self, what: api.Call | Operation) -> asyncio.Future[Any]:
+    def _ask(self, what: Call | Operation) -> asyncio.Future[Any]:
         """Let the worker do it: there is no network here, and no memory but our own."""
         number = next(self._numbers)
         self._send(Ask(number, what))
@@ -258,7 +260,7 @@ class FilterRunner:
         self._asking[number] = future
         return future
 
-    async def _fetch(self, call: api.Call) -> api.Reply:
+    async def _fetch(self, call: Call) -> api.Reply:
         reply: api.Reply = await self._ask(call)
         return reply
 
@@ -325,7 +327,7 @@ def _fields(pairs: Pairs) -> list[Field]:
     return [Field(kind_of(name.lower()), name.lower(), value, name + b": " + value) for name, value in pairs]
 
 
-def _response(data: ResponseData, source: api.BodySource) -> api.Response:
+def _response(data: ResponseData, source: BodySource) -> api.Response:
     return api.Response.received(Response(data.status, b"", False, _fields(data.headers)), source)
 
 

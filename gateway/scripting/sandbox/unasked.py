@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from gateway.filters.measuring import Labels, Measured
+from gateway.filters.api.filter_metrics import Labels, Measured
 from gateway.scripting.sandbox.messages import AT_ONCE, WORDS, FromCell, Measure, Said
 
 LINES: Final = 100  # of its log, a second

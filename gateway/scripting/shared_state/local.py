@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.filters.sharing import Known, Operation, SharedAnswer
+from gateway.filters.api.shared_state import Known, Operation, SharedAnswer
 from gateway.scripting.shared_state.memory import Memory
 
 

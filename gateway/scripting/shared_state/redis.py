@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, InvalidResponse  # noqa: A004
 
 from gateway.base.logs import plain
-from gateway.filters.sharing import Operation, SharedAnswer
+from gateway.filters.api.shared_state import Operation, SharedAnswer
 from gateway.scripting.shared_state.memory import LONGEST
 from gateway.snapshot import Store
 
