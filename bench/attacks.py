@@ -23,7 +23,7 @@ import uvloop
 
 from bench import rig
 from gateway.http.field_sections import encoded
-from gateway.http.http2 import (
+from gateway.http.http2_frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,

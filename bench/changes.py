@@ -318,8 +318,9 @@ async def load(quick: bool) -> list[Row]:
         async with _workers() as workers:
             await workers.apply(Change("0", rig.parts()))
             port = rig.PORTS["fsm"]
-            probe = asyncio.create_task(_probe(port, waits))
-            await asyncio.sleep(0.3)
+            asking = asyncio.Event()
+            probe = asyncio.create_task(_probe(port, waits, asking))
+            await asking.wait()
             big = Change("1", snapshot_of(count))
             began = time.perf_counter()
             await workers.apply(big)
@@ -344,12 +345,13 @@ async def _workers() -> AsyncIterator[Workers]:
         await workers.stop(grace=1)
 
 
-async def _probe(port: int, waits: list[float]) -> None:
-    """A process of its own asks every 2 ms; how long each answer took."""
+async def _probe(port: int, waits: list[float], asking: asyncio.Event) -> None:
+    """A process of its own asks every 2 ms; how long each answer took. `asking` once it has begun."""
     process, printed = await rig.beside("bench.changes", "--probe", str(port))
     try:
         async for line in printed:
             waits.append(float(line))
+            asking.set()
     finally:
         process.kill()
         await process.wait()

@@ -14,7 +14,7 @@ from gateway.downstream.fast_path import FastPath
 from gateway.downstream.http2 import DownstreamHttp2
 from gateway.downstream.known_heads import LESSONS, is_plain
 from gateway.downstream.port import ListenerPort
-from gateway.http import http2
+from gateway.http import http2_frames
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
@@ -26,7 +26,7 @@ from gateway.scripting.listener_filters import arrive, connection_of, left
 from gateway.snapshot import Limits
 from gateway.tls import contexts
 
-_HTTP2: Final = http2.PREFACE[:18]
+_HTTP2: Final = http2_frames.PREFACE[:18]
 LINGER: Final = 2.0  # seconds to read what a refused client still sends, so that it can read the answer
 
 

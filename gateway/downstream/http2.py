@@ -13,11 +13,12 @@ from time import monotonic
 from typing import Final
 
 from gateway.downstream.port import ListenerPort
-from gateway.http import abuse_budget, field_sections, http2
+from gateway.http import abuse_budget, field_sections, http2_frames
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.forwarding import failure, is_grpc, request_head
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Edit, Field, ProtocolError, Request
-from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, ConnectionFault, Stream, frame_head
+from gateway.http.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, MAX_FRAME_OCTETS, ConnectionFault, frame_head
+from gateway.http.http2_stream import Stream
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.interfaces import UpstreamStream
 from gateway.proxy.exchange import Exchange, not_switched
@@ -71,17 +72,17 @@ class DownstreamStream(Stream):
         "peer",
     )  # fmt: skip
     is_framed = False
-    conversation: DownstreamHttp2
+    connection: DownstreamHttp2
 
-    def __init__(self, conversation: DownstreamHttp2, number: int, request: Request) -> None:
-        super().__init__(conversation, number)
+    def __init__(self, connection: DownstreamHttp2, number: int, request: Request) -> None:
+        super().__init__(connection, number)
         self.opened = monotonic()
         self._request = request
         self._expected = request.length  # octets of content still to come, where their number was said
         self._body_bytes = 0
         self._body_since = 0.0
         self._is_conversation = False  # its content comes when there is something to say
-        self.deadline = conversation.listener_port.stalled_at
+        self.deadline = connection.listener_port.stalled_at
         self.exchange: Exchange | None = None
         self.headed = False  # the final head has been sent
         # Of an extended CONNECT: it keeps what the client sends ahead until both sides have changed protocols.
@@ -99,34 +100,34 @@ class DownstreamStream(Stream):
     def answered(self, data: bytes, status_class: int) -> None:
         """A whole response in one piece, its head known from before."""
         self.peer = None
-        conversation = self.conversation
+        connection = self.connection
         end = data.find(b"\r\n\r\n") + 4
         block = field_sections.response_block(data[:end])
         size, length = len(block), len(data) - end
         if (
             length <= self.window
-            and length <= conversation.window
-            and length <= FRAME
-            and size <= FRAME
-            and not conversation.stopped
+            and length <= connection.window
+            and length <= MAX_FRAME_OCTETS
+            and size <= MAX_FRAME_OCTETS
+            and not connection.stopped
         ):
             # As in `send_head` and `send`, with one write for all of it.
             if length:
-                conversation.window -= length
-                conversation.write(
+                connection.window -= length
+                connection.write(
                     b"".join((
                         frame_head(0, size, HEADERS, END_HEADERS, self.id), block,
                         frame_head(0, length, DATA, END_STREAM, self.id), data[end:],
                     ))
                 )  # fmt: skip
             else:
-                conversation.write(frame_head(0, size, HEADERS, END_HEADERS | END_STREAM, self.id) + block)
+                connection.write(frame_head(0, size, HEADERS, END_HEADERS | END_STREAM, self.id) + block)
             self.headed = self.local_closed = True
-            conversation.end_local(self)
+            connection.end_local(self)
         else:
             self.write(data)
             self.finish()
-        conversation.budget.spent -= abuse_budget.A_SECTION + abuse_budget.A_FRAME
+        connection.budget.spent -= abuse_budget.A_SECTION + abuse_budget.A_FRAME
         counter = self._target.counter
         took = monotonic() - self._since
         counter.responses[(status_class << 5) + int(took * 2000).bit_length()] += 1
@@ -139,7 +140,7 @@ class DownstreamStream(Stream):
 
     def continued(self, data: bytes | memoryview) -> None:
         """More of its body."""
-        self.deadline = self.conversation.listener_port.stalled_at
+        self.deadline = self.connection.listener_port.stalled_at
         self.write(data)
 
     def ended(self, data: bytes, status_class: int) -> None:
@@ -154,7 +155,7 @@ class DownstreamStream(Stream):
         """Hand the request under way to an exchange, which can do everything."""
         exchange = self.exchange
         if exchange is None:
-            exchange = self.exchange = begin(self, self._request, self.entry, self.conversation.listener_port.backends)
+            exchange = self.exchange = begin(self, self._request, self.entry, self.connection.listener_port.backends)
             exchange.take_over(self._target, self.peer, self._since, self._status_class)
             self.peer = None
         return exchange
@@ -165,7 +166,7 @@ class DownstreamStream(Stream):
 
     def short(self, entry: RouteMatch[Route], ask: KnownBlock) -> None:
         """Send a request without content the shortest way that its rule allows."""
-        listener_port = self.conversation.listener_port
+        listener_port = self.connection.listener_port
         self.entry = entry
         self._since = self.opened
         target = self._target = next(entry.route.turns)
@@ -175,9 +176,9 @@ class DownstreamStream(Stream):
         edit = target.edit_request
         head = ask.heads.get(edit)
         if head is None:
-            request, conversation = ask.request, self.conversation
+            request, connection = ask.request, self.connection
             head = ask.heads[edit] = request_head(
-                request, request.host, request.target, conversation.address, listener_port.scheme, edit, upgrading=False
+                request, request.host, request.target, connection.address, listener_port.scheme, edit, upgrading=False
             )
         endpoint = next(target.endpoints.turns, None)
         if endpoint is None or not endpoint.idle or not self.takes_more:
@@ -193,22 +194,22 @@ class DownstreamStream(Stream):
     @property
     def address(self) -> bytes:
         """The client's address."""
-        return self.conversation.address
+        return self.connection.address
 
     @property
     def scheme(self) -> bytes:
         """http or https."""
-        return self.conversation.listener_port.scheme
+        return self.connection.listener_port.scheme
 
     @property
     def port(self) -> int:
         """The listener's port."""
-        return self.conversation.listener_port.port
+        return self.connection.listener_port.port
 
     @property
     def limits(self) -> Limits:
         """What this client may ask."""
-        return self.conversation.listener_port.limits
+        return self.connection.listener_port.limits
 
     @property
     def closes_after_this(self) -> bool:
@@ -231,12 +232,12 @@ class DownstreamStream(Stream):
             return
         if self._tunnel is not None and head[9:10] == b"2":
             # RFC 8441 §5: it would mean that the tunnel is open.
-            self.conversation.answer(self.id, answer(502, not_switched(int(head[9:12]))))
+            self.connection.answer(self.id, answer(502, not_switched(int(head[9:12]))))
             self.local_closed = True
             if self.remote_closed:
-                self.conversation.forget(self)
+                self.connection.forget(self)
             else:
-                self.reset(http2.NO_ERROR)
+                self.reset(http2_frames.NO_ERROR)
             return
         self.hold_head(field_sections.response_block(head))
         if end < len(raw):
@@ -254,12 +255,12 @@ class DownstreamStream(Stream):
 
     def touch(self) -> None:
         """The response moves."""
-        self.deadline = self.conversation.listener_port.stalled_at
+        self.deadline = self.connection.listener_port.stalled_at
 
     def pause_reading(self) -> None:
         """Take no more of the request for now."""
         if not self.reading_stopped:
-            self.deadline = self.conversation.listener_port.stalled_at
+            self.deadline = self.connection.listener_port.stalled_at
             self.stop_reading()
 
     def resume_reading(self) -> None:
@@ -268,7 +269,7 @@ class DownstreamStream(Stream):
             self.go_on_reading()
             limits = self.limits
             if limits.body_rate:
-                self._body_since = self.conversation.listener_port.clock.now - self._body_bytes / limits.body_rate
+                self._body_since = self.connection.listener_port.clock.now - self._body_bytes / limits.body_rate
             self._time_body()
 
     def finished(self, *, reuse: bool) -> None:
@@ -281,7 +282,7 @@ class DownstreamStream(Stream):
         if not was_whole:
             # RFC 9113 §8.1: the client may stop sending what nobody reads.
             if self.queue is None:
-                self.reset(http2.NO_ERROR)
+                self.reset(http2_frames.NO_ERROR)
             else:
                 self.stop_reading()
 
@@ -292,12 +293,12 @@ class DownstreamStream(Stream):
 
     def abort(self) -> None:
         """Cut the stream: the client must see that the response is not whole."""
-        self.reset(http2.INTERNAL_ERROR)
+        self.reset(http2_frames.INTERNAL_ERROR)
 
     def tunnel(self, peer: UpstreamStream, head: bytes) -> None:
         """Both sides changed protocols (RFC 8441): DATA is the other side's bytes from here on."""
         self.exchange = None
-        listener_port = self.conversation.listener_port
+        listener_port = self.connection.listener_port
         other, answered = peer.give_away()
         # RFC 8441 §5: 200 in place of 101; what proved the upgrade has no meaning here.
         lines = [line for line in head.split(b"\r\n")[1:-2] if not line.lower().startswith(b"sec-websocket-accept:")]
@@ -325,7 +326,7 @@ class DownstreamStream(Stream):
                 self._malformed(exchange)
                 return
         if limits.body_bytes and self._body_bytes > limits.body_bytes:
-            self.conversation.listener_port.refused += 1
+            self.connection.listener_port.refused += 1
             exchange.refuse(413, f"the request's body is longer than {limits.body_bytes} bytes")
             return
         self._time_body()
@@ -333,7 +334,7 @@ class DownstreamStream(Stream):
 
     def complete(self, trailers: list[Pair] | None) -> None:
         fields = field_sections.trailers(trailers, self.limits) if trailers else []
-        self.deadline = self.conversation.listener_port.stalled_at
+        self.deadline = self.connection.listener_port.stalled_at
         if self._tunnel is not None:
             self._tunnel.receive_eof()
             return
@@ -347,10 +348,10 @@ class DownstreamStream(Stream):
 
     def _malformed(self, exchange: Exchange) -> None:
         """RFC 9113 §8.1.1: the content is not as long as content-length says."""
-        self.conversation.listener_port.refused += 1
-        self.reset(http2.PROTOCOL_ERROR)
+        self.connection.listener_port.refused += 1
+        self.reset(http2_frames.PROTOCOL_ERROR)
         exchange.client_lost()
-        self.conversation.spend(abuse_budget.FALSE)
+        self.connection.spend(abuse_budget.FALSE)
 
     def cut(self, code: int, reason: str) -> None:
         if self._tunnel is not None:
@@ -367,7 +368,7 @@ class DownstreamStream(Stream):
             self._tunnel.congested()
 
     def relieved(self) -> None:
-        self.deadline = self.conversation.listener_port.stalled_at
+        self.deadline = self.connection.listener_port.stalled_at
         if self.exchange is not None and self.exchange.peer is not None:
             self.exchange.peer.resume_reading()
         elif self._tunnel is not None:
@@ -377,7 +378,7 @@ class DownstreamStream(Stream):
 
     def start(self, entry: RouteMatch[Route]) -> None:
         """Send a request the full way."""
-        self.exchange = begin(self, self._request, entry, self.conversation.listener_port.backends)
+        self.exchange = begin(self, self._request, entry, self.connection.listener_port.backends)
         if self._tunnel is not None:
             # The request ends with its head; what follows is the other protocol's, and waits until that is spoken.
             self._tunnel.pause_reading()
@@ -394,13 +395,13 @@ class DownstreamStream(Stream):
 
     def _time_body(self) -> None:
         """As on HTTP/1.1: what has come so far buys its sender time for more."""
-        limits, listener_port = self.limits, self.conversation.listener_port
+        limits, listener_port = self.limits, self.connection.listener_port
         if not self._body_since:
             self._body_since = listener_port.clock.now
         if limits.body_rate and not self.reading_stopped and self._tunnel is None and not self._is_conversation:
             self.deadline = self._body_since + limits.body_seconds + self._body_bytes / limits.body_rate
-            conversation = self.conversation
-            conversation.deadline = min(conversation.deadline, self.deadline)
+            connection = self.connection
+            connection.deadline = min(connection.deadline, self.deadline)
         else:
             self.deadline = listener_port.stalled_at
 
@@ -410,11 +411,11 @@ class DownstreamStream(Stream):
         if self._tunnel is not None and self._tunnel.is_joined:
             self.touch()
         elif exchange is None:
-            self.reset(http2.CANCEL)  # the client takes nothing of what waits for it
+            self.reset(http2_frames.CANCEL)  # the client takes nothing of what waits for it
         elif exchange.request_done or self.reading_stopped or self._is_conversation:
             exchange.expired()
         else:
-            self.conversation.listener_port.refused += 1
+            self.connection.listener_port.refused += 1
             exchange.refuse(408, f"the request's body came more slowly than {self.limits.body_rate} bytes a second")
 
 
@@ -472,9 +473,9 @@ class DownstreamHttp2(Http2Protocol):
     def _begin_conversation(self) -> None:
         limits = self.listener_port.limits
         self.greet({
-            http2.MAX_CONCURRENT_STREAMS: limits.streams,
-            http2.MAX_HEADER_LIST_SIZE: limits.head_bytes,
-            http2.ENABLE_CONNECT_PROTOCOL: 1,
+            http2_frames.MAX_CONCURRENT_STREAMS: limits.streams,
+            http2_frames.MAX_HEADER_LIST_SIZE: limits.head_bytes,
+            http2_frames.ENABLE_CONNECT_PROTOCOL: 1,
         })  # fmt: skip
         self.head_begun()
         if self.listener_port.draining:
@@ -535,7 +536,8 @@ class DownstreamHttp2(Http2Protocol):
             return
         if not stream & 1 or stream <= self.highest:
             raise ConnectionFault(
-                http2.STREAM_CLOSED if stream <= self.highest else http2.PROTOCOL_ERROR, "HEADERS on a closed stream"
+                http2_frames.STREAM_CLOSED if stream <= self.highest else http2_frames.PROTOCOL_ERROR,
+                "HEADERS on a closed stream",
             )
         self.highest = stream
         if not self.streams:
@@ -563,7 +565,7 @@ class DownstreamHttp2(Http2Protocol):
     def _refuse_stream(self, stream: int) -> None:
         """One too many: whoever asked may ask again, as nothing has been done for it (RFC 9113 §8.7)."""
         self.spend(abuse_budget.REFUSAL)
-        self.say_reset(stream, http2.REFUSED_STREAM)
+        self.say_reset(stream, http2_frames.REFUSED_STREAM)
 
     def price_of_cancelling(self, stream: Stream) -> int:
         assert isinstance(stream, DownstreamStream)
@@ -578,7 +580,7 @@ class DownstreamHttp2(Http2Protocol):
             self._refuse(number, error.status, error.reason, end)
             return None
         except Malformed as error:
-            self._refuse(number, error.status, error.reason, end, http2.PROTOCOL_ERROR)
+            self._refuse(number, error.status, error.reason, end, http2_frames.PROTOCOL_ERROR)
             return None
         if self.listener_port.arrivals:
             try:
@@ -597,7 +599,7 @@ class DownstreamHttp2(Http2Protocol):
             self._asks[block] = ask
         return ask
 
-    def _refuse(self, number: int, status: int, reason: str, end: bool, code: int = http2.NO_ERROR) -> None:
+    def _refuse(self, number: int, status: int, reason: str, end: bool, code: int = http2_frames.NO_ERROR) -> None:
         """Answer what never becomes an exchange, and take no more of it (RFC 9113 §8.1.1)."""
         self.listener_port.refused += 1
         self.spend(abuse_budget.FALSE if code else abuse_budget.REFUSAL)
@@ -614,7 +616,7 @@ class DownstreamHttp2(Http2Protocol):
         self.send_block(number, field_sections.response_block(head), 0 if body else END_STREAM)
         if body:
             self.window -= len(body)
-            self.write(http2.frame(http2.DATA, END_STREAM, number, body))
+            self.write(http2_frames.frame(http2_frames.DATA, END_STREAM, number, body))
 
     def _begin(self, stream: DownstreamStream, ask: KnownBlock, end: bool) -> None:
         listener_port, request = self.listener_port, ask.request
@@ -657,20 +659,20 @@ class DownstreamHttp2(Http2Protocol):
         self.answer(number, failure(request, status, text), head_only=request.method == b"HEAD")
         if not end:
             self.spend(abuse_budget.PROBE)
-            self.say_reset(number, http2.NO_ERROR)
+            self.say_reset(number, http2_frames.NO_ERROR)
 
     def _receive_trailers(self, stream: Stream, block: bytes, end: bool) -> None:
         pairs = self.decoded(block)
         if stream.remote_closed:
-            raise ConnectionFault(http2.STREAM_CLOSED, "HEADERS after END_STREAM")
+            raise ConnectionFault(http2_frames.STREAM_CLOSED, "HEADERS after END_STREAM")
         try:
             if not end:
                 raise Malformed("a second field section that does not end the stream")
             field_sections.trailers(pairs, self.listener_port.limits)
         except Malformed as error:
             self.spend(abuse_budget.FALSE)
-            stream.reset(http2.PROTOCOL_ERROR)
-            stream.cut(http2.PROTOCOL_ERROR, error.reason)
+            stream.reset(http2_frames.PROTOCOL_ERROR)
+            stream.cut(http2_frames.PROTOCOL_ERROR, error.reason)
             return
         self.end_remote(stream, pairs)
 
@@ -678,7 +680,7 @@ class DownstreamHttp2(Http2Protocol):
         super().end_local(stream)
         assert isinstance(stream, DownstreamStream)
         if not stream.gone and stream.is_answered:
-            stream.reset(http2.NO_ERROR)  # RFC 9113 §8.1: the client may stop sending what nobody reads
+            stream.reset(http2_frames.NO_ERROR)  # RFC 9113 §8.1: the client may stop sending what nobody reads
 
     def stream_gone(self, stream: Stream) -> None:
         if not self.streams:
@@ -691,7 +693,7 @@ class DownstreamHttp2(Http2Protocol):
         # What was on its way when we said goodbye has come: from here on, really nothing more.
         if self._draining and not self.closing:
             self.closing = True
-            self.send_goaway(self.highest, http2.NO_ERROR)
+            self.send_goaway(self.highest, http2_frames.NO_ERROR)
             if not self.streams:
                 self.close()
 
@@ -712,12 +714,12 @@ class DownstreamHttp2(Http2Protocol):
             seconds = self.listener_port.limits.head_seconds
             self.failed(
                 ConnectionFault(
-                    http2.ENHANCE_YOUR_CALM, f"a field section, or the first SETTINGS, took longer than {seconds:g} s"
+                    http2_frames.ENHANCE_YOUR_CALM, f"a field section, or the first SETTINGS, took longer than {seconds:g} s"
                 )
             )
             return
         if not self.streams:
-            self.send_goaway(self.highest, http2.NO_ERROR)
+            self.send_goaway(self.highest, http2_frames.NO_ERROR)
             self.close()
             return
         for stream in list(self.streams.values()):
@@ -765,8 +767,8 @@ class DownstreamHttp2(Http2Protocol):
             self._transport.abort()
             return
         assert isinstance(stream, DownstreamStream)
-        stream.reset(http2.ENHANCE_YOUR_CALM)
-        stream.cut(http2.ENHANCE_YOUR_CALM, "the client does not take what it asked for")
+        stream.reset(http2_frames.ENHANCE_YOUR_CALM)
+        stream.cut(http2_frames.ENHANCE_YOUR_CALM, "the client does not take what it asked for")
 
     def start_over(self) -> None:
         """Keep no more of the requests so far than a new connection would."""
@@ -776,7 +778,7 @@ class DownstreamHttp2(Http2Protocol):
         """The end is near: open no new streams (RFC 9113 §6.8 wants it said twice, a round trip apart)."""
         if not self._draining:
             self._draining = True
-            self.send_goaway(http2.LARGEST_WINDOW, http2.NO_ERROR)
+            self.send_goaway(http2_frames.LARGEST_WINDOW, http2_frames.NO_ERROR)
             self.ping()
 
     def close_if_idle(self) -> None:

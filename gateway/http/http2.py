@@ -11,272 +11,61 @@ turns: of one connection's frames, only so many are read before all others have 
 
 from __future__ import annotations
 
-import struct
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
 from gateway.base.clock import Clock
-from gateway.http import abuse_budget, field_sections
+from gateway.http import abuse_budget, field_sections, http2_frames
 from gateway.http.abuse_budget import Budget
 from gateway.http.field_sections import Decoder, Pair
-from gateway.http.http1 import Field
+from gateway.http.http2_frames import (
+    ACK,
+    CANCEL,
+    COMPRESSION_ERROR,
+    CONTINUATION,
+    DATA,
+    DEFAULT_WINDOW,
+    ENABLE_CONNECT_PROTOCOL,
+    ENABLE_PUSH,
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    GOAWAY,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    LARGEST_WINDOW,
+    MAX_CONCURRENT_STREAMS,
+    MAX_FRAME_OCTETS,
+    MAX_FRAME_SIZE,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITIZED,
+    PROTOCOL_ERROR,
+    RST_STREAM,
+    SETTING,
+    SETTINGS,
+    STREAM_CLOSED,
+    WINDOW_UPDATE,
+    ConnectionFault,
+    frame,
+    frame_head,
+    number,
+    unpack_head,
+    unpadded,
+)
+from gateway.http.http2_stream import HIGH_WATER, STREAM_WINDOW, Stream
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-# Frame types (RFC 9113 §6) and flags.
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
-END_STREAM, ACK, END_HEADERS, PADDED, PRIORITIZED = 0x1, 0x1, 0x4, 0x8, 0x20
-
-# Error codes (RFC 9113 §7).
-(
-    NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, SETTINGS_TIMEOUT, STREAM_CLOSED, FRAME_SIZE_ERROR,
-    REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, CONNECT_ERROR, ENHANCE_YOUR_CALM,
-) = range(12)  # fmt: skip
-
-# Settings (RFC 9113 §6.5.2, RFC 8441 §3).
-(
-    HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE,
-) = range(1, 7)  # fmt: skip
-ENABLE_CONNECT_PROTOCOL: Final = 8
-
-LARGEST_WINDOW: Final = 2**31 - 1
-DEFAULT_WINDOW: Final = 65535
-STREAM_WINDOW: Final = 1 << 18  # octets of content that a peer may send on one stream before we take them
 CONNECTION_WINDOW: Final = 1 << 22  # and on all of them together, which bounds what a connection can make us hold
-FRAME: Final = 16384  # octets in a frame, both ways: what every peer takes
-HIGH_WATER: Final = 1 << 16  # octets waiting on a stream above which its source is told to pause
 
 TURN: Final = 64  # frames that one connection is read in one turn of the loop
 ANSWERED: Final = 7  # that one which is answered at once counts for more
 BLOCK: Final = 8  # bits of a field block's length that count for one more of them: reading it is work
 WE_RESET: Final = 1000  # streams that we have reset, which the peer may not know yet
-
-_frame = struct.Struct(">BHBBI")
-_setting = struct.Struct(">HI")
-frame_head = _frame.pack
-_unpack = _frame.unpack_from
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One frame."""
-    size = len(payload)
-    return frame_head(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
-
-
-def number(value: int) -> bytes:
-    """A payload of 32 bits."""
-    return value.to_bytes(4, "big")
-
-
-class ConnectionFault(Exception):
-    """A connection error: nothing more can be said on it (RFC 9113 §5.4.1)."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-
-
-class Stream:
-    """One stream's frames: what its owner writes, as flow control allows. Roles inherit it."""
-
-    __slots__ = (
-        "conversation",
-        "gone",
-        "held",
-        "id",
-        "kept",
-        "last",
-        "local_closed",
-        "owed",
-        "queue",
-        "reading_stopped",
-        "receive_window",
-        "remote_closed",
-        "unacknowledged",
-        "window",
-    )  # fmt: skip
-
-    def __init__(self, conversation: Http2Connection, number: int) -> None:
-        self.conversation = conversation
-        self.id = number
-        # Outward.
-        self.window = conversation.peer_window  # octets that the peer takes now
-        self.held: bytes | None = None  # a field section that may turn out to be all
-        self.queue: deque[bytes] | None = None  # waits for the window
-        self.owed = 0  # octets in it
-        self.local_closed = False  # END_STREAM was said, or will be at the end of the queue
-        self.last: list[Field] | None = None  # trailers that end it
-        # Inward.
-        self.receive_window = STREAM_WINDOW  # octets that the peer may still send
-        self.unacknowledged = 0  # octets taken, but not yet given back to it
-        self.kept = 0  # octets that came while nobody wanted them, by which the connection may send less meanwhile
-        self.reading_stopped = False
-        self.remote_closed = False
-        self.gone = False  # gone from the conversation
-
-    # --- outward ---
-
-    def send_head(self, block: bytes) -> None:
-        """A field section."""
-        self.conversation.send_block(self.id, block, 0)
-
-    def hold_head(self, block: bytes) -> None:
-        """A field section, which goes with what follows or by `let_go`."""
-        self.held = block
-
-    def let_go(self) -> None:
-        """Nothing follows yet: send what is held."""
-        if self.held is not None and not self.gone:
-            block, self.held = self.held, None
-            self.conversation.send_block(self.id, block, 0)
-
-    def send(self, data: bytes | memoryview) -> None:
-        """Content, now or when the peer takes it."""
-        size = len(data)
-        if not size or self.gone:
-            return
-        if self.held is not None:
-            self.let_go()
-        conversation = self.conversation
-        if (
-            self.queue is None
-            and size <= FRAME
-            and size <= self.window
-            and size <= conversation.window
-            and not conversation.stopped
-        ):
-            self.window -= size
-            conversation.window -= size
-            conversation.budget.spent -= abuse_budget.A_FRAME
-            conversation.write(b"".join((frame_head(0, size, DATA, 0, self.id), data)))
-            return
-        if self.queue is None:
-            self.queue = deque()
-        # A copy, as the buffer behind a view is used again; and cut into frames once.
-        for start in range(0, size, FRAME):
-            self.queue.append(bytes(data[start : start + FRAME]))
-        before, self.owed = self.owed, self.owed + size
-        conversation.owed += size
-        conversation.waiting[self] = None
-        conversation.pump()
-        if conversation.owed - conversation.noted > HIGH_WATER:
-            conversation.note_unsent()
-        if before < HIGH_WATER <= self.owed:
-            self.congested()
-
-    def finish(self, trailers: list[Field] | None = None) -> None:
-        """All has been said."""
-        if self.local_closed or self.gone:
-            return
-        self.local_closed = True
-        if self.queue is None:
-            self._say_last(trailers)
-        else:
-            self.last = trailers
-
-    def _say_last(self, trailers: list[Field] | None) -> None:
-        if self.held is not None and not trailers:
-            self.conversation.send_block(self.id, self.held, END_STREAM)
-        elif trailers:
-            self.let_go()
-            self.conversation.send_block(self.id, field_sections.trailer_block(trailers), END_STREAM)
-        else:
-            self.conversation.write(frame_head(0, 0, DATA, END_STREAM, self.id))
-        self.conversation.end_local(self)
-
-    def pump(self) -> bool:
-        """Send what the windows allow, one frame; True where more would go."""
-        queue, conversation = self.queue, self.conversation
-        if queue is None:
-            return False
-        data = queue[0]
-        room = min(self.window, conversation.window)
-        if room <= 0:
-            return False
-        size = len(data)
-        if size > room:
-            data, queue[0] = data[:room], data[room:]
-            size = room
-        else:
-            queue.popleft()
-        self.window -= size
-        conversation.window -= size
-        conversation.owed -= size
-        before, self.owed = self.owed, self.owed - size
-        is_last = not queue and self.local_closed and not self.last
-        if not queue or size >= FRAME >> 4:  # a peer that asks for content by the octet earns nothing (CVE-2019-9511)
-            conversation.budget.spent -= abuse_budget.A_FRAME
-        conversation.write(frame_head(0, size, DATA, END_STREAM if is_last else 0, self.id) + data)
-        if queue:
-            if before >= HIGH_WATER and self.takes_more:
-                self.relieved()
-            return True
-        self.queue = None
-        if is_last:
-            conversation.end_local(self)
-        elif self.local_closed:
-            self._say_last(self.last)
-        elif before >= HIGH_WATER and self.takes_more:
-            self.relieved()
-        return False
-
-    @property
-    def takes_more(self) -> bool:
-        """Whether what it owes is little, and what its connection owes."""
-        conversation = self.conversation
-        return self.owed < HIGH_WATER and not conversation.stopped and not conversation.is_full_up
-
-    def reset(self, code: int) -> None:
-        """Give it up, in both directions."""
-        if not self.gone:
-            self.conversation.say_reset(self.id, code)
-            self.conversation.forget(self)
-
-    # --- inward ---
-
-    def taken(self, size: int) -> None:
-        """Content has been taken: the peer may send as much again, unless we want it to wait."""
-        self.unacknowledged += size
-        if self.unacknowledged >= STREAM_WINDOW // 2 and not self.reading_stopped and not self.remote_closed:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        if self.unacknowledged and not self.gone:
-            self.conversation.write(frame(WINDOW_UPDATE, 0, self.id, number(self.unacknowledged)))
-            self.receive_window += self.unacknowledged
-            self.unacknowledged = 0
-
-    def stop_reading(self) -> None:
-        """Let the peer send no more than it has been allowed already."""
-        self.reading_stopped = True
-
-    def go_on_reading(self) -> None:
-        """Let it send again."""
-        if self.reading_stopped:
-            self.reading_stopped = False
-            self.conversation.give_back(self)
-            if not self.remote_closed:
-                self._give_back()
-
-    # --- for roles ---
-
-    def congested(self) -> None:
-        """Much waits to be sent: whoever writes should pause."""
-
-    def relieved(self) -> None:
-        """Whoever paused should go on."""
-
-    def take_content(self, data: bytes) -> None:
-        """Content has come."""
-
-    def complete(self, trailers: list[Pair] | None) -> None:
-        """The peer has said all."""
-
-    def cut(self, code: int, reason: str) -> None:
-        """The peer has given the stream up, or the connection is lost. It is gone from the conversation."""
 
 
 class Http2Connection:
@@ -327,7 +116,7 @@ class Http2Connection:
     def greet(self, settings: dict[int, int]) -> None:
         """Say what we allow, first of all."""
         said = {INITIAL_WINDOW_SIZE: STREAM_WINDOW, **settings}
-        payload = b"".join(_setting.pack(name, value) for name, value in said.items())
+        payload = b"".join(SETTING.pack(name, value) for name, value in said.items())
         opening = frame(SETTINGS, 0, 0, payload) + frame(WINDOW_UPDATE, 0, 0, number(CONNECTION_WINDOW - DEFAULT_WINDOW))
         self.write(opening if self.is_server else PREFACE + opening)
 
@@ -356,9 +145,9 @@ class Http2Connection:
         self.turn = TURN
         while size - at >= 9 and self.turn > 0:
             self.turn -= 1
-            high, low, kind, flags, stream = _unpack(data, at)
+            high, low, kind, flags, stream = unpack_head(data, at)
             length = high << 16 | low
-            if length > FRAME:
+            if length > MAX_FRAME_OCTETS:
                 raise ConnectionFault(FRAME_SIZE_ERROR, "a frame is larger than SETTINGS_MAX_FRAME_SIZE")
             end = at + 9 + length
             if end > size:
@@ -390,11 +179,11 @@ class Http2Connection:
         if self._expects_settings and kind != SETTINGS:
             raise ConnectionFault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
         match kind:
-            case 8:  # WINDOW_UPDATE
+            case http2_frames.WINDOW_UPDATE:
                 self._receive_window(stream, payload)
-            case 4:  # SETTINGS
+            case http2_frames.SETTINGS:
                 self._receive_settings(stream, flags, payload)
-            case 6:  # PING
+            case http2_frames.PING:
                 if stream or len(payload) != 8:
                     raise ConnectionFault(PROTOCOL_ERROR if stream else FRAME_SIZE_ERROR, "a malformed PING")
                 self.spend(abuse_budget.PROBE)
@@ -403,20 +192,20 @@ class Http2Connection:
                 else:
                     self.turn -= ANSWERED
                     self.write(frame(PING, ACK, 0, payload))
-            case 3:  # RST_STREAM
+            case http2_frames.RST_STREAM:
                 self._receive_reset(stream, payload)
-            case 7:  # GOAWAY
+            case http2_frames.GOAWAY:
                 if stream or len(payload) < 8:
                     raise ConnectionFault(PROTOCOL_ERROR, "a malformed GOAWAY")
                 self.spend(abuse_budget.PROBE)
                 self.going_away(int.from_bytes(payload[:4], "big") & LARGEST_WINDOW, int.from_bytes(payload[4:8], "big"))
-            case 2:  # PRIORITY: deprecated, and ignored (RFC 9113 §5.3.2)
+            case http2_frames.PRIORITY:  # deprecated, and ignored (RFC 9113 §5.3.2)
                 if not stream or len(payload) != 5:
                     raise ConnectionFault(PROTOCOL_ERROR if not stream else FRAME_SIZE_ERROR, "a malformed PRIORITY")
                 self.spend(abuse_budget.PROBE)
-            case 9:  # CONTINUATION
+            case http2_frames.CONTINUATION:
                 self._receive_continuation(flags, payload)
-            case 5:  # PUSH_PROMISE: we never allow it
+            case http2_frames.PUSH_PROMISE:  # which we never allow
                 raise ConnectionFault(PROTOCOL_ERROR, "PUSH_PROMISE was not allowed")
             case _:
                 self.spend(abuse_budget.PROBE)  # unknown types are ignored (RFC 9113 §4.1)
@@ -445,7 +234,7 @@ class Http2Connection:
         if not stream:
             raise ConnectionFault(PROTOCOL_ERROR, "HEADERS on stream 0")
         if flags & (PADDED | PRIORITIZED):
-            payload = _unpadded(payload, flags)
+            payload = unpadded(payload, flags)
             if flags & PRIORITIZED:
                 if len(payload) < 5:
                     raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS are too short")
@@ -494,7 +283,7 @@ class Http2Connection:
         if self._credit < 0:
             raise ConnectionFault(FLOW_CONTROL_ERROR, "more content than the connection's window")
         if flags & PADDED:
-            payload = _unpadded(payload, flags)
+            payload = unpadded(payload, flags)
         if not number_ or number_ > self.highest:
             raise ConnectionFault(PROTOCOL_ERROR, "DATA on a stream that is idle")
         stream = self.streams.get(number_)
@@ -628,7 +417,7 @@ class Http2Connection:
         self.spend(abuse_budget.SETTING + abuse_budget.SETTING * (len(payload) // 192))
         self.turn -= ANSWERED + (len(payload) >> 5)
         self._expects_settings = False
-        for name, value in _setting.iter_unpack(payload):
+        for name, value in SETTING.iter_unpack(payload):
             if name == INITIAL_WINDOW_SIZE:
                 if value > LARGEST_WINDOW:
                     raise ConnectionFault(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
@@ -636,7 +425,7 @@ class Http2Connection:
                 for one in self.streams.values():
                     one.window += value - self.peer_window
                 self.peer_window = value
-            elif name == MAX_FRAME_SIZE and not FRAME <= value < 1 << 24:
+            elif name == MAX_FRAME_SIZE and not MAX_FRAME_OCTETS <= value < 1 << 24:
                 raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")
             elif name == ENABLE_PUSH and value > 1:
                 raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH is neither 0 nor 1")
@@ -662,10 +451,10 @@ class Http2Connection:
         """A field section, in as many frames as it needs."""
         self.budget.spent -= abuse_budget.A_SECTION
         size = len(block)
-        if size <= FRAME:
+        if size <= MAX_FRAME_OCTETS:
             self.write(frame_head(0, size, HEADERS, flags | END_HEADERS, stream) + block)
             return
-        pieces = [block[start : start + FRAME] for start in range(0, size, FRAME)]
+        pieces = [block[start : start + MAX_FRAME_OCTETS] for start in range(0, size, MAX_FRAME_OCTETS)]
         frames = [frame(HEADERS, flags, stream, pieces[0])]
         frames += [frame(CONTINUATION, 0, stream, piece) for piece in pieces[1:-1]]
         frames.append(frame(CONTINUATION, END_HEADERS, stream, pieces[-1]))
@@ -702,11 +491,3 @@ class Http2Connection:
         for stream in list(islice(self.streams.values(), most)):
             self.forget(stream)
             stream.cut(CANCEL, reason)
-
-
-def _unpadded(payload: bytes, flags: int) -> bytes:
-    if not flags & PADDED:
-        return payload
-    if not payload or payload[0] >= len(payload):
-        raise ConnectionFault(PROTOCOL_ERROR, "padding is longer than its frame")
-    return payload[1 : len(payload) - payload[0]]

@@ -36,7 +36,7 @@ class Speaker(Protocol):
 
 def connection_of(client: Speaker) -> api.Connection:
     """A client's connection, with what filters keep there; the streams of one share it."""
-    owner: Speaker = getattr(client, "conversation", client)
+    owner: Speaker = getattr(client, "connection", client)
     found = _connections.get(owner)
     if found is None:
         found = greeted.get(getattr(owner, "_transport", None)) if greeted else None  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""An HTTP/2 conversation on a transport: what client and server have in common."""
+"""An HTTP/2 connection on a transport: what client and server have in common."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from time import monotonic
 from typing import Final
 
 from gateway.base.clock import Clock
-from gateway.http.http2 import ConnectionFault, Http2Connection
+from gateway.http.http2 import Http2Connection
+from gateway.http.http2_frames import ConnectionFault
 from gateway.transport.turns import Turns
 from gateway.transport.write_coalescing import WriteCoalescer
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.http import http2
-from gateway.http.http2 import Stream
+from gateway.http import http2_frames
+from gateway.http.http2_stream import Stream
 
 
 class StreamTransport(asyncio.Transport):
@@ -89,13 +89,13 @@ class StreamTransport(asyncio.Transport):
         if not stream.gone:
             stream.finish()
             if not stream.gone and stream.queue is None:
-                stream.reset(http2.NO_ERROR)
+                stream.reset(http2_frames.NO_ERROR)
         asyncio.get_running_loop().call_soon(self.lost)
 
     def abort(self) -> None:
         """Cut."""
         self._closed = True
-        self._stream.reset(http2.CANCEL)
+        self._stream.reset(http2_frames.CANCEL)
         asyncio.get_running_loop().call_soon(self.lost)
 
     def pause_reading(self) -> None:

@@ -13,11 +13,12 @@ from collections import deque
 from typing import Final
 
 from gateway.base.clock import Clock
-from gateway.http import field_sections, http2
+from gateway.http import field_sections, http2_frames
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.field_sections import Malformed, Pair
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
-from gateway.http.http2 import ConnectionFault, Stream
+from gateway.http.http2_frames import ConnectionFault
+from gateway.http.http2_stream import Stream
 from gateway.interfaces import Endpoint, ResponseSink, UpstreamHandler
 from gateway.tls.contexts import Security, unread
 from gateway.transport.http2_connection import Http2Protocol
@@ -143,7 +144,7 @@ class Http2UpstreamStream(Stream):
         "_accept", "_chunks", "_expected", "_headed", "_interim", "_left", "_response_length", "_tunnel", "endpoint",
         "reused", "user",
     )  # fmt: skip
-    conversation: Http2UpstreamConnection
+    connection: Http2UpstreamConnection
 
     def __init__(self, link: Http2UpstreamConnection, number: int, user: UpstreamHandler, *, reused: bool) -> None:
         super().__init__(link, number)
@@ -195,17 +196,17 @@ class Http2UpstreamStream(Stream):
     def _send_request(self, head: bytes) -> int:
         self._headed = True
         length = length_behind(head)
-        link = self.conversation
+        link = self.connection
         if b"\r\nConnection: Upgrade\r\n" in head:
             self._upgrade(head)
             return CHUNKED  # what follows is the other protocol's
-        flags = 0 if length == CHUNKED or length > 0 else http2.END_STREAM
+        flags = 0 if length == CHUNKED or length > 0 else http2_frames.END_STREAM
         link.send_block(self.id, field_sections.request_block(head, link.scheme), flags)
         return length
 
     def _upgrade(self, head: bytes) -> None:
         """Extended CONNECT (RFC 8441 §4), where the backend takes it and the protocol is one that is asked for like that."""
-        link = self.conversation
+        link = self.connection
         block = field_sections.connect_block(head, link.scheme) if link.takes_connect else None
         if block is None:
             asyncio.get_running_loop().call_soon(self._cannot_upgrade)
@@ -215,7 +216,7 @@ class Http2UpstreamStream(Stream):
 
     def _cannot_upgrade(self) -> None:
         user, self.user = self.user, None
-        self.conversation.forget(self)
+        self.connection.forget(self)
         if user is not None:
             user.promote().response_invalid(ProtocolError(501, "the backend does not take WebSockets over HTTP/2"))
 
@@ -238,7 +239,7 @@ class Http2UpstreamStream(Stream):
     def abort(self) -> None:
         """Give the request up; nobody is told."""
         self.user = None
-        self.reset(http2.CANCEL)
+        self.reset(http2_frames.CANCEL)
 
     def give_away(self) -> tuple[asyncio.Transport, bytes]:
         """The stream as a transport; its bytes are somebody else's from now on."""
@@ -256,12 +257,12 @@ class Http2UpstreamStream(Stream):
         user = self._full_user()
         if user is None:
             if self._tunnel is not None and end:
-                self.conversation.end_remote(self, None)
+                self.connection.end_remote(self, None)
             return
         if self._response_length != NO_LENGTH:
             if not end:
                 raise Malformed("a second field section that does not end the stream")
-            self.conversation.end_remote(self, pairs)
+            self.connection.end_remote(self, pairs)
             return
         response = field_sections.response(pairs, ended=end)
         if self._accept is not None and 200 <= response.status < 300 and not end:
@@ -281,7 +282,7 @@ class Http2UpstreamStream(Stream):
         elif response.length >= 0:
             self._expected = response.length
         if end:
-            self.conversation.end_remote(self, None)
+            self.connection.end_remote(self, None)
         else:
             user.flush()
 
@@ -307,7 +308,7 @@ class Http2UpstreamStream(Stream):
         if user is None:
             return
         if self._expected > 0:
-            self.reset(http2.PROTOCOL_ERROR)
+            self.reset(http2_frames.PROTOCOL_ERROR)
             user.response_invalid(ProtocolError(502, "the backend's response is shorter than it says"))
             return
         fields = field_sections.trailers(trailers) if trailers else []
@@ -316,7 +317,7 @@ class Http2UpstreamStream(Stream):
         elif fields and user.wants_payload:
             user.response_trailers(fields)
         if not self.local_closed or self.queue is not None:
-            self.reset(http2.NO_ERROR)  # answered before it was asked in full
+            self.reset(http2_frames.NO_ERROR)  # answered before it was asked in full
         user.response_end()
 
     def cut(self, code: int, reason: str) -> None:
@@ -324,7 +325,7 @@ class Http2UpstreamStream(Stream):
             self._tunnel.lost()
         user, self.user = self.user, None
         if user is not None:
-            user.promote().response_lost(reason, clean=False, untouched=code == http2.REFUSED_STREAM)
+            user.promote().response_lost(reason, clean=False, untouched=code == http2_frames.REFUSED_STREAM)
 
     def congested(self) -> None:
         if self._tunnel is not None:
@@ -362,13 +363,13 @@ class Http2UpstreamConnection(Http2Protocol):
         if self.fault:
             self.ready.set()
         else:
-            self.greet({http2.ENABLE_PUSH: 0, http2.MAX_HEADER_LIST_SIZE: MAX_HEAD})
+            self.greet({http2_frames.ENABLE_PUSH: 0, http2_frames.MAX_HEADER_LIST_SIZE: MAX_HEAD})
 
     def held(self, transport: asyncio.Transport) -> None:
         # If both sides waited for the other to read, they would wait for ever: a client goes on reading.
         self._is_held = False
         if transport.get_write_buffer_size() > MOST_OWED:
-            self.failed(ConnectionFault(http2.ENHANCE_YOUR_CALM, "it asks, and does not read the answers"))
+            self.failed(ConnectionFault(http2_frames.ENHANCE_YOUR_CALM, "it asks, and does not read the answers"))
 
     @property
     def has_room(self) -> bool:
@@ -434,7 +435,7 @@ class Http2UpstreamConnection(Http2Protocol):
         call = self.streams.get(stream)
         if call is None:
             if stream > self.highest or not stream & 1:
-                raise ConnectionFault(http2.PROTOCOL_ERROR, "HEADERS on a stream that is idle")
+                raise ConnectionFault(http2_frames.PROTOCOL_ERROR, "HEADERS on a stream that is idle")
             return
         assert isinstance(call, Http2UpstreamStream)
         try:
@@ -444,7 +445,7 @@ class Http2UpstreamConnection(Http2Protocol):
 
     def _malformed(self, call: Http2UpstreamStream, reason: str) -> None:
         user, call.user = call.user, None
-        call.reset(http2.PROTOCOL_ERROR)
+        call.reset(http2_frames.PROTOCOL_ERROR)
         if user is not None:
             user.promote().response_invalid(ProtocolError(502, f"the backend's response: {reason}"))
 
@@ -460,7 +461,7 @@ class Http2UpstreamConnection(Http2Protocol):
         for number in [n for n in self.streams if n > last]:
             stream = self.streams[number]
             self.forget(stream)
-            stream.cut(http2.REFUSED_STREAM, "the backend is going away")
+            stream.cut(http2_frames.REFUSED_STREAM, "the backend is going away")
         if not self.streams:
             self.close()
 

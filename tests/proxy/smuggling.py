@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from test_http2_strictness import block
 
-from gateway.http.http2 import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame, number
+from gateway.http.http2_frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame, number
 
 FORGED = b"GET /forged HTTP/1.1\r\nHost: internal\r\nX-User: admin\r\n\r\n"
 TAIL = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -16,9 +16,9 @@ from test_http2_strictness import BOTH, GET, HELLO, block
 
 from gateway.downstream import http2 as downstream_http2
 from gateway.downstream.port import ListenerPort
-from gateway.http import http2
+from gateway.http import http2, http2_frames
 from gateway.http.chunked import Chunks
-from gateway.http.http2 import (
+from gateway.http.http2_frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -96,16 +96,24 @@ async def test_requests_on_streams_that_are_not_read(proxy: Proxy, server: Serve
 
 
 async def test_streams_that_take_nothing_are_refused_beyond_a_mark(proxy: Proxy, server: Server) -> None:
-    server.default = LARGE
+    all_asked = asyncio.Event()
+
+    async def answer_once_all_have_asked(_: asyncio.StreamReader, writer: asyncio.StreamWriter, __: bytes) -> None:
+        if len(server.seen) == 90:
+            all_asked.set()
+        await all_asked.wait()
+        writer.write(LARGE)
+
+    server.default = answer_once_all_have_asked
     await proxy.route(server)
     me = await client(proxy.port, INITIAL_WINDOW_SIZE=0)
     asked = [me.ask() for _ in range(90)]
     (one,) = proxy.runtime.open[80].listener_port.connections
     await until(lambda: one.owed > downstream_http2.MOST_OWED)  # type: ignore[attr-defined]
     answer = await me.get()
-    assert answer.reset == http2.REFUSED_STREAM
+    assert answer.reset == http2_frames.REFUSED_STREAM
     me.h2.increment_flow_control_window(1 << 24)
-    assert all(me.answers[stream].reset is None for stream in asked)
+    assert {me.answers[stream].reset for stream in asked} == {None}
     me.transport.abort()
     await until(lambda: not proxy.runtime.open[80].listener_port.connections)
     assert proxy.runtime.open[80].listener_port.unsent.total == 0
@@ -144,7 +152,7 @@ async def test_who_takes_nothing_gives_way_where_too_much_is_owed(proxy: Proxy, 
             connection.close()
     else:
         ended = [me.answers[stream].reset for stream in streams if me.answers[stream].ended.is_set()]
-        assert set(ended) == {http2.ENHANCE_YOUR_CALM}
+        assert set(ended) == {http2_frames.ENHANCE_YOUR_CALM}
         server.default = OK
         me.h2.update_settings({4: 65535})
         me.flush()
@@ -274,7 +282,7 @@ async def test_content_on_a_stream_that_its_client_closed(proxy: Proxy, server: 
     assert (RST_STREAM, 1) in [(kind, stream) for kind, _, stream, _ in frames]
     writer.write(frame(DATA, 0, 3, b"x"))
     last = (await _frames(reader, lambda kind, *_: kind == GOAWAY))[-1]
-    assert last[3][4:8] == number(http2.STREAM_CLOSED)
+    assert last[3][4:8] == number(http2_frames.STREAM_CLOSED)
     writer.close()
 
 

@@ -10,9 +10,9 @@ import pytest
 from proxying import OK, Proxy, Server
 from speaking import until
 
-from gateway.http import http2
+from gateway.http import http2_frames
 from gateway.http.field_sections import encoded
-from gateway.http.http2 import (
+from gateway.http.http2_frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -27,7 +27,7 @@ from gateway.http.http2 import (
     WINDOW_UPDATE,
     frame,
     number,
-)  # fmt: skip
+)
 
 HELLO = PREFACE + frame(SETTINGS, 0, 0)
 BOTH = END_HEADERS | END_STREAM
@@ -101,42 +101,51 @@ GET = frame(HEADERS, BOTH, 1, block())
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (PREFACE + frame(PING, 0, 0, b"x" * 8), http2.PROTOCOL_ERROR),  # SETTINGS come first
-        (HELLO + frame(DATA, 0, 0, b"x"), http2.PROTOCOL_ERROR),
-        (HELLO + frame(DATA, 0, 1, b"x"), http2.PROTOCOL_ERROR),
-        (HELLO + frame(HEADERS, BOTH, 0, block()), http2.PROTOCOL_ERROR),
-        (HELLO + frame(HEADERS, BOTH, 2, block()), http2.PROTOCOL_ERROR),
-        (HELLO + frame(HEADERS, BOTH, 3, block()) + frame(HEADERS, BOTH, 1, block()), http2.STREAM_CLOSED),
-        (HELLO + frame(HEADERS, BOTH, 1, b"\xff\xff\xff\xff\xff\xff"), http2.COMPRESSION_ERROR),
-        (HELLO + frame(HEADERS, BOTH, 1, encoded(b"x" * 9000, b"y" * 60000)[:16384]), http2.COMPRESSION_ERROR),
-        (HELLO + frame(HEADERS, END_STREAM, 1, block()) + frame(PING, 0, 0, b"x" * 8), http2.PROTOCOL_ERROR),
-        (HELLO + frame(CONTINUATION, END_HEADERS, 1, b""), http2.PROTOCOL_ERROR),
-        (HELLO + frame(HEADERS, END_STREAM, 1, block()[:3]) + frame(CONTINUATION, 0, 1, b"") * 2, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(HEADERS, END_STREAM, 1, b"") + frame(CONTINUATION, 0, 1, b"\0") * 30, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(SETTINGS, 0, 1), http2.PROTOCOL_ERROR),
-        (HELLO + frame(SETTINGS, 0, 0, b"xxxxx"), http2.FRAME_SIZE_ERROR),
-        (HELLO + frame(SETTINGS, 1, 0, b"xxxxxx"), http2.FRAME_SIZE_ERROR),
-        (HELLO + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 2**31)), http2.FLOW_CONTROL_ERROR),
-        (HELLO + frame(SETTINGS, 0, 0, struct.pack(">HI", 5, 100)), http2.PROTOCOL_ERROR),
-        (HELLO + frame(SETTINGS, 0, 0, struct.pack(">HI", 2, 7)), http2.PROTOCOL_ERROR),
-        (HELLO + frame(PING, 0, 0, b"short"), http2.FRAME_SIZE_ERROR),
-        (HELLO + frame(PING, 0, 1, b"x" * 8), http2.PROTOCOL_ERROR),
-        (HELLO + frame(WINDOW_UPDATE, 0, 0, number(0)), http2.PROTOCOL_ERROR),
-        (HELLO + frame(WINDOW_UPDATE, 0, 0, number(2**31 - 1)), http2.FLOW_CONTROL_ERROR),
-        (HELLO + frame(WINDOW_UPDATE, 0, 9, number(1)), http2.PROTOCOL_ERROR),
-        (HELLO + frame(WINDOW_UPDATE, 0, 0, b"x"), http2.FRAME_SIZE_ERROR),
-        (HELLO + frame(RST_STREAM, 0, 9, number(8)), http2.PROTOCOL_ERROR),
-        (HELLO + frame(5, END_HEADERS, 1, number(2) + block()), http2.PROTOCOL_ERROR),  # PUSH_PROMISE
-        (HELLO + struct.pack(">BHBBI", 1, 0, DATA, 0, 1), http2.FRAME_SIZE_ERROR),
-        (HELLO + frame(PRIORITY, 0, 1, b"xxx"), http2.FRAME_SIZE_ERROR),
-        (HELLO + frame(HEADERS, BOTH | 0x20, 1, number(1) + b"\x10" + block()), http2.PROTOCOL_ERROR),  # depends on itself
-        (HELLO + frame(HEADERS, BOTH | 0x8, 1, b"\xff" + block()), http2.PROTOCOL_ERROR),  # padding longer than the frame
-        (HELLO + frame(PING, 0, 0, b"x" * 8) * 11_000, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(SETTINGS, 0, 0) * 11_000, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(PRIORITY, 0, 3, number(0) + b"\x10") * 11_000, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(WINDOW_UPDATE, 0, 0, number(1)) * 11_000, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(0xB, 0, 0, b"") * 11_000, http2.ENHANCE_YOUR_CALM),
-        (HELLO + frame(HEADERS, END_HEADERS, 1, block()) + frame(DATA, 0, 1) * 11_000, http2.ENHANCE_YOUR_CALM),
+        (PREFACE + frame(PING, 0, 0, b"x" * 8), http2_frames.PROTOCOL_ERROR),  # SETTINGS come first
+        (HELLO + frame(DATA, 0, 0, b"x"), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(DATA, 0, 1, b"x"), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(HEADERS, BOTH, 0, block()), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(HEADERS, BOTH, 2, block()), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(HEADERS, BOTH, 3, block()) + frame(HEADERS, BOTH, 1, block()), http2_frames.STREAM_CLOSED),
+        (HELLO + frame(HEADERS, BOTH, 1, b"\xff\xff\xff\xff\xff\xff"), http2_frames.COMPRESSION_ERROR),
+        (HELLO + frame(HEADERS, BOTH, 1, encoded(b"x" * 9000, b"y" * 60000)[:16384]), http2_frames.COMPRESSION_ERROR),
+        (HELLO + frame(HEADERS, END_STREAM, 1, block()) + frame(PING, 0, 0, b"x" * 8), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(CONTINUATION, END_HEADERS, 1, b""), http2_frames.PROTOCOL_ERROR),
+        (
+            HELLO + frame(HEADERS, END_STREAM, 1, block()[:3]) + frame(CONTINUATION, 0, 1, b"") * 2,
+            http2_frames.ENHANCE_YOUR_CALM,
+        ),
+        (HELLO + frame(HEADERS, END_STREAM, 1, b"") + frame(CONTINUATION, 0, 1, b"\0") * 30, http2_frames.ENHANCE_YOUR_CALM),
+        (HELLO + frame(SETTINGS, 0, 1), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(SETTINGS, 0, 0, b"xxxxx"), http2_frames.FRAME_SIZE_ERROR),
+        (HELLO + frame(SETTINGS, 1, 0, b"xxxxxx"), http2_frames.FRAME_SIZE_ERROR),
+        (HELLO + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 2**31)), http2_frames.FLOW_CONTROL_ERROR),
+        (HELLO + frame(SETTINGS, 0, 0, struct.pack(">HI", 5, 100)), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(SETTINGS, 0, 0, struct.pack(">HI", 2, 7)), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(PING, 0, 0, b"short"), http2_frames.FRAME_SIZE_ERROR),
+        (HELLO + frame(PING, 0, 1, b"x" * 8), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(WINDOW_UPDATE, 0, 0, number(0)), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(WINDOW_UPDATE, 0, 0, number(2**31 - 1)), http2_frames.FLOW_CONTROL_ERROR),
+        (HELLO + frame(WINDOW_UPDATE, 0, 9, number(1)), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(WINDOW_UPDATE, 0, 0, b"x"), http2_frames.FRAME_SIZE_ERROR),
+        (HELLO + frame(RST_STREAM, 0, 9, number(8)), http2_frames.PROTOCOL_ERROR),
+        (HELLO + frame(5, END_HEADERS, 1, number(2) + block()), http2_frames.PROTOCOL_ERROR),  # PUSH_PROMISE
+        (HELLO + struct.pack(">BHBBI", 1, 0, DATA, 0, 1), http2_frames.FRAME_SIZE_ERROR),
+        (HELLO + frame(PRIORITY, 0, 1, b"xxx"), http2_frames.FRAME_SIZE_ERROR),
+        (
+            HELLO + frame(HEADERS, BOTH | 0x20, 1, number(1) + b"\x10" + block()),
+            http2_frames.PROTOCOL_ERROR,
+        ),  # depends on itself
+        (
+            HELLO + frame(HEADERS, BOTH | 0x8, 1, b"\xff" + block()),
+            http2_frames.PROTOCOL_ERROR,
+        ),  # padding longer than the frame
+        (HELLO + frame(PING, 0, 0, b"x" * 8) * 11_000, http2_frames.ENHANCE_YOUR_CALM),
+        (HELLO + frame(SETTINGS, 0, 0) * 11_000, http2_frames.ENHANCE_YOUR_CALM),
+        (HELLO + frame(PRIORITY, 0, 3, number(0) + b"\x10") * 11_000, http2_frames.ENHANCE_YOUR_CALM),
+        (HELLO + frame(WINDOW_UPDATE, 0, 0, number(1)) * 11_000, http2_frames.ENHANCE_YOUR_CALM),
+        (HELLO + frame(0xB, 0, 0, b"") * 11_000, http2_frames.ENHANCE_YOUR_CALM),
+        (HELLO + frame(HEADERS, END_HEADERS, 1, block()) + frame(DATA, 0, 1) * 11_000, http2_frames.ENHANCE_YOUR_CALM),
     ],
 )
 async def test_connection_errors(proxy: Proxy, server: Server, raw: Connect, data: bytes, code: int) -> None:
@@ -189,7 +198,7 @@ async def test_less_content_than_said_reaches_no_backend_as_a_whole(proxy: Proxy
     me = await raw(
         HELLO, frame(HEADERS, END_HEADERS, 1, block(("content-length", "5"), method="POST")), frame(DATA, END_STREAM, 1, b"abc")
     )  # fmt: skip
-    assert (await me.until(RST_STREAM))[3] == number(http2.PROTOCOL_ERROR)
+    assert (await me.until(RST_STREAM))[3] == number(http2_frames.PROTOCOL_ERROR)
 
 
 async def test_more_content_than_said(proxy: Proxy, server: Server, raw: Connect) -> None:
@@ -197,7 +206,7 @@ async def test_more_content_than_said(proxy: Proxy, server: Server, raw: Connect
     me = await raw(
         HELLO, frame(HEADERS, END_HEADERS, 1, block(("content-length", "2"), method="POST")), frame(DATA, 0, 1, b"GET / HTTP/1.1")
     )  # fmt: skip
-    assert (await me.until(RST_STREAM))[3] == number(http2.PROTOCOL_ERROR)
+    assert (await me.until(RST_STREAM))[3] == number(http2_frames.PROTOCOL_ERROR)
     assert not any(b"GET / HTTP" in seen for seen in server.seen)
 
 
@@ -210,7 +219,7 @@ async def test_rapid_reset(proxy: Proxy, server: Server, raw: Connect) -> None:
     server.default = never
     attack = b"".join(frame(HEADERS, BOTH, n, block()) + frame(RST_STREAM, 0, n, number(8)) for n in range(1, 2401, 2))
     me = await raw(HELLO, attack)
-    assert await me.verdict() == http2.ENHANCE_YOUR_CALM
+    assert await me.verdict() == http2_frames.ENHANCE_YOUR_CALM
     assert server.connections < 200
 
 
@@ -223,7 +232,7 @@ async def test_too_many_streams_are_refused(proxy: Proxy, server: Server, raw: C
     server.default = never
     me = await raw(HELLO, *(frame(HEADERS, BOTH, n, block()) for n in range(1, 205, 2)))
     _kind, _, stream, payload = await me.until(RST_STREAM)
-    assert (stream, payload) == (201, number(http2.REFUSED_STREAM))
+    assert (stream, payload) == (201, number(http2_frames.REFUSED_STREAM))
 
 
 async def test_a_header_list_that_is_too_large(proxy: Proxy, server: Server, raw: Connect) -> None:
@@ -232,7 +241,7 @@ async def test_a_header_list_that_is_too_large(proxy: Proxy, server: Server, raw
     pieces = [big[at : at + 16384] for at in range(0, len(big), 16384)]
     frames = [frame(HEADERS, END_STREAM, 1, pieces[0])]
     frames += [frame(CONTINUATION, END_HEADERS if n == len(pieces) - 2 else 0, 1, p) for n, p in enumerate(pieces[1:])]
-    assert await (await raw(HELLO, *frames)).verdict() == http2.ENHANCE_YOUR_CALM
+    assert await (await raw(HELLO, *frames)).verdict() == http2_frames.ENHANCE_YOUR_CALM
 
 
 async def test_compression_bomb(proxy: Proxy, server: Server, raw: Connect) -> None:
@@ -240,7 +249,7 @@ async def test_compression_bomb(proxy: Proxy, server: Server, raw: Connect) -> N
     await proxy.route(server)
     entry = b"\x40\x01x" + encoded(b"x", b"\x00" * 3000)[3:]  # the value as a literal of 3,000 octets
     me = await raw(HELLO, frame(HEADERS, BOTH, 1, block() + entry + b"\xbe" * 2000))
-    assert await me.verdict() == http2.ENHANCE_YOUR_CALM
+    assert await me.verdict() == http2_frames.ENHANCE_YOUR_CALM
 
 
 async def test_bytes_may_come_one_by_one(proxy: Proxy, server: Server, raw: Connect) -> None:
@@ -285,7 +294,7 @@ async def test_draining_says_goodbye_twice_and_finishes_what_is_under_way(proxy:
     me.send(frame(PING, 1, 0, ping[3]))
     assert (await me.until(GOAWAY))[3][:4] == number(3)
     me.send(frame(HEADERS, BOTH, 5, block()))
-    assert (await me.until(RST_STREAM))[2:] == (5, number(http2.REFUSED_STREAM))
+    assert (await me.until(RST_STREAM))[2:] == (5, number(http2_frames.REFUSED_STREAM))
     go.set()
     ended: set[int] = set()
     while ended != {1, 3}:

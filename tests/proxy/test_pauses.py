@@ -16,7 +16,8 @@ from proxying import Proxy, Server, make_rule, parsed
 from speaking import Asked, Backend2, client, until
 
 from controller.ports import free_ports
-from gateway.http.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, HIGH_WATER, PREFACE, SETTINGS, frame
+from gateway.http.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame
+from gateway.http.http2_stream import HIGH_WATER
 from gateway.snapshot import (
     Attachment,
     Backend,

@@ -19,7 +19,7 @@ from smuggling import ROWS, Row
 from test_http2_strictness import HELLO
 
 from gateway import snapshot
-from gateway.http.http2 import ACK, DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame
+from gateway.http.http2_frames import ACK, DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame
 from gateway.snapshot import Endpoint, Limits, Listener, Mirror, RequestHeaders, Retry, Script, Scripted, Target
 
 # What the short way has learned before: nothing, a head in which one value changes, or two.

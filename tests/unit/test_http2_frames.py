@@ -15,7 +15,7 @@ from gateway.downstream.http2 import DownstreamHttp2
 from gateway.http import field_sections
 from gateway.http.field_sections import Decoder, Malformed
 from gateway.http.http1 import CHUNKED, ProtocolError, parse_request, parse_response
-from gateway.http.http2 import PREFACE, SETTINGS, frame
+from gateway.http.http2_frames import PREFACE, SETTINGS, frame
 from gateway.snapshot import DEFAULT_LIMITS, Attachment, Order, Rule, Target
 
 HELLO = PREFACE + frame(SETTINGS, 0, 0)

@@ -10,20 +10,8 @@ from conversing import Side, Wire
 
 from gateway.downstream.http1 import DownstreamHttp1
 from gateway.downstream.http2 import DownstreamHttp2
-from gateway.http.http2 import (
-    ACK,
-    ANSWERED,
-    END_HEADERS,
-    END_STREAM,
-    HEADERS,
-    PING,
-    PREFACE,
-    RST_STREAM,
-    SETTINGS,
-    TURN,
-    Http2Connection,
-    frame,
-)
+from gateway.http.http2 import ANSWERED, TURN, Http2Connection
+from gateway.http.http2_frames import ACK, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame
 from gateway.snapshot import Attachment, Match, Order, Rule, Target
 from gateway.transport.turns import MUCH, Turns
 from gateway.upstream.bulk_body import SHARED, SIZE, BulkReader
