@@ -32,7 +32,8 @@ from gateway.snapshot import (
     Scripted,
     Target,
 )
-from gateway.upstream.http1 import Http1Pool, Http1UpstreamConnection
+from gateway.upstream.http1 import Http1UpstreamConnection
+from gateway.upstream.http1_pool import Http1Pool
 
 EACH, ROUNDS, TURNS = 400, 10, 300
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 17\r\n\r\nfrom the backend\n"

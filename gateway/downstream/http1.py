@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway.downstream.fast_path import FastPath
+from gateway.downstream.http1_body import RequestBodyReader
 from gateway.downstream.http2 import DownstreamHttp2
 from gateway.downstream.known_heads import LESSONS, is_plain
 from gateway.downstream.port import ListenerPort
@@ -19,7 +19,6 @@ from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.interfaces import UpstreamStream
-from gateway.l4.tcp import StreamConnection, StreamListener
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.scripted_exchange import ScriptedExchange, begin
 from gateway.scripting.listener_filters import arrive, connection_of, left
@@ -30,40 +29,29 @@ _HTTP2: Final = http2_frames.PREFACE[:18]
 LINGER: Final = 2.0  # seconds to read what a refused client still sends, so that it can read the answer
 
 
-class DownstreamHttp1(FastPath):
+class DownstreamHttp1(RequestBodyReader):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_awaits_next", "_body", "_body_bytes", "_body_since", "_buffer", "_closing", "_is_half_closed",
-        "_lessons", "_lingering", "_model", "_postponed", "_reading_stopped", "_requests", "_server_name", "_transport",
-        "_waits", "_write_stopped", "port", "scheme",
+        "__weakref__", "_awaits_next", "_closing", "_lessons", "_lingering", "_model", "_requests", "_server_name",
+        "_write_stopped", "port", "scheme",
     )  # fmt: skip
     is_framed = True
 
     def __init__(self, listener_port: ListenerPort) -> None:
         super().__init__(listener_port)
         # Connection.
-        self._transport: asyncio.Transport
         self.scheme = listener_port.scheme
         self.port = listener_port.port
-        self._buffer = b""
         self._server_name = b""
         self._closing = False
-        self._is_half_closed = False  # the client sends nothing more
         self._lingering = False
-        self._reading_stopped = False
         self._write_stopped = False
-        self._waits = False  # for its turn to be read
         self._awaits_next = False  # for the turn of a request that was sent ahead
         self._requests = 0  # that took the full way; with a limit on their number all do
         # What the heads have in common.
         self._model: list[Field] | None = None
         self._lessons = 0
-        # Request.
-        self._body: int | Chunks = 0  # octets left of the request's body, or what finds its end
-        self._body_bytes = 0
-        self._body_since = 0.0
-        self._postponed = b""  # of a body that comes in more pieces than are read in one turn
 
     # --- asyncio.Protocol ---
 
@@ -294,95 +282,6 @@ class DownstreamHttp1(FastPath):
         self.write(answer(error.status, error.reason, close=True))
         self._linger()
 
-    # --- bodies ---
-
-    def _receive_body(self, data: bytes) -> None:
-        exchange = self._exchange
-        if exchange is None:  # answered as it began, and the connection is over
-            return
-        if exchange.request_done:
-            self._keep(data)
-            return
-        body = self._body
-        postponed = b""
-        if isinstance(body, int):
-            end = min(body, len(data))
-            self._body = body - end
-            done = end == body
-        else:
-            try:
-                end, taken = body.feed_some(data)
-            except ProtocolError as error:
-                self._listener_port.refused += 1
-                exchange.refuse(error.status, error.reason)
-                return
-            done = end >= 0
-            if not done:
-                data, postponed = data[:taken], data[taken:]
-                end = taken
-            most = self._listener_port.limits.body_bytes
-            if most and self._body_bytes + end > most:
-                self._listener_port.refused += 1
-                exchange.refuse(413, f"the request's body is longer than {most} bytes")
-                return
-        self._body_bytes += end
-        self._time_body()
-        rest = data[end:]
-        if done:
-            self.deadline = self._listener_port.stalled_at
-            self._keep(rest)  # the exchange may be over with its end
-            exchange.end()
-        if not isinstance(body, int):
-            if body.trailers and done:
-                body.trailers = exchange.passing(body.trailers)
-            framed = body.framed()
-            if framed:
-                exchange.data(framed)
-        else:
-            exchange.data(data[:end] if rest else data)
-        if postponed:
-            self._postponed = postponed
-            self._wait()
-        elif not done and self._listener_port.turns.is_due(end):
-            self._wait()
-
-    def _keep(self, data: bytes) -> None:
-        """Of what a client sends ahead; while that is more than may be kept, no more is read."""
-        self._buffer += data
-        if self._has_enough():
-            self.pause_reading()
-
-    def _has_enough(self) -> bool:
-        return len(self._buffer) > self._listener_port.limits.buffered_bytes
-
-    def _wait(self) -> None:
-        """Read on when others have had their turn, and meanwhile nothing."""
-        if not self._waits and not self._reading_stopped and not self._transport.is_closing():
-            self._waits = True
-            self._transport.pause_reading()
-            self._listener_port.turns.wait(self._read_on, self._transport)
-
-    def _read_on(self) -> None:
-        self._waits = False
-        if self._reading_stopped or self._transport.is_closing():
-            return  # `resume_reading` goes on
-        if self._postponed:
-            data, self._postponed = self._postponed, b""
-            self.receive(data)
-            self._end_what_is_cut()
-        if not self._waits and not self._reading_stopped and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def _time_body(self) -> None:
-        """A body may be slow, but not for ever: what has come so far buys its sender time for more."""
-        limits = self._listener_port.limits
-        if not self._body_bytes:
-            self._body_since = self._listener_port.clock.now
-        if limits.body_rate and not self._reading_stopped:
-            self.deadline = self._body_since + limits.body_seconds + self._body_bytes / limits.body_rate
-        else:
-            self.deadline = self._listener_port.stalled_at
-
     # --- Client, for the exchange ---
 
     def trailers(self, fields: list[Field]) -> None:
@@ -411,29 +310,6 @@ class DownstreamHttp1(FastPath):
         self.deadline = self._listener_port.stalled_at
         if self._write_stopped and self._exchange is not None and self._exchange.peer is not None:
             self._exchange.peer.pause_reading()
-
-    def pause_reading(self) -> None:
-        """Take no more of the request for now."""
-        if not self._reading_stopped and not self._transport.is_closing():
-            self._reading_stopped = True
-            self.deadline = self._listener_port.stalled_at
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Take more of the request; of what comes behind it there may be enough."""
-        if self._exchange is not None and self._exchange.request_done and self._has_enough():
-            return
-        if self._reading_stopped and not self._transport.is_closing():
-            self._reading_stopped = False
-            exchange, limits = self._exchange, self._listener_port.limits
-            if exchange is not None and not exchange.request_done and limits.body_rate:
-                # The pause was ours: as if all that has come had just come in time.
-                self._body_since = self._listener_port.clock.now - self._body_bytes / limits.body_rate
-                self._time_body()
-            if self._postponed:
-                self._wait()
-            elif not self._waits:
-                self._transport.resume_reading()
 
     def finished(self, *, reuse: bool) -> None:
         """The exchange is over; go on with the next request, or close."""
@@ -493,12 +369,6 @@ class DownstreamHttp1(FastPath):
             data, self._buffer = self._buffer, b""
             self._receive_head(data)
             self._end_what_is_cut()
-
-    def _end_what_is_cut(self) -> None:
-        """Of a half-closed client's request the rest will not come; what was answered before goes out."""
-        exchange = self._exchange
-        if self._is_half_closed and not self._postponed and exchange is not None and not exchange.request_done:
-            self._transport.close()
 
     def _linger(self) -> None:
         """Close our half, and read on for a moment: closing with unread bytes resets the answer away."""
@@ -567,26 +437,3 @@ class DownstreamHttp1(FastPath):
         else:
             self._listener_port.refused += 1
             exchange.refuse(408, f"the request's body came more slowly than {limits.body_rate} bytes a second")
-
-
-class AlpnProtocol(asyncio.Protocol):
-    """A TLS connection, until it is known what the client agreed to speak (ALPN, RFC 7301)."""
-
-    def __init__(self, listener_port: ListenerPort, stream_listener: StreamListener) -> None:
-        self._listener_port = listener_port
-        self._stream_listener = stream_listener
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        name, protocol = contexts.asked(transport)
-        if contexts.is_too_old(transport):
-            transport.abort()  # type: ignore[attr-defined]
-            return
-        chosen: DownstreamHttp2 | DownstreamHttp1 | StreamConnection
-        if self._stream_listener.mode(name) == "terminate":
-            chosen = StreamConnection(self._stream_listener, name)
-        elif protocol == "h2":
-            chosen = DownstreamHttp2(self._listener_port, name.encode())
-        else:
-            chosen = DownstreamHttp1(self._listener_port)
-        transport.set_protocol(chosen)
-        chosen.connection_made(transport)

@@ -21,7 +21,7 @@ from gateway.tls import client_hello
 from gateway.tls.contexts import Security
 from gateway.transport.admission import Admission
 from gateway.upstream.backend import Backend
-from gateway.upstream.http1 import CONNECT
+from gateway.upstream.http1_pool import CONNECT
 from gateway.upstream.load_balancing import WeightedSplit
 
 PATIENCE: Final = 10.0  # seconds for a ClientHello to come

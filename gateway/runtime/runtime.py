@@ -23,7 +23,8 @@ from typing import Literal, Protocol, TypeAlias
 import msgspec
 
 from gateway.base.clock import Clock
-from gateway.downstream.http1 import AlpnProtocol, DownstreamHttp1
+from gateway.downstream.alpn import AlpnProtocol
+from gateway.downstream.http1 import DownstreamHttp1
 from gateway.downstream.port import ListenerPort
 from gateway.filters import builtin
 from gateway.filters.api.filter_metrics import Room

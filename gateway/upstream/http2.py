@@ -24,7 +24,8 @@ from gateway.tls.contexts import Security, unread
 from gateway.transport.http2_connection import Http2Protocol
 from gateway.transport.http2_stream import StreamTransport
 from gateway.transport.turns import Turns
-from gateway.upstream.http1 import CONNECT, MAX_HEAD
+from gateway.upstream.http1 import MAX_HEAD
+from gateway.upstream.http1_pool import CONNECT
 
 IDLE: Final = 60.0  # seconds that a connection without requests is kept
 MOST_OWED: Final = 1 << 20  # octets that a backend which does not read may be owed, besides requests' content
@@ -49,7 +50,7 @@ class Http2Pool:
         self._retired = False
 
     def __repr__(self) -> str:
-        return f"<Trunk {self.name} links={len(self._links)}>"
+        return f"<Http2Pool {self.name} connections={len(self._links)}>"
 
     @property
     def load(self) -> int:

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 from gateway.base.clock import Clock
 from gateway.tls.contexts import Security
 from gateway.transport.turns import Turns
-from gateway.upstream.http1 import Http1Pool
+from gateway.upstream.http1_pool import Http1Pool
 from gateway.upstream.http2 import Http2Pool
 
 

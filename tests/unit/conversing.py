@@ -15,7 +15,8 @@ from gateway.scripting.program import FilterProgram
 from gateway.snapshot import Rule
 from gateway.transport.turns import Turns
 from gateway.upstream.backend import Backend
-from gateway.upstream.http1 import Http1Pool, Http1UpstreamConnection
+from gateway.upstream.http1 import Http1UpstreamConnection
+from gateway.upstream.http1_pool import Http1Pool
 
 
 class Wire:
