@@ -72,8 +72,8 @@ async def measure(varying: int, *, hard: bool = False) -> float:
     runtime = Runtime(bind="127.0.0.1", port_offset=rig.PORTS["fsm"] - 80)
     rules = [rig.rule(f"default/h{n}/0", f"h{n}.bench.example") for n in range(2000)] if hard else []
     await runtime.apply(Change(put=rig.parts(*rules)))
-    listener_port = runtime.open[80].listener_port
-    pool = next(iter(runtime.backend("b").endpoints))
+    listener_port = runtime.ports.tcp[80].listener_port
+    pool = next(iter(runtime.backends.get("b").endpoints))
     clients: list[DownstreamHttp1] = []
     for _ in range(CONNECTIONS):
         client = DownstreamHttp1(listener_port)
@@ -96,7 +96,7 @@ async def measure(varying: int, *, hard: bool = False) -> float:
                 (client.peer or client._exchange.peer).data_received(answers[at])
                 at += 1
         least = min(least, (time.perf_counter() - started) / at)
-    runtime.open[80].server.close()
+    runtime.ports.tcp[80].server.close()
     return least * 1e9
 
 
@@ -104,8 +104,8 @@ async def measure_chunked(size: int) -> tuple[float, float]:
     """Nanoseconds for a body of 1 MB (less for tiny chunks) in chunks of this size, up and down, in reads of 64 KB."""
     runtime = Runtime(bind="127.0.0.1", port_offset=rig.PORTS["fsm"] - 80)
     await runtime.apply(Change(put=rig.parts()))
-    listener_port = runtime.open[80].listener_port
-    pool = next(iter(runtime.backend("b").endpoints))
+    listener_port = runtime.ports.tcp[80].listener_port
+    pool = next(iter(runtime.backends.get("b").endpoints))
     total = 1 << 20 if size >= 64 else 1 << 16
     body = b"%x\r\n%b\r\n" % (size, b"x" * size) * (total // size) + b"0\r\n\r\n"
     coded = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -126,7 +126,7 @@ async def measure_chunked(size: int) -> tuple[float, float]:
             least[way] = min(least[way], time.perf_counter() - started)
         pool.idle.clear()
         listener_port.leave(client)
-    runtime.open[80].server.close()
+    runtime.ports.tcp[80].server.close()
     return least[0] * 1e9, least[1] * 1e9
 
 

@@ -200,7 +200,7 @@ async def _send(part: Script, url: str, method: str, headers: list[str], body: s
             status = got.status
     runtime.close()
     backend.close()
-    program = runtime.program(part.name)
+    program = runtime.programs.get(part.name)
     return Sent(status, headers_got, text, seen[0] if seen else "", [program.last_failure] if program.last_failure else [])
 
 

@@ -116,8 +116,8 @@ async def _inline(parts: tuple[Part, ...]) -> tuple[float, float]:
     (port,) = free_ports(1)
     runtime = Runtime(bind="127.0.0.1", port_offset=port - 80)
     await runtime.apply(Change(put=parts))
-    listener_port = runtime.open[80].listener_port
-    pool = next(iter(runtime.backend("b").endpoints))
+    listener_port = runtime.ports.tcp[80].listener_port
+    pool = next(iter(runtime.backends.get("b").endpoints))
     assert isinstance(pool, Http1Pool)
     least = {b"/": float("inf"), b"/with": float("inf")}
     number = 0
@@ -177,11 +177,11 @@ async def _turns(part: Script) -> tuple[float, float]:
             took.append(time.perf_counter() - started)
     writer.close()
     runtime.close()
-    for address in list(runtime.backend("b").endpoints):
+    for address in list(runtime.backends.get("b").endpoints):
         for upstream in address.idle:
             upstream.abort()
     await ended.wait()
     backend.close()
-    await runtime.stop_filters()
+    await runtime.programs.stop()
     middle = {path: sorted(took)[len(took) // 2] * 1e6 for path, took in found.items()}
     return middle[b"/"], middle[b"/with"]

@@ -73,7 +73,7 @@ class Worker:
                     changes.put_nowait(msgspec.structs.replace(change, put=(*early, *change.put)))
                     early.clear()
                 case Tickets(secret):
-                    self._runtime.tickets = secret
+                    self._runtime.ports.tickets = secret
                 case AskStatistics():
                     framing.write(self._writer, self._count())
                 case Ping(number):
@@ -86,7 +86,7 @@ class Worker:
             self._leaving = asyncio.create_task(self._leave(0, 5))
         await self._leaving
         applying.cancel()
-        await self._runtime.stop_filters()
+        await self._runtime.programs.stop()
 
     async def _apply(self, changes: asyncio.Queue[Change]) -> None:
         """One change after another, while questions are answered."""
@@ -123,7 +123,7 @@ class Worker:
         loop.call_later(TICK, self._tick)
 
     def _statistics(self) -> Statistics:
-        listener_ports = [opened.listener_port for opened in self._runtime.open.values()]
+        listener_ports = [opened.listener_port for opened in self._runtime.ports.tcp.values()]
         return Statistics(
             targets=tuple(
                 TargetStatistics(rule, backend, tuple(c.classes), tuple(c.slots), c.seconds)
@@ -135,7 +135,7 @@ class Worker:
             connections=sum(len(listener_port.connections) for listener_port in listener_ports),
             tunnels=max(sum(listener_port.tunnels for listener_port in listener_ports), 0),
             relays=tuple(RelayStatistics(name, t.accepted, t.refused) for name, t in self._runtime.tallies.items()),
-            relayed=max(self._runtime.relayed(), 0),
+            relayed=max(self._runtime.ports.relayed(), 0),
             filters=tuple(
                 FilterStatistics(
                     name,
@@ -148,9 +148,9 @@ class Worker:
                     one.measures.dropped,
                     one.measures.most,
                 )
-                for name, one in self._runtime.programs.items()
+                for name, one in self._runtime.programs.by_name.items()
             ),
-            ejected=self._runtime.ejected(),
+            ejected=self._runtime.backends.ejected(),
         )
 
 

@@ -169,12 +169,12 @@ async def proxy() -> AsyncIterator[Proxy]:
     )
     yield Proxy(runtime, offset)
     runtime.close()
-    await runtime.stop_filters()
-    for opened in runtime.open.values():
+    await runtime.programs.stop()
+    for opened in runtime.ports.tcp.values():
         for connection in list(opened.listener_port.connections):
             connection.abort()
     await asyncio.sleep(0)
-    while runtime._turns._waiting:  # streams end a few a turn
+    while runtime.turns._waiting:  # streams end a few a turn
         await asyncio.sleep(0)
     assert not unexpected, unexpected
 

@@ -32,7 +32,7 @@ from gateway.http.http2_frames import (
     frame,
     number,
 )
-from gateway.runtime import runtime
+from gateway.runtime import ports
 from gateway.snapshot import Certificate, Limits, Listener
 
 LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 24000000\r\n\r\n" + b"x" * 24_000_000
@@ -76,7 +76,7 @@ async def test_a_client_that_does_not_read_is_not_read(proxy: Proxy, server: Ser
     connection = deaf(proxy.port)
     await asyncio.get_running_loop().sock_sendall(connection, opening)
     await pour(connection, data, 40 << 20)
-    held = sum(one.unsent() for one in proxy.runtime.open[80].listener_port.connections)  # type: ignore[attr-defined]
+    held = sum(one.unsent() for one in proxy.runtime.ports.tcp[80].listener_port.connections)  # type: ignore[attr-defined]
     assert held < 2 << 20
     connection.close()
 
@@ -90,7 +90,7 @@ async def test_requests_on_streams_that_are_not_read(proxy: Proxy, server: Serve
         asked = b"".join(frame(HEADERS, BOTH, n, block(authority="nowhere.example")) for n in range(start, start + 1000, 2))
         if not await pour(connection, asked, 1):
             break
-    (one,) = proxy.runtime.open[80].listener_port.connections
+    (one,) = proxy.runtime.ports.tcp[80].listener_port.connections
     assert one.unsent() < 2 << 20  # type: ignore[attr-defined]
     connection.close()
 
@@ -108,15 +108,15 @@ async def test_streams_that_take_nothing_are_refused_beyond_a_mark(proxy: Proxy,
     await proxy.route(server)
     me = await client(proxy.port, INITIAL_WINDOW_SIZE=0)
     asked = [me.ask() for _ in range(90)]
-    (one,) = proxy.runtime.open[80].listener_port.connections
+    (one,) = proxy.runtime.ports.tcp[80].listener_port.connections
     await until(lambda: one.owed > downstream_http2.MOST_OWED)  # type: ignore[attr-defined]
     answer = await me.get()
     assert answer.reset == http2_frames.REFUSED_STREAM
     me.h2.increment_flow_control_window(1 << 24)
     assert {me.answers[stream].reset for stream in asked} == {None}
     me.transport.abort()
-    await until(lambda: not proxy.runtime.open[80].listener_port.connections)
-    assert proxy.runtime.open[80].listener_port.unsent.total == 0
+    await until(lambda: not proxy.runtime.ports.tcp[80].listener_port.connections)
+    assert proxy.runtime.ports.tcp[80].listener_port.unsent.total == 0
 
 
 def _owing(listener_port: ListenerPort) -> int:
@@ -130,7 +130,7 @@ def _owing(listener_port: ListenerPort) -> int:
 async def test_who_takes_nothing_gives_way_where_too_much_is_owed(proxy: Proxy, server: Server, front: int) -> None:
     server.default = LARGE
     await proxy.route(server)
-    listener_port = proxy.runtime.open[80].listener_port
+    listener_port = proxy.runtime.ports.tcp[80].listener_port
     if front == 1:
         connections = [deaf(proxy.port) for _ in range(3)]
         for connection in connections:
@@ -175,7 +175,7 @@ async def test_half_a_head_stands_for_head_seconds(proxy: Proxy, server: Server,
     await proxy.route(server)
     reader, writer = await proxy.connect()
     writer.write(said)
-    listener_port = proxy.runtime.open[80].listener_port
+    listener_port = proxy.runtime.ports.tcp[80].listener_port
     await until(lambda: listener_port.connections and (GET not in said or server.seen))
     await asyncio.sleep(0.05)
     now = asyncio.get_running_loop().time()
@@ -222,7 +222,7 @@ async def test_a_body_that_trickles_on_http2(
 
 
 async def test_a_handshake_has_as_long_as_a_head(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server: Server) -> None:
-    monkeypatch.setattr(runtime, "HANDSHAKE", 0.2)
+    monkeypatch.setattr(ports, "HANDSHAKE", 0.2)
     issued = trustme.CA().issue_cert("a")
     certificate = Certificate("c", issued.cert_chain_pems[0].bytes().decode(), issued.private_key_pem.bytes().decode(), ("a",))
     await proxy.apply(Listener("l", 80, protocol="HTTPS", certificates=("c",)), certificate, make_rule())
@@ -309,7 +309,7 @@ async def test_what_nobody_wants_holds_the_connection_back_and_comes_back(proxy:
         me = await client(proxy.port)
         streams = [me.ask(method="POST", end=False) for _ in range(40)]
         await until(lambda: len(server.seen) == 40)
-        (one,) = proxy.runtime.open[80].listener_port.connections
+        (one,) = proxy.runtime.ports.tcp[80].listener_port.connections
         for stream in streams:
             while (room := min(me.h2.local_flow_control_window(stream), 16384)) > 0:
                 me.h2.send_data(stream, b"x" * room)

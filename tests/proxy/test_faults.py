@@ -141,7 +141,7 @@ async def test_timeouts_on_the_short_way(proxy: Proxy, server: Server, limit: Ti
     await proxy.route(server, timeouts=limit)
     reader, writer = await proxy.connect()
     request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\n\r\n"
-    connection = next(iter(proxy.runtime.open[80].listener_port.connections))
+    connection = next(iter(proxy.runtime.ports.tcp[80].listener_port.connections))
     for number in range(20):  # spread over more than one timeout, each in time
         writer.write(request % number)
         assert await reader.readexactly(len(OK)) == OK

@@ -87,8 +87,8 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
             yield made
     finally:
         made.runtime.close()
-        await made.runtime.stop_filters()
-        for opened in made.runtime.open.values():
+        await made.runtime.programs.stop()
+        for opened in made.runtime.ports.tcp.values():
             for connection in list(opened.listener_port.connections):
                 connection.abort()
         await runner.cleanup()
@@ -211,7 +211,7 @@ async def test_extensions(served: Served) -> None:
     assert (await served.ask("/partner", headers={"Authorization": "Bearer of-the-example"})).body == "hello\n"
     assert (await served.ask("/x")).status == 404
     assert (await served.ask("/x", headers={"Proxy-Tag": "tagged.example"})).body == "hello\n"
-    series = served.runtime.program("ListenerFilter/default/measured").measures.series
+    series = served.runtime.programs.get("ListenerFilter/default/measured").measures.series
     assert any(name == "fgw_http_request_total" for _, name, _ in series)
     loop = asyncio.get_running_loop()
     answers: asyncio.Queue[bytes] = asyncio.Queue()

@@ -68,7 +68,7 @@ async def test_an_endpoint_that_is_not_well_stands_aside(
 async def test_an_endpoint_that_takes_no_connections_stands_aside(proxy: Proxy, server: Server, other: Server) -> None:
     await other.stop()
     await serve(proxy, server, other, health=Health(0.02, 1))
-    endpoints = proxy.runtime.backend("b").endpoints
+    endpoints = proxy.runtime.backends.get("b").endpoints
     await until(lambda: len({next(endpoints.turns) for _ in range(4)}) == 1)
     assert (await proxy.get())[0] == 200
 
@@ -76,7 +76,7 @@ async def test_an_endpoint_that_takes_no_connections_stands_aside(proxy: Proxy, 
 async def test_without_an_interval_requests_tell(proxy: Proxy, server: Server, other: Server) -> None:
     await other.stop()
     await serve(proxy, server, other, health=Health(0, 2, 30.0))
-    endpoints = proxy.runtime.backend("b").endpoints
+    endpoints = proxy.runtime.backends.get("b").endpoints
     for _ in range(3):
         assert (await proxy.get())[0] == 200  # moved to who is there
     await until(lambda: len({next(endpoints.turns) for _ in range(4)}) == 1)
@@ -92,9 +92,9 @@ async def test_where_nobody_is_well_everybody_is_asked(proxy: Proxy, server: Ser
 async def test_checks_end_with_the_policy(proxy: Proxy, server: Server) -> None:
     await serve(proxy, server, health=Health(0.02, 1, path="/health"))
     await until(lambda: len(server.seen) > 2)
-    checks = proxy.runtime.backend("b").checks
+    checks = proxy.runtime.backends.get("b").checks
     await serve(proxy, server)
-    assert proxy.runtime.backend("b").checks is None
+    assert proxy.runtime.backends.get("b").checks is None
     assert checks is not None
     assert not checks._tasks
 

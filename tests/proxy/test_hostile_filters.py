@@ -74,7 +74,7 @@ async def until(condition: Callable[[], object], seconds: float = 10) -> None:
 
 
 def process(proxy: Proxy) -> SandboxedFilter:
-    hooks = proxy.runtime.program("bad").hooks
+    hooks = proxy.runtime.programs.get("bad").hooks
     assert isinstance(hooks, SandboxedFilter)
     return hooks
 
@@ -257,7 +257,7 @@ async def test_every_system_call_and_every_command(proxy: Proxy, server: Server)
                                 odd.append((one.name, arguments))
             return Response(200, {"tried": tried, "odd": odd[:20]})
     """, seconds=30.0)  # fmt: skip
-    pid, forkserver = process(proxy).pid, proxy.runtime.forkserver._process
+    pid, forkserver = process(proxy).pid, proxy.runtime.programs.forkserver._process
     said = json.loads((await proxy.get("/bad"))[2])
     assert said["odd"] == []
     assert said["tried"] > 20_000
@@ -319,7 +319,7 @@ async def test_a_message_that_is_too_long_fails_its_call_and_nothing_else(proxy:
     """)  # fmt: skip
     pid = process(proxy).pid
     assert (await proxy.get("/bad/long"))[0] == 500
-    assert "more than can be passed on at once; 4194304 are not" in proxy.runtime.program("bad").last_failure
+    assert "more than can be passed on at once; 4194304 are not" in proxy.runtime.programs.get("bad").last_failure
     assert (await proxy.get("/bad"))[0] == 200
     assert process(proxy).pid == pid
 
@@ -401,7 +401,7 @@ async def test_what_is_no_message_ends_the_process_and_nothing_else(
     """, seconds=5.0)  # fmt: skip
     before = process(proxy)
     assert (await proxy.get("/bad/now"))[0] == 500
-    assert "its process was ended: it sent what nobody understands" in proxy.runtime.program("bad").last_failure
+    assert "its process was ended: it sent what nobody understands" in proxy.runtime.programs.get("bad").last_failure
     assert (await proxy.get("/good"))[0] == 200
     said = [one.message for one in caplog.records if "another follows in" in one.message]
     assert len(said) == 1
@@ -416,7 +416,7 @@ async def test_what_is_no_message_ends_the_process_and_nothing_else(
 )
 async def test_the_same_instead_of_being_loaded(proxy: Proxy, server: Server, forged: str) -> None:
     await beside(proxy, server, f"say({forged})\nwhile True: pass", failing=True)
-    assert proxy.runtime.program("bad").hooks is None
+    assert proxy.runtime.programs.get("bad").hooks is None
     assert (await proxy.get("/good"))[0] == 200
     assert (await proxy.get("/bad"))[0] == 500
     await beside(proxy, server, "def request(request):\n    return Response(200, 'mended')")
@@ -426,7 +426,7 @@ async def test_the_same_instead_of_being_loaded(proxy: Proxy, server: Server, fo
 async def test_a_giant_is_not_waited_for(proxy: Proxy, server: Server) -> None:
     await beside(proxy, server, "def request(request):\n    raw((1 << 31).to_bytes(4, 'big') + b'x')\n    time.sleep(1)")
     assert (await proxy.get("/bad"))[0] == 500
-    assert "a message of 2147483648 bytes" in proxy.runtime.program("bad").last_failure
+    assert "a message of 2147483648 bytes" in proxy.runtime.programs.get("bad").last_failure
 
 
 async def test_a_message_that_does_not_end(proxy: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +439,7 @@ async def test_a_message_that_does_not_end(proxy: Proxy, server: Server, monkeyp
                 time.sleep(0.01)
     """, seconds=5.0)  # fmt: skip
     assert (await proxy.get("/bad"))[0] == 500
-    assert "it began a message and did not end it" in proxy.runtime.program("bad").last_failure
+    assert "it began a message and did not end it" in proxy.runtime.programs.get("bad").last_failure
 
 
 async def test_answers_that_nobody_asked_for(proxy: Proxy, server: Server) -> None:
@@ -488,7 +488,7 @@ async def test_answers_that_mean_nothing_fail_their_call(proxy: Proxy, server: S
 
 
 def page(proxy: Proxy) -> bytes:
-    program = proxy.runtime.program("bad")
+    program = proxy.runtime.programs.get("bad")
     series = tuple((*key, tuple(values)) for key, values in program.measures.series.items())
     statistics = FilterStatistics("bad", 0, 0, 0, "", "", series, program.measures.dropped, program.measures.most)
     return exposition([Statistics(filters=(statistics,))])
@@ -516,7 +516,7 @@ async def test_what_is_measured_is_bounded(proxy: Proxy, server: Server, measure
         task = asyncio.get_event_loop().create_task(go())
     """)  # fmt: skip
     empty = len(exposition([Statistics()]))
-    program = proxy.runtime.program("bad")
+    program = proxy.runtime.programs.get("bad")
     await until(lambda: program.measures.dropped + len(program.measures.series) >= 10_000 or process(proxy).is_dead, 20)
     assert program.measures.dropped > 0
     assert len(page(proxy)) - empty <= 64 << 10
@@ -600,7 +600,7 @@ async def test_an_honest_burst_is_no_flood(proxy: Proxy, server: Server) -> None
     for _ in range(50):
         assert (await proxy.get("/bad"))[0] == 200
     assert process(proxy).pid == pid
-    series = proxy.runtime.program("bad").measures.series
+    series = proxy.runtime.programs.get("bad").measures.series
     await until(lambda: sum(values[0] for values in series.values()) == 10_000)
 
 
@@ -671,8 +671,8 @@ async def test_a_process_that_dies_as_soon_as_it_is_loaded_is_replaced(proxy: Pr
         loop.call_soon(lambda: loop.call_soon(lambda: loop.call_soon(os._exit, 1)))
         def request(request): return None
     """, failing=True)  # fmt: skip
-    first = proxy.runtime.program("bad").hooks
-    await until(lambda: proxy.runtime.program("bad").hooks not in (None, first))
+    first = proxy.runtime.programs.get("bad").hooks
+    await until(lambda: proxy.runtime.programs.get("bad").hooks not in (None, first))
 
 
 async def test_a_process_that_forks_and_stands_still_is_replaced(
@@ -680,7 +680,7 @@ async def test_a_process_that_forks_and_stands_still_is_replaced(
 ) -> None:
     """What wants a process meanwhile is told why it has none, and has one soon."""
     await beside(proxy, server, "def request(request): pass")
-    forkserver = proxy.runtime.forkserver._process
+    forkserver = proxy.runtime.programs.forkserver._process
     assert forkserver is not None
     monkeypatch.setattr("gateway.scripting.sandbox.forkserver_client.STARTING", 0.2)
     os.kill(forkserver.pid, signal.SIGSTOP)
@@ -689,14 +689,14 @@ async def test_a_process_that_forks_and_stands_still_is_replaced(
     (problem,) = await proxy.runtime.apply(Change(put=(other, rule)))
     assert problem.message == "other: there is no process for it: no answer"
     monkeypatch.undo()
-    await until(lambda: proxy.runtime.program("other").hooks is not None)
+    await until(lambda: proxy.runtime.programs.get("other").hooks is not None)
     assert (await proxy.get("/other"))[0] == 200
     assert (await proxy.get("/"))[0] == 200
 
 
 async def test_processes_end_with_the_one_that_forked_them(proxy: Proxy, server: Server) -> None:
     await beside(proxy, server, SPINS)
-    pid, forkserver = process(proxy).pid, proxy.runtime.forkserver._process
+    pid, forkserver = process(proxy).pid, proxy.runtime.programs.forkserver._process
     assert forkserver is not None
     forkserver.kill()
     await until(lambda: not is_running(pid))
@@ -731,7 +731,7 @@ async def test_words_of_filters_are_plain(
     assert (await proxy.get("/"))[0] == 500
     await until(lambda: len(caplog.records) >= 3)
     assert caplog.messages[0] == PLAIN
-    assert PLAIN in proxy.runtime.program("bad").last_failure
+    assert PLAIN in proxy.runtime.programs.get("bad").last_failure
     (problem,) = await proxy.runtime.apply(Change(put=(Script("bad", f"raise ValueError({COLOURFUL!r})", is_tried=False),)))
     assert problem.message == "bad, line 1: ValueError: " + PLAIN
     for text in (caplog.text, problem.message, capfd.readouterr().err):

@@ -218,7 +218,7 @@ async def test_a_client_that_takes_nothing_stops_the_backend(proxy: Proxy, serve
         before = sent
         await asyncio.sleep(0.05)
     assert sent < 32 * MEGABYTE  # what fits into the kernel's buffers
-    (connection,) = proxy.runtime.open[80].listener_port.connections
+    (connection,) = proxy.runtime.ports.tcp[80].listener_port.connections
     (held,) = connection.streams.values()  # type: ignore[attr-defined]
     assert held.owed < 2 * MEGABYTE
     # Another stream is held up by the connection's window only for its content.

@@ -53,7 +53,7 @@ async def test_who_may_connect(proxy: Proxy, server: Server, execution: Any) -> 
     await proxy.apply(script(source, execution), listener(), *rule(server))
     assert await is_closed(proxy)
     assert not server.seen
-    assert proxy.runtime.open[80].gate.turned_away == 1
+    assert proxy.runtime.ports.tcp[80].gate.turned_away == 1
     await proxy.apply(script("async def connect(connection):\n    return True", execution))
     assert (await proxy.get())[::2] == (200, b"ok")
     await proxy.apply(Listener("l", 80))
@@ -90,7 +90,7 @@ async def test_the_end_of_a_connection_is_told(proxy: Proxy, server: Server, exe
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
     assert await is_closed(proxy)
     first[1].close()
-    await until(lambda: len(proxy.runtime.open[80].listener_port.connections) == 1)
+    await until(lambda: len(proxy.runtime.ports.tcp[80].listener_port.connections) == 1)
 
     async with asyncio.timeout(5):
         while await is_closed(proxy, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"):
@@ -107,7 +107,7 @@ async def test_a_filter_that_fails_lets_nobody_in_unless_it_is_open(
         assert (await proxy.get())[0] == 200
     else:
         assert await is_closed(proxy)
-    assert proxy.runtime.program("s").last_failure == "line 3: ZeroDivisionError: division by zero"
+    assert proxy.runtime.programs.get("s").last_failure == "line 3: ZeroDivisionError: division by zero"
 
 
 async def test_what_was_sent_before_anybody_listened_is_not_lost(proxy: Proxy, server: Server) -> None:
@@ -206,7 +206,7 @@ async def test_a_filter_that_fails_behind_one_that_waits_is_counted(proxy: Proxy
         Listener("l", 80, "TCP"), made, replace(line, filters=(Scripted("s"), Scripted("t"))),
     )  # fmt: skip
     assert await proxy.talk(b"good") == b"GOODbye"
-    assert proxy.runtime.program("t").failures > 0
+    assert proxy.runtime.programs.get("t").failures > 0
 
 
 async def test_who_may_connect_to_a_relay(proxy: Proxy, echo: Made, execution: Any) -> None:

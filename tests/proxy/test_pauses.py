@@ -65,7 +65,7 @@ def response_body(chunk):
 
 def owed(proxy: Proxy) -> int:
     """Octets that wait for backends that speak HTTP/2."""
-    return sum(link.owed for pool in proxy.runtime._pools._pools.values() for link in pool._links)  # type: ignore[union-attr]
+    return sum(link.owed for pool in proxy.runtime.backends.pools._pools.values() for link in pool._links)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("filtered", ["", "inline", "process"])
@@ -136,7 +136,7 @@ async def test_a_client_that_takes_nothing_of_a_filtered_answer(
     else:
         me = await client(proxy.port, INITIAL_WINDOW_SIZE=0)
         me.ask()
-    listener_port = proxy.runtime.open[80].listener_port
+    listener_port = proxy.runtime.ports.tcp[80].listener_port
     await until(lambda: sent)
     most = 0
     for _ in range(500):
@@ -436,7 +436,7 @@ async def test_a_relay_s_filter_has_what_came_before_the_end_of_tls(proxy: Proxy
     async with asyncio.timeout(5):
         await over.wait()
     assert [len(data) for data in came] == [200_000]
-    await until(lambda: not proxy.runtime.open[80].stream_listener.open)
+    await until(lambda: not proxy.runtime.ports.tcp[80].stream_listener.open)
     backend.close()
 
 
@@ -453,6 +453,6 @@ async def test_a_stream_that_is_answered_early_ends_with_its_answer(proxy: Proxy
     answer = await me.answer(stream)
     await until(lambda: answer.reset is not None)
     assert (answer.status, len(answer.body), answer.reset) == (200, 500_000, 0)
-    (one,) = proxy.runtime.open[80].listener_port.connections
+    (one,) = proxy.runtime.ports.tcp[80].listener_port.connections
     assert not one.streams  # type: ignore[attr-defined]
     me.transport.abort()

@@ -142,7 +142,7 @@ async def test_external_rate_limit_without_an_answer(
     spec = {"throttleHost": f"127.0.0.1:{other.port}", "timeout": "50ms", "failurePolicy": failure}
     await policy(proxy, server, "ExternalRateLimit", **spec)
     assert (await proxy.get())[0] == status
-    assert ("counter", "external_rate_limit_failures_total", ()) in proxy.runtime.program("p").measures.series
+    assert ("counter", "external_rate_limit_failures_total", ()) in proxy.runtime.programs.get("p").measures.series
 
 
 async def test_circuit_breaker_leaves_a_failing_backend_alone(proxy: Proxy, server: Server) -> None:
@@ -246,7 +246,7 @@ async def test_concurrency_limit_of_connections(proxy: Proxy, server: Server) ->
         pass
     for _, writer in held:
         writer.close()
-    await until(lambda: not proxy.runtime.open[80].listener_port.connections)
+    await until(lambda: not proxy.runtime.ports.tcp[80].listener_port.connections)
     assert (await proxy.get())[0] == 200
 
 
@@ -291,14 +291,14 @@ async def test_http_log_does_not_lose_what_is_left_at_the_end(proxy: Proxy, serv
 async def test_http_log_without_anybody_who_takes_it(proxy: Proxy, server: Server) -> None:
     await policy(proxy, server, "HTTPLog", target="http://127.0.0.1:1/", bufferLimit=600, batch={"interval": "20ms"})
     assert await statuses(proxy, 6) == [200] * 6
-    series = proxy.runtime.program("p").measures.series
+    series = proxy.runtime.programs.get("p").measures.series
     await until(lambda: ("counter", "http_log_dropped_total", ()) in series)
 
 
 async def test_metrics(proxy: Proxy, server: Server) -> None:
     await policy(proxy, server, "Metrics")
     await statuses(proxy, 3)
-    series = proxy.runtime.program("p").measures.series
+    series = proxy.runtime.programs.get("p").measures.series
     assert series["counter", "fgw_http_request_total", (("route", "r"),)] == [3]
     (status,) = (values for (_, name, _), values in series.items() if name == "fgw_http_status_total")
     assert status == [3]
@@ -351,7 +351,7 @@ async def test_zipkin_sends_its_own_spans(proxy: Proxy, server: Server, other: S
 async def test_zipkin_loses_what_nobody_takes(proxy: Proxy, server: Server) -> None:
     await policy(proxy, server, "Zipkin", samplePercentage=100, target="http://127.0.0.1:1/api/v2/spans")
     await proxy.get()
-    series = proxy.runtime.program("p").measures.series
+    series = proxy.runtime.programs.get("p").measures.series
     await until(lambda: ("counter", "zipkin_dropped_total", ()) in series)
     assert (await proxy.get())[0] == 200
 
@@ -439,7 +439,7 @@ async def test_datagrams_wait_a_second_at_most(proxy: Proxy, datagrams: Callable
     began = time.monotonic()
     assert await asking.ask(bytes(1000)) == b">" + bytes(1000)
     assert 0.08 < time.monotonic() - began < 1, "a thousand each way, of which one is saved"
-    program = proxy.runtime.program("p")
+    program = proxy.runtime.programs.get("p")
     before = program.calls
     for _ in range(100):
         asking.transport.sendto(bytes(1000))  # type: ignore[attr-defined]

@@ -247,7 +247,7 @@ async def passes(proxy: Proxy, authority: trustme.CA, protocol: str) -> bool:
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: asking, remote_addr=("127.0.0.1", proxy.port)
         )
-        port = proxy.runtime.datagrams[80]
+        port = proxy.runtime.ports.udp[80]
         refused, tally = port.refused, sum(one.refused for one in proxy.runtime.tallies.values())
         transport.sendto(b"x")
         try:

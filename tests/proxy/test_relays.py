@@ -138,7 +138,7 @@ async def test_what_comes_before_the_two_ends_are_joined_is_not_lost(proxy: Prox
 
     assert await asyncio.gather(*(one() for _ in range(200))) == [b"1Xbye"] * 200
     async with asyncio.timeout(5):
-        while proxy.runtime.busy():
+        while proxy.runtime.ports.busy():
             await asyncio.sleep(0.001)
 
 
@@ -344,7 +344,7 @@ async def test_dropped_shares_and_silence(proxy: Proxy, datagrams: Callable[...,
         Listener("l", 80, "UDP"), Backend("a", (Endpoint("127.0.0.1", one.port),), "udp"),
         relay("r", Target(1, "a"), Target(1, "", (), 500)),
     )  # fmt: skip
-    port = proxy.runtime.datagrams[80]
+    port = proxy.runtime.ports.udp[80]
     clients = [await datagrams(to=proxy.port) for _ in range(10)]
     for client in clients:
         client.transport.sendto(b"x")  # type: ignore[attr-defined]
@@ -366,4 +366,4 @@ async def test_too_many_flows(
     )
     for _ in range(10):
         assert await (await datagrams(to=proxy.port)).ask(b"x") == b"1x"
-    assert len(proxy.runtime.datagrams[80]) == 3
+    assert len(proxy.runtime.ports.udp[80]) == 3

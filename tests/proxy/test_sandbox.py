@@ -37,7 +37,7 @@ async def beside(proxy: Proxy, server: Server, source: str, **options: object) -
 
 
 def process(proxy: Proxy) -> SandboxedFilter:
-    hooks = proxy.runtime.program("bad").hooks
+    hooks = proxy.runtime.programs.get("bad").hooks
     assert isinstance(hooks, SandboxedFilter)
     return hooks
 
@@ -70,7 +70,7 @@ async def test_it_hurts_its_own_route_only(proxy: Proxy, server: Server, deed: s
         assert (await proxy.get("/good"))[0] == 200
     status, _, body = await bad
     assert (status, body) == (500, b"the filter bad failed\n")
-    assert said in proxy.runtime.program("bad").last_failure
+    assert said in proxy.runtime.programs.get("bad").last_failure
 
     async def is_back() -> bool:
         return (await proxy.get("/bad"))[0] == 200
@@ -164,7 +164,7 @@ async def test_what_its_process_says_is_not_believed(proxy: Proxy, server: Serve
             request.path = "/forged"
     """)  # fmt: skip
     assert (await proxy.get("/bad"))[0] == 500
-    assert "characters that a field value may not" in proxy.runtime.program("bad").last_failure
+    assert "characters that a field value may not" in proxy.runtime.programs.get("bad").last_failure
     assert not server.seen
 
 
@@ -177,7 +177,7 @@ async def test_a_flood_of_its_own_messages_ends_it(proxy: Proxy, server: Server)
             cell._writer.write((1 << 31).to_bytes(4, "big"))
     """)  # fmt: skip
     assert (await proxy.get("/bad"))[0] == 500
-    assert "sent what nobody understands" in proxy.runtime.program("bad").last_failure
+    assert "sent what nobody understands" in proxy.runtime.programs.get("bad").last_failure
     assert (await proxy.get("/good"))[0] == 200
 
 
@@ -203,7 +203,7 @@ async def test_old_processes_end_with_their_last_exchange(proxy: Proxy, server: 
     old = process(proxy)
     reader, writer = await proxy.connect()
     writer.write(b"POST /bad HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nh")
-    await until(lambda: proxy.runtime.program("bad").calls)
+    await until(lambda: proxy.runtime.programs.get("bad").calls)
     await beside(proxy, server, source.replace("V", "2"))
     assert (await proxy.get("/bad"))[1]["x-v"] == "2"
     assert not old.is_dead
@@ -257,7 +257,7 @@ async def test_a_first_source_that_has_bad_luck_is_tried_again(
     assert "took longer than" in problem.message
     assert (await proxy.get())[0] == 500
     monkeypatch.setattr(host, "LOADING", 2.0)
-    await until(lambda: proxy.runtime.program("bad").hooks is not None)
+    await until(lambda: proxy.runtime.programs.get("bad").hooks is not None)
     assert (await proxy.get())[2] == b"here"
 
 
@@ -286,7 +286,7 @@ async def test_an_inline_filter_that_does_not_come_back_is_interrupted_and_moved
     for _ in range(4):  # so often that it takes the short way
         assert (await proxy.get("/bad"))[0] == 200
     assert (await proxy.get("/bad/now"))[0] == 500
-    program = proxy.runtime.program("bad")
+    program = proxy.runtime.programs.get("bad")
     assert "StuckError: it did not come back, and was interrupted here" in program.last_failure
     assert program.last_failure.startswith("line 6: ")
     assert (await proxy.get("/good"))[0] == 200
@@ -299,7 +299,7 @@ async def test_what_handles_an_interruption_is_not_interrupted(
 ) -> None:
     monkeypatch.setattr(watch, "patience", 0.1)
     await beside(proxy, server, "def request(request):\n    while True: pass", execution="inline", is_tried=False)
-    program = proxy.runtime.program("bad")
+    program = proxy.runtime.programs.get("bad")
     program.overdue = lambda: time.sleep(0.3)
     assert (await proxy.get("/bad"))[0] == 500
     assert "StuckError" in program.last_failure
@@ -307,7 +307,7 @@ async def test_what_handles_an_interruption_is_not_interrupted(
 
 async def test_an_inline_filter_that_is_slow_again_and_again_is_moved_out(proxy: Proxy, server: Server) -> None:
     await beside(proxy, server, "import time\ndef request(request):\n    time.sleep(0.06)", execution="inline", is_tried=False)
-    program = proxy.runtime.program("bad")
+    program = proxy.runtime.programs.get("bad")
     for _ in range(8):
         assert (await proxy.get("/bad"))[0] == 200
     await until(lambda: isinstance(program.hooks, SandboxedFilter))

@@ -265,7 +265,7 @@ async def test_a_filter_chooses_the_backend(proxy: Proxy, server: Server, other:
     assert (await proxy.get(X_To="elsewhere"))[0] == 500
     assert (
         "'elsewhere' is none of this rule's backends (default/app:80, default/green:80)"
-        in proxy.runtime.program("s0").last_failure
+        in proxy.runtime.programs.get("s0").last_failure
     )
 
 
@@ -351,7 +351,7 @@ async def test_a_filter_that_fails(proxy: Proxy, server: Server, source: str, fa
     else:
         assert answer.startswith(b"HTTP/1.1 500 ")
         assert answer.endswith(b"the filter s0 failed\n")
-    program = proxy.runtime.program("s0")
+    program = proxy.runtime.programs.get("s0")
     assert failure in program.last_failure
     assert program.failures == 1
 
@@ -399,7 +399,7 @@ async def test_a_request_in_flight_finishes_on_the_old_code(proxy: Proxy, server
     await programmed(proxy, server, source.replace("V", "1"))
     reader, writer = await proxy.connect()
     writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nh")
-    await until(lambda: proxy.runtime.program("s0").calls)
+    await until(lambda: proxy.runtime.programs.get("s0").calls)
     await programmed(proxy, server, source.replace("V", "2"))
     assert (await proxy.get())[1]["x-v"] == "2"
     writer.write(b"i")
@@ -507,7 +507,7 @@ async def test_whom_a_filter_cannot_call(proxy: Proxy, server: Server, url: str,
     source = f"from gateway.filters.api import http\nasync def request(request):\n    await http.get('{url}')"
     await programmed(proxy, server, source, network=(f"127.0.0.1:{port}",))
     assert (await proxy.get())[0] == 500
-    assert failure in proxy.runtime.program("s0").last_failure
+    assert failure in proxy.runtime.programs.get("s0").last_failure
 
 
 # --- HTTP/2 ---
@@ -638,7 +638,7 @@ async def test_metrics_of_a_filter(proxy: Proxy, server: Server) -> None:
     )
     await proxy.get()
     await proxy.get()
-    series = proxy.runtime.program("s0").measures.series
+    series = proxy.runtime.programs.get("s0").measures.series
     await until(lambda: ("histogram", "lookup_seconds", ()) in series)
     assert series["counter", "logins_total", (("kind", "guest"),)] == [4]
     assert series["gauge", "depth", ()] == [7]

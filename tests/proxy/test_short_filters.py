@@ -88,7 +88,7 @@ class Stage:
         self.server.seen.clear()
 
     def records(self, name: str) -> list[Any]:
-        found: list[Any] = self.proxy.runtime.program(name).hooks.module.records  # type: ignore[union-attr]
+        found: list[Any] = self.proxy.runtime.programs.get(name).hooks.module.records  # type: ignore[union-attr]
         return found
 
     async def ask(self, numbers: range, answer: bytes, parts: int = 1) -> list[bytes]:
@@ -114,7 +114,7 @@ class Stage:
 
     def is_over(self) -> bool:
         """Whether nobody is connected any more, and filters have been told of every end."""
-        return not self.proxy.runtime.open[80].listener_port.connections and not scripted_exchange._logging
+        return not self.proxy.runtime.ports.tcp[80].listener_port.connections and not scripted_exchange._logging
 
     @staticmethod
     def _in_parts(answer: bytes, parts: int) -> Any:
@@ -208,7 +208,7 @@ def test_whatever_filters_do(data: st.DataObject) -> None:
             await compared(Stage(Proxy(runtime, port - 80), server), sources, reply, parts)
         finally:
             runtime.close()
-            await runtime.stop_filters()
+            await runtime.programs.stop()
             await server.stop()
 
     asyncio.run(run())

@@ -250,7 +250,9 @@ async def settled(proxy: Proxy) -> None:
     """Until no exchange is under way: what was sent for one that was broken off has then been counted."""
     async with asyncio.timeout(5):
         while any(
-            not connection.is_idle for opened in proxy.runtime.open.values() for connection in opened.listener_port.connections
+            not connection.is_idle
+            for opened in proxy.runtime.ports.tcp.values()
+            for connection in opened.listener_port.connections
         ):
             await asyncio.sleep(0.001)
 

@@ -193,7 +193,7 @@ async def test_draining(proxy: Proxy, server: Server) -> None:
             await asyncio.sleep(0.005)
     proxy.runtime.drain()
     assert (await proxy.get())[0] == 200  # new connections are still served
-    assert proxy.runtime.busy() == 1
+    assert proxy.runtime.ports.busy() == 1
     proxy.runtime.close()
     release.set()
     async with asyncio.timeout(5):

@@ -343,7 +343,7 @@ async def test_connections_of_a_listener_and_of_an_address(proxy: Proxy, server:
                 status = (await proxy.get())[0]
             except (ConnectionError, IndexError, ValueError):
                 continue
-    assert proxy.runtime.open[80].listener_port.turned_away >= 2
+    assert proxy.runtime.ports.tcp[80].listener_port.turned_away >= 2
 
 
 async def test_bodies_that_trickle_are_cut_off_and_slow_ones_are_not(proxy: Proxy, server: Server) -> None:

@@ -94,7 +94,7 @@ async def test_a_session_that_one_worker_began_is_resumed_by_another(proxy: Prox
     async def listen(*secrets: bytes) -> None:
         for runtime, secret in zip(runtimes.values(), secrets, strict=True):
             await runtime.apply(Change(reset=True))  # closes the port
-            runtime.tickets = secret
+            runtime.ports.tickets = secret
             assert not await runtime.apply(Change(put=(made, Listener("l", 80, "HTTPS", "one.example", ("one",)))))
 
     def visit(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:

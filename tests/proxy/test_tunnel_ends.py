@@ -34,7 +34,7 @@ class Slow:
 
 def kept(proxy: Proxy) -> int:
     """Octets of a tunnel that the gateway keeps, of what came on streams."""
-    (one,) = proxy.runtime.open[80].listener_port.connections
+    (one,) = proxy.runtime.ports.tcp[80].listener_port.connections
     total = 0
     for stream in one.streams.values():  # type: ignore[attr-defined]
         tunnel = stream._tunnel
@@ -67,11 +67,11 @@ async def talk(proxy: Proxy, server: Server, *, says_all: bool) -> None:
         async with asyncio.timeout(10):
             while not slow.ended.is_set():
                 await asyncio.sleep(0.001)
-                if me.h2.streams.get(stream) is not None and proxy.runtime.open[80].listener_port.connections:
+                if me.h2.streams.get(stream) is not None and proxy.runtime.ports.tcp[80].listener_port.connections:
                     most = max(most, kept(proxy))
         assert slow.got == size
         assert most < 2 * MEGABYTE
-        await until(lambda: proxy.runtime.open[80].listener_port.tunnels == 0)
+        await until(lambda: proxy.runtime.ports.tcp[80].listener_port.tunnels == 0)
     finally:
         sending.cancel()
         me.transport.abort()

@@ -69,5 +69,5 @@ async def test_a_change_among_5000_routes() -> None:
     await many.runtime.apply(Change(whole.version, whole.put, reset=True))
     assert time.perf_counter() - started < 1.0, "a worker that starts anew must not take long over what it knows"
     for line in (few, many):
-        for opened in line.runtime.open.values():
+        for opened in line.runtime.ports.tcp.values():
             opened.server.close()

@@ -1,0 +1,136 @@
+"""The filters in Python of a worker: loaded here or in processes of their own, with their timers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from functools import partial
+
+import msgspec
+
+from gateway.filters import builtin
+from gateway.filters.api.filter_metrics import Room
+from gateway.interfaces import Endpoint
+from gateway.scripting import loader
+from gateway.scripting.program import FilterProgram
+from gateway.scripting.sandbox import supervisor
+from gateway.scripting.sandbox.forkserver_client import Forkserver
+from gateway.scripting.sandbox.host import SandboxedFilter
+from gateway.scripting.services import ServiceFactory, supplier
+from gateway.scripting.timers import LAST, Timers
+from gateway.scripting.watchdog import watch
+from gateway.snapshot import Parts, Script, key
+from gateway.tls.contexts import Security
+
+log = logging.getLogger("fsm.filters")
+
+
+class Programs:
+    """Filters by name."""
+
+    def __init__(
+        self, parts: Parts, reach: Callable[[str, int, Security | None], Endpoint], memory: int | None, index: int, count: int
+    ) -> None:
+        self._parts = parts
+        self.by_name: dict[str, FilterProgram] = {}
+        self.forkserver = Forkserver()
+        self._room = Room()  # for what they measure
+        self._services = ServiceFactory(reach, memory, index, count)
+        self._timers: dict[str, Timers] = {}  # of those that run here
+        self._supervisors: dict[str, supervisor.SandboxSupervisor] = {}  # of those in processes of their own
+        self._working: set[asyncio.Task[None]] = set()
+
+    def get(self, name: str) -> FilterProgram:
+        """The program of a name; one whose source has not come cannot be used yet."""
+        program = self.by_name.get(name)
+        if program is None:
+            program = self.by_name[name] = FilterProgram(name, self._room)
+        return program
+
+    async def put(self, part: Script) -> None:
+        """Put a source into force. Raises ScriptError where it cannot be used; the one before stays then."""
+        program = self.get(part.name)
+        supply = supplier(self._services, program.measures)
+        before = program.hooks
+        source = builtin.source(part.built_in) if part.built_in else part.source
+        if part.execution == "inline":
+            if part.is_tried and not part.built_in:
+                await supervisor.tried(self.forkserver, supply(part))
+            watch.start()
+            try:
+                code = program.hooks = loader.load(part.name, source, part.config, supply(part).inline())
+            except SystemExit:
+                raise loader.ScriptError(part.name, 0, "it ends the process that loads it (SystemExit)") from None
+            self._stop_timers(part.name)
+            if code.timers:
+                self._timers[part.name] = Timers(code.timers, partial(program.run, hooks=code))
+            program.overdue = partial(self._move_out, part) if not part.built_in else lambda: None
+            if part.name in self._supervisors:
+                self._supervisors.pop(part.name).drop()
+            if isinstance(before, SandboxedFilter):
+                before.retire()
+        else:
+            kept = self._supervisors.get(part.name)
+            if kept is None:
+                kept = self._supervisors[part.name] = supervisor.SandboxSupervisor(self.forkserver, program, supply)
+            try:
+                await kept.put(part)
+            except loader.ScriptError as error:
+                if program.hooks is None:
+                    program.passes = part.passes
+                    if not error.line:
+                        kept.keep_trying(part)
+                raise
+            self._stop_timers(part.name)
+        program.passes, program.patience = part.passes, part.seconds
+        if part.built_in:
+            program.measures.own()
+        elif program.measures.dropped:
+            program.measures.forget()  # the source before this one measured too much
+        if isinstance(before, loader.Code):
+            before.unload()
+
+    def _move_out(self, part: Script) -> None:
+        """A filter keeps this worker from its work: from now on it runs in a process of its own, until it is edited."""
+        self.get(part.name).overdue = lambda: None
+        log.error("filter %s keeps a worker from its work and is moved to a process of its own", part.name)
+        self._spawn(self._put_elsewhere(part))
+
+    def _stop_timers(self, name: str) -> None:
+        timers = self._timers.pop(name, None)
+        if timers is not None:
+            self._spawn(timers.stop())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def _put_elsewhere(self, part: Script) -> None:
+        try:
+            if self._parts.get(key(part)) == part:
+                await self.put(msgspec.structs.replace(part, execution="process"))
+        except ValueError as error:
+            log.error("filter %s stays where it is: %s", part.name, error)
+
+    async def stop(self) -> None:
+        """Let timers run for the last time, and end the processes of filters."""
+        for name in list(self._timers):
+            self._stop_timers(name)
+        if self._working:
+            await asyncio.wait(self._working, timeout=LAST)
+        for kept in self._supervisors.values():
+            kept.drop()
+        await self.forkserver.stop()
+        await self._services.close()
+
+    def drop(self, name: str) -> None:
+        """A filter is gone."""
+        kept = self._supervisors.pop(name, None)
+        if kept is not None:
+            kept.drop()
+        self._stop_timers(name)
+        program = self.get(name)
+        program.hooks = None
+        program.measures.forget()
