@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from gateway.http.http1 import (
     CODING,
     CONNECTION,
@@ -133,3 +135,11 @@ def interim_head(response: Response) -> bytes:
 
 
 __all__ = ["interim_head", "is_upgrading", "request_fields", "request_head", "response_head"]
+
+
+def unexpecting(request: Request) -> Request:
+    """The request as of a client that has been told to continue."""
+    made = copy.copy(request)
+    made.fields = [field for field in request.fields if field.kind != EXPECT]
+    made.special = [field for field in request.special if field.kind != EXPECT]
+    return made

@@ -8,30 +8,26 @@ seen yet (no byte of a response was passed on) moves to another endpoint of the 
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Final, cast
+from typing import cast
 
 from gateway.filters import cors, redirect
 from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.grpc_web import GrpcWebTranslation
-from gateway.http.http1 import CHUNKED, EXPECT, FOLDED, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
+from gateway.http.http1 import CHUNKED, EXPECT, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
 from gateway.http.local_replies import answer, grpc_answer
 from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy import mirroring
-from gateway.proxy.external_auth import Allowed, AuthCheck, Verdict, refusal
+from gateway.proxy.attempts import IDEMPOTENT, Attempts
+from gateway.proxy.authorization import Authorization
+from gateway.proxy.external_auth import Denied, refusal
 from gateway.proxy.mirroring import MirroredRequest
 from gateway.proxy.route import ResponseHeadCache, Route, Target
 from gateway.routing.table import RouteMatch
-from gateway.snapshot import ExternalAuth
 from gateway.upstream.backend import Backend
 from gateway.upstream.session_persistence import Holder, Sessions
-
-BACKOFF: Final = 0.01  # seconds before the first of further attempts, where a rule does not say
-# RFC 9110 §9.2.2: what may be sent twice without being asked.
-IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
 def name_of(endpoint: Endpoint) -> str:
@@ -45,30 +41,27 @@ class Exchange:
     __slots__ = (
         "_answers",
         "_attempt",
-        "_authorised",
+        "_authorization",
         "_backends",
         "_body",
         "_closing",
         "_copies",
         "_deadline",
+        "_endpoint",
+        "_further",
         "_head",
         "_held",
         "_is_full",
         "_is_watched",
-        "_later",
         "_loose",
         "_more",
         "_pending",
-        "_question",
         "_reframes",
         "_replay",
         "_request_trailers",
-        "_retries",
-        "_said",
         "_since",
         "_started",
         "_status",
-        "_tried",
         "_unframed",
         "_unsent",
         "_upgrading",
@@ -109,13 +102,10 @@ class Exchange:
         self._pending: list[bytes] | None = None  # not None: a connection is being made, bytes wait
         self._body = 0  # bytes of the request's body so far
         self._replay: list[bytes] | None = []  # not None: all that was sent, small enough to send again
-        self._tried: list[Endpoint] = []
+        self._endpoint: Endpoint | None = None  # that was asked last
+        self._further: Attempts | None = None
         self._held: tuple[Holder, Endpoint] | None = None  # where the client's session leads
-        self._question: AuthCheck | None = None
-        self._authorised = 0  # by how many of those that are asked
-        self._said: frozenset[bytes] = frozenset()  # of which fields those have, as backends fold names
-        self._retries = 0
-        self._later: asyncio.TimerHandle | None = None  # of the next attempt
+        self._authorization: Authorization | None = None
         self._copies: list[MirroredRequest] = []
         # What came back.
         self._answers: ResponseHeadCache | None = None  # where response heads of this kind are remembered
@@ -150,8 +140,7 @@ class Exchange:
                 target = self.target = cast("Target", self._held[0])
         if target.cors is not None and self._is_preflight(target.cors):
             return
-        if self._authorised < len(target.auths):
-            self._ask_whether(target.auths[self._authorised])
+        if target.auths and not self._is_authorized(target):
             return
         if target.location is not None:
             self._redirect(target.location)
@@ -183,6 +172,44 @@ class Exchange:
         else:
             self.send(self._next(target))
 
+    def _is_authorized(self, target: Target) -> bool:
+        """Whether all have been asked whether the request may pass (ExternalAuth); what comes of the body meanwhile waits."""
+        if self._authorization is None:
+            self._authorization = Authorization(self)
+        if self._authorization.has_asked(target.auths):
+            return True
+        if self._pending is None:
+            self._pending = []
+        self._time_request()
+        self._authorization.ask(target.auths, self._backends)
+        return False
+
+    @property
+    def body_octets(self) -> int:
+        """Of the request's body so far."""
+        return self._body
+
+    def body_so_far(self) -> bytes:
+        """The request's body as far as it has come and waits, without its framing."""
+        data = b"".join(self._pending or ())
+        if self.request.length != CHUNKED or self._loose:
+            return data
+        chunks = Chunks()
+        chunks.feed(data)
+        return chunks.taken()
+
+    def deny(self, verdict: Denied) -> None:
+        """The request may not pass."""
+        close = self._closes
+        self._pending = None
+        self._status = verdict.status
+        self._started = True
+        if self.client.is_framed or not forwarding.is_grpc(self.request):
+            self.client.write(refusal(verdict, close=close, head_only=self.head_only))
+        else:
+            self.client.write(grpc_answer(verdict.status, verdict.body.decode("utf-8", "replace").strip()))
+        self._finish(reuse=not close)
+
     def _next(self, target: Target) -> Endpoint | None:
         """Whose turn it is."""
         if target.hashed:
@@ -197,68 +224,6 @@ class Exchange:
         self._unframed = self.client.is_framed
         if self._pending:
             self._pending = [web.incoming(piece) for piece in self._pending]
-
-    # --- asking whether a request may pass (ExternalAuth) ---
-
-    def _ask_whether(self, spec: ExternalAuth) -> None:
-        """What comes of the body meanwhile waits."""
-        if self._pending is None:
-            self._pending = []
-        self._time_request()
-        self._question = AuthCheck(spec, self._backends(spec.backend), self._told)
-        if spec.body_bytes and not self.request_done:
-            self._invite()
-        self._ask_if_ready()
-        if self._is_awaited and self._authorised:
-            self.client.resume_reading()  # it was paused while another was asked
-
-    def _invite(self) -> None:
-        """The body is wanted before the backend is asked: say so to a client that waits for it (RFC 9110 §10.1.1)."""
-        request = self.request
-        if any(field.kind == EXPECT for field in request.special):
-            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.request = unexpecting(request)
-
-    def _ask_if_ready(self) -> None:
-        question = self._question
-        if question is None or question.is_asked:
-            return
-        spec = question.spec
-        body = b""
-        if spec.body_bytes and not self.request_done and self._body < spec.body_bytes:
-            return  # it wants to see more of the body
-        if spec.body_bytes:
-            body = self._content()[: spec.body_bytes]
-        question.ask(self.request, body, self.client.address, self.client.scheme)
-
-    def _content(self) -> bytes:
-        """The body as far as it has come, without its framing."""
-        data = b"".join(self._pending or ())
-        if self.request.length != CHUNKED or self._loose:
-            return data
-        chunks = Chunks()
-        chunks.feed(data)
-        return chunks.taken()
-
-    def _told(self, verdict: Verdict) -> None:
-        """The authorization server's answer."""
-        self._question = None
-        if isinstance(verdict, Allowed):
-            self._authorised += 1
-            if verdict.fields or verdict.removed:
-                self.request = replacing(self.request, verdict)
-                self._said |= frozenset(map(fold, {field.name for field in verdict.fields} | verdict.removed))
-            self.proceed()
-            return
-        close = self._closes
-        self._pending = None
-        self._status = verdict.status
-        self._started = True
-        if self.client.is_framed or not forwarding.is_grpc(self.request):
-            self.client.write(refusal(verdict, close=close, head_only=self.head_only))
-        else:
-            self.client.write(grpc_answer(verdict.status, verdict.body.decode("utf-8", "replace").strip()))
-        self._finish(reuse=not close)
 
     def _is_preflight(self, policy: cors.CorsPolicy) -> bool:
         """Answer a CORS preflight, or remember what its answer must say to a browser."""
@@ -278,7 +243,7 @@ class Exchange:
         if endpoint is None:
             self.refuse(503, "no endpoint of the backend is ready")
         else:
-            self._try(endpoint)
+            self.attempt(endpoint)
 
     def take_over(self, target: Target, peer: UpstreamStream | None, since: float, status_class: int) -> None:
         """Go on with a request that has no body: still to be sent, sent to `peer`, or with a response that has begun."""
@@ -294,7 +259,7 @@ class Exchange:
             self._time_attempt(monotonic() - since)
             self.peer = peer
             peer.user = self
-            self._tried.append(peer.endpoint)
+            self._endpoint = peer.endpoint
 
     def read_in_full(self) -> None:
         """The answer must be written anew, even if its head is known: it says something of this request or connection."""
@@ -322,8 +287,8 @@ class Exchange:
                 self._replay = None
         if self._pending is not None:
             self._pending.append(data)
-            if self._question is not None:
-                self._ask_if_ready()
+            if self._authorization is not None:
+                self._authorization.ask_if_ready()
             if self._body > self.client.limits.buffered_bytes and not self._is_awaited:
                 self.client.pause_reading()
         elif self.peer is not None:
@@ -349,14 +314,14 @@ class Exchange:
     @property
     def _is_awaited(self) -> bool:
         """Whether somebody here waits for more of the request's body."""
-        return self._question is not None and not self._question.is_asked
+        return self._authorization is not None and self._authorization.awaits_body
 
     def end(self, trailers: list[Field] | None = None) -> None:
         """The request is complete."""
         self.request_done = True
         self.answers = self._answers
-        if self._question is not None and self._loose:
-            self._ask_if_ready()
+        if self._authorization is not None and self._loose:
+            self._authorization.ask_if_ready()
         if self._loose and not self._unframed:
             self._request_trailers = self.passing(trailers) if trailers else None
             self._end_copies()
@@ -372,7 +337,10 @@ class Exchange:
         if edit is not None:
             edited = edit([*trailers])
             trailers = [trailer for trailer in trailers if trailer in edited]
-        return [trailer for trailer in trailers if fold(trailer.name) not in self._said]
+        if self._authorization is not None:
+            changed = self._authorization.changed
+            trailers = [trailer for trailer in trailers if fold(trailer.name) not in changed]
+        return trailers
 
     def _say(self, peer: UpstreamStream, pieces: list[bytes]) -> None:
         """The request as far as it has come."""
@@ -403,15 +371,36 @@ class Exchange:
             request, host, uri, client.address, client.scheme, target.edit_request, upgrading=self._upgrading
         )
 
-    def _try(self, endpoint: Endpoint) -> None:
-        self._tried.append(endpoint)
+    def attempt(self, endpoint: Endpoint, *, fresh: bool = False) -> None:
+        """Send the request to an endpoint, over a connection that has not idled where it must be `fresh`."""
+        self._endpoint = endpoint
         self._time_attempt()
-        peer = endpoint.take(self)
+        peer = None if fresh and endpoint.idle else endpoint.take(self)
         if peer is None:
             self._pending = self._pending or []
             endpoint.connect(self)
         else:
             self.connected(peer)
+
+    @property
+    def _attempts(self) -> Attempts:
+        """Those that follow the first one."""
+        if self._further is None:
+            assert self._endpoint is not None
+            self._further = Attempts(self, self._endpoint)
+        return self._further
+
+    @property
+    def can_resend(self) -> bool:
+        """Whether all of the request is still here, and nobody has seen a byte of a response."""
+        return self._replay is not None and not self._started
+
+    def rewind(self) -> None:
+        """The last attempt is given up; what has come of the request's body waits to be sent once more."""
+        self._close_peer()
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self._pending = list(self._replay or ())
 
     def connected(self, peer: UpstreamStream) -> None:
         """There is a connection for us: send what waited for it."""
@@ -432,29 +421,13 @@ class Exchange:
 
     def connect_failed(self, reason: str) -> None:
         """Nobody has seen a byte: ask another endpoint, each once."""
-        backend = self.target.backend
+        backend, endpoint = self.target.backend, self._endpoint
         assert backend is not None
-        backend.failed(self._tried[-1])
-        following = self._another(backend)
-        if following is None and self._try_later():
-            return
-        if following is None:
+        assert endpoint is not None
+        backend.failed(endpoint)
+        attempts = self._attempts
+        if not attempts.elsewhere() and not attempts.later():
             self.refuse(503, "no endpoint of the backend accepts connections")
-            return
-        self._tried.append(following)
-        self._time_attempt()
-        peer = following.take(self)
-        if peer is None:
-            following.connect(self)
-        else:
-            self.connected(peer)
-
-    def _another(self, backend: Backend) -> Endpoint | None:
-        for _ in range(len(backend.endpoints)):
-            endpoint = backend.endpoints.next()
-            if endpoint is not None and endpoint not in self._tried:
-                return endpoint
-        return None
 
     # --- called by the backend's connection ---
 
@@ -468,7 +441,7 @@ class Exchange:
             # RFC 8441 §5: passed on, it would tell the client that the tunnel is open.
             self.refuse(502, not_switched(status))
             return
-        if route.retry is not None and status in route.retry.codes and self._try_later():
+        if route.retry is not None and status in route.retry.codes and self._attempts.later():
             return
         self._pass_on(response, head)
 
@@ -505,7 +478,8 @@ class Exchange:
         """An edit that also says what this request's answer must say, in place of what the backend says of it."""
         more = list(self._more)
         if sessions is not None and self.target.backend is not None:
-            endpoint = self._tried[-1]
+            endpoint = self._endpoint
+            assert endpoint is not None
             if self._held is None or self._held[1] is not endpoint:
                 more.append(sessions.begin(self.target.backend.name, endpoint, self.client.scheme))
         replaced = {field.name for field in self._more} - {b"vary"}
@@ -533,7 +507,7 @@ class Exchange:
         """Whether the client waits to be told so (RFC 9110 §15.2.1): whoever did not ask can only be confused by it."""
         if not any(field.kind == EXPECT for field in self.request.special):
             return False
-        self.request = unexpecting(self.request)
+        self.request = forwarding.unexpecting(self.request)
         return True
 
     def response_data(self, data: bytes) -> None:
@@ -608,9 +582,14 @@ class Exchange:
         if clean:
             self.flush()
             self._finish(reuse=False)
-        elif self._started:
+            return
+        if self._started:
             self.refuse(502, "the backend closed the connection before it was done")
-        elif not self._again(reused, untouched) and not self._try_later(is_safe=self.request.method in IDEMPOTENT):
+            return
+        attempts = self._attempts
+        if not attempts.at_once(reused=reused, untouched=untouched) and not attempts.later(
+            is_safe=self.request.method in IDEMPOTENT
+        ):
             status = 503 if self.entry.route.retry is not None else 502
             self.refuse(status, "the backend closed the connection before it answered")
 
@@ -627,64 +606,6 @@ class Exchange:
         """The backend has caught up."""
         self._is_full = False
         self.client.resume_reading()
-
-    def _again(self, reused: bool, untouched: bool) -> bool:
-        """Send the request once more, where that is safe and all of it is still here."""
-        retry = self.entry.route.retry
-        if retry is not None and retry.attempts and not untouched:
-            return False  # the rule says how often
-        if self._replay is None or len(self._tried) > 3 or not (untouched or self.request.method in IDEMPOTENT):
-            return False
-        backend = self.target.backend
-        assert backend is not None
-        # A reused connection may have been closed while idle: its endpoint deserves a fresh one first.
-        endpoint = self._tried[-1] if reused else self._another(backend)
-        if endpoint is None:
-            return False
-        self._tried.append(endpoint)
-        self._time_attempt()
-        self._pending = list(self._replay)
-        peer = None if endpoint.idle else endpoint.take(self)  # an idle one may have been closed like the last
-        if peer is not None:
-            self.connected(peer)
-        else:
-            endpoint.connect(self)
-        return True
-
-    def _try_later(self, *, is_safe: bool = True) -> bool:
-        """HTTPRouteRetry: another attempt, if the rule grants one and all of the request is still here."""
-        retry = self.entry.route.retry
-        if retry is None or not is_safe or self._retries >= retry.attempts or self._replay is None or self._started:
-            return False
-        self._close_peer()
-        self._pending = []  # what comes of the body meanwhile waits
-        if self._attempt is not None:
-            self._attempt.cancel()
-        # At least what the rule says; without a word of it, a little, and more each time.
-        delay = retry.backoff or min(BACKOFF * 2**self._retries, 1.0)
-        self._retries += 1
-        self._later = asyncio.get_running_loop().call_later(delay, self._retry)
-        return True
-
-    def _retry(self) -> None:
-        self._later = None
-        backend = self.target.backend
-        assert backend is not None
-        if self._replay is None:
-            self.refuse(503, "the request has become too long to be sent once more")
-            return
-        endpoint = self._another(backend) or backend.endpoints.next()
-        if endpoint is None:
-            self.refuse(503, "no endpoint of the backend is ready")
-            return
-        self._tried = [endpoint]
-        self._time_attempt()
-        self._pending = list(self._replay)
-        peer = endpoint.take(self)
-        if peer is not None:
-            self.connected(peer)
-        else:
-            endpoint.connect(self)
 
     # --- ending ---
 
@@ -725,7 +646,7 @@ class Exchange:
         """HTTPRouteTimeouts.backendRequest is up: there may be another attempt."""
         if self.peer is not None and not self.client.takes_more:
             self._time_attempt()  # it may have answered: it is not read while the client takes nothing
-        elif not self._try_later():
+        elif self._endpoint is None or not self._attempts.later():
             self._timed_out()
 
     def _timed_out(self) -> None:
@@ -762,10 +683,10 @@ class Exchange:
             self._deadline.cancel()
         if self._attempt is not None:
             self._attempt.cancel()
-        if self._later is not None:
-            self._later.cancel()
-        if self._question is not None:
-            self._question.cancel()
+        if self._further is not None:
+            self._further.cancel()
+        if self._authorization is not None:
+            self._authorization.cancel()
         for one in self._copies:
             one.end()
         self.target.counter.count(status // 100, monotonic() - self._since)
@@ -787,32 +708,9 @@ class Exchange:
     @property
     def abandoned(self) -> bool:
         """Whether nobody waits for a connection any more; who will ask again later, does not wait for what was asked before."""
-        return self._pending is None or self._later is not None
+        return self._pending is None or (self._further is not None and self._further.is_waiting)
 
 
 def not_switched(status: int) -> str:
     """Why a request for another protocol failed."""
     return f"another protocol was asked for, and the answer was {status} in place of a change to it"
-
-
-def replacing(request: Request, verdict: Allowed) -> Request:
-    """The request with what an authorization server put in place of its fields, and of those that look like them."""
-    named = {field.name for field in verdict.fields} | verdict.removed
-    folded = set(map(fold, named))
-    made = copy.copy(request)
-    made.fields = [
-        field
-        for field in request.fields
-        if field.name not in named and not (field.kind == FOLDED and fold(field.name) in folded)
-    ]
-    made.fields += verdict.fields
-    made.special = [field for field in made.fields if field.kind]
-    return made
-
-
-def unexpecting(request: Request) -> Request:
-    """The request as of a client that has been told to continue."""
-    made = copy.copy(request)
-    made.fields = [field for field in request.fields if field.kind != EXPECT]
-    made.special = [field for field in request.special if field.kind != EXPECT]
-    return made

@@ -19,10 +19,11 @@ from gateway.filters import api
 from gateway.filters.api.bodies import BodySource
 from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
+from gateway.http.forwarding import unexpecting
 from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
 from gateway.http.local_replies import whole
 from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
-from gateway.proxy.exchange import Exchange, name_of, unexpecting
+from gateway.proxy.exchange import Exchange, name_of
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import RouteMatch
 from gateway.scripting.chunk_pipeline import ChunkPipeline
@@ -382,7 +383,7 @@ class ScriptedExchange(Exchange):
             _fail(future, api.Refused(413, f"the body is longer than {limit} bytes"))
         elif done:
             self._awaiting = None
-            content = self._content()
+            content = self.body_so_far()
             if len(content) > limit:
                 _fail(future, api.Refused(413, f"the body is longer than {limit} bytes"))
             elif not future.done():
@@ -737,7 +738,7 @@ class ScriptedExchange(Exchange):
         over = api.Exchange(
             self._view, self._reply, status, started=self._began, seconds=monotonic() - self._since,
             response_bytes=self._octets, backend=self.target.backend.name if self.target.backend is not None else "",
-            endpoint=self._tried[-1].name if self._tried else "",
+            endpoint=self._endpoint.name if self._endpoint is not None else "",
         )  # fmt: skip
         return tell(program, hooks, over, self._view)
 

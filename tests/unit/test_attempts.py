@@ -28,8 +28,8 @@ async def test_a_connection_that_comes_while_the_next_attempt_is_awaited_is_not_
     assert not exchange.abandoned
     exchange._attempt_timed_out()
     assert exchange.abandoned
-    exchange._later.cancel()
-    exchange._retry()
+    exchange._attempts.cancel()
+    exchange._attempts._retry()
     assert not exchange.abandoned
     first, asked = connection(side, exchange)
     exchange.connected(first)
@@ -46,8 +46,8 @@ async def test_a_request_that_has_become_too_long_meanwhile_is_not_sent_without_
     exchange: Any = client._exchange
     exchange._attempt_timed_out()
     client.data_received(b"x" * 200_000)
-    exchange._later.cancel()
-    exchange._retry()
+    exchange._attempts.cancel()
+    exchange._attempts._retry()
     assert wire.sent[0].startswith(b"HTTP/1.1 503 ")
     assert b"too long to be sent once more" in wire.sent[0]
 
@@ -69,4 +69,4 @@ async def test_a_backend_is_not_blamed_while_the_client_takes_nothing() -> None:
     assert front.is_read
     exchange._attempt_timed_out()
     assert exchange.peer is None
-    exchange._later.cancel()
+    exchange._attempts.cancel()
