@@ -16,9 +16,10 @@ from gateway.filters.api.headers import field
 from gateway.http.http1 import Field, Request, parse_request
 from gateway.interfaces import DownstreamPeer
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.scripted_exchange import Outgoing, Taking
+from gateway.proxy.scripted_exchange import Outgoing
 from gateway.routing.table import RouteDecision
 from gateway.scripting.listener_filters import connection_of
+from gateway.scripting.program import ActiveFilter
 from gateway.snapshot import Limits
 
 KEPT: Final = 4096  # field lines that filters have added
@@ -127,16 +128,16 @@ class LazyRequest(api.Request):
         "_decision",
         "_glimpsed",
         "_limits",
+        "active",
         "data",
         "full",
-        "taking",
         "template",
         "varying",
     )  # fmt: skip
 
     def __init__(
         self, client: Meeting, template: Template, decision: RouteDecision[Any], data: bytes, varying: bytes, limits: Limits,
-        taking: list[Taking],
+        active: list[ActiveFilter],
     ) -> None:  # fmt: skip
         self._client = client
         self._decision = decision
@@ -146,7 +147,7 @@ class LazyRequest(api.Request):
         self.data = data
         self.varying = varying
         self.full: api.Request | None = None
-        self.taking = taking  # the filters that see it
+        self.active = active  # the filters that see it
         self._state = None
 
     def value(self, hole: int) -> str:

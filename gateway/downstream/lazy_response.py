@@ -19,7 +19,8 @@ from gateway.http.http1 import Field, parse_response
 from gateway.http.http1 import Response as RawResponse
 from gateway.interfaces import ResponseHeads, UpstreamStream
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.scripted_exchange import Left, tell
+from gateway.proxy.filter_calls import tell
+from gateway.proxy.scripted_exchange import Left
 
 
 class Asking(Meeting, Protocol):
@@ -79,9 +80,9 @@ class LazyResponseFilter:
             return None
         self._plain = out
         self.reply = reply
-        taking = self.lazy_request.taking
-        for index in range(len(taking) - 1, -1, -1):
-            program, hooks = taking[index]
+        active = self.lazy_request.active
+        for index in range(len(active) - 1, -1, -1):
+            program, hooks = active[index]
             if hooks.response is None:
                 continue
             try:
@@ -142,7 +143,7 @@ class LazyResponseFilter:
         return self._client.promote()
 
     def _over(self) -> None:
-        for program, hooks in self.lazy_request.taking:
+        for program, hooks in self.lazy_request.active:
             if hooks.log is not None:
                 tell(program, hooks, self._exchange(), self.lazy_request)
 

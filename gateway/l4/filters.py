@@ -8,43 +8,42 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from gateway.filters import api
 from gateway.l4.splice import End
 from gateway.scripting.chunk_pipeline import ChunkPipeline
 from gateway.scripting.listener_filters import left
 from gateway.scripting.loader import bytes_or_nothing
-from gateway.scripting.program import FilterProgram, Hooks
+from gateway.scripting.program import ActiveFilter, FilterProgram
 from gateway.tls.contexts import unread
 
-Taking: TypeAlias = tuple[FilterProgram, Hooks]
 MOST: Final = 65536  # bytes that wait for filters
 PENDING: Final = 1024  # datagrams that wait for filters, at one port
 
 _waiting: Final[set[asyncio.Task[Any]]] = set()
 
 
-def taking(programs: Sequence[FilterProgram], moment: str) -> list[Taking]:
-    """Those that take part in a moment, with the code that is in force."""
+def active_filters(programs: Sequence[FilterProgram], hook: str) -> list[ActiveFilter]:
+    """Those that have a function for this, with the code that is in force."""
     return [
         (program, program.hooks)
         for program in programs
-        if program.hooks is not None and getattr(program.hooks, moment) is not None
+        if program.hooks is not None and getattr(program.hooks, hook) is not None
     ]
 
 
 class FilteredSplice(End):
     """One side of a connection whose bytes filters see."""
 
-    __slots__ = ("_connection", "_from_client", "_has_ended", "_passage", "_taking")
+    __slots__ = ("_active", "_connection", "_from_client", "_has_ended", "_passage")
 
     def __init__(
-        self, transport: asyncio.Transport, done: Callable[[], None], taken: list[Taking], connection: api.Connection,
+        self, transport: asyncio.Transport, done: Callable[[], None], active: list[ActiveFilter], connection: api.Connection,
         *, from_client: bool,
     ) -> None:  # fmt: skip
         super().__init__(transport, done)
-        self._taking = taken
+        self._active = active
         self._connection = connection
         self._from_client = from_client
         self._has_ended = False
@@ -83,8 +82,8 @@ class FilteredSplice(End):
 
     def _from(self, first: int, data: bytes) -> bytes | Awaitable[bytes]:
         """Through the filters from one of them on."""
-        for at in range(first, len(self._taking)):
-            program, hooks = self._taking[at]
+        for at in range(first, len(self._active)):
+            program, hooks = self._active[at]
             try:
                 result = program.call(hooks.data, api.Data(data, self._connection, from_client=self._from_client))
                 if inspect.isawaitable(result):
@@ -95,7 +94,7 @@ class FilteredSplice(End):
         return data
 
     async def _from_later(self, at: int, data: bytes, result: Awaitable[Any]) -> bytes:
-        program, hooks = self._taking[at]
+        program, hooks = self._active[at]
         try:
             data = _passed(hooks.data, data, await program.settle(result))
         except Exception as error:
@@ -104,7 +103,7 @@ class FilteredSplice(End):
         return following if isinstance(following, bytes) else await following
 
     def _failed(self, at: int, error: Exception) -> None:
-        program, hooks = self._taking[at]
+        program, hooks = self._active[at]
         program.failed(error, hooks)
         if not program.passes:
             raise _Broken from error
@@ -143,11 +142,15 @@ class _Broken(Exception):
 
 
 def join(
-    taken: list[Taking], connection: api.Connection, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]
+    active: list[ActiveFilter],
+    connection: api.Connection,
+    one: asyncio.Transport,
+    other: asyncio.Transport,
+    done: Callable[[], None],
 ) -> None:
     """Join a client's connection and a backend's through filters."""
-    left = FilteredSplice(one, done, taken, connection, from_client=True)
-    right = FilteredSplice(other, done, taken[::-1], connection, from_client=False)
+    left = FilteredSplice(one, done, active, connection, from_client=True)
+    right = FilteredSplice(other, done, active[::-1], connection, from_client=False)
     left.other, right.other = right, left
     one.set_protocol(left)
     other.set_protocol(right)
@@ -160,9 +163,9 @@ def _passed(hook: Any, data: bytes, result: Any) -> bytes:
     return data if changed is None else changed
 
 
-async def pass_datagram(taken: list[Taking], datagram: api.Datagram) -> bytes | None:
+async def pass_datagram(active: list[ActiveFilter], datagram: api.Datagram) -> bytes | None:
     """What goes on of a datagram; None where it is answered or dropped (see `Datagram.answered`)."""
-    for program, hooks in taken:
+    for program, hooks in active:
         try:
             result = program.call(hooks.datagram, datagram)
             if inspect.isawaitable(result):

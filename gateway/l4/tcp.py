@@ -223,9 +223,9 @@ class StreamConnection(BufferingProtocol):
             return False
         assert line is not None
         line.tally.accepted += 1
-        taken = filters.taking(line.programs, "data")
-        if taken and connection is not None:
-            filters.join(taken, connection, self.transport, other.transport, stream_listener.began(self._address))
+        active = filters.active_filters(line.programs, "data")
+        if active and connection is not None:
+            filters.join(active, connection, self.transport, other.transport, stream_listener.began(self._address))
         else:
             stream_listener.splice(self.transport, other.transport, stream_listener.began(self._address))
         self.pass_on(other.transport)

@@ -14,6 +14,7 @@ from gateway.filters import api
 from gateway.l4 import filters
 from gateway.l4.tcp import StreamRoute
 from gateway.scripting.listener_filters import may_connect, told
+from gateway.scripting.program import ActiveFilter
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.transport.admission import Admission
 
@@ -99,7 +100,7 @@ class Datagrams(asyncio.DatagramProtocol):
     def sift(self, data: bytes, client: Address, *, from_client: bool) -> None:
         """Let filters see a datagram before it goes on."""
         assert self.line is not None
-        taken = filters.taking(self.line.programs, "datagram")
+        active = filters.active_filters(self.line.programs, "datagram")
         if any(program.hooks is None and not program.passes for program in self.line.programs):
             self.refused += 1
             return
@@ -108,15 +109,15 @@ class Datagrams(asyncio.DatagramProtocol):
             return
         address = str(client[0]).removeprefix("::ffff:")
         datagram = api.Datagram(data, address, self.number, from_client=from_client)
-        task = asyncio.get_running_loop().create_task(self._sifted(taken, datagram, client))
+        task = asyncio.get_running_loop().create_task(self._sifted(active, datagram, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _sifted(self, taken: list[filters.Taking], datagram: api.Datagram, client: Address) -> None:
+    async def _sifted(self, active: list[ActiveFilter], datagram: api.Datagram, client: Address) -> None:
         if datagram.from_client and client not in self._flows and not await self._may_begin(client):
             self.refused += 1
             return
-        data = await filters.pass_datagram(taken, datagram)
+        data = await filters.pass_datagram(active, datagram)
         if datagram.answered is not None:
             self._transport.sendto(datagram.answered, client)
         elif data is None:

@@ -160,7 +160,7 @@ class Exchange:
             self._answers = target.answers
             if self.request_done:
                 self.answers = self._answers
-        self._time_request()
+        self.time_request()
         if target.mirrors and not self._upgrading:  # a copy's answer is dropped: there is nobody to speak the other protocol
             self._copies = mirroring.start(target.mirrors, self._backends, self._head)
             for piece in self._pending or ():  # came while somebody was asked
@@ -180,7 +180,7 @@ class Exchange:
             return True
         if self._pending is None:
             self._pending = []
-        self._time_request()
+        self.time_request()
         self._authorization.ask(target.auths, self._backends)
         return False
 
@@ -254,7 +254,7 @@ class Exchange:
         self._since = since
         self._head = self._compose(target)
         self._answers = self.answers = target.answers
-        self._time_request(monotonic() - since)
+        self.time_request(monotonic() - since)
         if peer is not None:
             self._time_attempt(monotonic() - since)
             self.peer = peer
@@ -657,7 +657,7 @@ class Exchange:
         """Nothing has moved for as long as a connection may idle."""
         self._timed_out()
 
-    def _time_request(self, elapsed: float = 0.0) -> None:
+    def time_request(self, elapsed: float = 0.0) -> None:
         """HTTPRouteTimeouts.request is for all attempts together."""
         seconds = self.entry.route.request_timeout
         if seconds and self._deadline is None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.filters import api
 from gateway.filters.api.bodies import BodySource
@@ -24,18 +24,15 @@ from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, N
 from gateway.http.local_replies import whole
 from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy.exchange import Exchange, name_of
+from gateway.proxy.filter_calls import FilterCalls, tell
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import RouteMatch
 from gateway.scripting.chunk_pipeline import ChunkPipeline
 from gateway.scripting.listener_filters import connection_of
-from gateway.scripting.loader import bytes_or_nothing, wrong_result
-from gateway.scripting.program import FilterProgram, Hooks
+from gateway.scripting.program import ActiveFilter, FilterProgram, Hooks
 from gateway.upstream.backend import Backend
 
 DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again
-Taking: TypeAlias = tuple[FilterProgram, Hooks]
-
-_logging: set[asyncio.Task[None]] = set()  # what filters do once an exchange is over
 
 
 class Left(NamedTuple):
@@ -62,7 +59,7 @@ class Onlooking(Protocol):
 class Seen(Protocol):
     """A request that filters have seen on the short way."""
 
-    taking: list[Taking]
+    active: list[ActiveFilter]
 
     def pass_to(self, view: api.Request) -> None:
         """From now on it is this one."""
@@ -78,10 +75,12 @@ class ScriptedExchange(Exchange):
     """See the module."""
 
     __slots__ = (
+        "_active",
         "_at",
         "_awaiting",
         "_awaiting_response",
         "_began",
+        "_calls",
         "_chosen",
         "_decoder",
         "_discards",
@@ -97,8 +96,6 @@ class ScriptedExchange(Exchange):
         "_ready",
         "_reply",
         "_response_filter",
-        "_taking",
-        "_tasks",
         "_trailers",
         "_view",
         "_waiting",
@@ -109,10 +106,10 @@ class ScriptedExchange(Exchange):
     ) -> None:
         super().__init__(client, request, entry, backends)
         self._began = time.time()
-        self._taking: list[Taking] = []  # who has seen the request, with the code that was in force then
+        self._active: list[ActiveFilter] = []  # who has seen the request, with the code that was in force then
         self._at = 0  # how many of the target's programs
         self._ready = False  # all of them
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls = FilterCalls(self)
         # The request.
         self._view: api.Request | None = None
         self._chosen: Target | None = None
@@ -146,7 +143,7 @@ class ScriptedExchange(Exchange):
             if route.sessions is not None and (held := route.sessions.find(self.request)) is not None:
                 self.target = held[0]  # type: ignore[assignment]  # whose filters apply
             self._pending = []
-        self._run()
+        self.run_filters()
 
     @property
     def view(self) -> api.Request:
@@ -161,14 +158,14 @@ class ScriptedExchange(Exchange):
         """Go on behind the first filters, which have seen the request on the short way."""
         self._at = at
         self._pending = []
-        self._taking = [(program, program.hooks) for program in self.target.programs[:at] if program.hooks is not None]
-        for _, hooks in self._taking:
+        self._active = [(program, program.hooks) for program in self.target.programs[:at] if program.hooks is not None]
+        for _, hooks in self._active:
             hooks.acquire()
 
     def look_on(self, seen: Seen, response_filter: Onlooking | None) -> None:
         """All filters have seen the request on the short way; now it is this exchange's."""
-        self._taking = [*seen.taking]
-        self._at = len(seen.taking)
+        self._active = [*seen.active]
+        self._at = len(seen.active)
         self._ready = True
         self._response_filter = response_filter
         view = self.view
@@ -188,20 +185,20 @@ class ScriptedExchange(Exchange):
 
     def failed(self, error: Exception) -> None:
         """The last of them raised this."""
-        if self._failed(*self._taking[-1], error):
-            self._run()
+        if self._calls.failed(*self._active[-1], error):
+            self.run_filters()
 
     def returned(self, result: Any) -> None:
         """The last of them returned this."""
-        taking = self._taking[-1]
-        if self._judge(taking, taking[1].request, result, self._requested):
-            self._run()
+        active = self._active[-1]
+        if self._calls.judge(active, active[1].request, result, self._requested):
+            self.run_filters()
 
     def go_on(self) -> None:
         """All of them have seen it."""
-        self._run()
+        self.run_filters()
 
-    def _run(self) -> None:
+    def run_filters(self) -> None:
         view = self.view
         while True:
             if self._at == self.entry.route.shared and self._chosen is not None:
@@ -217,8 +214,8 @@ class ScriptedExchange(Exchange):
                 self.refuse(500, f"the filter {program.name} cannot be used")
                 return
             hooks.acquire()
-            self._taking.append((program, hooks))
-            if hooks.request is not None and not self._call((program, hooks), hooks.request, (view,), self._requested):
+            self._active.append((program, hooks))
+            if hooks.request is not None and not self._calls.call((program, hooks), hooks.request, (view,), self._requested):
                 return
         self._send_on()
 
@@ -228,7 +225,7 @@ class ScriptedExchange(Exchange):
             return True
         self._ready = True
         self._reply = made
-        self._back(len(self._taking) - 2)  # those that saw it before see the answer
+        self._back(len(self._active) - 2)  # those that saw it before see the answer
         return False
 
     @property
@@ -255,14 +252,14 @@ class ScriptedExchange(Exchange):
         request = view.raw()
         if self._is_invited:
             request = unexpecting(request)
-        if self.entry.route.grpc and grpc_web.is_asked(request) and any(hooks.request_body for _, hooks in self._taking):
-            self._give_up(415, "a filter wants to see what comes in, and cannot read gRPC-Web")
+        if self.entry.route.grpc and grpc_web.is_asked(request) and any(hooks.request_body for _, hooks in self._active):
+            self.give_up(415, "a filter wants to see what comes in, and cannot read gRPC-Web")
             return
         taken, self._pending = self._pending or [], []
-        if any(hooks.request_body for _, hooks in self._taking) and (request.length > 0 or request.length == CHUNKED):
+        if any(hooks.request_body for _, hooks in self._active) and (request.length > 0 or request.length == CHUNKED):
             self._replay, self._body = [], 0
             self._loose = True
-            self._inward = ChunkPipeline(self._through_request, self._deliver, self._later_chunk)
+            self._inward = ChunkPipeline(self._through_request, self._deliver, self._calls.later_chunk)
             request = _open_ended(request)
         elif view.replaced is not None:
             self._loose = False
@@ -280,8 +277,8 @@ class ScriptedExchange(Exchange):
 
     def _watch_for(self, request: Request) -> None:
         """Say who looks at the answer."""
-        self._is_watched = any(hooks.response or hooks.response_body or hooks.log for _, hooks in self._taking)
-        if any(hooks.response or hooks.response_body for _, hooks in self._taking):
+        self._is_watched = any(hooks.response or hooks.response_body or hooks.log for _, hooks in self._active)
+        if any(hooks.response or hooks.response_body for _, hooks in self._active):
             self.wants_payload = True
             self._reframes = self.client.is_framed and not request.http10
 
@@ -348,7 +345,7 @@ class ScriptedExchange(Exchange):
 
     def _through_request(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
         assert self._view is not None
-        return self._through("request_body", self._taking, api.Chunk(data, last, self._view))
+        return self._calls.through("request_body", self._active, api.Chunk(data, last, self._view))
 
     def _deliver(self, data: bytes, last: bool) -> None:
         if data:
@@ -401,14 +398,14 @@ class ScriptedExchange(Exchange):
             self._reply = response_filter.taken(response, Outgoing(self))
         else:
             self._reply = api.Response.received(response, Outgoing(self))
-        if not any(hooks.response or hooks.response_body for _, hooks in self._taking):
+        if not any(hooks.response or hooks.response_body for _, hooks in self._active):
             super()._pass_on(response, b"")
             return
         self._waiting = []
         if left is None:
-            self._back(len(self._taking) - 1)
+            self._back(len(self._active) - 1)
         elif left.error is not None:
-            if self._failed(*self._taking[left.at], left.error):
+            if self._calls.failed(*self._active[left.at], left.error):
                 self._back(left.at - 1)
         else:
             self._goes_back(left.at, left.result)
@@ -423,11 +420,11 @@ class ScriptedExchange(Exchange):
     def _back(self, index: int) -> None:
         """The filters that saw the request look at the response, from this one back to the first."""
         while index >= 0:
-            taking = self._taking[index]
-            hook = taking[1].response
+            active = self._active[index]
+            hook = active[1].response
             index -= 1
-            if hook is not None and not self._call(
-                taking, hook, (self._view, self._reply), self._responded, partial(self._back, index)
+            if hook is not None and not self._calls.call(
+                active, hook, (self._view, self._reply), self._responded, partial(self._back, index)
             ):
                 return
         self._answer_on()
@@ -440,8 +437,8 @@ class ScriptedExchange(Exchange):
 
     def _goes_back(self, index: int, result: Any) -> None:
         """The same, from one on that has returned this."""
-        taking = self._taking[index]
-        if self._judge(taking, taking[1].response, result, self._responded, partial(self._back, index - 1)):
+        active = self._active[index]
+        if self._calls.judge(active, active[1].response, result, self._responded, partial(self._back, index - 1)):
             self._back(index - 1)
 
     def _answer_on(self) -> None:
@@ -453,10 +450,10 @@ class ScriptedExchange(Exchange):
             return
         response, content = reply.raw(), reply.content
         bodiless = self.head_only or response.status in (204, 304)
-        taking = [one for one in self._taking if one[1].response_body is not None]
+        taking = [one for one in self._active if one[1].response_body is not None]
         if taking and not bodiless and response.length != 0:
             response = _open_response(response, framed=self._reframes)
-            self._outward = ChunkPipeline(self._through_response, self._deliver_response, self._later_chunk)
+            self._outward = ChunkPipeline(self._through_response, self._deliver_response, self._calls.later_chunk)
         self._frames = self._reframes and response.length == CHUNKED and not bodiless and self._web is None
         waited, self._waiting = self._waiting, None
         super()._pass_on(response, b"")
@@ -563,7 +560,7 @@ class ScriptedExchange(Exchange):
 
     def _through_response(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
         assert self._view is not None
-        return self._through("response_body", self._taking[::-1], api.Chunk(data, last, self._view, self._reply))
+        return self._calls.through("response_body", self._active[::-1], api.Chunk(data, last, self._view, self._reply))
 
     def _deliver_response(self, data: bytes, last: bool) -> None:
         if data:
@@ -596,121 +593,7 @@ class ScriptedExchange(Exchange):
             if not future.done():
                 future.set_result(b"".join(waiting))
 
-    # --- calling filters ---
-
-    def _call(
-        self,
-        taking: Taking,
-        hook: Any,
-        arguments: tuple[Any, ...],
-        took: Callable[[Any], bool],
-        again: Callable[[], None] | None = None,
-    ) -> bool:
-        """Call a filter; False where it will answer later, or where nothing follows."""
-        program, hooks = taking
-        try:
-            result = program.call(hook, *arguments)
-        except Exception as error:
-            return self._failed(program, hooks, error)
-        return self._judge(taking, hook, result, took, again)
-
-    def _judge(
-        self, taking: Taking, hook: Any, result: Any, took: Callable[[Any], bool], again: Callable[[], None] | None = None
-    ) -> bool:
-        """Act on what a filter returned; False where it will answer later, or where nothing follows."""
-        program, hooks = taking
-        if result is None or isinstance(result, api.Response):
-            return took(result)
-        if not isinstance(result, Awaitable):
-            return self._failed(program, hooks, wrong_result(hook, result, "a Response or nothing"))
-
-        def waited(made: Any) -> None:
-            if made is not None and not isinstance(made, api.Response):
-                goes_on = self._failed(program, hooks, wrong_result(hook, made, "a Response or nothing"))
-            else:
-                goes_on = took(made)
-            if goes_on:
-                (again or self._run)()
-
-        self._wait_for(program, hooks, result, waited, lambda: (again or self._run)())
-        return False
-
-    def _through(self, moment: str, taking: list[Taking], piece: api.Chunk) -> bytes | Awaitable[bytes]:
-        """A chunk through every filter that looks at such."""
-        for at, (program, hooks) in enumerate(taking):
-            hook = getattr(hooks, moment)
-            if hook is None:
-                continue
-            try:
-                result = program.call(hook, piece)
-            except Exception as error:
-                if not self._failed(program, hooks, error):
-                    return b""
-                continue
-            if isinstance(result, bytes):
-                piece.data = result
-            elif isinstance(result, Awaitable):
-                return self._through_later(moment, taking[at:], piece, result)
-            elif result is not None and not self._failed(program, hooks, wrong_result(hook, result, "bytes or nothing")):
-                return b""
-        return piece.data
-
-    async def _through_later(self, moment: str, taking: list[Taking], piece: api.Chunk, result: Awaitable[Any]) -> bytes:
-        program, hooks = taking[0]
-        try:
-            made = bytes_or_nothing(getattr(hooks, moment), await program.settle(result))
-            if made is not None:
-                piece.data = made
-        except Exception as error:
-            if not self._failed(program, hooks, error):
-                return b""
-        rest = self._through(moment, taking[1:], piece)
-        return rest if isinstance(rest, bytes) else await rest
-
-    def _later_chunk(self, result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
-        self._spawn(_deliver_later(result, then), result)
-
-    def _wait_for(
-        self,
-        program: FilterProgram,
-        hooks: Hooks,
-        result: Awaitable[Any],
-        then: Callable[[Any], None],
-        passed: Callable[[], None],
-    ) -> None:
-        self._time_request()
-
-        async def wait() -> None:
-            try:
-                made = await program.settle(result)
-            except Exception as error:
-                if self._failed(program, hooks, error):
-                    passed()
-            else:
-                then(made)
-
-        self._spawn(wait(), result)
-
-    def _spawn(self, work: Any, awaited: Awaitable[Any]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if asyncio.iscoroutine(awaited):
-            # A task that is cancelled before its first step never gets to what it was to await.
-            task.add_done_callback(lambda _: awaited.close())
-
-    def _failed(self, program: FilterProgram, hooks: Hooks, error: BaseException) -> bool:
-        """A filter did not do its work; whether the exchange goes on without it."""
-        if isinstance(error, api.Refused):
-            self._give_up(error.status, error.reason)
-            return False
-        program.failed(error, hooks)
-        if program.passes:
-            return True
-        self._give_up(500, f"the filter {program.name} failed")
-        return False
-
-    def _give_up(self, status: int, reason: str) -> None:
+    def give_up(self, status: int, reason: str) -> None:
         self._ready = True
         self._waiting = None
         self.refuse(status, reason)
@@ -722,13 +605,10 @@ class ScriptedExchange(Exchange):
         for passage in (self._inward, self._outward):
             if passage is not None:
                 passage.stop()
-        current = asyncio.current_task() if self._tasks else None
-        for task in self._tasks:
-            if task is not current:
-                task.cancel()
+        self._calls.cancel()
         if self._view is None:
             return
-        for program, hooks in self._taking:
+        for program, hooks in self._active:
             if hooks.log is None or not self._log(program, hooks, status):
                 hooks.release(self._view)
 
@@ -741,21 +621,6 @@ class ScriptedExchange(Exchange):
             endpoint=self._endpoint.name if self._endpoint is not None else "",
         )  # fmt: skip
         return tell(program, hooks, over, self._view)
-
-
-def tell(program: FilterProgram, hooks: Hooks, over: api.Exchange, view: api.Request) -> bool:
-    """Tell a filter that an exchange is over; True where it takes longer."""
-    try:
-        result = program.call(hooks.log, over)
-    except Exception as error:
-        program.failed(error, hooks)
-        return False
-    if not isinstance(result, Awaitable):
-        return False
-    task = asyncio.get_running_loop().create_task(_finish_log(program, hooks, result, view))
-    _logging.add(task)
-    task.add_done_callback(_logging.discard)
-    return True
 
 
 class Incoming:
@@ -797,19 +662,6 @@ def _open_response(response: Response, *, framed: bool) -> Response:
     )
     made.length = CHUNKED if framed else NO_LENGTH
     return made
-
-
-async def _deliver_later(result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
-    then(await result)
-
-
-async def _finish_log(program: FilterProgram, hooks: Hooks, result: Awaitable[Any], view: api.Request) -> None:
-    try:
-        await program.settle(result)
-    except Exception as error:
-        program.failed(error, hooks)
-    finally:
-        hooks.release(view)
 
 
 def _fail(future: asyncio.Future[bytes], error: Exception) -> None:

@@ -12,7 +12,7 @@ import logging
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from gateway.base.logs import plain
 from gateway.filters import api
@@ -60,6 +60,9 @@ class Hooks(Protocol):
 
     def release(self, request: api.Request) -> None:
         """An exchange is over."""
+
+
+ActiveFilter: TypeAlias = "tuple[FilterProgram, Hooks]"  # a filter, with the code that was in force when its work began
 
 
 class StuckError(Exception):

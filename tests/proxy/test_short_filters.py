@@ -18,7 +18,7 @@ from speaking import until
 
 from controller.ports import free_ports
 from gateway.downstream.lazy_response import LazyResponseFilter
-from gateway.proxy import scripted_exchange
+from gateway.proxy import filter_calls
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target
 
@@ -114,7 +114,7 @@ class Stage:
 
     def is_over(self) -> bool:
         """Whether nobody is connected any more, and filters have been told of every end."""
-        return not self.proxy.runtime.ports.tcp[80].listener_port.connections and not scripted_exchange._logging
+        return not self.proxy.runtime.ports.tcp[80].listener_port.connections and not filter_calls._logging
 
     @staticmethod
     def _in_parts(answer: bytes, parts: int) -> Any:
