@@ -16,7 +16,7 @@ from gateway.filters.api.headers import field
 from gateway.http.http1 import Field, Request, parse_request
 from gateway.interfaces import DownstreamPeer
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.scripted_exchange import Outgoing
+from gateway.proxy.filtered_bodies import OutgoingBody
 from gateway.routing.table import RouteDecision
 from gateway.scripting.listener_filters import connection_of
 from gateway.scripting.program import ActiveFilter
@@ -179,11 +179,11 @@ class LazyRequest(api.Request):
                 view.headers.put(made)
             headers.added = None
 
-    def outgoing(self) -> Outgoing | None:
+    def outgoing(self) -> OutgoingBody | None:
         """Where the body of its answer comes from, while there is one."""
         if not self._client.is_at(self.data):
             return None
-        return Outgoing(self._client.promote())  # type: ignore[arg-type]  # as above
+        return OutgoingBody(self._client.promote())  # type: ignore[arg-type]  # as above
 
     # --- what can be told from the line ---
 

@@ -8,7 +8,6 @@ Gateway API change the heads that go out, after all of these.
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -20,11 +19,12 @@ from gateway.filters.api.bodies import BodySource
 from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.forwarding import unexpecting
-from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, EXPECT, LENGTH, NO_LENGTH, Field, Request, Response
+from gateway.http.http1 import CHUNKED, EXPECT, Field, Request, Response
 from gateway.http.local_replies import whole
 from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy.exchange import Exchange, name_of
 from gateway.proxy.filter_calls import FilterCalls, tell
+from gateway.proxy.filtered_bodies import AwaitedBody, IncomingBody, OutgoingBody, open_ended, open_response
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import RouteMatch
 from gateway.scripting.chunk_pipeline import ChunkPipeline
@@ -114,7 +114,7 @@ class ScriptedExchange(Exchange):
         self._view: api.Request | None = None
         self._chosen: Target | None = None
         self._key: str | None = None  # whose requests go to the same endpoint
-        self._awaiting: tuple[asyncio.Future[bytes], int] | None = None  # who reads the whole body, and how much of it at most
+        self._awaiting: AwaitedBody | None = None  # by a filter that reads the whole body
         self._is_invited = False
         self._inward: ChunkPipeline | None = None
         self._decoder: Chunks | None = None
@@ -122,7 +122,7 @@ class ScriptedExchange(Exchange):
         # The response.
         self._reply: api.Response | None = None
         self._waiting: list[bytes | None] | None = None  # not None: it is looked at, and its body (with its end) waits
-        self._awaiting_response: tuple[asyncio.Future[bytes], int] | None = None
+        self._awaiting_response: AwaitedBody | None = None
         self._outward: ChunkPipeline | None = None
         self._drops = False  # the backend's body: there is another in its place
         self._length = 0  # octets of the backend's body, if they are known
@@ -151,7 +151,7 @@ class ScriptedExchange(Exchange):
         view = self._view
         if view is None:
             connection = connection_of(self.client)
-            view = self._view = api.Request(self.request, connection, Incoming(self), self, self.entry.route.name)
+            view = self._view = api.Request(self.request, connection, IncomingBody(self), self, self.entry.route.name)
         return view
 
     def resume(self, at: int) -> None:
@@ -260,7 +260,7 @@ class ScriptedExchange(Exchange):
             self._replay, self._body = [], 0
             self._loose = True
             self._inward = ChunkPipeline(self._through_request, self._deliver, self._calls.later_chunk)
-            request = _open_ended(request)
+            request = open_ended(request)
         elif view.replaced is not None:
             self._loose = False
             self._pending = [view.replaced] if view.replaced else []
@@ -357,34 +357,27 @@ class ScriptedExchange(Exchange):
 
     def read_request(self, limit: int) -> asyncio.Future[bytes]:
         """The whole body, once it is there."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._awaiting = future, limit
-        if self.request.length > limit:
-            self._look_for_whole(done=False)
-        elif self.request_done:
-            self._look_for_whole(done=True)
+        awaited = self._awaiting = AwaitedBody(limit, 413)
+        if self.request.length > limit or self.request_done:
+            self._look_for_whole(done=self.request_done)
         else:
             if not self._is_invited and any(field.kind == EXPECT for field in self.request.special):
                 self._is_invited = True
                 self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.client.resume_reading()
-        return future
+        return awaited.future
 
     def _look_for_whole(self, *, done: bool) -> None:
-        if self._awaiting is None:
+        awaited = self._awaiting
+        if awaited is None:
             return
-        future, limit = self._awaiting
         # What comes in chunks has framing, which is not yet known to be little.
-        if self.request.length > limit or self._body > limit + (limit >> 3) + 1024:
+        if self.request.length > awaited.limit or self._body > awaited.limit + (awaited.limit >> 3) + 1024:
             self._awaiting = None
-            _fail(future, api.Refused(413, f"the body is longer than {limit} bytes"))
+            awaited.refuse()
         elif done:
             self._awaiting = None
-            content = self.body_so_far()
-            if len(content) > limit:
-                _fail(future, api.Refused(413, f"the body is longer than {limit} bytes"))
-            elif not future.done():
-                future.set_result(content)
+            awaited.give(self.body_so_far())
 
     # --- the response's head ---
 
@@ -395,9 +388,9 @@ class ScriptedExchange(Exchange):
         response_filter, self._response_filter = self._response_filter, None
         left = response_filter.left if response_filter is not None else None
         if response_filter is not None and left is not None:
-            self._reply = response_filter.taken(response, Outgoing(self))
+            self._reply = response_filter.taken(response, OutgoingBody(self))
         else:
-            self._reply = api.Response.received(response, Outgoing(self))
+            self._reply = api.Response.received(response, OutgoingBody(self))
         if not any(hooks.response or hooks.response_body for _, hooks in self._active):
             super()._pass_on(response, b"")
             return
@@ -452,7 +445,7 @@ class ScriptedExchange(Exchange):
         bodiless = self.head_only or response.status in (204, 304)
         taking = [one for one in self._active if one[1].response_body is not None]
         if taking and not bodiless and response.length != 0:
-            response = _open_response(response, framed=self._reframes)
+            response = open_response(response, framed=self._reframes)
             self._outward = ChunkPipeline(self._through_response, self._deliver_response, self._calls.later_chunk)
         self._frames = self._reframes and response.length == CHUNKED and not bodiless and self._web is None
         waited, self._waiting = self._waiting, None
@@ -573,25 +566,20 @@ class ScriptedExchange(Exchange):
 
     def read_response(self, limit: int) -> asyncio.Future[bytes]:
         """The whole body of the backend's response, once it is there."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._awaiting_response = future, limit
+        awaited = self._awaiting_response = AwaitedBody(limit, 502)
         if self.peer is not None:
             self.peer.resume_reading()
         self._look_for_whole_response(done=self._waiting is None or None in self._waiting)
-        return future
+        return awaited.future
 
     def _look_for_whole_response(self, *, done: bool) -> None:
-        if self._awaiting_response is None:
+        awaited = self._awaiting_response
+        if awaited is None:
             return
-        future, limit = self._awaiting_response
         waiting = [data for data in self._waiting or () if data is not None]
-        if sum(map(len, waiting)) > limit:
+        if done or sum(map(len, waiting)) > awaited.limit:
             self._awaiting_response = None
-            _fail(future, api.Refused(502, f"the backend's body is longer than {limit} bytes"))
-        elif done:
-            self._awaiting_response = None
-            if not future.done():
-                future.set_result(b"".join(waiting))
+            awaited.give(b"".join(waiting))
 
     def give_up(self, status: int, reason: str) -> None:
         self._ready = True
@@ -621,49 +609,3 @@ class ScriptedExchange(Exchange):
             endpoint=self._endpoint.name if self._endpoint is not None else "",
         )  # fmt: skip
         return tell(program, hooks, over, self._view)
-
-
-class Incoming:
-    """The body of a client's request."""
-
-    def __init__(self, exchange: ScriptedExchange) -> None:
-        self._exchange = exchange
-
-    def whole(self, limit: int) -> Awaitable[bytes]:
-        """All of it."""
-        return self._exchange.read_request(limit)
-
-
-class Outgoing:
-    """The body of a backend's response."""
-
-    def __init__(self, exchange: ScriptedExchange) -> None:
-        self._exchange = exchange
-
-    def whole(self, limit: int) -> Awaitable[bytes]:
-        """All of it."""
-        return self._exchange.read_response(limit)
-
-
-def _open_ended(request: Request) -> Request:
-    """The request with a body of a length that nobody knows yet."""
-    made = copy.copy(request)
-    made.fields = [field for field in request.fields if field.kind not in (LENGTH, CODING)] + [CHUNKED_FIELD]
-    made.special = [field for field in made.fields if field.kind]
-    made.length = CHUNKED
-    return made
-
-
-def _open_response(response: Response, *, framed: bool) -> Response:
-    """The response with a body of a length that nobody knows yet; where it is not framed, the connection's end is its."""
-    made = copy.copy(response)
-    made.fields = [field for field in response.fields if field.kind not in (LENGTH, CODING)] + (
-        [CHUNKED_FIELD] if framed else []
-    )
-    made.length = CHUNKED if framed else NO_LENGTH
-    return made
-
-
-def _fail(future: asyncio.Future[bytes], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
