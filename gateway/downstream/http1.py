@@ -20,7 +20,8 @@ from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_req
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
 from gateway.interfaces import UpstreamStream
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.scripted_exchange import ScriptedExchange, begin
+from gateway.proxy.handover import Handover
+from gateway.proxy.scripted_exchange import begin
 from gateway.scripting.listener_filters import arrive, connection_of, left
 from gateway.snapshot import Limits
 from gateway.tls import contexts
@@ -129,15 +130,11 @@ class DownstreamHttp1(RequestBodyReader):
         if exchange is None:
             request = parse_request(self._data[:-4], self._listener_port.limits)
             exchange = self._exchange = begin(self, request, self._decision.entry, self._listener_port.backends)
-            if self._lazy_request is not None and self._target.is_filtered and isinstance(exchange, ScriptedExchange):
-                response_filter = self._response_filter
-                exchange.look_on(
-                    self._lazy_request,
-                    response_filter
-                    if response_filter is not None and response_filter.lazy_request is self._lazy_request
-                    else None,
-                )
-            exchange.take_over(self._target, self.peer, self._since, self._status_class)
+            seen = self._lazy_request if self._target.is_filtered else None
+            shown = self._response_filter
+            if shown is not None and (seen is None or shown.lazy_request is not seen):
+                shown = None  # of a request before this one
+            exchange.take_over(Handover(self._target, self._since, self.peer, self._status_class, seen, shown))
             self.peer = None
             self._status_class = 0
         return exchange

@@ -257,7 +257,7 @@ class DownstreamHttp2(Http2Protocol):
             return
         stream.remote_closed = True
         if request.length in (NO_LENGTH, 0) and request.method != b"HEAD" and not request.upgrade:
-            stream.short(entry, ask)
+            stream.take_fast_path(entry, ask)
         else:
             stream.start(entry)
 

@@ -1,6 +1,6 @@
 """One stream of a client's HTTP/2 connection: a request and its answer (RFC 9113 §8.1).
 
-What a field block means is remembered by its bytes. A request like that takes the short way of `gateway.downstream.fast_path`:
+What a field block means is remembered by its bytes. A request like that takes the fast path of `gateway.downstream.fast_path`:
 straight to an idle connection of the backend, and its answer straight back as frames.
 """
 
@@ -20,6 +20,7 @@ from gateway.http.http2_stream import Stream, StreamOwner
 from gateway.http.local_replies import answer
 from gateway.interfaces import UpstreamStream
 from gateway.proxy.exchange import Exchange, not_switched
+from gateway.proxy.handover import Handover
 from gateway.proxy.route import ResponseHeadCache, Route, Target
 from gateway.proxy.scripted_exchange import begin
 from gateway.routing.table import RouteMatch, Table
@@ -90,7 +91,7 @@ class DownstreamStream(Stream):
         self.headed = False  # the final head has been sent
         # Of an extended CONNECT: it keeps what the client sends ahead until both sides have changed protocols.
         self._tunnel = StreamTransport(self) if request.upgrade else None
-        # On the short way.
+        # On the fast path.
         self.peer: UpstreamStream | None = None
         self.answers: ResponseHeadCache | None = None
         self.entry: RouteMatch[Route]
@@ -98,7 +99,7 @@ class DownstreamStream(Stream):
         self._since = 0.0
         self._status_class = 0
 
-    # --- Sender: the short way ---
+    # --- ResponseSink, on the fast path ---
 
     def answered(self, data: bytes, status_class: int) -> None:
         """A whole response in one piece, its head known from before."""
@@ -159,16 +160,16 @@ class DownstreamStream(Stream):
         exchange = self.exchange
         if exchange is None:
             exchange = self.exchange = begin(self, self._request, self.entry, self.connection.listener_port.backends)
-            exchange.take_over(self._target, self.peer, self._since, self._status_class)
+            exchange.take_over(Handover(self._target, self._since, self.peer, self._status_class))
             self.peer = None
         return exchange
 
     def current(self) -> Exchange | None:
-        """The exchange under way, also of a request that took the short way."""
+        """The exchange under way, also of a request that took the fast path."""
         return self.promote() if self.peer is not None else self.exchange
 
-    def short(self, entry: RouteMatch[Route], ask: KnownBlock) -> None:
-        """Send a request without content the shortest way that its rule allows."""
+    def take_fast_path(self, entry: RouteMatch[Route], ask: KnownBlock) -> None:
+        """Send a request without content straight to an idle connection, where its rule allows that."""
         listener_port = self.connection.listener_port
         self.entry = entry
         self._since = self.opened

@@ -1,4 +1,4 @@
-"""The answer to a request on the short way, as filters see it, and its end.
+"""The answer to a request on the fast path, as filters see it, and its end.
 
 Whoever has sent such a request for filters that look at its answer stands between the backend's connection and the
 client's: heads of answers that are known go past the filters as they are, and what a filter reads of one is found in
@@ -20,7 +20,7 @@ from gateway.http.http1 import Response as RawResponse
 from gateway.interfaces import ResponseHeads, UpstreamStream
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.filter_calls import tell
-from gateway.proxy.scripted_exchange import Left
+from gateway.proxy.handover import FilterResult
 
 
 class Asking(Meeting, Protocol):
@@ -48,13 +48,13 @@ class LazyResponseFilter:
         self.lazy_request = lazy_request
         self.octets = 0  # of the body, so far
         self.reply: LazyResponse | None = None
-        self.left: Left | None = None  # not None: filters have been called
+        self.left: FilterResult | None = None  # not None: filters have been called
 
     # --- ResponseHeads ---
 
     @property
     def known(self) -> LazyResponseFilter:
-        """Itself."""
+        """The heads that are known are those that filters have not seen."""
         return self
 
     def get(self, head: bytes) -> tuple[bytes, int, int] | None:
@@ -88,12 +88,12 @@ class LazyResponseFilter:
             try:
                 result = program.call(hooks.response, self.lazy_request, reply)
             except Exception as error:
-                self.left = Left(index, error=error)
+                self.left = FilterResult(index, error=error)
                 return None
             if result is not None or reply.full is not None or self.lazy_request.full is not None:
-                self.left = Left(index, result)
+                self.left = FilterResult(index, result)
                 return None
-        self.left = Left(0)
+        self.left = FilterResult(0)
         added = reply.added
         if added:
             out = b"%b%b\r\n\r\n" % (out[:-4], b"".join([b"\r\n" + field.line for field in added]))
@@ -104,7 +104,7 @@ class LazyResponseFilter:
 
     @property
     def answers(self) -> ResponseHeads:
-        """Itself."""
+        """The heads that are known are those that filters have not seen."""
         return self
 
     def answered(self, data: bytes, status_class: int) -> None:
@@ -139,7 +139,7 @@ class LazyResponseFilter:
         return self._client.owes()
 
     def promote(self) -> Exchange:
-        """An exchange, which knows what has been done so far (`Programmed.look_on`)."""
+        """An exchange, which knows what has been done so far (`Handover`)."""
         return self._client.promote()
 
     def _over(self) -> None:
@@ -220,7 +220,7 @@ class LazyResponseHeaders(api.Headers):
 
 
 class LazyResponse(api.Response):
-    """A backend's answer on the short way. `full` is the ordinary response, once it takes one."""
+    """A backend's answer on the fast path. `full` is the ordinary response, once it takes one."""
 
     __slots__ = ("_glimpsed", "_head", "_response_filter", "_status", "added", "full")
 

@@ -23,6 +23,7 @@ from gateway.proxy import mirroring
 from gateway.proxy.attempts import IDEMPOTENT, Attempts
 from gateway.proxy.authorization import Authorization
 from gateway.proxy.external_auth import Denied, refusal
+from gateway.proxy.handover import Handover
 from gateway.proxy.mirroring import MirroredRequest
 from gateway.proxy.route import ResponseHeadCache, Route, Target
 from gateway.routing.table import RouteMatch
@@ -245,10 +246,11 @@ class Exchange:
         else:
             self.attempt(endpoint)
 
-    def take_over(self, target: Target, peer: UpstreamStream | None, since: float, status_class: int) -> None:
-        """Go on with a request that has no body: still to be sent, sent to `peer`, or with a response that has begun."""
-        self._started = status_class > 0
-        self._status = status_class * 100
+    def take_over(self, handover: Handover) -> None:
+        """Go on with a request of the fast path: still to be sent, sent, or with a response that has begun."""
+        target, since, peer = handover.target, handover.since, handover.peer
+        self._started = handover.status_class > 0
+        self._status = handover.status_class * 100
         self.request_done = True
         self.target = target
         self._since = since

@@ -12,19 +12,19 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 from gateway.filters import api
-from gateway.filters.api.bodies import BodySource
 from gateway.http import forwarding, grpc_web
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.forwarding import unexpecting
 from gateway.http.http1 import CHUNKED, EXPECT, Field, Request, Response
 from gateway.http.local_replies import whole
-from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
+from gateway.interfaces import DownstreamPeer, Endpoint
 from gateway.proxy.exchange import Exchange, name_of
 from gateway.proxy.filter_calls import FilterCalls, tell
 from gateway.proxy.filtered_bodies import AwaitedBody, IncomingBody, OutgoingBody, open_ended, open_response
+from gateway.proxy.handover import FilterResult, Handover, ResponseShown, SeenRequest
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import RouteMatch
 from gateway.scripting.chunk_pipeline import ChunkPipeline
@@ -33,36 +33,6 @@ from gateway.scripting.program import ActiveFilter, FilterProgram, Hooks
 from gateway.upstream.backend import Backend
 
 DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again
-
-
-class Left(NamedTuple):
-    """Where filters left off with a response: the last that was called, and what it returned or raised."""
-
-    at: int
-    result: Any = None
-    error: Exception | None = None
-
-
-class Onlooking(Protocol):
-    """Who shows filters the answer to a request on the short way."""
-
-    @property
-    def reply(self) -> api.Response | None: ...  # once there is one
-    @property
-    def left(self) -> Left | None: ...
-    @property
-    def octets(self) -> int: ...
-    def taken(self, response: Response, source: BodySource) -> api.Response:
-        """What they were shown, now that an exchange has read it."""
-
-
-class Seen(Protocol):
-    """A request that filters have seen on the short way."""
-
-    active: list[ActiveFilter]
-
-    def pass_to(self, view: api.Request) -> None:
-        """From now on it is this one."""
 
 
 def begin(client: DownstreamPeer, request: Request, entry: RouteMatch[Route], backends: Callable[[str], Backend]) -> Exchange:
@@ -95,7 +65,7 @@ class ScriptedExchange(Exchange):
         "_outward",
         "_ready",
         "_reply",
-        "_response_filter",
+        "_shown",
         "_trailers",
         "_view",
         "_waiting",
@@ -130,7 +100,7 @@ class ScriptedExchange(Exchange):
         self._frames = False  # what goes out is put into chunks here
         self._trailers: list[Field] = []
         self._octets = 0
-        self._response_filter: Onlooking | None = None  # who may have shown it to filters already
+        self._shown: ResponseShown | None = None  # what of it filters were shown on the fast path
 
     # --- the request's head ---
 
@@ -154,49 +124,44 @@ class ScriptedExchange(Exchange):
             view = self._view = api.Request(self.request, connection, IncomingBody(self), self, self.entry.route.name)
         return view
 
-    def resume(self, at: int) -> None:
-        """Go on behind the first filters, which have seen the request on the short way."""
-        self._at = at
+    def resume(self, left: FilterResult) -> None:
+        """Go on behind the filters that have seen the request on the fast path, the last of which returned or raised this."""
+        self._at = left.at + 1
         self._pending = []
-        self._active = [(program, program.hooks) for program in self.target.programs[:at] if program.hooks is not None]
+        self._active = [(program, program.hooks) for program in self.target.programs[: self._at] if program.hooks is not None]
         for _, hooks in self._active:
             hooks.acquire()
+        program, hooks = self._active[-1]
+        if left.error is not None:
+            goes_on = self._calls.failed(program, hooks, left.error)
+        elif left.result is not None:
+            goes_on = self._calls.judge((program, hooks), hooks.request, left.result, self._requested)
+        else:
+            goes_on = True
+        if goes_on:
+            self.run_filters()
 
-    def look_on(self, seen: Seen, response_filter: Onlooking | None) -> None:
-        """All filters have seen the request on the short way; now it is this exchange's."""
+    def take_over(self, handover: Handover) -> None:
+        if handover.request is not None:
+            self._adopt(handover.request)
+        super().take_over(handover)
+        if self._is_watched:
+            self.read_in_full()
+        shown = self._shown = handover.response
+        if handover.status_class and shown is not None and shown.reply is not None:
+            self._reply = shown.reply
+            self._status = shown.reply.status
+            self._octets = shown.octets
+
+    def _adopt(self, seen: SeenRequest) -> None:
+        """All filters have seen the request on the fast path; now it is this exchange's."""
         self._active = [*seen.active]
         self._at = len(seen.active)
         self._ready = True
-        self._response_filter = response_filter
         view = self.view
         seen.pass_to(view)
         self.request = view.raw()
         self._watch_for(self.request)
-
-    def take_over(self, target: Target, peer: UpstreamStream | None, since: float, status_class: int) -> None:
-        super().take_over(target, peer, since, status_class)
-        if self._is_watched:
-            self.read_in_full()
-        response_filter = self._response_filter
-        if status_class and response_filter is not None and response_filter.reply is not None:
-            self._reply = response_filter.reply
-            self._status = response_filter.reply.status
-            self._octets = response_filter.octets
-
-    def failed(self, error: Exception) -> None:
-        """The last of them raised this."""
-        if self._calls.failed(*self._active[-1], error):
-            self.run_filters()
-
-    def returned(self, result: Any) -> None:
-        """The last of them returned this."""
-        active = self._active[-1]
-        if self._calls.judge(active, active[1].request, result, self._requested):
-            self.run_filters()
-
-    def go_on(self) -> None:
-        """All of them have seen it."""
-        self.run_filters()
 
     def run_filters(self) -> None:
         view = self.view
@@ -385,10 +350,10 @@ class ScriptedExchange(Exchange):
         self._length = response.length
         if head and self.target.is_filtered and self.target.edit_response is None:
             self._keep_for_next(response, head)
-        response_filter, self._response_filter = self._response_filter, None
-        left = response_filter.left if response_filter is not None else None
-        if response_filter is not None and left is not None:
-            self._reply = response_filter.taken(response, OutgoingBody(self))
+        shown, self._shown = self._shown, None
+        left = shown.left if shown is not None else None
+        if shown is not None and left is not None:
+            self._reply = shown.taken(response, OutgoingBody(self))
         else:
             self._reply = api.Response.received(response, OutgoingBody(self))
         if not any(hooks.response or hooks.response_body for _, hooks in self._active):
@@ -404,7 +369,7 @@ class ScriptedExchange(Exchange):
             self._goes_back(left.at, left.result)
 
     def _keep_for_next(self, response: Response, head: bytes) -> None:
-        """Remember a head as it is without filters: the next one like it can be shown to them on the short way."""
+        """Remember a head as it is without filters: the next one like it can be shown to them on the fast path."""
         bodiless = self.head_only or response.status in (204, 304)
         if response.length >= 0 and response.keep_alive and not bodiless and head not in self.target.answers.known:
             out = forwarding.response_head(response, None, b"", dechunked=False)
