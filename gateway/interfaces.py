@@ -54,7 +54,7 @@ class ResponseHeads(Protocol):
 
 
 class ResponseSink(Protocol):
-    """Whoever has sent a whole request and waits for its answer; anything but a plain answer is taken by `in_full()`."""
+    """Whoever has sent a whole request and waits for its answer; anything but a plain answer is taken by `promote`."""
 
     # Not None: a whole response whose head is known may be delivered to `answered`.
     @property

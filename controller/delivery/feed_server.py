@@ -24,7 +24,7 @@ from aiohttp import web
 from controller.delivery.entrance import Entrance, http_log
 from controller.delivery.reconcile import Publication
 from controller.translate import GatewayName
-from gateway.admin.feed import LARGEST, REPORTED, Applied, FromDataPlane, Hello, Proof
+from gateway.admin.feed import LARGEST, REPORTED, Acknowledgement, FromDataPlane, Hello, Proof
 from gateway.base.logs import SHORT, plain
 from gateway.snapshot import Change, Parts, Problem, key
 
@@ -313,7 +313,7 @@ class FeedServer:
                 log.info("data plane %s follows %s/%s", connection.instance, *connection.gateway)
             case Proof(token):
                 connection.token = token[:TOKEN]
-            case Applied(version, problems):
+            case Acknowledgement(version, problems):
                 connection.version = version[:64]
                 connection.problems = _clean(problems)
                 self._applied(channel, connection)

@@ -18,7 +18,7 @@ from typing import Protocol
 from controller.delivery.barrier import Barrier
 from controller.objects.base import Ref
 from controller.objects.kinds import AnyObject
-from controller.objects.problems import FAILING, Problems
+from controller.state.problems import FAILING, Problems
 from controller.state.world import World
 from controller.translate import GatewayName, Translator, Update
 from controller.translate.gateways.gateways import Running

@@ -27,8 +27,8 @@ from controller.objects.base import GATEWAY_CLASS, GATEWAY_GROUP, Meta, Object, 
 from controller.objects.core import GATEWAY_NAME
 from controller.objects.gateways import Gateway
 from controller.objects.kinds import KINDS, AnyObject, Kind
-from controller.objects.problems import UNREADABLE
 from controller.objects.routes import ROUTES
+from controller.state.problems import UNREADABLE
 from controller.state.world import Report, World
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running

@@ -15,7 +15,7 @@ from typing import Any, Final
 from controller.kubernetes.api import Api, ApiError, path
 from controller.objects.base import CONTROLLER, Ref
 from controller.objects.kinds import KINDS
-from controller.objects.problems import ObjectProblem
+from controller.state.problems import ObjectProblem
 
 log = logging.getLogger("fsm.events")
 

@@ -12,7 +12,7 @@ from controller.objects.base import EXTENSION_GROUP, GATEWAY_GROUP, POLICY_GROUP
 from controller.objects.gateways import Gateway, GatewayClass, ListenerSet
 from controller.objects.policies import POLICIES
 from controller.objects.policies.base import Policy
-from controller.objects.reference_grants import ReferenceGrant
+from controller.objects.references import ReferenceGrant
 from controller.objects.routes import AnyRoute, GRPCRoute, HTTPRoute, TCPRoute, TLSRoute, UDPRoute
 
 AnyObject: TypeAlias = (

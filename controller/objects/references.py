@@ -1,8 +1,12 @@
-"""How objects refer to others: the reference types of the Gateway API."""
+"""How objects refer to others: the reference types of the Gateway API, and ReferenceGrant, which allows some of them."""
 
 from __future__ import annotations
 
-from controller.objects.base import Struct
+from collections.abc import Iterator
+
+import msgspec
+
+from controller.objects.base import Key, Object, Struct
 
 
 class ParametersRef(Struct, frozen=True):
@@ -51,3 +55,35 @@ class ObjectReference(Struct, frozen=True):
     kind: str = "Service"
     namespace: str = ""
     port: int | None = None
+
+
+class GrantFrom(Struct, frozen=True):
+    """ReferenceGrantFrom."""
+
+    group: str
+    kind: str
+    namespace: str
+
+
+class GrantTo(Struct, frozen=True):
+    """ReferenceGrantTo."""
+
+    group: str
+    kind: str
+    name: str = ""
+
+
+class ReferenceGrantSpec(Struct, frozen=True):
+    """ReferenceGrantSpec."""
+
+    from_: tuple[GrantFrom, ...] = msgspec.field(default=(), name="from")
+    to: tuple[GrantTo, ...] = ()
+
+
+class ReferenceGrant(Object, frozen=True):
+    """gateway.networking.k8s.io ReferenceGrant."""
+
+    spec: ReferenceGrantSpec = ReferenceGrantSpec()
+
+    def index_keys(self) -> Iterator[Key]:
+        yield "grants", self.metadata.namespace

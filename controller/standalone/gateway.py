@@ -16,8 +16,8 @@ from controller.files.source import FileSource, Watcher
 from controller.inspect.status_report import complaint, described, parts
 from controller.objects.base import Ref
 from controller.objects.documents import DocumentFault
-from controller.objects.problems import ObjectProblem
 from controller.standalone.source_editor import SourceEditor
+from controller.state.problems import ObjectProblem
 from controller.state.world import Report, World
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running

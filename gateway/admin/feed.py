@@ -42,7 +42,7 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
     instance: str
 
 
-class Applied(msgspec.Struct, frozen=True, tag=True):
+class Acknowledgement(msgspec.Struct, frozen=True, tag="Applied"):
     """A version is in force, but for the problems."""
 
     version: str
@@ -55,7 +55,7 @@ class Proof(msgspec.Struct, frozen=True, tag=True):
     token: str
 
 
-FromDataPlane = Hello | Applied | Proof
+FromDataPlane = Hello | Acknowledgement | Proof
 
 _encode = msgspec.msgpack.Encoder().encode
 _change: msgspec.msgpack.Decoder[Change] = msgspec.msgpack.Decoder(Change)
@@ -268,7 +268,7 @@ class Feed:
 
     async def _acknowledge(self) -> None:
         for replica in list(self._replicas.values()):
-            await self._send(replica, Applied(self._version, _short(self._problems)))
+            await self._send(replica, Acknowledgement(self._version, _short(self._problems)))
 
     async def _send(self, replica: Replica, message: FromDataPlane) -> None:
         if replica.socket is not None and not replica.socket.closed:

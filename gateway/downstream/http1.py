@@ -49,7 +49,7 @@ class DownstreamHttp1(RequestBodyReader):
         self._lingering = False
         self._write_stopped = False
         self._awaits_next = False  # for the turn of a request that was sent ahead
-        self._requests = 0  # that took the full way; with a limit on their number all do
+        self._requests = 0  # that took the slow path; with a limit on their number all do
         # What the heads have in common.
         self._model: list[Field] | None = None
         self._lessons = 0
@@ -74,7 +74,7 @@ class DownstreamHttp1(RequestBodyReader):
             self._postponed += data  # was on its way when reading was paused
             return
         if not self._ready and self._exchange is None and self.peer is not None:
-            self.promote()  # something comes behind a request that took the short way
+            self.promote()  # something comes behind a request that took the fast path
         if self._exchange is not None:
             self._receive_body(data)
         elif self._lingering:
@@ -140,7 +140,7 @@ class DownstreamHttp1(RequestBodyReader):
         return exchange
 
     def _current(self) -> Exchange | None:
-        """The exchange under way, also of a request that took the short way."""
+        """The exchange under way, also of a request that took the fast path."""
         return self.promote() if self.peer is not None else self._exchange
 
     # --- heads ---
@@ -202,7 +202,7 @@ class DownstreamHttp1(RequestBodyReader):
         if self._listener_port.draining or self._listener_port.limits.requests_per_connection or self._listener_port.arrivals:
             return
         if self._lessons > 1 and template is not None:
-            self._template = templates.learn(template.model(), template.holes, request)
+            self._template = templates.learn(template.model(), template.slots, request)
         elif model is not None:
             self._template = templates.learn(model, (), request)
         self._model = request.fields if self._template is None else None
@@ -411,7 +411,7 @@ class DownstreamHttp1(RequestBodyReader):
             self._data = b""
 
     def parse_always(self) -> None:
-        """Take the full way from now on, with the request under way as well."""
+        """Take the slow path from now on, with the request under way as well."""
         self._template = None
         self._lessons = LESSONS
         exchange = self._current()

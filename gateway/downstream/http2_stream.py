@@ -381,7 +381,7 @@ class DownstreamStream(Stream):
     # --- time ---
 
     def start(self, entry: RouteMatch[Route]) -> None:
-        """Send a request the full way."""
+        """Send a request by the slow path."""
         self.exchange = begin(self, self._request, entry, self.connection.listener_port.backends)
         if self._tunnel is not None:
             # The request ends with its head; what follows is the other protocol's, and waits until that is spoken.

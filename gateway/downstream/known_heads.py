@@ -2,7 +2,7 @@
 
 A template is valid for any table: it looks up anew what a swap may have changed, and nothing else. Request lines
 are remembered by the site (one Host of one table), in a variant for each combination of conditions on header fields
-that holds; a template's fixed fields meet them or do not once and for all, and what its holes hold is looked up.
+that holds; a template's fixed fields meet them or do not once and for all, and what its slots hold is looked up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway.http.forwarding import request_fields
-from gateway.http.head_templates import ADDRESS, Composition, Shape, composition, holes_of, mark, pieces, with_marks
+from gateway.http.head_templates import ADDRESS, Composition, Shape, composition, mark, pieces, slots_of, with_marks
 from gateway.http.http1 import (
     EXPECT,
     FOLDED,
@@ -32,9 +32,9 @@ from gateway.routing.table import HeaderVariant, RouteDecision, Table, VirtualHo
 from gateway.snapshot import Limits
 
 LESSONS: Final = 32  # heads from which a connection learns; one that is different every time is parsed in full
-VARIANTS: Final = 4096  # combinations of Host and of values in holes that a template remembers
+VARIANTS: Final = 4096  # combinations of Host and of values in slots that a template remembers
 COMPOSED: Final = 64  # ways to compose (one for each set of request filters) that it remembers
-SEVERAL: Final = -1  # in place of a hole's number: there are more lines of this name
+SEVERAL: Final = -1  # in place of a slot's number: there are more lines of this name
 KEPT: Final = 256  # templates shared between connections
 
 _FIRST = b"GET / HTTP/1.1"
@@ -46,12 +46,12 @@ class Template(Shape):
 
     __slots__ = (
         "_as_values",
-        "_holes",
         "_host",
         "_host_hole",
         "_known",
         "_names",
         "_scheme",
+        "_slots",
         "_variants",
         "composed",
         "cut",
@@ -61,14 +61,14 @@ class Template(Shape):
         "table",
     )  # fmt: skip
 
-    def __init__(self, cut: Sequence[bytes], holes: Sequence[int], request: Request, scheme: bytes, longest: int) -> None:
+    def __init__(self, cut: Sequence[bytes], slots: Sequence[int], request: Request, scheme: bytes, longest: int) -> None:
         super().__init__(cut, longest)
         self.cut = tuple(cut)
-        self._holes = tuple(holes)
-        self._names = tuple(request.fields[index].name for index in holes)
-        self._host_hole = next((n for n, index in enumerate(holes) if request.fields[index].kind == HOST), -1)
+        self._slots = tuple(slots)
+        self._names = tuple(request.fields[index].name for index in slots)
+        self._host_hole = next((n for n, index in enumerate(slots) if request.fields[index].kind == HOST), -1)
         self._host = request.host
-        self._as_values = any(request.fields[index].kind == FORWARDED_FOR for index in holes)
+        self._as_values = any(request.fields[index].kind == FORWARDED_FOR for index in slots)
         # Fields that are passed on behind the plain ones: what a filter adds comes in between.
         self.keeps = any(field.kind in (EXPECT, LENGTH, FOLDED) for field in request.special)
         # Some names have look-alikes: whoever sets or removes a field must see them all.
@@ -79,24 +79,24 @@ class Template(Shape):
         # What holds for one table.
         self.table: Table[Route] | None = None
         self.plans: dict[bytes, RouteDecision[Route]] = {}  # by request line, where it alone decides
-        self._variants: dict[tuple[bytes, ...], HeaderVariant[Route]] = {}  # by Host and the holes that conditions look at
+        self._variants: dict[tuple[bytes, ...], HeaderVariant[Route]] = {}  # by Host and the slots that conditions look at
 
     def model(self) -> list[Field]:
-        """The fields, with marks in the holes."""
+        """The fields, with marks in the slots."""
         return self._marked().fields
 
     def _marked(self) -> Request:
         return parse_request(_FIRST + with_marks(self.cut)[:-4], _PASSED)
 
     def known(self) -> dict[str, str | int]:
-        """Fields by their names: values, joined by commas, or the number of the hole that has it, or SEVERAL."""
+        """Fields by their names: values, joined by commas, or the number of the slot that has it, or SEVERAL."""
         known = self._known
         if not known:
             for index, field in enumerate(self.model()):
                 name = field.name.decode("latin-1")
                 before, value = known.get(name), field.value.decode("latin-1")
-                if index in self._holes:
-                    known[name] = self._holes.index(index) if before is None else SEVERAL
+                if index in self._slots:
+                    known[name] = self._slots.index(index) if before is None else SEVERAL
                 elif before is None:
                     known[name] = value
                 else:
@@ -104,9 +104,9 @@ class Template(Shape):
         return known
 
     @property
-    def holes(self) -> tuple[int, ...]:
-        """Which fields have holes."""
-        return self._holes
+    def slots(self) -> tuple[int, ...]:
+        """Which fields have slots."""
+        return self._slots
 
     def renew(self, table: Table[Route]) -> None:
         """Forget what another table has changed."""
@@ -119,13 +119,13 @@ class Template(Shape):
                 self.plans = (virtual_host.header_variant(self._marked()) if virtual_host.headers else virtual_host.plain).plans
 
     def _holes_of(self, virtual_host: VirtualHost[Route]) -> list[int]:
-        """The holes that conditions of a site look at."""
+        """The slots that conditions of a site look at."""
         return (
             [number for number, name in enumerate(self._names) if name in virtual_host.headers] if virtual_host.headers else []
         )
 
     def decision(self, data: bytes, end: int, varying: bytes, limits: Limits) -> RouteDecision[Route] | None:
-        """Where a request leads whose line is not in `plans`; None where only the full way can tell."""
+        """Where a request leads whose line is not in `plans`; None where only the slow path can tell."""
         line = data[:end]
         table = self.table
         assert table is not None
@@ -192,15 +192,15 @@ class Templates:
 
     def learn(self, model: Sequence[Field], known: Sequence[int], request: Request) -> Template | None:
         """A template from two heads of one client, or from a template and a head; None where they differ in too much."""
-        holes = holes_of(model, request.fields, known)
-        cut = pieces(request.fields, holes) if holes else None
-        if holes is None or cut is None:
+        slots = slots_of(model, request.fields, known)
+        cut = pieces(request.fields, slots) if slots else None
+        if slots is None or cut is None:
             return None
         template = self._known.get(tuple(cut))
         if template is None:
             if len(self._known) >= KEPT:
                 self._known.clear()
-            template = self._known[tuple(cut)] = Template(cut, holes, request, self._scheme, self._longest)
+            template = self._known[tuple(cut)] = Template(cut, slots, request, self._scheme, self._longest)
         self.latest = template
         return template
 

@@ -1,6 +1,6 @@
-"""A request on the short way, as a filter sees it: what the filter asks for is looked up, the rest is never parsed.
+"""A request on the fast path, as a filter sees it: what the filter asks for is looked up, the rest is never parsed.
 
-The template says what its fields are, once for all requests that it accepts; what its holes hold is cut out on demand.
+The template says what its fields are, once for all requests that it accepts; what its slots hold is cut out on demand.
 A filter that reads, and adds fields that the client did not send, leaves a head that can still be composed from
 prepared pieces; whatever else it does makes this an ordinary request, parsed in full.
 """
@@ -126,7 +126,7 @@ class LazyRequest(api.Request):
     __slots__ = (
         "_client",
         "_decision",
-        "_glimpsed",
+        "_lazy_headers",
         "_limits",
         "active",
         "data",
@@ -142,7 +142,7 @@ class LazyRequest(api.Request):
         self._client = client
         self._decision = decision
         self._limits = limits
-        self._glimpsed: LazyRequestHeaders | None = None
+        self._lazy_headers: LazyRequestHeaders | None = None
         self.template = template
         self.data = data
         self.varying = varying
@@ -150,10 +150,10 @@ class LazyRequest(api.Request):
         self.active = active  # the filters that see it
         self._state = None
 
-    def value(self, hole: int) -> str:
-        """What a hole holds."""
+    def value(self, slot: int) -> str:
+        """What a slot holds."""
         varying = self.varying
-        found = varying if self.template.is_single else self.template.values(varying)[hole]
+        found = varying if self.template.is_single else self.template.values(varying)[slot]
         return found.strip(b" \t").decode("latin-1")
 
     def promote(self) -> api.Request:
@@ -173,7 +173,7 @@ class LazyRequest(api.Request):
             return
         self.full = view
         view._state = self.state  # one dictionary for both
-        headers = self._glimpsed
+        headers = self._lazy_headers
         if headers is not None and headers.added:
             for made in headers.added.values():
                 view.headers.put(made)
@@ -189,9 +189,9 @@ class LazyRequest(api.Request):
 
     @property
     def headers(self) -> api.Headers:
-        headers = self._glimpsed
+        headers = self._lazy_headers
         if headers is None:
-            headers = self._glimpsed = LazyRequestHeaders(self)
+            headers = self._lazy_headers = LazyRequestHeaders(self)
         return headers
 
     @property
@@ -254,7 +254,7 @@ class LazyRequest(api.Request):
         return self.promote().cookies
 
     async def body(self, limit: int = MOST) -> bytes:
-        return b""  # requests on the short way have none
+        return b""  # requests on the fast path have none
 
     def set_body(self, body: Any, content_type: str = "") -> None:
         self.promote().set_body(body, content_type)
@@ -271,14 +271,14 @@ class LazyRequest(api.Request):
 
     @property
     def is_changed(self) -> bool:
-        return self.full is not None or (self._glimpsed is not None and bool(self._glimpsed.added))
+        return self.full is not None or (self._lazy_headers is not None and bool(self._lazy_headers.added))
 
     @property
     def added(self) -> bytes | None:
         """The lines of fields that were added, each behind a line end; None where more than that was done."""
         if self.full is not None:
             return None
-        headers = self._glimpsed
+        headers = self._lazy_headers
         if headers is None or not headers.added:
             return b""
         return b"".join([b"\r\n" + made.line for made in headers.added.values()])

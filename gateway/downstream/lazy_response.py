@@ -222,13 +222,13 @@ class LazyResponseHeaders(api.Headers):
 class LazyResponse(api.Response):
     """A backend's answer on the fast path. `full` is the ordinary response, once it takes one."""
 
-    __slots__ = ("_glimpsed", "_head", "_response_filter", "_status", "added", "full")
+    __slots__ = ("_head", "_lazy_headers", "_response_filter", "_status", "added", "full")
 
     def __init__(self, response_filter: LazyResponseFilter, status: int, head: bytes) -> None:
         self._response_filter = response_filter
         self._status = status
         self._head = head
-        self._glimpsed: LazyResponseHeaders | None = None
+        self._lazy_headers: LazyResponseHeaders | None = None
         self.added: list[Field] = []
         self.full: api.Response | None = None
 
@@ -256,9 +256,9 @@ class LazyResponse(api.Response):
 
     @property
     def headers(self) -> api.Headers:  # type: ignore[override]
-        headers = self._glimpsed
+        headers = self._lazy_headers
         if headers is None:
-            headers = self._glimpsed = LazyResponseHeaders(self, self._head)
+            headers = self._lazy_headers = LazyResponseHeaders(self, self._head)
         return headers
 
     async def body(self, limit: int = MOST) -> bytes:

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from gateway.base.clock import Clock
 from gateway.downstream.known_heads import Templates
 from gateway.downstream.unsent import Unsent
+from gateway.l4.splice import Splice
 from gateway.proxy.route import Route
 from gateway.routing.table import Table, VirtualHosts
 from gateway.scripting.program import FilterProgram
@@ -36,12 +37,6 @@ class ClientConnection(Protocol):
     def start_over(self) -> None: ...
     def parse_always(self) -> None: ...
     def close_if_idle(self) -> None: ...
-
-
-class Splice(Protocol):
-    """Joins two connections for good."""
-
-    def __call__(self, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None: ...
 
 
 class ListenerPort:

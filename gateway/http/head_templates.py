@@ -1,13 +1,13 @@
 """Heads that repeat but for a few values, recognised without being parsed again.
 
 A client that keeps a connection sends almost the same head again and again, and so does a backend. A template is
-such a head with holes where its values change. The law: a template accepts only what the strict parse accepts, and
-means by it exactly what the strict parse would have read. What is between the holes is compared byte for byte with
-a head that was parsed; a hole takes legal characters of a field value only, so no line can begin or end inside it;
-and which fields may have holes leaves framing, connection options and upgrades outside.
+such a head with slots where its values change. The law: a template accepts only what the strict parse accepts, and
+means by it exactly what the strict parse would have read. What is between the slots is compared byte for byte with
+a head that was parsed; a slot takes legal characters of a field value only, so no line can begin or end inside it;
+and which fields may have slots leaves framing, connection options and upgrades outside.
 
-What goes on is never assembled by other rules than those of the full way: the very functions that write a head run
-once on the template, with a mark in each hole, and their result is cut at the marks. Marks are drawn at random
+What goes on is never assembled by other rules than those of the slow path: the very functions that write a head run
+once on the template, with a mark in each slot, and their result is cut at the marks. Marks are drawn at random
 when the process starts and never leave it.
 """
 
@@ -21,22 +21,22 @@ from typing import Final
 from gateway.http.http1 import CODING, CONNECTION, EXPECT, LENGTH, UPGRADE, Field, Response, content_length
 
 MOST_HOLES: Final = 12
-OFTEN: Final = 32  # uses after which a template with several holes gets an expression of its own
+OFTEN: Final = 32  # uses after which a template with several slots gets an expression of its own
 # A varying value of one of these changes what the head means to a proxy.
 FIXED: Final = frozenset((LENGTH, CODING, CONNECTION, UPGRADE, EXPECT))
 
 _LEGAL: Final = bytes([9, *range(32, 127), *range(128, 256)])  # of a field value (RFC 9110 §5.5)
 _VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"  # the same, as an expression
 _SECRET: Final = secrets.token_hex(12)
-_MARK: Final = re.compile(f"hole-{_SECRET}-([0-9]+)-".encode())
+_MARK: Final = re.compile(f"slot-{_SECRET}-([0-9]+)-".encode())
 
 
 def mark(number: int) -> bytes:
-    """What stands in a hole while a head is composed: legal in any value, and in a Host."""
-    return f"hole-{_SECRET}-{number}-".encode()
+    """What stands in a slot while a head is composed: legal in any value, and in a Host."""
+    return f"slot-{_SECRET}-{number}-".encode()
 
 
-# In a hole for Content-Length: 18 digits, as its value must be a number to be read at all.
+# In a slot for Content-Length: 18 digits, as its value must be a number to be read at all.
 _LENGTH_MARK: Final = str(10**17 + secrets.randbelow(9 * 10**17)).encode()
 
 ADDRESS: Final = MOST_HOLES  # the number of the mark for the client's address
@@ -55,13 +55,13 @@ def differing(old: Sequence[Field], new: Sequence[Field]) -> list[int] | None:
     return found
 
 
-def pieces(fields: Sequence[Field], holes: Sequence[int], first: bytes = b"") -> list[bytes] | None:
-    """What stands before, between and behind the holes, from a first line on; None where a hole is empty."""
+def pieces(fields: Sequence[Field], slots: Sequence[int], first: bytes = b"") -> list[bytes] | None:
+    """What stands before, between and behind the slots, from a first line on; None where a slot is empty."""
     cut = []
     text = first
     for index, field in enumerate(fields):
         text += b"\r\n"
-        if index not in holes:
+        if index not in slots:
             text += field.line
             continue
         if not field.value:
@@ -74,7 +74,7 @@ def pieces(fields: Sequence[Field], holes: Sequence[int], first: bytes = b"") ->
 
 
 def with_marks(cut: Sequence[bytes]) -> bytes:
-    """The template as a head, with a mark in each hole."""
+    """The template as a head, with a mark in each slot."""
     text = cut[0]
     for number, piece in enumerate(cut[1:]):
         text += mark(number) + piece
@@ -82,18 +82,18 @@ def with_marks(cut: Sequence[bytes]) -> bytes:
 
 
 def _cut(block: bytes) -> tuple[list[bytes], list[int]]:
-    """The text around the marks of a composed block, and which holes they stand for, in its order."""
+    """The text around the marks of a composed block, and which slots they stand for, in its order."""
     parts = _MARK.split(block)
     return parts[::2], [int(number) for number in parts[1::2]]
 
 
 def _is_value(found: bytes) -> bool:
-    """Whether what a hole holds is a field's value as it stands: white space at its ends would not be read as part of it."""
+    """Whether what a slot holds is a field's value as it stands: white space at its ends would not be read as part of it."""
     return bool(found) and found[0] not in b" \t" and found[-1] not in b" \t"
 
 
-class Holes:
-    """What lies between the first hole's value and the last one's: values with fixed text between them.
+class Slots:
+    """What lies between the first slot's value and the last one's: values with fixed text between them.
 
     `varying` everywhere is those bytes. They are legal when nothing is left of them but the line ends of the fixed
     text, once all legal characters are taken away, and the fixed text is there in its order: then no line can begin
@@ -109,7 +109,7 @@ class Holes:
         self._breaks = b"\r\n" * sum(piece.count(b"\r\n") for piece in between)
 
     def values(self, varying: bytes) -> list[bytes]:
-        """The value in each hole."""
+        """The value in each slot."""
         found = []
         at = 0
         for piece in self._between:
@@ -129,28 +129,28 @@ class Holes:
 
     @property
     def count(self) -> int:
-        """How many holes there are."""
+        """How many slots there are."""
         return len(self._between) + 1
 
     @property
     def separator(self) -> bytes:
-        """What stands behind the first hole's value, where there is more than one."""
+        """What stands behind the first slot's value, where there is more than one."""
         return self._between[0] if self._between else b"\n"
 
-    def passes_whole(self, holes: Sequence[int], constants: Sequence[bytes], first: int = 0) -> bool:
-        """Whether a composed text has all holes from `first` on in their order, with the same text between them."""
-        return list(holes) == list(range(first, len(self._between) + 1)) and tuple(constants) == self._between[first:]
+    def passes_whole(self, slots: Sequence[int], constants: Sequence[bytes], first: int = 0) -> bool:
+        """Whether a composed text has all slots from `first` on in their order, with the same text between them."""
+        return list(slots) == list(range(first, len(self._between) + 1)) and tuple(constants) == self._between[first:]
 
 
-class Shape(Holes):
-    """A whole request head's fields: fixed text with holes in it.
+class Shape(Slots):
+    """A whole request head's fields: fixed text with slots in it.
 
     `data` is such a head and nothing else, from the end of its first line (`end`) on, where
 
         data.startswith(shape.first, end) and data.endswith(shape.last, 0, shape.longest)
 
     and `holds(data[end + shape.skip : shape.stop])`. Data longer than `longest` does not end where it is looked at; were
-    it to seem so by chance, the rest of it, line ends and all, would be in a hole, which cannot hold them.
+    it to seem so by chance, the rest of it, line ends and all, would be in a slot, which cannot hold them.
     """
 
     __slots__ = ("first", "is_single", "last", "longest", "skip", "stop")
@@ -161,7 +161,7 @@ class Shape(Holes):
         self.longest = longest
         self.skip = len(self.first)
         self.stop = -len(self.last)
-        self.is_single = not between  # then letters and digits can only be the hole's value
+        self.is_single = not between  # then letters and digits can only be the slot's value
 
     def holds(self, varying: bytes) -> bool:
         """Whether these bytes are legal values with the fixed text between them."""
@@ -181,7 +181,7 @@ class Shape(Holes):
 
 
 class Composition:
-    """What goes on for a template, where everything between the first hole and the last passes as it came."""
+    """What goes on for a template, where everything between the first slot and the last passes as it came."""
 
     __slots__ = ("after", "before", "end", "is_whole")
 
@@ -190,12 +190,12 @@ class Composition:
         self.is_whole = is_whole  # `fill` joins its three pieces and nothing else
 
     def fill(self, start: bytes, varying: bytes, address: bytes) -> bytes | None:
-        """The head, from its first two lines, what the holes hold, and the client's address; None: parse it."""
+        """The head, from its first two lines, what the slots hold, and the client's address; None: parse it."""
         return b"".join((start, self.before, varying, self.after, address, self.end))
 
 
 class Hosted(Composition):
-    """The same, where the first hole is Host's: it leaves its place, and is named in X-Forwarded-Host."""
+    """The same, where the first slot is Host's: it leaves its place, and is named in X-Forwarded-Host."""
 
     __slots__ = ("_separator", "_then")
 
@@ -210,21 +210,21 @@ class Hosted(Composition):
 
 
 class Woven(Composition):
-    """What goes on for a template whose holes are rearranged, joined with other values, or left out."""
+    """What goes on for a template whose slots are rearranged, joined with other values, or left out."""
 
-    __slots__ = ("_constants", "_holes", "_shape")
+    __slots__ = ("_constants", "_shape", "_slots")
 
-    def __init__(self, shape: Shape, constants: Sequence[bytes], holes: Sequence[int]) -> None:
+    def __init__(self, shape: Shape, constants: Sequence[bytes], slots: Sequence[int]) -> None:
         super().__init__(b"", b"", b"", is_whole=False)
         self._shape = shape
         self._constants = tuple(constants)
-        self._holes = tuple(holes)
+        self._slots = tuple(slots)
 
     def fill(self, start: bytes, varying: bytes, address: bytes) -> bytes | None:
         values = self._shape.values(varying)
         parts = [start, self._constants[0]]
-        for hole, constant in zip(self._holes, self._constants[1:], strict=True):
-            value = address if hole == ADDRESS else values[hole]
+        for slot, constant in zip(self._slots, self._constants[1:], strict=True):
+            value = address if slot == ADDRESS else values[slot]
             if not _is_value(value):
                 return None
             parts.append(value)
@@ -233,22 +233,22 @@ class Woven(Composition):
 
 
 def composition(shape: Shape, block: bytes, *, as_values: bool) -> Composition:
-    """Cut a composed block of fields at its marks. `as_values`: a hole is part of another field's value, even where
+    """Cut a composed block of fields at its marks. `as_values`: a slot is part of another field's value, even where
     it stands as if its line passed as it came."""
-    constants, holes = _cut(block)
+    constants, slots = _cut(block)
     if as_values:
-        return Woven(shape, constants, holes)
-    if holes[-1:] == [ADDRESS] and shape.passes_whole(holes[:-1], constants[1:-2]):
+        return Woven(shape, constants, slots)
+    if slots[-1:] == [ADDRESS] and shape.passes_whole(slots[:-1], constants[1:-2]):
         return Composition(constants[0], constants[-2], constants[-1])
-    if holes == [ADDRESS, 0] and shape.count == 1:
+    if slots == [ADDRESS, 0] and shape.count == 1:
         return Hosted(shape.separator, constants[0], b"", constants[1], constants[2])
-    if holes[-2:] == [ADDRESS, 0] and shape.passes_whole(holes[:-2], constants[1:-3], 1):
+    if slots[-2:] == [ADDRESS, 0] and shape.passes_whole(slots[:-2], constants[1:-3], 1):
         return Hosted(shape.separator, constants[0], constants[-3], constants[-2], constants[-1])
-    return Woven(shape, constants, holes)
+    return Woven(shape, constants, slots)
 
 
-class ResponseShape(Holes):
-    """A response's head with holes; the body follows it. `status` and what frames the body are known."""
+class ResponseShape(Slots):
+    """A response's head with slots; the body follows it. `status` and what frames the body are known."""
 
     __slots__ = ("_cut", "_first", "_last", "_skip", "length", "length_hole", "status")
 
@@ -258,11 +258,11 @@ class ResponseShape(Holes):
         self._skip = len(self._first)
         self.status = status
         self.length = length
-        self.length_hole = length_hole  # which hole holds Content-Length, or -1
+        self.length_hole = length_hole  # which slot holds Content-Length, or -1
         self._cut = tuple(cut)
 
     def model(self) -> bytes:
-        """The head, with marks in the holes."""
+        """The head, with marks in the slots."""
         head = with_marks(self._cut)[:-4]
         return head if self.length_hole < 0 else head.replace(mark(self.length_hole), _LENGTH_MARK)
 
@@ -314,11 +314,11 @@ def weave(shape: ResponseShape, block: bytes) -> Callable[[bytes], bytes | None]
     """A function of what varies that gives a composed head, cut at its marks once; None: parse it."""
     if shape.length_hole >= 0:
         block = block.replace(_LENGTH_MARK, mark(shape.length_hole))
-    constants, holes = _cut(block)
-    if shape.passes_whole(holes, constants[1:-1]):
+    constants, slots = _cut(block)
+    if shape.passes_whole(slots, constants[1:-1]):
         before, after = constants[0], constants[-1]
         return lambda varying: before + varying + after
-    template: list[bytes] = [b""] * (len(constants) + len(holes))
+    template: list[bytes] = [b""] * (len(constants) + len(slots))
     template[::2] = constants
 
     def fill(varying: bytes) -> bytes | None:
@@ -326,39 +326,39 @@ def weave(shape: ResponseShape, block: bytes) -> Callable[[bytes], bytes | None]
         if not all(map(_is_value, values)):
             return None
         filled = template.copy()
-        filled[1::2] = [values[hole] for hole in holes]
+        filled[1::2] = [values[slot] for slot in slots]
         return b"".join(filled)
 
     return fill
 
 
 def response_shape(old: Sequence[Field], response: Response) -> ResponseShape | None:
-    """A shape from the fields of one response and a whole other one; None where only the full way will do."""
-    holes = differing(old, response.fields)
-    if not holes or len(holes) > MOST_HOLES or response.http10 or response.status < 200 or response.status in (204, 304):
+    """A shape from the fields of one response and a whole other one; None where only the slow path will do."""
+    slots = differing(old, response.fields)
+    if not slots or len(slots) > MOST_HOLES or response.http10 or response.status < 200 or response.status in (204, 304):
         return None
     length_hole = -1
-    for number, index in enumerate(holes):
+    for number, index in enumerate(slots):
         field = response.fields[index]
         if field.kind == LENGTH:
             length_hole = number
         elif field.kind in FIXED or field.name in response.options:
             return None
     first = b"HTTP/1.1 %d" % response.status + (b" " + response.reason if response.reason else b"")
-    cut = pieces(response.fields, holes, first)
+    cut = pieces(response.fields, slots, first)
     return ResponseShape(cut, response.status, response.length, length_hole) if cut is not None else None
 
 
-def holes_of(old: Sequence[Field], new: Sequence[Field], known: Sequence[int] = ()) -> list[int] | None:
-    """Which fields of a request may become holes, from two heads of one client; None where no template fits."""
+def slots_of(old: Sequence[Field], new: Sequence[Field], known: Sequence[int] = ()) -> list[int] | None:
+    """Which fields of a request may become slots, from two heads of one client; None where no template fits."""
     found = differing(old, new)
     if found is None:
         return None
-    holes = sorted({*found, *known})
-    if len(holes) > MOST_HOLES or any(new[index].kind in FIXED for index in holes):
+    slots = sorted({*found, *known})
+    if len(slots) > MOST_HOLES or any(new[index].kind in FIXED for index in slots):
         return None
-    if not holes:
-        # Nothing varies, or nothing yet: some value stands in, as a template has at least one hole; Host's at the last.
+    if not slots:
+        # Nothing varies, or nothing yet: some value stands in, as a template has at least one slot; Host's at the last.
         able = [index for index, field in enumerate(new) if field.value and field.kind not in FIXED]
-        holes = sorted(able, key=lambda index: new[index].kind)[:1]
-    return holes or None
+        slots = sorted(able, key=lambda index: new[index].kind)[:1]
+    return slots or None

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from gateway.scripting.listener_filters import left
 from gateway.tls.contexts import unread
+
+
+class Splice(Protocol):
+    """Joins two connections for good."""
+
+    def __call__(self, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None: ...
 
 
 class End(asyncio.Protocol):

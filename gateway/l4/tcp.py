@@ -10,9 +10,10 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from itertools import repeat
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from gateway.l4 import filters
+from gateway.l4.splice import Splice
 from gateway.routing.table import patterns
 from gateway.scripting.listener_filters import left, may_connect, met
 from gateway.scripting.program import FilterProgram
@@ -63,12 +64,6 @@ class StreamRoute:
 
 # What becomes of a connection: requests are read from it, or it is passed on with TLS taken off, or as it is.
 Mode: TypeAlias = Literal["http", "terminate", "passthrough"]
-
-
-class Splice(Protocol):
-    """Joins two connections for good."""
-
-    def __call__(self, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None: ...
 
 
 class StreamListener:

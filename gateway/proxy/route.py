@@ -200,7 +200,7 @@ class Target:
 
     def take(self) -> Taken:
         """The programs with the code that is in force, and whether any looks at answers; nobody, where not all can see
-        requests on the short way. Kept in `taken` until other code is in force."""
+        requests on the fast path. Kept in `taken` until other code is in force."""
         taking = [(program, hooks) for program in self.programs if (hooks := program.hooks) is not None and hooks.is_quick]
         looks_back = any(hooks.response is not None or hooks.log is not None for _, hooks in taking)
         # Filters see an answer before it is edited.

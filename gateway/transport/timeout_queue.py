@@ -1,4 +1,4 @@
-"""Timeouts of requests that take the short way: most begin and end without a timer of their own.
+"""Timeouts of requests that take the fast path: most begin and end without a timer of their own.
 
 Timeouts of one length end in the order in which they began. So they stand in a line, and one timer, for the first
 of them, is enough; a request that has ended is simply passed over when its turn comes.

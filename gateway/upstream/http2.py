@@ -43,7 +43,7 @@ class Http2Pool:
         self.turns = turns
         self.security = security
         self.name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        self.idle: tuple[()] = ()  # nothing that the short way could take
+        self.idle: tuple[()] = ()  # nothing that the fast path could take
         self._links: list[Http2UpstreamConnection] = []
         self._waiting: deque[UpstreamHandler] = deque()
         self._connecting: asyncio.Task[None] | None = None

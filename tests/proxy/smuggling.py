@@ -293,7 +293,7 @@ ENDS = [
            hides=(b"expect",)),
     Row("no rule", head(line=b"GET /a HTTP/1.1", host=b"Host: nobody.example\r\n") + TAIL, (404, 200), (NEXT,)),
     Row("no rule and a body", head(b"Content-Length: 55", host=b"Host: nobody.example\r\n") + FORGED, (404,), ()),
-    # The heads that the short way has learned, alone as it wants them, with what does not fit in the place of a value.
+    # The heads that the fast path has learned, alone as it wants them, with what does not fit in the place of a value.
     passed("learned", learned(b"9"), G),
     *(
         refused(f"learned with {value!r}", learned(value))

@@ -156,7 +156,7 @@ async def test_timeouts_on_the_short_way(proxy: Proxy, server: Server, limit: Ti
     began = asyncio.get_running_loop().time()
     writer.write(request % 99)
     await arrived.wait()
-    assert connection.peer is not None, "it took the short way"
+    assert connection.peer is not None, "it took the fast path"
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 504 ")
     assert 0.1 < asyncio.get_running_loop().time() - began < 2
     writer.close()

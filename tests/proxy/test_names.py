@@ -34,7 +34,7 @@ POPS = "def request(request):\n    request.headers.pop('X-User', None)\n"
 
 
 async def repeated(proxy: Proxy, *fields: bytes, times: int = 6) -> list[bytes]:
-    """The same head but for one value, on one connection: after the second it takes the short way, where the rule allows it."""
+    """The same head but for one value, on one connection: after the second it takes the fast path, where the rule allows it."""
     reader, writer = await proxy.connect()
     for n in range(times):
         writer.write(b"\r\n".join([b"GET / HTTP/1.1", b"Host: a", b"X-Id: %d" % n, *fields, b"", b""]))

@@ -328,7 +328,7 @@ async def test_zipkin(proxy: Proxy, server: Server, given: dict[str, str], kept:
 
 async def test_zipkin_sends_its_own_spans(proxy: Proxy, server: Server, other: Server) -> None:
     await policy(proxy, server, "Zipkin", samplePercentage=100, target=f"http://127.0.0.1:{other.port}/api/v2/spans")
-    for number in range(6):  # also on the short way
+    for number in range(6):  # also on the fast path
         server.replies = [b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"] if number == 5 else []
         await proxy.get("/p?q", x_b3_traceid="1" * 32, x_b3_spanid="2" * 16, x_b3_sampled="1" if number else "0")
     await until(lambda: len(other.seen) == 1)

@@ -283,7 +283,7 @@ async def test_an_inline_filter_that_does_not_come_back_is_interrupted_and_moved
                     pass
     """
     await beside(proxy, server, source, execution="inline", is_tried=False, seconds=0.2)
-    for _ in range(4):  # so often that it takes the short way
+    for _ in range(4):  # so often that it takes the fast path
         assert (await proxy.get("/bad"))[0] == 200
     assert (await proxy.get("/bad/now"))[0] == 500
     program = proxy.runtime.programs.get("bad")

@@ -1,4 +1,4 @@
-"""Filters on the short way: what a plain function does there is what it does in an exchange.
+"""Filters on the fast path: what a plain function does there is what it does in an exchange.
 
 Each source is served three times: as it is, with an `async` log, and with every function `async`, which always takes the
 full way. Client, backend and the filter's own records must not tell which.

@@ -22,7 +22,7 @@ from gateway import snapshot
 from gateway.http.http2_frames import ACK, DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame
 from gateway.snapshot import Endpoint, Limits, Listener, Mirror, RequestHeaders, Retry, Script, Scripted, Target
 
-# What the short way has learned before: nothing, a head in which one value changes, or two.
+# What the fast path has learned before: nothing, a head in which one value changes, or two.
 LEARNED = {
     1: b"GET /warm/%d HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\nCookie: c=9\r\n\r\n",
     2: b"GET /warm/%d HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\nCookie: c=%d\r\n\r\n",
@@ -127,7 +127,7 @@ def answers_of(data: bytes, methods: list[bytes]) -> list[tuple[int, bytes]]:
 
 
 async def ask1(proxy: Proxy, row: Row, *, learned: int) -> list[tuple[int, bytes]]:
-    """Send a row's bytes on a connection, perhaps one that has taken the short way before."""
+    """Send a row's bytes on a connection, perhaps one that has taken the fast path before."""
     reader, writer = await proxy.connect()
     try:
         async with asyncio.timeout(5):

@@ -266,7 +266,7 @@ async def test_no_process_of_ours_shows_its_memory_or_leaves_a_core(folder: Path
     try:
         await running.get("/")
         pids = family(running.process.pid)
-        assert len(pids) > 3, "parent, worker, zygote, cells"
+        assert len(pids) > 3, "parent, worker, forkserver, cells"
         with subprocess.Popen([*PLAIN, sys.executable, "-c", "print(flush=True); input()"], stdin=-1, stdout=-1) as plain:
             assert plain.stdout is not None
             plain.stdout.readline()

@@ -119,7 +119,7 @@ class Side:
     def ask(
         self, client: DownstreamHttp1, wire: Wire, request: bytes, reply: Sequence[bytes], behind: bytes = b""
     ) -> tuple[Any, ...]:
-        """Everything that anybody can see of one request and its answer in pieces, and whether it took the short way.
+        """Everything that anybody can see of one request and its answer in pieces, and whether it took the fast path.
 
         `behind` is sent by the client after the first piece.
         """

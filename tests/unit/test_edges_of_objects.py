@@ -31,7 +31,7 @@ from controller.objects.base import Ref
 from controller.objects.decoding import Reader, Unreadable
 from controller.objects.documents import Document, DocumentFault, read
 from controller.objects.kinds import KINDS
-from controller.objects.problems import FAILING, UNREADABLE, ObjectProblem, Problems
+from controller.state.problems import FAILING, UNREADABLE, ObjectProblem, Problems
 from controller.state.view import View, guarded
 from controller.state.world import World
 from controller.translate import Translator

@@ -29,7 +29,7 @@ from controller.kubernetes import feed_tls
 from controller.kubernetes.api import Api
 from controller.kubernetes.feed_tls import Authority
 from gateway.admin import feed, kept
-from gateway.admin.feed import LARGEST, Applied, FeedSource, Hello, Proof
+from gateway.admin.feed import LARGEST, Acknowledgement, FeedSource, Hello, Proof
 from gateway.admin.kept import Kept
 from gateway.snapshot import Backend, Certificate, Change, Endpoint, Listener, Problem, key
 
@@ -286,8 +286,8 @@ async def test_what_a_data_plane_says_of_others_is_not_heard(stage: Stage) -> No
     async with following(stage.port, "t") as plane:
         version = (await plane.change()).version
         await plane.say(Hello("a\r\nERROR fsm: forged\x1b[31m" + "x" * 5000))
-        await plane.say(Applied("0" * 32))
-        await plane.say(Applied("never sent" * 1000, (Problem("default/main/http", "of another version"),)))
+        await plane.say(Acknowledgement("0" * 32))
+        await plane.say(Acknowledgement("never sent" * 1000, (Problem("default/main/http", "of another version"),)))
         await until(lambda: said() and said().problems)
         assert not said().programmed, "a version that was never published is no acknowledgement"
         (connection,) = stage.controller.feed.channel(("default", "main")).connections
@@ -298,7 +298,7 @@ async def test_what_a_data_plane_says_of_others_is_not_heard(stage: Stage) -> No
         )
         odd = "odd \r\n\x00\x1b]0;x\x07 \u202etxet \u2028 " + "y" * 100_000
         foreign = (Problem("default/other/http", "forged"), Problem("elsewhere/secret-filter", "forged"), Problem("", "forged"))
-        await plane.say(Applied(version, (*foreign, Problem(listener, odd))))
+        await plane.say(Acknowledgement(version, (*foreign, Problem(listener, odd))))
         await until(lambda: said().programmed)
         await until(lambda: "odd" in str(said().problems))
         ((part, message),) = said().problems
@@ -326,7 +326,7 @@ async def test_words_that_change_all_the_time_are_few_writes(stage: Stage) -> No
 
         stage.controller.world.note = note
         for index in range(300):
-            await plane.say(Applied(version, (Problem(listener, f"words {index}"),)))
+            await plane.say(Acknowledgement(version, (Problem(listener, f"words {index}"),)))
         await until(lambda: "words 299" in str(stage.controller.world.read(("report", "default", "main"))), 10)
         assert len(noted) < 40
 
@@ -370,7 +370,7 @@ async def test_a_flood_is_read_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
         async def flood() -> None:
             while True:
                 await plane.websocket.ping()
-                await plane.say(Applied("x"))
+                await plane.say(Acknowledgement("x"))
 
         flooding = asyncio.create_task(flood())
         await asyncio.sleep(1.0)
@@ -426,7 +426,7 @@ async def test_an_acknowledgement_that_came_before_its_version_counts() -> None:
     change = two.publications[GATEWAY].advance({("listener", "l"): Listener("l", 80)})
     async with following(one.port, "good", "default/gw") as plane:
         await plane.change()
-        await plane.say(Applied(change.version))
+        await plane.say(Acknowledgement(change.version))
         await until(lambda: all(c.version == change.version for c in one.server.channel(GATEWAY).connections))
         one.publish(Listener("l", 80))
         assert one.server.channel(GATEWAY).is_programmed()

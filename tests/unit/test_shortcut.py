@@ -1,7 +1,7 @@
 """Every shortcut equals the full strict parse: the same bytes to the backend, the same answer, the same end.
 
 Two proxies get the same bytes; one of them may not take shortcuts. Heads and responses are broken on purpose in
-all the ways that matter to a parser: what the short way accepts and the full way reads differently is a hole that
+all the ways that matter to a parser: what the fast path accepts and the slow path reads differently is a slot that
 somebody can smuggle a request through.
 """
 
@@ -259,7 +259,7 @@ class Dialogue:
 
 
 def differential(seeds: range, each: int) -> int:
-    """How many requests took the short way, all of them equal to the full way."""
+    """How many requests took the fast path, all of them equal to the slow path."""
     taken = 0
     for seed in seeds:
         dialogue = Dialogue(seed)

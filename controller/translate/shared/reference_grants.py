@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller.objects.base import GATEWAY_GROUP
-from controller.objects.reference_grants import ReferenceGrant
+from controller.objects.references import ReferenceGrant
 from controller.state.view import View
 
 

@@ -1,6 +1,6 @@
 """Forks the processes of filters. It has everything imported that they need, so that one more takes a millisecond or two.
 
-A worker passes the far end of a socket; the fork serves there. The zygote ends with its worker, and its children with it.
+A worker passes the far end of a socket; the fork serves there. The forkserver ends with its worker, and its children with it.
 It never sees a source, a configuration or a secret: what it knows, every filter's process knows.
 """
 

@@ -1,4 +1,4 @@
-"""The worker's side of the zygote: one more process, or one less."""
+"""The worker's side of the forkserver: one more process, or one less."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Forkserver:
         return self._line
 
     def kill(self, number: int) -> None:
-        """End a process at once, if it has not ended. Those of a zygote that is gone have ended with it."""
+        """End a process at once, if it has not ended. Those of a forkserver that is gone have ended with it."""
         self._tell(messages.KILL, number)
 
     def stand_back(self, number: int) -> None:

@@ -18,7 +18,7 @@ from gateway.filters.api.http_client import Call as HttpCall
 from gateway.filters.api.shared_state import Operation
 from gateway.transport import framing
 
-FORK, KILL, STAND_BACK = b"f", b"k", b"b"  # what a worker says to the zygote, each with a number, the first with a socket
+FORK, KILL, STAND_BACK = b"f", b"k", b"b"  # what a worker says to the forkserver, each with a number, the first with a socket
 LONGEST: Final = 32 << 20  # octets of a frame to a cell
 LONGEST_SAID: Final = 4 << 20  # and from it: of a body, of a value, of everything
 WORDS: Final = 4096  # characters of a line of the log, of what is said of a failure

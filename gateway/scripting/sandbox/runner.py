@@ -1,4 +1,4 @@
-"""A process that runs one filter, and can do nothing else (`cage`). It ends when the worker closes the line.
+"""A process that runs one filter, and can do nothing else (`restrictions`). It ends when the worker closes the line.
 
 Calls run as they come; one that waits does not hold up the others, one that computes does.
 """
