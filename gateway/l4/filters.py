@@ -13,7 +13,7 @@ from typing import Any, Final
 from gateway.filters import api
 from gateway.l4.splice import End
 from gateway.scripting.chunk_pipeline import ChunkPipeline
-from gateway.scripting.listener_filters import left
+from gateway.scripting.listener_filters import keep_hooks, left
 from gateway.scripting.loader import bytes_or_nothing
 from gateway.scripting.program import ActiveFilter, FilterProgram
 from gateway.tls.contexts import unread
@@ -111,11 +111,10 @@ class FilteredSplice(End):
     def _later(self, result: Awaitable[bytes], then: Callable[[bytes], None]) -> None:
         async def wait() -> None:
             try:
-                data = await result
+                then(await result)  # and what has waited behind it, through the filters
             except Exception:
                 self._cut()
                 return
-            then(data)
             if self._passage.owed <= MOST and not self.other.is_full and not self.transport.is_closing():
                 self.transport.resume_reading()
 
@@ -149,6 +148,8 @@ def join(
     done: Callable[[], None],
 ) -> None:
     """Join a client's connection and a backend's through filters."""
+    for _, hooks in active:
+        keep_hooks(connection, hooks)
     left = FilteredSplice(one, done, active, connection, from_client=True)
     right = FilteredSplice(other, done, active[::-1], connection, from_client=False)
     left.other, right.other = right, left
@@ -166,6 +167,7 @@ def _passed(hook: Any, data: bytes, result: Any) -> bytes:
 async def pass_datagram(active: list[ActiveFilter], datagram: api.Datagram) -> bytes | None:
     """What goes on of a datagram; None where it is answered or dropped (see `Datagram.answered`)."""
     for program, hooks in active:
+        hooks.acquire()
         try:
             result = program.call(hooks.datagram, datagram)
             if inspect.isawaitable(result):
@@ -175,6 +177,8 @@ async def pass_datagram(active: list[ActiveFilter], datagram: api.Datagram) -> b
             program.failed(error, hooks)
             if not program.passes:
                 return None
+        finally:
+            hooks.release(None)
         if datagram.answered is not None:
             return None
     return datagram.data or None

@@ -118,6 +118,8 @@ class Datagrams(asyncio.DatagramProtocol):
             self.refused += 1
             return
         data = await filters.pass_datagram(active, datagram)
+        if self._transport.is_closing():
+            return
         if datagram.answered is not None:
             self._transport.sendto(datagram.answered, client)
         elif data is None:
@@ -134,8 +136,9 @@ class Datagrams(asyncio.DatagramProtocol):
             return True
         connection = api.Connection(str(client[0]).removeprefix("::ffff:"), self.number, "udp")
         if not await may_connect(programs, connection):
+            told(connection)  # those that had let it in
             return False
-        if client in self._met or len(self._met) >= FLOWS:
+        if client in self._met or len(self._met) >= FLOWS or self.line is None:
             told(connection)
         else:
             self._met[client] = connection
@@ -198,5 +201,6 @@ class Datagrams(asyncio.DatagramProtocol):
     def close(self) -> None:
         """Take nothing more; flows end with it."""
         self._transport.close()
+        self.line = None  # what filters still have goes nowhere
         for client in [*self._flows, *self._met]:
             self.forget(client)

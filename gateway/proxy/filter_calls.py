@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 from gateway.filters import api
@@ -24,6 +24,25 @@ class Filtered(Protocol):
 
     def give_up(self, status: int, reason: str) -> None:
         """Answer here: a filter has failed."""
+
+
+class LaterPiece(Awaitable[bytes]):
+    """A piece of a body that comes later, with what it waits for: where nobody awaits it any more, neither is left behind."""
+
+    __slots__ = ("_coroutine", "_result")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, bytes], result: Awaitable[Any]) -> None:
+        self._coroutine = coroutine
+        self._result = result
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self._coroutine.__await__()
+
+    def close(self) -> None:
+        """Nobody awaits it."""
+        self._coroutine.close()
+        if asyncio.iscoroutine(self._result):
+            self._result.close()
 
 
 class FilterCalls:
@@ -87,7 +106,7 @@ class FilterCalls:
             if isinstance(result, bytes):
                 piece.data = result
             elif isinstance(result, Awaitable):
-                return self._through_later(hook_name, filters[at:], piece, result)
+                return LaterPiece(self._through_later(hook_name, filters[at:], piece, result), result)
             elif result is not None and not self.failed(program, hooks, wrong_result(hook, result, "bytes or nothing")):
                 return b""
         return piece.data
@@ -134,9 +153,10 @@ class FilterCalls:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if asyncio.iscoroutine(awaited):
+        close = getattr(awaited, "close", None)
+        if close is not None:
             # A task that is cancelled before its first step never gets to what it was to await.
-            task.add_done_callback(lambda _: awaited.close())
+            task.add_done_callback(lambda _: close())
 
     def failed(self, program: FilterProgram, hooks: Hooks, error: BaseException) -> bool:
         """A filter did not do its work; whether the exchange goes on without it."""

@@ -4,35 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.filters import api
 from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, LENGTH, NO_LENGTH, Request, Response
 
 
+class GoneOnError(RuntimeError):
+    """A body was asked for that is no longer here."""
+
+
 class AwaitedBody:
-    """A whole body of at most `limit` octets, once it is there; one that is longer is answered with `status`."""
+    """Who waits for a whole body; one that is longer than a reader takes is answered with `status` there."""
 
-    __slots__ = ("_status", "future", "limit")
+    __slots__ = ("_readers", "_status")
 
-    def __init__(self, limit: int, status: int) -> None:
-        self.limit = limit
+    def __init__(self, status: int) -> None:
         self._status = status
-        self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._readers: list[tuple[asyncio.Future[bytes], int]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._readers)
+
+    def read(self, limit: int) -> asyncio.Future[bytes]:
+        """The body, of at most so many octets, once it is there."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._readers.append((future, limit))
+        return future
+
+    def refuse(self, is_too_long: Callable[[int], bool]) -> None:
+        """It is longer than some readers' limits, as far as it has come."""
+        refused = [(future, limit) for future, limit in self._readers if is_too_long(limit)]
+        self._readers = [reader for reader in self._readers if not is_too_long(reader[1])]
+        for future, limit in refused:
+            self._refuse(future, limit)
 
     def give(self, content: bytes) -> None:
         """It is there."""
-        if len(content) > self.limit:
-            self.refuse()
-        elif not self.future.done():
-            self.future.set_result(content)
+        readers, self._readers = self._readers, []
+        for future, limit in readers:
+            if len(content) > limit:
+                self._refuse(future, limit)
+            elif not future.done():
+                future.set_result(content)
 
-    def refuse(self) -> None:
-        """It is too long."""
-        if not self.future.done():
+    def fail(self, error: Exception) -> None:
+        """It will not come."""
+        readers, self._readers = self._readers, []
+        for future, _ in readers:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody may be there any more who would look at it
+
+    def _refuse(self, future: asyncio.Future[bytes], limit: int) -> None:
+        if not future.done():
             whose = "backend's " if self._status == 502 else ""
-            self.future.set_exception(api.Refused(self._status, f"the {whose}body is longer than {self.limit} bytes"))
+            future.set_exception(api.Refused(self._status, f"the {whose}body is longer than {limit} bytes"))
 
 
 class BodyReading(Protocol):

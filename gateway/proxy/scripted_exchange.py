@@ -23,7 +23,7 @@ from gateway.http.local_replies import whole
 from gateway.interfaces import DownstreamPeer, Endpoint
 from gateway.proxy.exchange import Exchange, name_of
 from gateway.proxy.filter_calls import FilterCalls, tell
-from gateway.proxy.filtered_bodies import AwaitedBody, IncomingBody, OutgoingBody, open_ended, open_response
+from gateway.proxy.filtered_bodies import AwaitedBody, GoneOnError, IncomingBody, OutgoingBody, open_ended, open_response
 from gateway.proxy.handover import FilterResult, Handover, ResponseShown, SeenRequest
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import RouteMatch
@@ -47,8 +47,6 @@ class ScriptedExchange(Exchange):
     __slots__ = (
         "_active",
         "_at",
-        "_awaiting",
-        "_awaiting_response",
         "_began",
         "_calls",
         "_chosen",
@@ -56,6 +54,7 @@ class ScriptedExchange(Exchange):
         "_discards",
         "_drops",
         "_frames",
+        "_has_gone_on",
         "_inward",
         "_is_invited",
         "_is_over",
@@ -65,6 +64,8 @@ class ScriptedExchange(Exchange):
         "_outward",
         "_ready",
         "_reply",
+        "_request_readers",
+        "_response_readers",
         "_shown",
         "_trailers",
         "_view",
@@ -84,7 +85,8 @@ class ScriptedExchange(Exchange):
         self._view: api.Request | None = None
         self._chosen: Target | None = None
         self._key: str | None = None  # whose requests go to the same endpoint
-        self._awaiting: AwaitedBody | None = None  # by a filter that reads the whole body
+        self._request_readers: AwaitedBody | None = None  # filters that read the whole body
+        self._has_gone_on = False  # the request, with its body
         self._is_invited = False
         self._inward: ChunkPipeline | None = None
         self._decoder: Chunks | None = None
@@ -92,7 +94,7 @@ class ScriptedExchange(Exchange):
         # The response.
         self._reply: api.Response | None = None
         self._waiting: list[bytes | None] | None = None  # not None: it is looked at, and its body (with its end) waits
-        self._awaiting_response: AwaitedBody | None = None
+        self._response_readers: AwaitedBody | None = None
         self._outward: ChunkPipeline | None = None
         self._drops = False  # the backend's body: there is another in its place
         self._length = 0  # octets of the backend's body, if they are known
@@ -237,8 +239,15 @@ class ScriptedExchange(Exchange):
         self._watch_for(request)
         if self._inward is not None:
             self._feed_what_came(view.replaced, taken, framed_by_client)
+        self._go_on_without_readers()
         if not self._status:  # nobody has refused it
             super().proceed()
+
+    def _go_on_without_readers(self) -> None:
+        """From now on the body passes as fast as the backend takes it; whoever still wanted to read it is too late."""
+        self._has_gone_on = True
+        if self._request_readers:
+            self._request_readers.fail(GoneOnError("the request's body has gone on while it was awaited"))
 
     def _watch_for(self, request: Request) -> None:
         """Say who looks at the answer."""
@@ -300,7 +309,7 @@ class ScriptedExchange(Exchange):
 
     @property
     def _is_awaited(self) -> bool:
-        return self._awaiting is not None or super()._is_awaited
+        return bool(self._request_readers) or super()._is_awaited
 
     def _decoded(self, data: bytes) -> bytes:
         if self._decoder is None:
@@ -321,28 +330,28 @@ class ScriptedExchange(Exchange):
             self._want_more()
 
     def read_request(self, limit: int) -> asyncio.Future[bytes]:
-        """The whole body, once it is there."""
-        awaited = self._awaiting = AwaitedBody(limit, 413)
-        if self.request.length > limit or self.request_done:
-            self._look_for_whole(done=self.request_done)
-        else:
+        """The whole body, once it is there. Raises GoneOnError once it is on its way to the backend."""
+        if self._has_gone_on and self.request.length:
+            raise GoneOnError("the request's body has gone on; only `request` can read it")
+        if self._request_readers is None:
+            self._request_readers = AwaitedBody(413)
+        future = self._request_readers.read(limit)
+        self._look_for_whole(done=self.request_done)
+        if not self.request_done and not future.done():
             if not self._is_invited and any(field.kind == EXPECT for field in self.request.special):
                 self._is_invited = True
                 self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.client.resume_reading()
-        return awaited.future
+        return future
 
     def _look_for_whole(self, *, done: bool) -> None:
-        awaited = self._awaiting
-        if awaited is None:
+        readers = self._request_readers
+        if not readers:
             return
         # What comes in chunks has framing, which is not yet known to be little.
-        if self.request.length > awaited.limit or self._body > awaited.limit + (awaited.limit >> 3) + 1024:
-            self._awaiting = None
-            awaited.refuse()
-        elif done:
-            self._awaiting = None
-            awaited.give(self.body_so_far())
+        readers.refuse(lambda limit: self.request.length > limit or self._body > limit + (limit >> 3) + 1024)
+        if done and readers:
+            readers.give(self.body_so_far())
 
     # --- the response's head ---
 
@@ -414,6 +423,8 @@ class ScriptedExchange(Exchange):
             self._outward = ChunkPipeline(self._through_response, self._deliver_response, self._calls.later_chunk)
         self._frames = self._reframes and response.length == CHUNKED and not bodiless and self._web is None
         waited, self._waiting = self._waiting, None
+        if self._response_readers:
+            self._response_readers.fail(GoneOnError("the response's body has gone on while it was awaited"))
         super()._pass_on(response, b"")
         if content is not None:
             self._drops = True
@@ -454,7 +465,7 @@ class ScriptedExchange(Exchange):
         if self._waiting is not None:
             self._waiting.append(data)
             self._look_for_whole_response(done=False)
-            if self._awaiting_response is None and self.peer is not None:
+            if not self._response_readers and self.peer is not None:
                 self.peer.pause_reading()
         elif self._drops:
             return
@@ -530,21 +541,26 @@ class ScriptedExchange(Exchange):
             self.peer.resume_reading()
 
     def read_response(self, limit: int) -> asyncio.Future[bytes]:
-        """The whole body of the backend's response, once it is there."""
-        awaited = self._awaiting_response = AwaitedBody(limit, 502)
-        if self.peer is not None:
-            self.peer.resume_reading()
+        """The whole body of the backend's response, once it is there. Raises GoneOnError once it goes to the client."""
+        if self._waiting is None and self._length:
+            raise GoneOnError("the response's body has gone on; only `response` can read it")
+        if self._response_readers is None:
+            self._response_readers = AwaitedBody(502)
+        future = self._response_readers.read(limit)
         self._look_for_whole_response(done=self._waiting is None or None in self._waiting)
-        return awaited.future
+        if self.peer is not None and not future.done():
+            self.peer.resume_reading()
+        return future
 
     def _look_for_whole_response(self, *, done: bool) -> None:
-        awaited = self._awaiting_response
-        if awaited is None:
+        readers = self._response_readers
+        if not readers:
             return
         waiting = [data for data in self._waiting or () if data is not None]
-        if done or sum(map(len, waiting)) > awaited.limit:
-            self._awaiting_response = None
-            awaited.give(b"".join(waiting))
+        octets = sum(map(len, waiting))
+        readers.refuse(lambda limit: octets > limit)
+        if done and readers:
+            readers.give(b"".join(waiting))
 
     def give_up(self, status: int, reason: str) -> None:
         self._ready = True
@@ -559,6 +575,9 @@ class ScriptedExchange(Exchange):
             if passage is not None:
                 passage.stop()
         self._calls.cancel()
+        for readers in (self._request_readers, self._response_readers):
+            if readers:
+                readers.fail(GoneOnError("the exchange is over"))
         if self._view is None:
             return
         for program, hooks in self._active:

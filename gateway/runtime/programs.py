@@ -75,7 +75,8 @@ class Programs:
             if kept is None:
                 kept = self._supervisors[part.name] = supervisor.SandboxSupervisor(self.forkserver, program, supply)
             try:
-                await kept.put(part)
+                if not await kept.put(part):
+                    return  # something newer is in force
             except loader.ScriptError as error:
                 if program.hooks is None:
                     program.passes = part.passes
@@ -109,7 +110,7 @@ class Programs:
 
     async def _put_elsewhere(self, part: Script) -> None:
         try:
-            if self._parts.get(key(part)) == part:
+            if self._parts.get(key(part)) == part and part.name not in self._supervisors:
                 await self.put(msgspec.structs.replace(part, execution="process"))
         except ValueError as error:
             log.error("filter %s stays where it is: %s", part.name, error)

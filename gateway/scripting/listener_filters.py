@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from gateway.filters import api
 from gateway.http.http1 import ProtocolError, Request
 from gateway.scripting.loader import verdict_or_nothing, wrong_result
-from gateway.scripting.program import FilterProgram
+from gateway.scripting.program import FilterProgram, Hooks
 
 # Connections that filters have met, by their transports, until they are gone.
 greeted: Final[dict[asyncio.BaseTransport, api.Connection]] = {}
@@ -127,6 +127,7 @@ async def may_connect(programs: Iterable[FilterProgram], connection: api.Connect
             return False
         if hooks.connect is None:
             continue
+        keep_hooks(connection, hooks)
         try:
             verdict = program.call(hooks.connect, connection)
             if inspect.isawaitable(verdict):
@@ -138,9 +139,21 @@ async def may_connect(programs: Iterable[FilterProgram], connection: api.Connect
         else:
             for function in connection.take_closing():
                 connection.closed.append(lambda p=program, h=hooks, f=function: p.run(f, h))  # type: ignore[misc]
+        if connection.is_gone:  # while the filter thought about it: it hears of that at once
+            told(connection)
         if verdict is False:
             return False
     return True
+
+
+def keep_hooks(connection: api.Connection, hooks: Hooks) -> None:
+    """A filter's code is kept, in whatever process, for as long as a connection that it has met."""
+
+    async def release() -> None:
+        hooks.release(None)
+
+    hooks.acquire()
+    connection.closed.append(release)
 
 
 def left(transport: asyncio.BaseTransport) -> None:
@@ -151,6 +164,7 @@ def left(transport: asyncio.BaseTransport) -> None:
 
 def told(connection: api.Connection) -> None:
     """Tell those that wanted to know of its end."""
+    connection.is_gone = True
     for tell in connection.closed:
         task = asyncio.get_running_loop().create_task(tell())
         _leaving.add(task)

@@ -86,7 +86,7 @@ class Code:
     def acquire(self) -> None:
         """An exchange keeps to this from now on: it holds it."""
 
-    def release(self, request: api.Request) -> None:
+    def release(self, request: api.Request | None) -> None:
         """An exchange is over; what is kept of it is the request's own."""
 
     def unload(self) -> None:

@@ -56,10 +56,10 @@ class Hooks(Protocol):
         """Whether it has plain functions of the request, the response and the end of the exchange, and no others."""
 
     def acquire(self) -> None:
-        """An exchange keeps to this from now on."""
+        """An exchange, a connection or a datagram keeps to this from now on."""
 
-    def release(self, request: api.Request) -> None:
-        """An exchange is over."""
+    def release(self, request: api.Request | None) -> None:
+        """An exchange is over, with its request; or a connection or datagram, which has none."""
 
 
 ActiveFilter: TypeAlias = "tuple[FilterProgram, Hooks]"  # a filter, with the code that was in force when its work began

@@ -793,7 +793,8 @@ async def test_a_call_that_is_given_up_before_it_is_made(proxy: Proxy, server: S
     hooks._take(
         memoryview(msgspec.msgpack.encode({"type": "Ask", "number": 9, "what": ["Call", "GET", "http://a/", [], b"", 1.0]}))
     )
-    (task,) = hooks._asks
+    assert hooks._service_calls is not None
+    (task,) = hooks._service_calls._working
     task.cancel()
     await asyncio.wait([task])
     del task

@@ -10,15 +10,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
-from gateway.base.logs import logger, plain
+from gateway.base.logs import plain
 from gateway.filters import api
-from gateway.filters.api.headers import field, is_method, pair
-from gateway.filters.api.http_client import Call
-from gateway.http.http1 import Field
 from gateway.scripting.loader import ScriptError
 from gateway.scripting.sandbox import credit, messages
 from gateway.scripting.sandbox.credit import Credit
@@ -44,10 +41,9 @@ from gateway.scripting.sandbox.messages import (
     RequestData,
     ResponseData,
     Said,
-    Told,
     Want,
-    Whole,
 )
+from gateway.scripting.sandbox.service_calls import BODY, ServiceCalls
 from gateway.scripting.services import FilterServices
 from gateway.scripting.timers import LAST
 
@@ -55,10 +51,7 @@ log = logging.getLogger("fsm.filters")
 LOADING: Final = 2.0  # seconds to load a source and run its tests
 ANSWERING: Final = 0.25  # seconds to say that it is there
 ENDING: Final = 0.5  # seconds from the end of its line to its own
-MOST: Final = 1000  # calls under way, either way
-BODY: Final = messages.LONGEST - (1 << 16)  # octets that it may have whole
-WEIGHT: Final = 4 << 20  # octets of what it has asked for and is not done yet
-LINES: Final = 100  # of its log, a second
+MOST: Final = 1000  # calls under way
 DATAGRAM: Final = 65507  # octets at most
 
 
@@ -99,16 +92,14 @@ class SandboxedFilter:
         self._calls: dict[int, asyncio.Future[Done]] = {}
         self._exchanges: dict[int, tuple[int, api.Request]] = {}  # by the view's identity: its number, and itself
         self._views: dict[int, tuple[api.Request, api.Response | None]] = {}  # by number
-        self._working: set[asyncio.Task[None]] = set()
-        self._asks: set[asyncio.Task[None]] = set()  # those of them that ask others
-        self._weight = 0  # octets of what these carry
         self._pong = asyncio.Event()
         self._check: asyncio.Task[None] | None = None
         self._is_retired = False
+        self._is_ending = False
+        self._watched = False  # it wanted to know of the end of some connection
+        self._waits_for_room = 0  # calls that are not written yet
         self._users = 0  # exchanges that keep to it
-        self._lines = 0
-        self._since = 0.0
-        self._logger = logger(f"fsm.filter.{self.script.name}")
+        self._service_calls: ServiceCalls | None = None
 
     @property
     def runs(self) -> str:
@@ -142,6 +133,7 @@ class SandboxedFilter:
             ours.close()
             raise
         self._line = line
+        self._service_calls = ServiceCalls(self._supplies, line, lambda exchange: self._views.get(exchange, (None, None)))
         self._forkserver.living.add(self)
         self._send(Load(script.name, script.source, script.config, script.memory, script.secrets))
         try:
@@ -163,14 +155,16 @@ class SandboxedFilter:
             self._end()
 
     def _end(self) -> None:
-        if self._line is None or self.is_dead:
+        if self._line is None or self.is_dead or self._is_ending:
             return
-        self._forkserver.stand_back(self._number)
-        if self._timers:
+        self._is_ending = True
+        if self._timers or self._watched:  # something is still to be done there
             self._send(Finish())
+            asyncio.get_running_loop().call_later(LAST + 1, self.kill)
         else:
+            self._forkserver.stand_back(self._number)
             self._line.close()
-        asyncio.get_running_loop().call_later(LAST + 1 if self._timers else ENDING, self.kill)
+            asyncio.get_running_loop().call_later(ENDING, self.kill)
 
     def kill(self) -> None:
         """End it at once."""
@@ -180,7 +174,7 @@ class SandboxedFilter:
         """End it and wait until it is over."""
         self._is_retired = True
         if self._line is not None:
-            if self._timers:
+            if self._timers or self._watched:
                 self._end()
                 await asyncio.wait([self._ended], timeout=LAST)
             self.kill()
@@ -192,12 +186,14 @@ class SandboxedFilter:
         """An exchange keeps to it."""
         self._users += 1
 
-    def release(self, request: api.Request) -> None:
-        """An exchange is over."""
+    def release(self, request: api.Request | None) -> None:
+        """An exchange is over; or a connection or a datagram, without a request."""
         self._users -= 1
-        found = self._exchanges.pop(id(request), None)
+        found = self._exchanges.pop(id(request), None) if request is not None else None
         if found is not None:
             self._views.pop(found[0], None)
+            if self._service_calls is not None:
+                self._service_calls.forget(found[0])
             self._send(Forget(found[0]))
         if self._is_retired and not self._users:
             self._end()
@@ -225,11 +221,23 @@ class SandboxedFilter:
             response.become(done.response.status, done.response.headers, _copied(done.response.body))
 
     async def _request_body(self, chunk: api.Chunk) -> bytes | None:
-        return _copied((await self._ask("request_body", chunk.request, data=chunk.data, last=chunk.is_last)).data)
+        return await self._through("request_body", chunk, None)
 
     async def _response_body(self, chunk: api.Chunk) -> bytes | None:
-        asked = self._ask("response_body", chunk.request, chunk.response, data=chunk.data, last=chunk.is_last)
-        return _copied((await asked).data)
+        return await self._through("response_body", chunk, chunk.response)
+
+    async def _through(self, moment: str, chunk: api.Chunk, response: api.Response | None) -> bytes | None:
+        """A piece of a body; one that is longer than a message may be goes in several."""
+        data = chunk.data
+        if len(data) <= BODY:
+            return _copied((await self._ask(moment, chunk.request, response, data=data, last=chunk.is_last)).data)
+        passed = []
+        for start in range(0, len(data), BODY):
+            piece = data[start : start + BODY]
+            is_last = chunk.is_last and start + BODY >= len(data)
+            done = await self._ask(moment, chunk.request, response, data=piece, last=is_last)
+            passed.append(piece if done.data is None else bytes(done.data))
+        return b"".join(passed)
 
     async def _log(self, exchange: api.Exchange) -> None:
         over = Over(
@@ -240,6 +248,7 @@ class SandboxedFilter:
     async def _connect(self, connection: api.Connection) -> bool | None:
         done = await self._call(HookCall(next(self._numbers), 0, "connect", connection=_connection_data(connection)))
         if done.watches:
+            self._watched = True
             connection.on_close(lambda: self._send(Closed(connection.number)))
         return done.admitted
 
@@ -268,6 +277,7 @@ class SandboxedFilter:
         last: bool = False,
         over: Over | None = None,
     ) -> Done:
+        await self._admit()
         number = next(self._numbers)
         exchange, _ = self._exchanges.get(id(request), (0, None))
         call = HookCall(number, exchange, moment, data=data, last=last, over=over)
@@ -279,25 +289,43 @@ class SandboxedFilter:
         if response is not None and self._views[exchange][1] is not response:
             call.response = ResponseData(response.status, response.headers.pairs())
             self._views[exchange] = request, response
-        return await self._call(call)
+        return await self._told_of(call)
 
     async def _call(self, call: HookCall) -> Done:
-        if self._line is None or self.is_dead or self._line.is_closing:
-            raise FailedError("its process ended")
-        if len(self._calls) >= MOST:
+        await self._admit()
+        return await self._told_of(call)
+
+    async def _admit(self) -> None:
+        """Until there is room for one more call. Raises FailedError where there is nobody to call."""
+        self._check_line()
+        if len(self._calls) + self._waits_for_room >= MOST:
             raise FailedError(f"{MOST} calls wait for it already")
+        assert self._line is not None
+        self._waits_for_room += 1
+        try:
+            await self._line.wait_room()
+        finally:
+            self._waits_for_room -= 1
+        self._check_line()
+
+    def _check_line(self) -> None:
+        if self._line is None or self.is_dead or self._line.is_closing:
+            raise FailedError(self.end or "its process ended")
+
+    async def _told_of(self, call: HookCall) -> Done:
+        """Write a call, at once, and wait for its answer."""
+        assert self._line is not None
         number = call.number
         future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         self._credit.earn()
         try:
-            await self._line.wait_room()
             self._line.write(call)
             done = await future
         except asyncio.CancelledError:
             self._send(Cancel(number))
             if self._check is None or self._check.done():  # too late, or nobody wants to know; perhaps it hangs
-                self._check = self._spawn(self._look_whether_alive())
+                self._check = asyncio.get_running_loop().create_task(self._look_whether_alive())
             raise
         finally:
             self._calls.pop(number, None)
@@ -333,8 +361,8 @@ class SandboxedFilter:
         else:  # it has a moment to end by itself
             asyncio.get_running_loop().call_later(ENDING, self.kill)
         self._ended.set_result(None)
-        for task in self._asks:
-            task.cancel()
+        if self._service_calls is not None:
+            self._service_calls.cancel()
         if not self._loaded.done():
             self._loaded.set_result(Loaded(fault=f"{self.end} while it was loaded"))
         for future in self._calls.values():
@@ -347,6 +375,8 @@ class SandboxedFilter:
         """A message, and what it costs at least. Whatever this raises ends the process."""
         message = messages.from_cell(data)
         cost = credit.MESSAGE + len(data) * credit.OCTET
+        services = self._service_calls
+        assert services is not None
         match message:
             case Done():
                 future = self._calls.get(message.number)
@@ -355,14 +385,14 @@ class SandboxedFilter:
                     return 0.0  # it was asked for
             case Want():
                 cost += credit.LATER
-                self._spawn(self._tell(message))
+                services.spawn(services.tell(message))
             case Ask():
-                cost += self._do(message, len(data))
+                cost += services.do(message, len(data))
             case Measure():
                 for one in message.what:
                     self._supplies.measured(one)
             case Said():
-                self._say(message)
+                services.say(message)
             case Pong():
                 self._pong.set()
             case Loaded():
@@ -370,82 +400,6 @@ class SandboxedFilter:
                     raise ValueError("loaded again")
                 self._loaded.set_result(message)
         return cost
-
-    def _spawn(self, work: Coroutine[None, None, None], weight: int = 0) -> asyncio.Task[None]:
-        """Do something that takes longer; while there is too much of that, the process is not heard."""
-
-        def done(task: asyncio.Task[None]) -> None:
-            self._working.discard(task)
-            self._asks.discard(task)
-            self._weight -= weight
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("filter %s: %s", self.script.name, plain(repr(error)))
-            if self._line is not None and len(self._working) < MOST and self._weight <= WEIGHT:
-                self._line.release("busy")
-
-        task = asyncio.create_task(work)
-        self._working.add(task)
-        if weight:
-            self._asks.add(task)
-        self._weight += weight
-        task.add_done_callback(done)
-        if self._line is not None and (len(self._working) >= MOST or self._weight > WEIGHT):
-            self._line.hold("busy")
-        return task
-
-    async def _tell(self, want: Want) -> None:
-        request, response = self._views.get(want.exchange, (None, None))
-        message = response if want.of == "response" else request
-        try:
-            data = await message.body(min(want.limit, BODY)) if message is not None else b""
-            self._send(Whole(want.number, data))
-        except api.Refused as error:
-            self._send(Whole(want.number, b"", error.status, error.reason))
-        except Exception as error:  # the exchange cannot give it, or is over
-            self._send(Whole(want.number, b"", 500, plain(str(error))))
-
-    def _do(self, ask: Ask, weight: int) -> float:
-        """Do something for it, as far as its definition lets it: at once, where that can be. What that costs on top."""
-        if isinstance(ask.what, Call):
-            self._spawn(self._answer_call(ask.number, ask.what), weight)
-            return credit.ASK
-        try:
-            answer = self._supplies.share(ask.what)
-            if not answer.done():
-                self._spawn(self._answer(ask.number, answer), weight)
-                return credit.LATER
-            self._send(Told(ask.number, answer.result()))
-        except Exception as error:
-            self._fail(ask.number, error)
-        return 0.0
-
-    async def _answer_call(self, number: int, call: Call) -> None:
-        await self._answer(number, self._fetch(call))
-
-    async def _answer(self, number: int, later: Awaitable[api.Reply | bool | float | bytes | None]) -> None:
-        try:
-            self._send(Told(number, await later))
-        except Exception as error:
-            self._fail(number, error)
-
-    def _fail(self, number: int, error: Exception) -> None:
-        """Whatever came of what a filter asked for is the filter's."""
-        self._send(Told(number, None, str(error) or type(error).__name__, type(error).__name__))
-
-    async def _fetch(self, call: Call) -> api.Reply:
-        call.headers = [pair(_checked(name_and_value)) for name_and_value in call.headers]
-        if not is_method(call.method):
-            raise ValueError(f"{call.method!r} cannot be asked")
-        return await self._supplies.fetch(call)
-
-    def _say(self, said: Said) -> None:
-        """Pass on its log, as far as that is a log and no flood."""
-        now = monotonic()
-        if now - self._since > 1:
-            self._since, self._lines = now, 0
-        self._lines += 1 + said.text.count("\n")
-        if self._lines <= LINES:
-            self._logger.log(said.level, "%s", said.text)
 
 
 def _request_data(request: api.Request) -> RequestData:
@@ -458,10 +412,6 @@ def _request_data(request: api.Request) -> RequestData:
 
 def _connection_data(connection: api.Connection) -> ConnectionData:
     return ConnectionData(connection.number, connection.address, connection.port, connection.scheme)
-
-
-def _checked(pair: tuple[bytes, bytes]) -> Field:
-    return field(pair[0].decode("latin-1"), pair[1].decode("latin-1"))
 
 
 def _copied(data: Octets | None) -> bytes | None:

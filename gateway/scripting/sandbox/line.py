@@ -75,6 +75,10 @@ class Line(asyncio.BufferedProtocol):
                 self._room = self._loop.create_future()
             await asyncio.shield(self._room)
 
+    def charge(self, seconds: float) -> None:
+        """It has cost more than what it said: what it was given for that."""
+        self._credit.charge(seconds, perf_counter())
+
     def close(self) -> None:
         """Say nothing more."""
         self.is_closing = True

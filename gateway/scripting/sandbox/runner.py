@@ -50,7 +50,7 @@ from gateway.scripting.sandbox.messages import (
     Whole,
 )
 from gateway.scripting.sandbox.unasked import Gathered, Log, LogHandler, Printed
-from gateway.scripting.timers import Timers
+from gateway.scripting.timers import LAST, Timers
 
 FAULTS: Final[dict[str, type[Exception]]] = {"PermissionError": PermissionError, "ValueError": ValueError}
 CONNECTIONS: Final = 10_000  # whose state is kept
@@ -275,6 +275,8 @@ class FilterRunner:
 
     async def _finish(self) -> None:
         await self._timers.stop()
+        if self._closing:  # what is done at the end of connections
+            await asyncio.wait(self._closing, timeout=LAST)
         self._gathered.send()
         self._writer.close()
 

@@ -34,14 +34,31 @@ class SandboxSupervisor:
         self._program = program
         self._deaths = 0
         self._again: asyncio.Task[None] | None = None
+        self._wanted: Script | None = None  # the newest source; what is brought up for another never comes into force
 
-    async def put(self, script: Script) -> None:
-        """Bring a source into force. Raises ScriptError; what was in force before stays then."""
+    async def put(self, script: Script) -> bool:
+        """Bring a source into force; False where a newer one was wanted meanwhile. Raises ScriptError; what was in force before
+        stays then."""
+        before, self._wanted = self._wanted, script
+        if self._again is not None:
+            self._again.cancel()
+        try:
+            return await self._bring(script)
+        except BaseException:
+            if self._wanted == script:
+                self._wanted = before
+                if isinstance(self._program.hooks, SandboxedFilter) and self._program.hooks.is_dead:
+                    self._follow(self._program.hooks)  # what was to replace it was called off
+            raise
+
+    async def _bring(self, script: Script) -> bool:
+        """Start a process, which takes the place of the one before, if its source is still wanted once it is ready."""
         made = SandboxedFilter(self._forkserver, self._supply(script))
         await made.start()
+        if self._wanted != script:
+            made.retire()
+            return False
         before, self._program.hooks = self._program.hooks, made
-        if self._again is not None and self._again is not asyncio.current_task():
-            self._again.cancel()
         if isinstance(before, SandboxedFilter):
             if before.script != script:
                 self._deaths = 0
@@ -49,9 +66,13 @@ class SandboxSupervisor:
         made.on_death = self._died
         if made.is_dead:  # already
             self._died(made)
+        return True
 
     def keep_trying(self, script: Script) -> None:
         """Nothing is in force, and no line of the source was to blame: it may have been the moment."""
+        if self._again is not None:
+            self._again.cancel()
+        self._wanted = script
         self._again = asyncio.create_task(self._try_again(script))
 
     async def _try_again(self, script: Script) -> None:
@@ -64,7 +85,7 @@ class SandboxSupervisor:
     async def _failure(self, script: Script) -> Exception | None:
         """Try once more; what was in the way."""
         try:
-            await self.put(script)
+            await self._bring(script)
         except Exception as error:
             log.error("filter %s", error if isinstance(error, ScriptError) else plain(f"{self._program.name}: {error!r}"))
             return error
@@ -72,6 +93,7 @@ class SandboxSupervisor:
 
     def drop(self) -> None:
         """It is wanted no more."""
+        self._wanted = None
         if self._again is not None:
             self._again.cancel()
         if isinstance(self._program.hooks, SandboxedFilter):
