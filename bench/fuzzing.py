@@ -70,7 +70,7 @@ def message():
     kind = chance.choice(["Loaded", "Want", "Ask", "Ask", "Measure", "Measure", "Said", "Done", "Done", "Pong"])
     made = {{"type": kind}}
     if kind == "Loaded":
-        made.update(moments=chance.sample(["request", "log", "start", "nothing"], 2), tests=number(), timers=number())
+        made.update(hooks=chance.sample(["request", "log", "start", "nothing"], 2), tests=number(), timers=number())
     elif kind == "Want":
         made.update(number=number(), exchange=number(), of=chance.choice(["request", "response"]), limit=number())
     elif kind == "Ask" and chance.random() < 0.3:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from gateway.filters import api
 from gateway.l4.splice import End
 from gateway.scripting.chunk_pipeline import ChunkPipeline
+from gateway.scripting.hooks import HookName
 from gateway.scripting.listener_filters import keep_hooks, left
 from gateway.scripting.loader import bytes_or_nothing
 from gateway.scripting.program import ActiveFilter, FilterProgram
@@ -24,7 +25,7 @@ PENDING: Final = 1024  # datagrams that wait for filters, at one port
 _waiting: Final[set[asyncio.Task[Any]]] = set()
 
 
-def active_filters(programs: Sequence[FilterProgram], hook: str) -> list[ActiveFilter]:
+def active_filters(programs: Sequence[FilterProgram], hook: HookName) -> list[ActiveFilter]:
     """Those that have a function for this, with the code that is in force."""
     return [
         (program, program.hooks)

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 from gateway.filters import api
+from gateway.scripting.hooks import HookName, Hooks
 from gateway.scripting.loader import bytes_or_nothing, wrong_result
-from gateway.scripting.program import ActiveFilter, FilterProgram, Hooks
+from gateway.scripting.program import ActiveFilter, FilterProgram
 
 _logging: set[asyncio.Task[None]] = set()  # what filters do once an exchange is over
 
@@ -91,7 +92,7 @@ class FilterCalls:
         self._wait_for(program, hooks, result, waited, lambda: (again or self._exchange.run_filters)())
         return False
 
-    def through(self, hook_name: str, filters: list[ActiveFilter], piece: api.Chunk) -> bytes | Awaitable[bytes]:
+    def through(self, hook_name: HookName, filters: list[ActiveFilter], piece: api.Chunk) -> bytes | Awaitable[bytes]:
         """A chunk through every filter that looks at such."""
         for at, (program, hooks) in enumerate(filters):
             hook = getattr(hooks, hook_name)
@@ -112,7 +113,7 @@ class FilterCalls:
         return piece.data
 
     async def _through_later(
-        self, hook_name: str, filters: list[ActiveFilter], piece: api.Chunk, result: Awaitable[Any]
+        self, hook_name: HookName, filters: list[ActiveFilter], piece: api.Chunk, result: Awaitable[Any]
     ) -> bytes:
         program, hooks = filters[0]
         try:

@@ -14,7 +14,8 @@ from gateway.http.forwarding import response_head
 from gateway.http.head_templates import ResponseShape, weave
 from gateway.http.http1 import LONG_HEAD, Edit, Field, parse_response
 from gateway.interfaces import Endpoint
-from gateway.scripting.program import FilterProgram, Hooks
+from gateway.scripting.hooks import Hooks
+from gateway.scripting.program import FilterProgram
 from gateway.snapshot import (
     Cors,
     ExternalAuth,

@@ -28,8 +28,9 @@ from gateway.proxy.handover import FilterResult, Handover, ResponseShown, SeenRe
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import RouteMatch
 from gateway.scripting.chunk_pipeline import ChunkPipeline
+from gateway.scripting.hooks import Hooks
 from gateway.scripting.listener_filters import connection_of
-from gateway.scripting.program import ActiveFilter, FilterProgram, Hooks
+from gateway.scripting.program import ActiveFilter, FilterProgram
 from gateway.upstream.backend import Backend
 
 DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again

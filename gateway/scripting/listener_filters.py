@@ -14,8 +14,9 @@ from weakref import WeakKeyDictionary
 
 from gateway.filters import api
 from gateway.http.http1 import ProtocolError, Request
+from gateway.scripting.hooks import Hooks
 from gateway.scripting.loader import verdict_or_nothing, wrong_result
-from gateway.scripting.program import FilterProgram, Hooks
+from gateway.scripting.program import FilterProgram
 
 # Connections that filters have met, by their transports, until they are gone.
 greeted: Final[dict[asyncio.BaseTransport, api.Connection]] = {}

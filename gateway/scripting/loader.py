@@ -1,4 +1,4 @@
-"""A filter's source, loaded: its functions by the moments that they are named after, and its own tests.
+"""A filter's source, loaded: its functions (hooks) by their names, and its own tests.
 
 Loading runs the module once. Whatever goes wrong, now or later, is told by the line of the source. The module has
 a name of its own, so that two versions of a source are two modules, and requests in flight keep the one they began with.
@@ -20,21 +20,10 @@ import msgspec
 from gateway.base.logs import logger, plain, whereto
 from gateway.filters import api
 from gateway.filters.api.http_client import Call
+from gateway.scripting.hooks import HOOKS, Hook, HookName, Hooks
 from gateway.scripting.shared_state.local import local
 from gateway.scripting.shared_state.memory import Memory, create
 
-Hook = Callable[..., Any]
-# How many arguments each function takes, and what they are.
-MOMENTS: Final = {
-    "request": ("request",),
-    "request_body": ("chunk",),
-    "response": ("request", "response"),
-    "response_body": ("chunk",),
-    "log": ("exchange",),
-    "connect": ("connection",),
-    "data": ("data",),
-    "datagram": ("datagram",),
-}
 SOONEST: Final = 0.01  # seconds between two calls of a timer
 _numbers = itertools.count(1)
 
@@ -49,45 +38,23 @@ class ScriptError(ValueError):
         self.reason = reason
 
 
-class Code:
-    """A loaded source: `None` for a moment that it has no function for."""
+class Code(Hooks):
+    """A loaded source."""
 
-    __slots__ = (
-        "connect", "data", "datagram", "file", "is_quick", "log", "module", "name", "request", "request_body", "response",
-        "response_body", "tests", "timers",
-    )  # fmt: skip
+    __slots__ = ("file", "module", "name", "tests", "timers")
 
     def __init__(self, name: str, file: str, module: ModuleType) -> None:
+        super().__init__()
         self.name = name
         self.file = file
         self.module = module
-        self.connect: Hook | None = None
-        self.data: Hook | None = None
-        self.datagram: Hook | None = None
-        self.request: Hook | None = None
-        self.request_body: Hook | None = None
-        self.response: Hook | None = None
-        self.response_body: Hook | None = None
-        self.log: Hook | None = None
-        self.is_quick = False  # it has plain functions of the request, the response and the end, and no others
         self.tests: dict[str, Hook] = {}
         self.timers: list[tuple[float, Hook]] = []  # seconds, and what is called each time
-
-    @property
-    def moments(self) -> tuple[str, ...]:
-        """The moments that it has functions for."""
-        return tuple(moment for moment in MOMENTS if getattr(self, moment) is not None)
 
     @property
     def runs(self) -> str:
         """Where, in words."""
         return "inline"
-
-    def acquire(self) -> None:
-        """An exchange keeps to this from now on: it holds it."""
-
-    def release(self, request: api.Request | None) -> None:
-        """An exchange is over; what is kept of it is the request's own."""
 
     def unload(self) -> None:
         """Let go of the module; those who still run it keep it."""
@@ -177,24 +144,28 @@ def verdict_or_nothing(hook: Any, found: Any) -> bool | None:
 
 
 def _find(code: Code) -> None:
-    for word, value in vars(code.module).items():
+    functions: dict[HookName, Hook] = {}
+    for name, value in vars(code.module).items():
         if not inspect.isfunction(value) or value.__module__ != code.module.__name__:
             continue
-        if word.startswith("test_"):
-            code.tests[word] = value
-        elif word in MOMENTS:
-            wanted = MOMENTS[word]
-            try:
-                inspect.signature(value).bind(*wanted)
-            except TypeError:
-                line = value.__code__.co_firstlineno
-                raise ScriptError(code.name, line, f"{word} must take ({', '.join(wanted)})") from None
-            setattr(code, word, value)
-    on_requests = {moment for moment in code.moments if moment not in ("connect", "data", "datagram")}
+        if name.startswith("test_"):
+            code.tests[name] = value
+    for name, kind in HOOKS.items():
+        function = vars(code.module).get(name)
+        if not inspect.isfunction(function) or function.__module__ != code.module.__name__:
+            continue
+        try:
+            inspect.signature(function).bind(*kind.parameters)
+        except TypeError:
+            line = function.__code__.co_firstlineno
+            raise ScriptError(code.name, line, f"{name} must take ({', '.join(kind.parameters)})") from None
+        functions[name] = function
+    if not functions:
+        raise ScriptError(code.name, 0, f"there is no function of a known name; these are {', '.join(HOOKS)}")
+    code.give(functions)
+    of_exchanges = [name for name in functions if HOOKS[name].of_exchanges]
     later = any(inspect.iscoroutinefunction(function) for function in (code.request, code.response))
-    code.is_quick = bool(on_requests) and on_requests <= {"request", "response", "log"} and not later
-    if not code.moments:
-        raise ScriptError(code.name, 0, f"there is no function of a known name; these are {', '.join(MOMENTS)}")
+    code.is_quick = bool(of_exchanges) and all(HOOKS[name].is_quick for name in of_exchanges) and not later
 
 
 async def run_tests(code: Code) -> int:

@@ -12,11 +12,11 @@ import logging
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from gateway.base.logs import plain
-from gateway.filters import api
 from gateway.filters.api.filter_metrics import Measures, Room
+from gateway.scripting.hooks import Hooks
 from gateway.scripting.loader import Code, blame
 from gateway.scripting.watchdog import StalledError, Watched, watch
 
@@ -26,40 +26,6 @@ OFTEN: Final = 8  # such calls, after which a filter must leave the loop
 LINES: Final = 20  # of the log, a second, about its failures
 WORDS: Final = 1000  # characters of one
 FORGIVEN: Final = 60.0  # seconds between two of them, after which they are not counted together
-
-
-class Hooks(Protocol):
-    """The functions of a filter; None for a moment that it does not take part in. Each may answer at once or later."""
-
-    @property
-    def connect(self) -> Any: ...
-    @property
-    def data(self) -> Any: ...
-    @property
-    def datagram(self) -> Any: ...
-    @property
-    def request(self) -> Any: ...
-    @property
-    def request_body(self) -> Any: ...
-    @property
-    def response(self) -> Any: ...
-    @property
-    def response_body(self) -> Any: ...
-    @property
-    def log(self) -> Any: ...
-    @property
-    def runs(self) -> str:
-        """Where, in words."""
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether it has plain functions of the request, the response and the end of the exchange, and no others."""
-
-    def acquire(self) -> None:
-        """An exchange, a connection or a datagram keeps to this from now on."""
-
-    def release(self, request: api.Request | None) -> None:
-        """An exchange is over, with its request; or a connection or datagram, which has none."""
 
 
 ActiveFilter: TypeAlias = "tuple[FilterProgram, Hooks]"  # a filter, with the code that was in force when its work began

@@ -327,9 +327,9 @@ async def test_a_message_that_is_too_long_fails_its_call_and_nothing_else(proxy:
 # --- what is no message ---
 
 FORGED = [
-    '{"type": "Loaded", "moments": ["nothing"]}',
-    '{"type": "Loaded", "moments": ["start"]}',
-    '{"type": "Loaded", "moments": ["request"] * 9}',
+    '{"type": "Loaded", "hooks": ["nothing"]}',
+    '{"type": "Loaded", "hooks": ["start"]}',
+    '{"type": "Loaded", "hooks": ["request"] * 9}',
     '{"type": "Loaded", "layers": ["all"]}',
     '{"type": "Loaded", "timers": -1}',
     '{"type": "Loaded", "fault": "x" * 5000}',
@@ -412,7 +412,7 @@ async def test_what_is_no_message_ends_the_process_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    "forged", ['{"type": "Loaded", "moments": ["nothing"]}', '{"type": "Loaded", "fault": "\\x1b[2J", "line": 10**9}', "b''"]
+    "forged", ['{"type": "Loaded", "hooks": ["nothing"]}', '{"type": "Loaded", "fault": "\\x1b[2J", "line": 10**9}', "b''"]
 )
 async def test_the_same_instead_of_being_loaded(proxy: Proxy, server: Server, forged: str) -> None:
     await beside(proxy, server, f"say({forged})\nwhile True: pass", failing=True)

@@ -7,13 +7,14 @@ import re
 import socket
 import struct
 import textwrap
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 from proxying import OK, Proxy, Server, make_rule, parsed
 from speaking import Asked, Backend2, client, until
 
 from controller.ports import free_ports
+from gateway.scripting.hooks import HOOKS, HookName
 from gateway.snapshot import Backend, Endpoint, Listener, Script, Scripted, Target, redacted
 
 HEADER = "from gateway.filters.api import Request, Response, Chunk, Exchange, Refused, config, log\n"
@@ -708,3 +709,7 @@ async def test_a_status_says_whether_there_is_a_body(proxy: Proxy, server: Serve
     assert b"".join(found) == answers
     assert all((b"Content-Length: 0\r\n" in one) == (becomes not in (204, 304)) for one in found)
     assert answers.count(b"X-Kept: yes") == 3
+
+
+def test_every_hook_has_its_row() -> None:
+    assert set(get_args(HookName)) == set(HOOKS)

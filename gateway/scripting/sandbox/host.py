@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
 from gateway.base.logs import plain
 from gateway.filters import api
+from gateway.scripting.hooks import Hook, HookName, Hooks
 from gateway.scripting.loader import ScriptError
 from gateway.scripting.sandbox import credit, messages
 from gateway.scripting.sandbox.credit import Credit
@@ -59,22 +60,13 @@ class FailedError(Exception):
     """What a filter's process says of a failure, or that it is gone."""
 
 
-class SandboxedFilter:
-    """The functions of a filter that runs elsewhere (`programs.Hooks`)."""
-
-    is_quick = False
+class SandboxedFilter(Hooks):
+    """The functions of a filter that runs elsewhere."""
 
     def __init__(self, forkserver: Forkserver, supplies: FilterServices) -> None:
+        super().__init__()
         self._supplies = supplies
         self.script = supplies.script
-        self.connect: Callable[[api.Connection], Awaitable[bool | None]] | None = None
-        self.data: Callable[[api.Data], Awaitable[bytes | None]] | None = None
-        self.datagram: Callable[[api.Datagram], Awaitable[bytes | None]] | None = None
-        self.request: Callable[[api.Request], Awaitable[api.Response | None]] | None = None
-        self.request_body: Callable[[api.Chunk], Awaitable[bytes | None]] | None = None
-        self.response: Callable[[api.Request, api.Response], Awaitable[None]] | None = None
-        self.response_body: Callable[[api.Chunk], Awaitable[bytes | None]] | None = None
-        self.log: Callable[[api.Exchange], Awaitable[None]] | None = None
         self.layers: tuple[str, ...] = ()
         self.on_death: Callable[[SandboxedFilter], None] = lambda _: None
         self.began = monotonic()
@@ -145,8 +137,12 @@ class SandboxedFilter:
             raise ScriptError(script.name, loaded.line, loaded.fault)
         self.layers = loaded.layers
         self._timers = loaded.timers
-        for moment in loaded.moments:
-            setattr(self, moment, getattr(self, f"_{moment}"))
+        functions: dict[HookName, Hook] = {
+            "request": self._request, "request_body": self._request_body, "response": self._response,
+            "response_body": self._response_body, "log": self._log, "connect": self._connect, "data": self._data,
+            "datagram": self._datagram,
+        }  # fmt: skip
+        self.give({name: functions[name] for name in loaded.hooks})
 
     def retire(self) -> None:
         """Another has its place: end with the last exchange."""
@@ -202,7 +198,7 @@ class SandboxedFilter:
         if self._line is not None:
             self._line.write(message)
 
-    # --- the moments ---
+    # --- its functions ---
 
     async def _request(self, request: api.Request) -> api.Response | None:
         done = await self._ask("request", request)
@@ -226,16 +222,16 @@ class SandboxedFilter:
     async def _response_body(self, chunk: api.Chunk) -> bytes | None:
         return await self._through("response_body", chunk, chunk.response)
 
-    async def _through(self, moment: str, chunk: api.Chunk, response: api.Response | None) -> bytes | None:
+    async def _through(self, hook: HookName, chunk: api.Chunk, response: api.Response | None) -> bytes | None:
         """A piece of a body; one that is longer than a message may be goes in several."""
         data = chunk.data
         if len(data) <= BODY:
-            return _copied((await self._ask(moment, chunk.request, response, data=data, last=chunk.is_last)).data)
+            return _copied((await self._ask(hook, chunk.request, response, data=data, last=chunk.is_last)).data)
         passed = []
         for start in range(0, len(data), BODY):
             piece = data[start : start + BODY]
             is_last = chunk.is_last and start + BODY >= len(data)
-            done = await self._ask(moment, chunk.request, response, data=piece, last=is_last)
+            done = await self._ask(hook, chunk.request, response, data=piece, last=is_last)
             passed.append(piece if done.data is None else bytes(done.data))
         return b"".join(passed)
 
@@ -269,7 +265,7 @@ class SandboxedFilter:
 
     async def _ask(
         self,
-        moment: str,
+        hook: HookName,
         request: api.Request,
         response: api.Response | None = None,
         *,
@@ -280,7 +276,7 @@ class SandboxedFilter:
         await self._admit()
         number = next(self._numbers)
         exchange, _ = self._exchanges.get(id(request), (0, None))
-        call = HookCall(number, exchange, moment, data=data, last=last, over=over)
+        call = HookCall(number, exchange, hook, data=data, last=last, over=over)
         if not exchange:
             call.exchange = exchange = number
             call.request = _request_data(request)

@@ -16,6 +16,7 @@ from gateway.filters.api import Reply
 from gateway.filters.api.filter_metrics import Measured
 from gateway.filters.api.http_client import Call as HttpCall
 from gateway.filters.api.shared_state import Operation
+from gateway.scripting.hooks import HOOKS, HookName
 from gateway.transport import framing
 
 FORK, KILL, STAND_BACK = b"f", b"k", b"b"  # what a worker says to the forkserver, each with a number, the first with a socket
@@ -33,7 +34,6 @@ Some: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Words: TypeAlias = Annotated[str, msgspec.Meta(max_length=WORDS)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=512)]
 Long: TypeAlias = Annotated[str, msgspec.Meta(max_length=1 << 16)]
-Moment: TypeAlias = Literal["request", "request_body", "response", "response_body", "log", "connect", "data", "datagram"]
 Layer: TypeAlias = Literal["limits", "landlock", "seccomp"]
 
 
@@ -109,11 +109,11 @@ class Load(msgspec.Struct, tag=True):
 
 
 class HookCall(msgspec.Struct, tag=True):
-    """Call the function of a moment, and answer `Done`."""
+    """Call a function of the filter, and answer `Done`."""
 
     number: int
     exchange: int
-    moment: str
+    hook: HookName
     request: RequestData | None = None  # where it is not known yet
     response: ResponseData | None = None
     data: bytes = b""
@@ -161,7 +161,7 @@ class Ping(msgspec.Struct, tag=True):
 class Loaded(msgspec.Struct, tag=True, forbid_unknown_fields=True):
     """The source is loaded and passed its tests; or `fault`, on `line`."""
 
-    moments: Annotated[tuple[Moment, ...], msgspec.Meta(max_length=8)] = ()
+    hooks: Annotated[tuple[HookName, ...], msgspec.Meta(max_length=len(HOOKS))] = ()
     layers: Annotated[tuple[Layer, ...], msgspec.Meta(max_length=3)] = ()
     tests: Some = 0
     timers: Some = 0

@@ -145,7 +145,7 @@ class FilterRunner:
         except MemoryError:
             self._send(Loaded(fault=f"takes more than {message.memory >> 20} MiB of memory"))
             return
-        self._send(Loaded(self._code.moments, layers, tests, len(self._code.timers)))  # type: ignore[arg-type]  # they are these
+        self._send(Loaded(self._code.names, layers, tests, len(self._code.timers)))  # type: ignore[arg-type]  # they are these
         self._timers = Timers(self._code.timers, self._run)
 
     async def _call(self, call: HookCall) -> None:
@@ -173,9 +173,9 @@ class FilterRunner:
             known = self._known[call.exchange] = self._meet(call.exchange, call.request)
         if call.response is not None:
             known.response = _response(call.response, RemoteBody(self, call.exchange, "response"))
-        hook = getattr(self._code, call.moment)
+        hook = getattr(self._code, call.hook)
         request = known.request
-        match call.moment:
+        match call.hook:
             case "request":
                 made = await _settled(hook(request))
                 if made is None:
@@ -200,19 +200,19 @@ class FilterRunner:
                 )  # fmt: skip
                 return Done(call.number)
             case _:
-                response = known.response if call.moment == "response_body" else None
+                response = known.response if call.hook == "response_body" else None
                 passed = await _settled(hook(api.Chunk(call.data, call.last, request, response)))
                 return Done(call.number, data=_octets(bytes_or_nothing(hook, passed)))
 
     async def _called_below(self, call: HookCall, data: ConnectionData) -> Done:
         """What is no matter of requests: connections, bytes, datagrams."""
-        hook = getattr(self._code, call.moment)
-        if call.moment == "datagram":
+        hook = getattr(self._code, call.hook)
+        if call.hook == "datagram":
             datagram = api.Datagram(call.data, data.address, data.port, from_client=call.from_client)
             passed = await _settled(hook(datagram))
             return Done(call.number, data=_octets(bytes_or_nothing(hook, passed)), answer=_octets(datagram.answered))
         connection = self._connection(data)
-        if call.moment == "data":
+        if call.hook == "data":
             passed = await _settled(hook(api.Data(call.data, connection, from_client=call.from_client)))
             return Done(call.number, data=_octets(bytes_or_nothing(hook, passed)))
         verdict = verdict_or_nothing(hook, await _settled(hook(connection)))
