@@ -315,7 +315,7 @@ def _about(key: Key) -> Ref:
         return Ref(KINDS_OF[function], *(("", *arguments) if len(arguments) == 1 else arguments))
     if function in (python_filters.script, attachment.script):
         namespace, name, kind = (*arguments, "Filter")[:3]
-        return Ref(kind, namespace, name.partition("#")[0])
+        return Ref(kind, namespace, name)
     kind, namespace, name = (str(one) for one in arguments[:3])
     return Ref(kind, namespace, name)
 
@@ -324,7 +324,9 @@ def _maker(name: Needed) -> Key:
     """The call that makes a part."""
     if isinstance(name, BackendName):
         return (backends.backend, *name)
-    return (attachment.script if name.kind in POLICIES else python_filters.script, *name)
+    if name.scope is not None:
+        return (attachment.script, *name)
+    return (python_filters.script, *name[:3])
 
 
 def _key(name: Needed) -> snapshot.Key:

@@ -33,7 +33,7 @@ from controller.translate.policies.targets import LOOKING, TARGETS, match_of
 from controller.translate.shared import ancestors, conditions
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.hostnames import covers
-from controller.translate.shared.names import FilterName
+from controller.translate.shared.names import FilterName, ScopeName
 from controller.translate.shared.status import ExtensionStatus
 from gateway import snapshot
 from gateway.filters.builtin import BUILT_IN
@@ -174,7 +174,7 @@ def _undone(view: View, policy: Policy, standing: Iterable[tuple[Ref, tuple[Scop
         for scope in scopes:
             wrong: object = ""
             if POLICIES[kind].built_in and scope.config is not None:
-                wrong = view.call(script, namespace, f"{policy.metadata.name}#{scope.name}", kind)
+                wrong = view.call(script, namespace, policy.metadata.name, kind, scope_name(scope))
             elif kind == "UpstreamTLSPolicy":
                 wrong = authority(view, namespace, target.name, scope.config)
             if isinstance(wrong, str) and wrong:
@@ -253,7 +253,7 @@ def _byte_rate(view: View, place: RulePlacement) -> FilterName | None:
     """How many bytes may pass at a port; each port has its own, also where one number is given for all of a Gateway's."""
     for one in _in_force_at(view, "RateLimitPolicy", Ref("Gateway", *place.gateway)):
         if _bps(one.scopes, place.port):
-            return FilterName(one.namespace, f"{one.name}#bps{place.port}", "RateLimitPolicy")
+            return FilterName(one.namespace, one.name, "RateLimitPolicy", ScopeName("bps", place.port))
     return None
 
 
@@ -280,7 +280,7 @@ def _in_force(
                 if is_meant(scope) and one.shut:
                     return snapshot.Fault(500, f'{kind} "{one.namespace}/{one.name}" is not valid: nobody may pass')
                 if is_meant(scope) and scope.config is not None:
-                    return FilterName(one.namespace, f"{one.name}#{scope.name}", kind)
+                    return FilterName(one.namespace, one.name, kind, scope_name(scope))
     return None
 
 
@@ -338,19 +338,24 @@ def _means(pattern: str, hostname: str) -> bool:
 # --- programs ---
 
 
+def scope_name(scope: Scope) -> ScopeName:
+    """The name of a policy's part."""
+    return ScopeName(scope.word, scope.position)
+
+
 @guarded(lambda view, error, *_: f"cannot be used: {conditions.fault_of_ours(error)}")
-def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script | str:
+def script(view: View, namespace: str, name: str, kind: str, wanted: ScopeName) -> snapshot.Script | str:
     """The part that data planes get for one scope of a policy, or what is wrong."""
-    name, _, wanted = name.partition("#")
     policy_kind = POLICIES[kind]
     policy = view.get(policy_kind.type, namespace, name)
     if policy is None:
         return "it does not exist."
     said = statement.read(policy)
-    if wanted.startswith("bps"):
-        bps = _bps(said.scopes, int(wanted[3:]))
-        return _program(namespace, f"{name}#{wanted}", kind, "ByteRate", {"bps": bps}) if bps else "it has no such scope."
-    scope = next((one for one in said.scopes if one.name == wanted), None)
+    whole_name = FilterName(namespace, name, kind, wanted)
+    if wanted.word == "bps":
+        bps = _bps(said.scopes, wanted.number)
+        return _program(whole_name, "ByteRate", {"bps": bps}) if bps else "it has no such scope."
+    scope = next((scope for scope in said.scopes if scope_name(scope) == wanted), None)
     if scope is None or scope.config is None:
         return "it has no such scope."
     store = None
@@ -359,14 +364,12 @@ def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script 
         if isinstance(made, str):
             return made
         store = made
-    return _program(namespace, f"{name}#{wanted}", kind, policy_kind.built_in, policy_kind.built_in_config(scope.config), store)
+    return _program(whole_name, policy_kind.built_in, policy_kind.built_in_config(scope.config), store)
 
 
-def _program(
-    namespace: str, name: str, kind: str, built_in: str, config: BuiltInConfig, store: snapshot.Store | None = None
-) -> snapshot.Script:
+def _program(name: FilterName, built_in: str, config: BuiltInConfig, store: snapshot.Store | None = None) -> snapshot.Script:
     return snapshot.Script(
-        name=str(FilterName(namespace, name, kind)),
+        name=str(name),
         source="",
         built_in=built_in,
         config=msgspec.json.encode(config).decode(),

@@ -19,6 +19,7 @@ from controller.objects.routes import CookiePersistence, HeaderPersistence, Sess
 from controller.state.view import View
 from controller.translate import sessions
 from controller.translate.policies import attachment
+from controller.translate.policies.attachment import scope_name
 from controller.translate.shared.names import BackendName, FilterName
 from gateway import snapshot
 from gateway.base.durations import seconds
@@ -37,7 +38,7 @@ def breaker(view: View, backend: BackendName) -> FilterName | None:
         return None
     kind = "CircuitBreakingPolicy"
     found = attachment.at_port(view, kind, Ref("Service", backend.namespace, backend.name), backend.port)
-    return FilterName(found[0].namespace, f"{found[0].name}#{found[1].name}", kind) if found is not None else None
+    return FilterName(found[0].namespace, found[0].name, kind, scope_name(found[1])) if found is not None else None
 
 
 def retry(view: View, backends: Iterable[BackendName]) -> snapshot.Retry | None:

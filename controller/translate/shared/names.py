@@ -7,15 +7,28 @@ from typing import Literal, NamedTuple, TypeAlias
 Protocol: TypeAlias = Literal["http", "h2c", "tcp", "udp"]  # how a backend is spoken to
 
 
+class ScopeName(NamedTuple):
+    """Names a part of a policy: the field that it stands in and its position there; or `bps`, and a port."""
+
+    word: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.word}{self.number}"
+
+
 class FilterName(NamedTuple):
-    """Names a Filter, or a ListenerFilter."""
+    """Names a Filter, a ListenerFilter, or a part of a policy that comes to a filter."""
 
     namespace: str
     name: str
     kind: str = "Filter"
+    scope: ScopeName | None = None
 
     def __str__(self) -> str:
-        return f"{'' if self.kind == 'Filter' else self.kind + '/'}{self.namespace}/{self.name}"
+        kind = "" if self.kind == "Filter" else f"{self.kind}/"
+        scope = f"#{self.scope}" if self.scope is not None else ""
+        return f"{kind}{self.namespace}/{self.name}{scope}"
 
 
 class BackendName(NamedTuple):
