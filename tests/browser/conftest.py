@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, async_playwright
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "standalone"))
-from running import apps, running
+from support.standalone import apps, running
 
 __all__ = ["apps", "running"]
 

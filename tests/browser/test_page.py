@@ -6,7 +6,7 @@ import re
 
 import pytest
 from playwright.async_api import Page, expect
-from running import App, Running
+from support.standalone import App, Running
 
 ROUTES = """\
 apiVersion: gateway.networking.k8s.io/v1

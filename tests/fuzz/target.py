@@ -19,11 +19,11 @@ with atheris.instrument_imports(include=["gateway"]):
     from gateway.http.chunked import Chunks
     from gateway.http.http1 import LENGTH, SHADOW, ProtocolError, kind_of, parse_request, parse_response
 
-sys.path.append(str(Path(__file__).parent.parent / "unit"))
+sys.path.append(str(Path(__file__).parent.parent))
 
 import h11
-from conversing import Side
-from test_shortcut import RULES
+from support.rules import RULES
+from support.wire import Side
 
 HEAD = b"GET /p/1 HTTP/1.1\r\nHost: a.example\r\nAccept: a/b\r\nX-Id: %d\r\nCookie: s=%d; t=dark\r\nX-Forwarded-For: 10.0.0.%d\r\n\r\n"
 CHUNKED = b'3\r\nabc\r\n05;a="b";c=d\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n'

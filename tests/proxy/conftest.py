@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import trustme
 import uvloop
-from proxying import other, proxy, server
+from support.proxy import other, proxy, server
 
 __all__ = ["other", "proxy", "server"]
 

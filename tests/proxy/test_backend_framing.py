@@ -9,8 +9,8 @@ import asyncio
 import re
 
 import pytest
-from proxying import OK, Proxy, Server, make_rule, parsed
-from speaking import Asked, Backend2, client
+from support.http2_peers import Asked, Backend2, client
+from support.proxy import OK, Proxy, Server, make_rule, parsed
 
 from gateway.http.http1 import MAX_INTERIM
 from gateway.snapshot import Backend, Endpoint, Listener, Target

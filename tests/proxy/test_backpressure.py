@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 import trustme
-from proxying import OK, Proxy, Server, make_rule
-from speaking import client, until
-from test_http2_strictness import BOTH, GET, HELLO, block
+from support.http2_bytes import BOTH, GET, HELLO, block
+from support.http2_peers import client, until
+from support.proxy import OK, Proxy, Server, make_rule
 
 from gateway.downstream import http2 as downstream_http2
 from gateway.downstream.port import ListenerPort

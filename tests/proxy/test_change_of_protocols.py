@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from proxying import OK, Proxy, Server, parsed
-from speaking import Answer, Backend2, Client, client, until
+from support.http2_peers import Answer, Backend2, Client, client, until
+from support.proxy import OK, Proxy, Server, parsed
+from support.websocket import SWITCH, WEBSOCKET
 
 from gateway.snapshot import Backend, Endpoint, Mirror, Retry, Script, Scripted
 
 FORGED = b"GET /forged HTTP/1.1\r\nHost: internal\r\nX-User: admin\r\n\r\n"
-WEBSOCKET = [(":protocol", "websocket"), ("sec-websocket-version", "13")]
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+
+
 Backs = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]
 
 
@@ -262,7 +263,7 @@ async def test_http2_behind(proxy: Proxy) -> None:
 
 
 def _route(backend: str) -> tuple[Any, ...]:
-    from proxying import make_rule
+    from support.proxy import make_rule
 
     from gateway.snapshot import Listener, Target
 

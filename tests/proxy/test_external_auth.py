@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 import pytest
-from proxying import OK, Proxy, Server, parsed
-from speaking import client
+from support.http2_peers import client
+from support.proxy import OK, Proxy, Server, parsed
 
 from gateway.proxy import protobuf
 from gateway.proxy.protobuf import Message

@@ -7,7 +7,7 @@ import socket
 import struct
 
 import pytest
-from proxying import OK, Proxy, Server, parsed
+from support.proxy import OK, Proxy, Server, parsed
 
 from controller.ports import free_ports
 from gateway.snapshot import Backend, Endpoint, Target, Timeouts

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 import trustme
 import yaml
-from proxying import OK, Proxy, Server
-from speaking import client
-from test_grpc import Service as Calls
-from test_grpc import raw
+from support.grpc_service import Service as Calls
+from support.grpc_service import raw
+from support.http2_peers import client
+from support.proxy import OK, Proxy, Server
 
 from controller.objects.base import Ref
 from controller.objects.kinds import KINDS
@@ -351,7 +351,7 @@ spec: {parentRefs: [{name: gw}], hostnames: [www.example], rules: [{backendRefs:
 
 
 async def test_HTTPRouteBackendProtocolH2C_for_clients_of_both_kinds(proxy: Proxy) -> None:
-    from speaking import Backend2
+    from support.http2_peers import Backend2
 
     backend = await Backend2().start()
     rules = "[{backendRefs: [{name: a, port: 80}]}]"

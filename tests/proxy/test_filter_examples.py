@@ -17,7 +17,7 @@ import jwt
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
-from speaking import until
+from support.http2_peers import until
 
 from controller.cli.validate import LoadedFiles
 from controller.ports import free_ports

@@ -9,9 +9,9 @@ import textwrap
 from typing import Any, Literal
 
 import pytest
-from proxying import Proxy, Server, make_rule
-from speaking import until
-from test_relays import Made, echo
+from support.http2_peers import until
+from support.proxy import Proxy, Server, make_rule
+from support.streams import Made, echo
 
 from gateway.proxy.scripted_exchange import ScriptedExchange
 from gateway.scripting.sandbox.host import SandboxedFilter

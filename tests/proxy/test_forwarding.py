@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from proxying import OK, Proxy, Server, make_rule, parsed
+from support.proxy import OK, Proxy, Server, make_rule, parsed
 
 from gateway.http.chunked import Chunks
 from gateway.snapshot import (

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import grpc
 import msgspec
 import pytest
-from proxying import Proxy, make_rule, parsed
-from speaking import client
-from test_grpc import Service
+from support.grpc_service import Service
+from support.http2_peers import client
+from support.proxy import Proxy, make_rule, parsed
 
 from gateway.snapshot import Backend, Endpoint, Listener, Match, PathMatch, Target
 

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from proxying import Proxy, Server, make_rule
-from speaking import until
+from support.http2_peers import until
+from support.proxy import Proxy, Server, make_rule
 
 from gateway.snapshot import Backend, Endpoint, Health, HealthMatch, Listener, Target
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from proxying import Proxy, Server, make_rule
+from support.proxy import Proxy, Server, make_rule
 
 from bench.fuzzing import FUZZER, first_seed, resident
 from gateway.filters.api.filter_metrics import OCTETS

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import h2.errors
 import pytest
-from proxying import OK, Proxy, Server, make_rule
-from speaking import Asked, Backend2, Client, client, says_ok, until
+from support.http2_peers import Asked, Backend2, Client, client, says_ok, until
+from support.proxy import OK, Proxy, Server, make_rule
 
 from gateway.snapshot import Backend, Endpoint, Listener, RequestHeaders, ResponseHeaders, Rewrite, Target, Timeouts
 

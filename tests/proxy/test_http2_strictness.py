@@ -7,8 +7,9 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from proxying import OK, Proxy, Server
-from speaking import until
+from support.http2_bytes import BOTH, GET, HELLO, block
+from support.http2_peers import until
+from support.proxy import OK, Proxy, Server
 
 from gateway.http import http2_frames
 from gateway.http.field_sections import encoded
@@ -28,16 +29,6 @@ from gateway.http.http2_frames import (
     frame,
     number,
 )
-
-HELLO = PREFACE + frame(SETTINGS, 0, 0)
-BOTH = END_HEADERS | END_STREAM
-
-
-def block(*pairs: tuple[str, str], **replaced: str | None) -> bytes:
-    """A request's field block; keywords replace pseudo-header fields, None leaves one out."""
-    pseudo: dict[str, str | None] = {"method": "GET", "scheme": "http", "authority": "a", "path": "/", **replaced}
-    said = [(f":{k}", v) for k, v in pseudo.items() if v is not None]
-    return b"".join(encoded(k.encode("latin-1"), v.encode("latin-1")) for k, v in (*said, *pairs))
 
 
 class Raw:
@@ -93,9 +84,6 @@ async def raw(proxy: Proxy) -> AsyncIterator[Connect]:
     for one in made:
         one.writer.close()
     await asyncio.sleep(0)
-
-
-GET = frame(HEADERS, BOTH, 1, block())
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pytest
 from msgspec.structs import replace
-from proxying import Proxy, Server, make_rule
-from speaking import client, until
-from test_relays import Datagram, Made, datagrams, echo
+from support.http2_peers import client, until
+from support.proxy import Proxy, Server, make_rule
+from support.streams import Datagram, Made, datagrams, echo
 
 from gateway.snapshot import Attachment, Backend, Endpoint, Listener, Order, Relay, Script, Scripted, Target
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import trustme
 from cryptography import x509
-from proxying import OK, Proxy, Server, make_rule, parsed
-from speaking import Backend2, client
-from test_tls import certificate
+from support.certificates import certificate
+from support.http2_peers import Backend2, client
+from support.proxy import OK, Proxy, Server, make_rule, parsed
 
 from gateway.snapshot import Backend, BackendTLS, Clients, Endpoint, Listener, SubjectName, Target, redacted
 

@@ -10,9 +10,9 @@ import asyncio
 from typing import Literal
 
 import pytest
-import reading
-from proxying import OK, Proxy, Server, make_rule, parsed
-from speaking import Backend2, client, until
+from support import framing_readers as reading
+from support.http2_peers import Backend2, client, until
+from support.proxy import OK, Proxy, Server, make_rule, parsed
 
 from gateway.snapshot import (
     Backend,

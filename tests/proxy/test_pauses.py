@@ -12,8 +12,8 @@ from typing import Literal
 
 import pytest
 import trustme
-from proxying import Proxy, Server, make_rule, parsed
-from speaking import Asked, Backend2, client, until
+from support.http2_peers import Asked, Backend2, client, until
+from support.proxy import Proxy, Server, make_rule, parsed
 
 from controller.ports import free_ports
 from gateway.http.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame

@@ -11,9 +11,9 @@ from typing import Any
 
 import dns.message
 import pytest
-from proxying import Proxy, Server, make_rule
-from speaking import until
-from test_relays import Datagram, datagrams
+from support.http2_peers import until
+from support.proxy import Proxy, Server, make_rule
+from support.streams import Datagram, datagrams
 
 from gateway.filters.builtin import BUILT_IN
 from gateway.snapshot import Attachment, Backend, Endpoint, Listener, Order, Relay, Script, Scripted, Target

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import trustme
-from proxying import OK, Proxy, Server, parsed
+from support.proxy import OK, Proxy, Server, parsed
 
 from controller.objects.kinds import KINDS
 from controller.state.world import World

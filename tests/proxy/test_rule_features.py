@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from proxying import OK, Proxy, Server, parsed
+from support.proxy import OK, Proxy, Server, parsed
 
 from gateway.snapshot import Backend, Cors, Endpoint, Persistence, Retry, Target, Timeouts
 

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from proxying import Proxy, Server, make_rule
-from speaking import until
+from support.http2_peers import until
+from support.proxy import Proxy, Server, make_rule
 
 from gateway.scripting.sandbox import host
 from gateway.scripting.sandbox.forkserver import NICE

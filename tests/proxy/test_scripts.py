@@ -10,8 +10,8 @@ import textwrap
 from typing import Any, Literal, get_args
 
 import pytest
-from proxying import OK, Proxy, Server, make_rule, parsed
-from speaking import Asked, Backend2, client, until
+from support.http2_peers import Asked, Backend2, client, until
+from support.proxy import OK, Proxy, Server, make_rule, parsed
 
 from controller.ports import free_ports
 from gateway.scripting.hooks import HOOKS, HookName
@@ -52,7 +52,7 @@ def post(body: bytes, *lines: str, chunked: bool = False) -> bytes:
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
     """Answers with the body that it got, in chunks."""
-    from proxying import read_body
+    from support.proxy import read_body
 
     body = await read_body(reader, head)
     if b"chunked" in head.lower():

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proxying import Proxy, Server, make_rule
-from speaking import until
+from support.http2_peers import until
+from support.proxy import Proxy, Server, make_rule
 
 from controller.ports import free_ports
 from gateway.downstream.lazy_response import LazyResponseFilter

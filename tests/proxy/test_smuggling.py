@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 from hpack import Decoder
-from proxying import Proxy, make_rule
-from reading import LENIENT, READINGS, STRICT, Backend, Reading
-from smuggling import ROWS, Row
-from test_http2_strictness import HELLO
+from support.framing_readers import LENIENT, READINGS, STRICT, Backend, Reading
+from support.http2_bytes import HELLO
+from support.proxy import Proxy, make_rule
+from support.smuggling_rows import ROWS, Row
 
 from gateway import snapshot
 from gateway.http.http2_frames import ACK, DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame

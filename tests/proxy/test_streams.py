@@ -8,7 +8,7 @@ import resource
 from pathlib import Path
 
 import pytest
-from proxying import OK, Proxy, Server, make_rule
+from support.proxy import OK, Proxy, Server, make_rule
 
 from gateway.snapshot import Backend, Endpoint, Listener, Target
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from proxying import OK, Proxy, Server, parsed
+from support.proxy import OK, Proxy, Server, parsed
 
 from gateway.snapshot import Limits, Listener
 

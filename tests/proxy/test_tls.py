@@ -8,17 +8,12 @@ import ssl
 
 import pytest
 import trustme
-from proxying import OK, Proxy, Server, make_rule
+from support.certificates import certificate
+from support.proxy import OK, Proxy, Server, make_rule
 
 from controller.ports import free_ports
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Attachment, Backend, Certificate, Change, Endpoint, Listener, Order, Rule, Target
-
-
-def certificate(authority: trustme.CA, name: str, hostname: str) -> Certificate:
-    made = authority.issue_cert(hostname)
-    chain = "".join(pem.bytes().decode() for pem in made.cert_chain_pems)
-    return Certificate(name, chain, made.private_key_pem.bytes().decode())
 
 
 class Caller:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from proxying import Proxy, Server
-from speaking import client, until
-from test_change_of_protocols import SWITCH, WEBSOCKET
+from support.http2_peers import client, until
+from support.proxy import Proxy, Server
+from support.websocket import SWITCH, WEBSOCKET
 
 MEGABYTE = 1 << 20
 

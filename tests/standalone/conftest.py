@@ -1,5 +1,5 @@
 """Fixtures of the standalone tests."""
 
-from running import apps, running
+from support.standalone import apps, running
 
 __all__ = ["apps", "running"]

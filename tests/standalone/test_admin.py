@@ -3,42 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
-from typing import ClassVar
 
 import aiohttp
 import pytest
-from running import Running
+from support.admin import GREETING, ROUTE, Plane, Writable, save
+from support.standalone import Running
 
-from gateway.admin.server import Admin, FilterSource, Saved
-from gateway.process.messages import Statistics
-from gateway.process.metrics import Supervision
-from gateway.snapshot import Parts
-
-GREETING = """\
-from gateway.filters.api import Request, Response
-
-
-def request(request: Request) -> Response:
-    return Response(200, "hello\\n")
-
-
-def test_greeting() -> None:
-    assert request(Request.of()).content == "hello\\n".encode()
-"""
-ROUTE = """\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: greeting}
-spec:
-  parentRefs: [{name: simple-fsm-gateway}]
-  hostnames: [greeting.example]
-  rules:
-  - filters:
-    - type: ExtensionRef
-      extensionRef: {group: extension.gateway.flomesh.io, kind: Filter, name: greeting}
-"""
+from gateway.admin.server import Admin
 
 
 @pytest.fixture
@@ -48,26 +20,6 @@ async def greeting(running: Running) -> Running:
     await running.start()
     await running.until(lambda: "#key=" in running.said)
     return running
-
-
-def key(running: Running) -> str:
-    found = re.search("#key=([\\w-]+)", running.said)
-    assert found
-    return found[1]
-
-
-async def save(
-    running: Running, text: str, *, digest: str | None = None, shown: str | None = None, name: str = "default/greeting"
-):
-    async with running.session.get(f"{running.admin}/filters") as answer:
-        known = {one["name"]: one for one in await answer.json()}
-    headers = {"Authorization": f"Bearer {shown if shown is not None else key(running)}"}
-    if digest != "":
-        headers["If-Match"] = f'"{digest or known["default/greeting"]["digest"]}"'
-    url = f"{running.admin}/filters/{name.replace('/', '%2F')}"
-    async with running.session.put(url, data=io.BytesIO(text.encode()), headers=headers) as answer:
-        body = await (answer.json() if answer.content_type == "application/json" else answer.text())
-        return answer.status, body
 
 
 async def test_an_edit_is_in_force_when_it_is_answered(greeting: Running) -> None:
@@ -114,33 +66,6 @@ async def test_on_loopback_no_other_name_leads_here(greeting: Running) -> None:
     for host, expected in (("evil.example", 421), ("localhost", 200), ("127.0.0.1:9091", 200), ("[::1]", 200)):
         async with greeting.session.get(f"{greeting.admin}/snapshot", headers={"Host": host}) as answer:
             assert answer.status == expected, host
-
-
-class Plane:
-    """A data plane that does nothing."""
-
-    parts: ClassVar[Parts] = {}
-    version = ""
-    problems = ()
-
-    async def statistics(self) -> list[Statistics]:
-        return []
-
-    async def is_well(self, *, whole: bool = False) -> bool:
-        return True
-
-    def supervision(self) -> Supervision:
-        return Supervision(1, 1, {}, 0)
-
-
-class Writable:
-    """Sources that take anything."""
-
-    def sources(self) -> list[FilterSource]:
-        return [FilterSource("default/greeting", "", "greeting.py", "0123")]
-
-    async def save(self, name: str, text: str, digest: str) -> Saved:
-        raise AssertionError("nobody may")
 
 
 async def test_where_others_can_reach_it_nobody_edits(monkeypatch: pytest.MonkeyPatch) -> None:

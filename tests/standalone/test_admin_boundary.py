@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from running import Running
-from test_admin import GREETING, ROUTE, Plane, Writable, key, save
+from support.admin import GREETING, ROUTE, Plane, Writable, key, save
+from support.standalone import Running
 
 from gateway.admin import callers, server
 from gateway.admin.server import Admin, Saved

@@ -6,8 +6,8 @@ import asyncio
 import time
 
 import pytest
-from running import App, Running
-from test_run import weights
+from support.standalone import App, Running
+from support.statistics import weights
 
 
 @pytest.mark.slow

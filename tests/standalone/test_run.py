@@ -14,16 +14,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from running import Running
+from support.standalone import Running
+from support.statistics import weights
 
 from controller.cli.run import Printer
 from controller.objects.documents import DocumentFault
 from gateway.snapshot import Change, Problem, Script
-
-
-def weights(text: str, canary: int) -> str:
-    head, _, tail = text.partition("weight: 100")
-    return head + f"weight: {100 - canary}" + tail.replace("weight: 0", f"weight: {canary}")
 
 
 async def follow(running: Running) -> list[float]:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import trustme
 import yaml
-from running import Running
+from support.stage import PLURALS, Stage
+from support.standalone import Running
 
 EXTENSION = "extension.gateway.flomesh.io/v1alpha1"
 GATEWAY = "gateway.networking.k8s.io/v1"
@@ -303,9 +304,6 @@ def test_what_keeps_to_itself_still_loads_certificates_without_being_root(materi
 
 
 # --- on a cluster ---
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
-from test_rights import PLURALS, Stage  # noqa: E402
 
 
 @pytest.mark.parametrize("only", ["good", "broken"])

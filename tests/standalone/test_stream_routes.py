@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from running import Running
+from support.standalone import Running
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "streams"
 

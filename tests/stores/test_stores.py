@@ -6,16 +6,13 @@ import asyncio
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "standalone"))
-from test_rate_limits import hammer, parts
+from support.rate_limits import hammer, parts
 
 from controller.ports import free_ports
 from gateway.process.supervisor import Workers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from test_turns import GET, OK, Read, served
+from support.turns import GET, OK, Read, served
 
 from gateway.snapshot import Retry, Timeouts
 from gateway.upstream.http1 import Http1UpstreamConnection

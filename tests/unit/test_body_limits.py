@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conversing import Side
-from test_shortcut import RULES
+from support.rules import RULES
+from support.wire import Side
 
 from gateway.snapshot import Limits
 

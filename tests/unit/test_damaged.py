@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from damage import Damage, Subject, bystanders, damages, documents, is_sampled, subjects
+from support.damage import Damage, Subject, bystanders, damages, documents, is_sampled, subjects
+from support.sink import Sink
 
 from controller.cli.validate import LoadedFiles
 from controller.delivery.reconcile import Reconciler
@@ -24,29 +24,9 @@ from controller.objects.base import Ref
 from controller.objects.kinds import KINDS
 from controller.objects.policies import POLICIES
 from controller.state.world import World
-from controller.translate import GatewayName
-from controller.translate.gateways.gateways import Running
-from controller.translate.shared.status import Status
-from gateway.snapshot import Change, Parts, apply
 
 BYSTANDER = ("elsewhere", "bystander")
 SUBJECTS = subjects()
-
-
-class Sink:
-    """Takes what a data plane would, as it would: encoded, and decoded strictly."""
-
-    def __init__(self) -> None:
-        self.parts: dict[GatewayName, Parts] = {}
-
-    async def publish(self, gateway: GatewayName, change: Change) -> None:
-        apply(self.parts.setdefault(gateway, {}), msgspec.msgpack.decode(msgspec.msgpack.encode(change), type=Change))
-
-    async def write(self, statuses: dict[Ref, Status | None]) -> None:
-        """Statuses are looked at where they are kept."""
-
-    async def follow(self, gateways: dict[GatewayName, Running | None]) -> None:
-        """Nothing runs."""
 
 
 class Cluster:

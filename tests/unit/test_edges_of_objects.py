@@ -13,11 +13,11 @@ import yaml
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_damaged import Sink
-from test_status import NOW, route_status
-from test_watch import Stage, event, service, stage
-from worlds import gateway, gateway_class, obj, route, slice_
-from worlds import service as a_service
+from support.objects import gateway, gateway_class, obj, route, slice_
+from support.objects import service as a_service
+from support.sink import Sink
+from support.statuses import NOW, route_status
+from support.watching import Stage, event, service, stage
 
 from controller.delivery.reconcile import Publication, Reconciler
 from controller.files.written import WrittenError, load

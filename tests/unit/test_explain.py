@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from worlds import gateway, route, service, slice_, world
+from support.objects import gateway, route, service, slice_, world
 
 from controller.inspect.explain import Asked, Explanation, explain
 from controller.objects.kinds import AnyObject

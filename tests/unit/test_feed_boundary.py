@@ -17,10 +17,10 @@ import msgspec
 import pytest
 import uvloop
 from aiohttp import web
-from apiserver import ApiServer
-from serving import Serving
-from test_feed import GATEWAY, NAME, Plane, Side, authorise, until
-from test_rights import Stage
+from support.apiserver import ApiServer
+from support.feed import GATEWAY, NAME, Plane, Side, authorise, until
+from support.https_server import Serving
+from support.stage import Stage
 
 from controller.delivery import feed_server as feed_module
 from controller.delivery.entrance import Entrance

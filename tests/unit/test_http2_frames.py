@@ -7,9 +7,9 @@ import struct
 from typing import Any
 
 import pytest
-from conversing import Side, Wire
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.wire import Side, Wire
 
 from gateway.downstream.http2 import DownstreamHttp2
 from gateway.http import field_sections

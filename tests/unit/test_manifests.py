@@ -6,14 +6,14 @@ import re
 
 import pytest
 from msgspec.structs import replace
-from worlds import gateway
+from support.manifests import made
+from support.objects import gateway
 
 from controller.deploy import install
-from controller.deploy.manifests import DeploymentSettings, for_gateway, limited
+from controller.deploy.manifests import limited
 from controller.objects.base import CONTROLLER, Meta, Ref
 from controller.objects.core import ConfigMap
 from controller.objects.gateways import (
-    Gateway,
     GatewayClass,
     GatewayClassSpec,
     GatewayListener,
@@ -21,21 +21,9 @@ from controller.objects.gateways import (
     ListenerSetParent,
     ListenerSetSpec,
 )
-from controller.objects.kinds import AnyObject
 from controller.state.view import View
 from controller.state.world import World
 from controller.translate.gateways import gateways, parameters
-
-SETTINGS = DeploymentSettings("image:1", "https://fsm-controller.fsm-system.svc:9443", "PEM")
-
-
-def made(found: Gateway, *more: AnyObject) -> dict[str, dict]:
-    world = World()
-    for obj in (GatewayClass(Meta("fsm-gateway-cls"), GatewayClassSpec(CONTROLLER)), found, *more):
-        world.put(obj)
-    running = View(world).call(gateways.running, found.metadata.namespace, found.metadata.name)
-    assert running is not None
-    return {obj["kind"]: obj for obj in for_gateway(running, SETTINGS)}
 
 
 def test_ports_of_every_transport_and_of_listener_sets() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from kubernetes_asyncio import client
-from serving import Serving
-from worlds import obj
+from support.https_server import Serving
+from support.objects import obj
 
 from controller.kubernetes import secrets
 from controller.kubernetes.api import Api

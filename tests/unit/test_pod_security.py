@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from test_manifests import made
-from worlds import gateway
+from support.manifests import made
+from support.objects import gateway
 
 from controller.deploy import install
 from controller.deploy.manifests import ADMIN_PORT, FEED_PORT

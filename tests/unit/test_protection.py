@@ -11,8 +11,8 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 import pytest
-from test_refusals import HOME, made, pem, said_of, slices, world
-from worlds import obj
+from support.objects import obj
+from support.refusals import HOME, made, pem, said_of, slices, world
 
 from controller.objects.kinds import AnyObject
 from controller.translate import Translation, translate

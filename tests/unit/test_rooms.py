@@ -61,3 +61,10 @@ def test_a_class_is_found_by_its_name() -> None:
     twins = {name: where for name, where in places.items() if len(where) > 1 and name not in TWINS}
     assert not twins
     assert not {name for name in TWINS if len(places[name]) < 2}, "no twins any more"
+
+
+def test_no_test_module_imports_another() -> None:
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith("test_"), path

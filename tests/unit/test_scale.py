@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from worlds import gateway, route, service, slice_, world
+from support.objects import gateway, route, service, slice_, world
 
 from controller.delivery.barrier import Barrier
 from controller.delivery.reconcile import Publication

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from support.statuses import NOW, THEN, route_status
+
 from controller.kubernetes.status_writer import merged
 from controller.objects.base import CONTROLLER
 from controller.objects.gateways import RouteKind
-from controller.objects.references import ParentRef
 from controller.translate.shared import conditions
 from controller.translate.shared.status import (
     AncestorStatus,
@@ -14,18 +15,10 @@ from controller.translate.shared.status import (
     GatewayStatus,
     ListenerSetStatus,
     ListenerStatus,
-    ParentStatus,
     PolicyStatus,
-    RouteStatus,
 )
 
-THEN, NOW = "2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"
-PARENT = ParentRef("gw", "gateway.networking.k8s.io", "Gateway", section_name="http")
 FOREIGN = {"parentRef": {"name": "theirs"}, "controllerName": "example.com/other", "conditions": []}
-
-
-def route_status(*said: conditions.Condition, generation: int = 2) -> RouteStatus:
-    return RouteStatus(generation, (ParentStatus(PARENT, said or (conditions.route_accepted(),)),))
 
 
 def test_other_controllers_parents_stay() -> None:

@@ -9,7 +9,7 @@ import pytest
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import gateway, gateway_class, obj, route, service, slice_, world
+from support.objects import gateway, gateway_class, obj, route, service, slice_, world
 
 from controller.objects.base import Ref
 from controller.objects.kinds import AnyObject

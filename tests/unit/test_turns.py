@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from conversing import Side, Wire
+from support.turns import GET, OK, Read, served
+from support.wire import Side
 
 from gateway.downstream.http1 import DownstreamHttp1
 from gateway.downstream.http2 import DownstreamHttp2
 from gateway.http.http2 import ANSWERED, TURN, Http2Connection
 from gateway.http.http2_frames import ACK, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame
-from gateway.snapshot import Attachment, Match, Order, Rule, Target
 from gateway.transport.turns import MUCH, Turns
 from gateway.upstream.bulk_body import SHARED, SIZE, BulkReader
 from gateway.upstream.http1 import Http1UpstreamConnection
@@ -20,20 +20,6 @@ from gateway.upstream.http1 import Http1UpstreamConnection
 MISSING = b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n"
 LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 << 20)
 ROUND = b"x" * Turns.OCTETS  # all that a turn has
-
-
-class Read(Wire):
-    """A transport that is read, or not for now."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_read = True
-
-    def pause_reading(self) -> None:
-        self.is_read = False
-
-    def resume_reading(self) -> None:
-        self.is_read = True
 
 
 class Asker:
@@ -210,19 +196,7 @@ async def settled(side: Side) -> None:
         await asyncio.sleep(0)
 
 
-GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
 UNREADABLE = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc-web-text\r\nContent-Length: 4\r\n\r\n!!!!"
-
-
-def served(**options: Any) -> tuple[Side, DownstreamHttp1, Read]:
-    """A client of one rule."""
-    side = Side([Rule("r", Order(), (Attachment("l", ""),), (Match(),), (), (Target(1, "b"),), **options)])
-    side.backend("b")
-    client, _ = side.connect()
-    wire = client._transport = Read()  # type: ignore[assignment]
-    client.write = wire.write
-    return side, client, wire
 
 
 def backend_of(client: DownstreamHttp1) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from conversing import Side
+from support.wire import Side
 
 from gateway.snapshot import Attachment, Match, Order, Rule, Target
 from gateway.upstream.internal_request import answer_to

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from aiohttp import web
-from serving import Serving
+
+from support.https_server import Serving
 
 Json = dict[str, Any]
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from test_http2_strictness import block
-
 from gateway.http.http2_frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame, number
+from support.http2_bytes import block
 
 FORGED = b"GET /forged HTTP/1.1\r\nHost: internal\r\nX-User: admin\r\n\r\n"
 TAIL = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
