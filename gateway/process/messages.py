@@ -126,6 +126,9 @@ class Statistics(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=Tr
     unmatched: Count = 0
     refused: Count = 0
     turned_away: Count = 0
+    gated: Count = 0  # connections that a filter did not let in
+    unrouted: Count = 0  # connections that belong to no route: a server name that nobody serves
+    dropped_datagrams: Count = 0  # of which filters, limits or routes took none
     connections: Count = 0
     tunnels: Count = 0
     relays: tuple[RelayStatistics, ...] = ()

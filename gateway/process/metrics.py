@@ -90,6 +90,9 @@ class Snapshot(Collector):
         yield self._counter("fsm_requests_unmatched", "Requests that no rule took (404).", "unmatched")
         yield self._counter("fsm_requests_refused", "Requests that broke the protocol or a limit (4xx).", "refused")
         yield self._counter("fsm_connections_turned_away", "Client connections over a limit.", "turned_away")
+        yield self._counter("fsm_connections_gated", "Client connections that a ListenerFilter did not let in.", "gated")
+        yield self._counter("fsm_connections_unrouted", "Client connections whose server name nobody serves.", "unrouted")
+        yield self._counter("fsm_datagrams_dropped", "Datagrams that no filter, limit or route let pass.", "dropped_datagrams")
         streams = CounterMetricFamily(
             "fsm_streams", "Connections of TCPRoutes and TLSRoutes, flows of UDPRoutes.", labels=["relay", "result"]
         )
@@ -101,7 +104,7 @@ class Snapshot(Collector):
         yield from self._measured()
         yield self._gauge("fsm_streams_open", "Connections and flows that are passed on as bytes now.", "relayed")
         yield self._gauge("fsm_client_connections", "Client connections that are open.", "connections")
-        yield self._resting()
+        yield from self._ejected()
         yield self._gauge("fsm_tunnels", "Upgraded connections (WebSocket) that are open.", "tunnels")
 
     def _added_up(self) -> dict[tuple[str, str], tuple[list[int], list[int], float]]:
@@ -172,13 +175,17 @@ class Snapshot(Collector):
                 result[one.relay] = (accepted + one.accepted, refused + one.refused)
         return result
 
-    def _resting(self) -> Metric:
-        """Workers see for themselves: an endpoint that stands aside for one of them counts."""
-        family = GaugeMetricFamily("fsm_endpoints_resting", "Endpoints that stand aside for a worker.", labels=["backend"])
-        seen = {one for worker in self._workers for one in worker.ejected}
-        for backend, count in Tally(backend for backend, _ in seen).items():
-            family.add_metric([backend], count)
-        return family
+    def _ejected(self) -> Iterator[Metric]:
+        """Workers see for themselves: an endpoint that one of them has ejected counts."""
+        seen = {endpoint for worker in self._workers for endpoint in worker.ejected}
+        for name, text in (
+            ("fsm_endpoints_ejected", "Endpoints that a worker has ejected."),
+            ("fsm_endpoints_resting", "Deprecated: fsm_endpoints_ejected has its place, and it goes with the next release."),
+        ):
+            family = GaugeMetricFamily(name, text, labels=["backend"])
+            for backend, count in Tally(backend for backend, _ in seen).items():
+                family.add_metric([backend], count)
+            yield family
 
     def _counter(self, name: str, text: str, attribute: str) -> Metric:
         return CounterMetricFamily(name, text, value=sum(getattr(worker, attribute) for worker in self._workers))

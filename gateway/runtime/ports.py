@@ -65,6 +65,11 @@ class OpenPort:
     gate: ConnectionGate
     server: Closeable
 
+    @property
+    def unrouted(self) -> int:
+        """Connections that belong to no route, so far."""
+        return self.stream_listener.refused + (self.server.refused if isinstance(self.server, TlsInspector) else 0)
+
 
 class Ports:
     """The TCP ports that are open, by number, and those for datagrams."""
