@@ -19,7 +19,7 @@ from gateway.base.logs import plain_lines
 from gateway.base.privacy import keep_to_yourself
 from gateway.snapshot import Change, Listener, Problem, Script, key
 
-MOST: Final = 20  # refusals told at once
+MAX_TOLD: Final = 20  # refusals told at once
 
 
 def run_files(path: Path, *, port_offset: int, workers: int | None, bind: str, admin: str, drain: float, inline: bool) -> None:
@@ -137,10 +137,10 @@ class Printer:
 
     def refusals(self, faults: list[DocumentFault]) -> None:
         """What files ask for, and is refused or has no effect."""
-        for fault in faults[:MOST]:
+        for fault in faults[:MAX_TOLD]:
             err.print(f"[yellow]{_shown(str(fault))}[/]")
-        if len(faults) > MOST:
-            err.print(f"[yellow]and {len(faults) - MOST} more: see fsm status[/]")
+        if len(faults) > MAX_TOLD:
+            err.print(f"[yellow]and {len(faults) - MAX_TOLD} more: see fsm status[/]")
 
     def _way_out(self, message: str) -> str:
         if "below 1024" in message:

@@ -24,7 +24,7 @@ from aiohttp import web
 from controller.delivery.entrance import Entrance, http_log
 from controller.delivery.reconcile import Publication
 from controller.translate import GatewayName
-from gateway.admin.feed import LARGEST, REPORTED, Acknowledgement, FromDataPlane, Hello, Proof
+from gateway.admin.feed import MAX_MESSAGE_BYTES, REPORTED, Acknowledgement, FromDataPlane, Hello, Proof
 from gateway.base.logs import SHORT, plain
 from gateway.snapshot import Change, Parts, Problem, key
 
@@ -206,7 +206,7 @@ class FeedServer:
         if len(channel.connections) >= FOLLOWERS:
             return _refusal(503, "too many data planes follow this Gateway")
         # What is compressed together can be told apart by its length, and expands to more than it says.
-        websocket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=LARGEST, compress=False, autoping=False)
+        websocket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=MAX_MESSAGE_BYTES, compress=False, autoping=False)
         await websocket.prepare(request)
         assert self._entrance is not None
         assert request.transport is not None

@@ -20,7 +20,7 @@ from controller.state.problems import ObjectProblem
 log = logging.getLogger("fsm.events")
 
 WAITING: Final = 1000  # that are told at most, where the API server takes none
-LONGEST: Final = 1024  # characters of a message, as Events have room for
+MAX_MESSAGE_CHARS: Final = 1024  # characters of a message, as Events have room for
 
 
 class Events:
@@ -74,7 +74,7 @@ def event(problem: ObjectProblem, uid: str, now: str) -> dict[str, Any]:
         "metadata": {"name": f"{about.name[:230].rstrip('.-')}.{digest}", "namespace": namespace},
         "involvedObject": involved,
         "reason": problem.reason,
-        "message": message[:LONGEST],
+        "message": message[:MAX_MESSAGE_CHARS],
         "type": "Warning",
         "source": {"component": CONTROLLER},
         "firstTimestamp": now,

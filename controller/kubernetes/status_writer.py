@@ -15,7 +15,7 @@ from controller.kubernetes.watch import Stored
 from controller.objects.base import CONTROLLER, GATEWAY_GROUP, Ref
 from controller.objects.gateways import GatewayAddress, RouteKind
 from controller.objects.kinds import KINDS
-from controller.translate.shared.ancestors import MOST
+from controller.translate.shared.ancestors import MAX_ANCESTORS
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.status import (
     ClassStatus,
@@ -32,7 +32,7 @@ log = logging.getLogger("fsm.status")
 # Seconds between two writes of one object: somebody who reads, changes and writes it (the Argo Rollouts plugin
 # tries five times, 10 ms apart) must find a gap.
 APART: Final = 0.1
-LONGEST: Final = 60.0  # seconds until a status that is refused is tried again
+MAX_RETRY_SECONDS: Final = 60.0  # seconds until a status that is refused is tried again
 WRITERS: Final = 8
 
 # The types of conditions that are ours to take away.
@@ -132,7 +132,7 @@ class StatusWriter:
                 "status of %s cannot be written (%d times): %s", ref, times, error, exc_info=not isinstance(error, ApiError)
             )
         self._last[ref] = loop.time()
-        loop.call_later(after or min(APART * 2**times, LONGEST), self._push, ref)
+        loop.call_later(after or min(APART * 2**times, MAX_RETRY_SECONDS), self._push, ref)
 
     async def _write(self, ref: Ref) -> None:
         stored = self._stored.get(ref)
@@ -227,7 +227,7 @@ def _ancestors(before: Json, status: PolicyStatus | ExtensionStatus, now: str) -
         old = next((a for a in _ours(before, "ancestors") if a.get("ancestorRef") == ref), {})
         said = _said(old, ancestor.conditions, status.generation, now)
         entries.append({"ancestorRef": ref, "controllerName": CONTROLLER, **said})
-    return {"ancestors": (_others(before, "ancestors") + entries)[:MOST]}
+    return {"ancestors": (_others(before, "ancestors") + entries)[:MAX_ANCESTORS]}
 
 
 def _ours(before: Json, name: str) -> list[Json]:

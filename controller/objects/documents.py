@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import yaml
 
 NO_OBJECT: Final = "not a Kubernetes object: apiVersion, kind and metadata are needed"
-MOST: Final = 200_000  # values in one document; aliases make many of few
+MAX_VALUES: Final = 200_000  # values in one document; aliases make many of few
 Path: TypeAlias = tuple[str | int, ...]
 
 
@@ -135,8 +135,8 @@ def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document 
 
 def _build(node: yaml.Node, loader: Loader, path: Path, lines: dict[Path, int]) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
-    if len(lines) > MOST:
-        raise _NotJSONError(node, f"has more than {MOST} values; split it")
+    if len(lines) > MAX_VALUES:
+        raise _NotJSONError(node, f"has more than {MAX_VALUES} values; split it")
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
         result: dict[Any, Any] = {}

@@ -44,7 +44,7 @@ from gateway.filters.builtin import BUILT_IN
 
 Configured: TypeAlias = Filter | ListenerFilter
 ASPECTS: Final = ("Listener", "Route")  # what a ListenerFilter stands before: connections, or routes
-LONGEST: Final = 3600.0  # seconds that what comes with the gateway may take: as long as its own spec says
+MAX_BUILT_IN_SECONDS: Final = 3600.0  # seconds that what comes with the gateway may take: as long as its own spec says
 _DURATION: Final = re.compile("([0-9]{1,5}(h|m|s|ms)){1,4}")
 _UNITS: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
@@ -195,7 +195,7 @@ def _built_in(view: View, found: Configured) -> snapshot.Script | str:
         built_in=found.spec.type,
         config=msgspec.json.encode(settings.spec).decode(),
         execution="inline",
-        seconds=LONGEST,
+        seconds=MAX_BUILT_IN_SECONDS,
         passes=known.passes,
         network=("*",),  # whom it calls is in its spec
     )

@@ -31,7 +31,7 @@ HEARTBEAT: Final = 5.0  # seconds without a word after which a replica counts as
 MAX_MESSAGE: Final = 1 << 30
 SAVE: Final = 1.0  # seconds after a change until the snapshot is kept; what comes meanwhile is kept with it
 REPLICAS: Final = 16  # that are followed; whoever answers for the controller's name may say more
-LARGEST: Final = 1 << 20  # octets of a message to the controller
+MAX_MESSAGE_BYTES: Final = 1 << 20  # octets of a message to the controller
 REPORTED: Final = 100  # problems that it is told of at once
 RETRY: Final = 5.0  # seconds until a change that the workers could not take at all is tried again, as a whole
 

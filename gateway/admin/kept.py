@@ -20,7 +20,7 @@ from gateway.snapshot import Change
 
 log = logging.getLogger("fsm.feed")
 
-LARGEST: Final = 30 << 20  # octets; while one is written there are two, and the pod's volume holds 64 MB
+MAX_KEPT_BYTES: Final = 30 << 20  # octets; while one is written there are two, and the pod's volume holds 64 MB
 _MAGIC: Final = b"fsm snapshot 1\n"
 _DIGEST: Final = 32
 
@@ -47,7 +47,7 @@ class Kept:
             if wrong := _wrong(os.fstat(handle)):
                 return self._of_no_use(wrong)
             with os.fdopen(handle, "rb", closefd=False) as file:
-                data = file.read(LARGEST)
+                data = file.read(MAX_KEPT_BYTES)
         except OSError as error:
             return self._of_no_use(str(error))
         finally:
@@ -63,9 +63,9 @@ class Kept:
     def write(self, whole: Change) -> None:
         """Keep it instead of what was kept before: the whole of it, or not at all."""
         content = _encode(whole)
-        if len(content) > LARGEST:
+        if len(content) > MAX_KEPT_BYTES:
             log.warning(
-                "the snapshot is not kept in %s: it has %d bytes, and %d is the most", self._path, len(content), LARGEST
+                "the snapshot is not kept in %s: it has %d bytes, and %d is the most", self._path, len(content), MAX_KEPT_BYTES
             )
             with contextlib.suppress(OSError):
                 self._path.unlink()  # an older one would come back
@@ -95,7 +95,7 @@ def _wrong(found: os.stat_result) -> str:
         return "it is not a file"
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         return "others may have written or read it"
-    return f"it has {found.st_size} bytes" if found.st_size > LARGEST else ""
+    return f"it has {found.st_size} bytes" if found.st_size > MAX_KEPT_BYTES else ""
 
 
 def _digest(content: bytes) -> bytes:

@@ -43,7 +43,7 @@ GUARD: Final = {  # with every answer: the page runs its own scripts only, and i
     "Cache-Control": "no-store",
     "Server": "fsm",
 }
-LARGEST: Final = 1 << 20  # bytes of a source
+MAX_SOURCE_BYTES: Final = 1 << 20  # bytes of a source
 ANSWERED: Final = 30.0  # seconds in which an answer is made and has been taken
 SENT: Final = 10.0  # seconds in which a source has come
 SAVED: Final = 120.0  # seconds in which it is in force or refused
@@ -144,7 +144,7 @@ class Admin:
 
     async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes any free one. `address` then says where."""
-        app = web.Application(client_max_size=LARGEST, middlewares=[self._bounded])
+        app = web.Application(client_max_size=MAX_SOURCE_BYTES, middlewares=[self._bounded])
         app.router.add_get("/", self._page)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)

@@ -11,12 +11,12 @@ import re
 import sys
 from typing import Any, Final, TextIO
 
-MOST: Final = 4096  # characters of one line
+MAX_LINE_CHARS: Final = 4096  # characters of one line
 SHORT: Final = 500  # of one that is told to somebody: an answer, a report, a status
 LINES: Final = 50  # of one message
 
 
-def plain(text: str, most: int = MOST) -> str:
+def plain(text: str, most: int = MAX_LINE_CHARS) -> str:
     """One line of no more characters than this, all of which can be printed."""
     if len(text) <= most and text.isprintable():
         return text
@@ -24,7 +24,7 @@ def plain(text: str, most: int = MOST) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
-def plain_lines(text: str, most: int = MOST) -> str:
+def plain_lines(text: str, most: int = MAX_LINE_CHARS) -> str:
     """Several, where a text has several."""
     if text.isprintable() and len(text) <= most:
         return text

@@ -24,8 +24,8 @@ from gateway.transport.http2_connection import Http2Protocol
 from gateway.transport.turns import SECONDS
 
 REMEMBERED: Final = 32  # field blocks of a connection: what it costs us must stay small, whoever connects
-LONG: Final = 1024  # octets of a field block that is not worth it
-MOST_OWED: Final = 1 << 22  # octets of content that wait on one connection, above which none is fetched and no stream opened
+MAX_KNOWN_BLOCK_BYTES: Final = 1024  # octets of a field block that is not worth it
+MAX_OWED_BYTES: Final = 1 << 22  # of content that waits on one connection; above it none is fetched and no stream opened
 ENDED_A_TURN: Final = 4  # streams of a connection that is lost
 GOODBYE: Final = 2.0  # seconds for a client that is cut to read why
 
@@ -171,7 +171,7 @@ class DownstreamHttp2(Http2Protocol):
         self._begin(made, ask, end)
 
     def _is_full(self) -> bool:
-        return self.closing or len(self.streams) >= self.listener_port.limits.streams or self.owed > MOST_OWED
+        return self.closing or len(self.streams) >= self.listener_port.limits.streams or self.owed > MAX_OWED_BYTES
 
     def _refuse_stream(self, stream: int) -> None:
         """One too many: whoever asked may ask again, as nothing has been done for it (RFC 9113 §8.7)."""
@@ -204,7 +204,7 @@ class DownstreamHttp2(Http2Protocol):
         if version != self._version:
             self._version = version
             self._asks.clear()
-        elif end and len(block) <= LONG and request.method != b"HEAD" and not request.upgrade:
+        elif end and len(block) <= MAX_KNOWN_BLOCK_BYTES and request.method != b"HEAD" and not request.upgrade:
             if len(self._asks) >= REMEMBERED:
                 self._asks.clear()
             self._asks[block] = ask
@@ -344,11 +344,11 @@ class DownstreamHttp2(Http2Protocol):
 
     def note_unsent(self) -> None:
         self.noted = self.owed
-        if self.owed > MOST_OWED and not self.is_full_up:
+        if self.owed > MAX_OWED_BYTES and not self.is_full_up:
             self.is_full_up = True
             for stream in list(self.streams.values()):
                 stream.congested()
-        elif self.is_full_up and self.owed < MOST_OWED // 2:
+        elif self.is_full_up and self.owed < MAX_OWED_BYTES // 2:
             self.is_full_up = False
             if not self.stopped:
                 for stream in list(self.streams.values()):

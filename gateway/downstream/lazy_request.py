@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from gateway.downstream.known_heads import Template
 from gateway.filters import api
-from gateway.filters.api.bodies import MOST
+from gateway.filters.api.bodies import MAX_BODY_BYTES
 from gateway.filters.api.headers import field
 from gateway.http.http1 import Field, Request, parse_request
 from gateway.interfaces import DownstreamPeer
@@ -253,7 +253,7 @@ class LazyRequest(api.Request):
     def cookies(self) -> Any:
         return self.promote().cookies
 
-    async def body(self, limit: int = MOST) -> bytes:
+    async def body(self, limit: int = MAX_BODY_BYTES) -> bytes:
         return b""  # requests on the fast path have none
 
     def set_body(self, body: Any, content_type: str = "") -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from gateway.downstream.lazy_request import LazyRequest, Meeting, added_field
 from gateway.filters import api
-from gateway.filters.api.bodies import MOST, BodySource
+from gateway.filters.api.bodies import MAX_BODY_BYTES, BodySource
 from gateway.http.head_templates import ResponseShape
 from gateway.http.http1 import Field, parse_response
 from gateway.http.http1 import Response as RawResponse
@@ -261,7 +261,7 @@ class LazyResponse(api.Response):
             headers = self._lazy_headers = LazyResponseHeaders(self, self._head)
         return headers
 
-    async def body(self, limit: int = MOST) -> bytes:
+    async def body(self, limit: int = MAX_BODY_BYTES) -> bytes:
         return await self.promote().body(limit)
 
     def set_body(self, body: Any, content_type: str = "") -> None:

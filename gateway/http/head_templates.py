@@ -20,7 +20,7 @@ from typing import Final
 
 from gateway.http.http1 import CODING, CONNECTION, EXPECT, LENGTH, UPGRADE, Field, Response, content_length
 
-MOST_HOLES: Final = 12
+MAX_SLOTS: Final = 12
 OFTEN: Final = 32  # uses after which a template with several slots gets an expression of its own
 # A varying value of one of these changes what the head means to a proxy.
 FIXED: Final = frozenset((LENGTH, CODING, CONNECTION, UPGRADE, EXPECT))
@@ -39,7 +39,7 @@ def mark(number: int) -> bytes:
 # In a slot for Content-Length: 18 digits, as its value must be a number to be read at all.
 _LENGTH_MARK: Final = str(10**17 + secrets.randbelow(9 * 10**17)).encode()
 
-ADDRESS: Final = MOST_HOLES  # the number of the mark for the client's address
+ADDRESS: Final = MAX_SLOTS  # the number of the mark for the client's address
 
 
 def differing(old: Sequence[Field], new: Sequence[Field]) -> list[int] | None:
@@ -335,7 +335,7 @@ def weave(shape: ResponseShape, block: bytes) -> Callable[[bytes], bytes | None]
 def response_shape(old: Sequence[Field], response: Response) -> ResponseShape | None:
     """A shape from the fields of one response and a whole other one; None where only the slow path will do."""
     slots = differing(old, response.fields)
-    if not slots or len(slots) > MOST_HOLES or response.http10 or response.status < 200 or response.status in (204, 304):
+    if not slots or len(slots) > MAX_SLOTS or response.http10 or response.status < 200 or response.status in (204, 304):
         return None
     length_hole = -1
     for number, index in enumerate(slots):
@@ -355,7 +355,7 @@ def slots_of(old: Sequence[Field], new: Sequence[Field], known: Sequence[int] = 
     if found is None:
         return None
     slots = sorted({*found, *known})
-    if len(slots) > MOST_HOLES or any(new[index].kind in FIXED for index in slots):
+    if len(slots) > MAX_SLOTS or any(new[index].kind in FIXED for index in slots):
         return None
     if not slots:
         # Nothing varies, or nothing yet: some value stands in, as a template has at least one slot; Host's at the last.

@@ -19,7 +19,7 @@ from gateway.scripting.loader import bytes_or_nothing
 from gateway.scripting.program import ActiveFilter, FilterProgram
 from gateway.tls.contexts import unread
 
-MOST: Final = 65536  # bytes that wait for filters
+MAX_WAITING_BYTES: Final = 65536  # bytes that wait for filters
 PENDING: Final = 1024  # datagrams that wait for filters, at one port
 
 _waiting: Final[set[asyncio.Task[Any]]] = set()
@@ -57,7 +57,7 @@ class FilteredSplice(End):
         except _Broken:
             self._cut()
             return
-        if self._passage.owed > MOST and not self.transport.is_closing():
+        if self._passage.owed > MAX_WAITING_BYTES and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
@@ -116,7 +116,7 @@ class FilteredSplice(End):
             except Exception:
                 self._cut()
                 return
-            if self._passage.owed <= MOST and not self.other.is_full and not self.transport.is_closing():
+            if self._passage.owed <= MAX_WAITING_BYTES and not self.other.is_full and not self.transport.is_closing():
                 self.transport.resume_reading()
 
         task = asyncio.get_running_loop().create_task(wait())

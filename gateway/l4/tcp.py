@@ -303,7 +303,7 @@ class TlsInspector:
 
     def _peek(self, connection: socket.socket) -> None:
         try:
-            data = connection.recv(4 * client_hello.MOST, socket.MSG_PEEK)
+            data = connection.recv(4 * client_hello.MAX_CLIENT_HELLO_BYTES, socket.MSG_PEEK)
             name = client_hello.server_name(data) if data else ""
         except (BlockingIOError, InterruptedError):
             return

@@ -18,7 +18,7 @@ from gateway.transport import framing
 
 PIECE = 100  # parts in one message
 VALUES: Final = {"counter": 1, "gauge": 1, "histogram": BUCKETS + 1}  # of what filters measure
-LONGEST: Final = 64 << 20  # octets of a message from a worker
+MAX_MESSAGE_BYTES: Final = 64 << 20  # octets of a message from a worker
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 Total: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
@@ -155,7 +155,7 @@ async def read_to_worker(reader: asyncio.StreamReader) -> ToWorker:
 
 async def read_from_worker(reader: asyncio.StreamReader) -> FromWorker:
     """The next message from a worker; raises IncompleteReadError at the end, ValueError for what is none."""
-    return _from_worker.decode(await framing.read(reader, LONGEST))
+    return _from_worker.decode(await framing.read(reader, MAX_MESSAGE_BYTES))
 
 
 def change(whole: Change) -> bytes:

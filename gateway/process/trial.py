@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 PIECES: Final = 16  # into so many a change is divided that ended a worker
 PROOF: Final = 2  # deaths with nothing else to blame
-MOST: Final = 40  # deaths in one search; what is suspected then is set aside without proof, and the rest serves on
+MAX_DEATHS: Final = 40  # deaths in one search; what is suspected then is set aside without proof, and the rest serves on
 
 
 async def culprits(parts: Sequence[T], survives: Callable[[Sequence[T]], Awaitable[bool]], *, deaths: int = 0) -> list[T]:
     """Put all of `parts` but those that are returned. `survives` puts a piece and says whether a worker lives that did;
     `deaths` is how often all of them together have ended one already."""
     blamed: list[T] = []
-    left = MOST
+    left = MAX_DEATHS
     pieces: deque[tuple[Sequence[T], int]] = deque([(parts, deaths)] if parts else ())
     while pieces:
         piece, deaths = pieces.popleft()

@@ -21,7 +21,7 @@ from gateway.upstream.internal_request import Answered, InternalRequest
 
 _LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [\t\x20-\x7e\x80-\xff]*")  # a field line (RFC 9110 §5)
 PATIENCE: Final = 5.0  # seconds for an answer
-MOST: Final = 1 << 16  # octets of an answer's content
+MAX_ANSWER_BYTES: Final = 1 << 16  # octets of an answer's content
 CHECK: Final = b"/envoy.service.auth.v3.Authorization/Check"
 # Never copied from an answer: they frame it, or say where it goes.
 _NOT_COPIED: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"date", b"keep-alive"))
@@ -66,7 +66,9 @@ class AuthCheck:
         """Send it."""
         is_grpc = self.spec.protocol == "GRPC"
         content = (_as_grpc if is_grpc else _as_http)(self.spec, request, body, address, scheme)
-        self._ask = InternalRequest(content, self._heard, most=MOST, head_only=not is_grpc and request.method == b"HEAD")
+        self._ask = InternalRequest(
+            content, self._heard, most=MAX_ANSWER_BYTES, head_only=not is_grpc and request.method == b"HEAD"
+        )
         self._ask.send(next(self._backend.endpoints.turns, None), PATIENCE)
 
     def cancel(self) -> None:

@@ -43,7 +43,7 @@ from gateway.snapshot import (
 from gateway.tls import contexts as tls
 from gateway.transport.turns import Turns
 
-LARGE = 500  # parts in a change that is more than an edit
+MAX_EDIT_PARTS = 500  # parts in a change that is more than an edit
 SLICE = 0.004  # seconds of work on a change before requests get their turn
 
 
@@ -101,7 +101,7 @@ class Runtime:
 
         Requests go on meanwhile, by the tables that stand: a large change is worked through in slices.
         """
-        is_large = len(change.put) > LARGE
+        is_large = len(change.put) > MAX_EDIT_PARTS
         if is_large:
             gc.disable()  # all of it stays: a collection would stop the loop and find nothing
         try:

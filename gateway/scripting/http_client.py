@@ -20,7 +20,7 @@ from gateway.tls import contexts
 from gateway.tls.contexts import Security
 from gateway.upstream.internal_request import answer_to
 
-MOST: Final = 1 << 20  # octets of an answer
+MAX_ANSWER_BYTES: Final = 1 << 20  # octets of an answer
 PATIENCE: Final = 60.0  # seconds, whatever a filter says
 _URL: Final = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?(/[\x21\x22\x24-\x7e]*)?")
 
@@ -44,7 +44,7 @@ async def send(call: Call, reach: Reach, allowed: tuple[str, ...]) -> Reply:
     endpoint = reach(host.strip("[]"), number, _secured(host) if scheme == "https" else None)
     content = _composed(call, authority if port else host, target or "/")
     patience = min(max(call.timeout, 0.001), PATIENCE)
-    answer = await answer_to(content, endpoint, patience, most=MOST, head_only=call.method == "HEAD")
+    answer = await answer_to(content, endpoint, patience, most=MAX_ANSWER_BYTES, head_only=call.method == "HEAD")
     if isinstance(answer, str):
         raise OSError(f"{call.method} {whereto(call.url)}: {answer}")
     fields = [pair(field) for field in answer.response.fields if field.name not in FRAMING]

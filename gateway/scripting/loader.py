@@ -24,7 +24,7 @@ from gateway.scripting.hooks import HOOKS, Hook, HookName, Hooks
 from gateway.scripting.shared_state.local import local
 from gateway.scripting.shared_state.memory import Memory, create
 
-SOONEST: Final = 0.01  # seconds between two calls of a timer
+MIN_TIMER_SECONDS: Final = 0.01  # seconds between two calls of a timer
 _numbers = itertools.count(1)
 
 
@@ -102,8 +102,8 @@ def load(name: str, source: str, config: str = "{}", services: Mapping[str, Any]
 
 def _every(code: Code, seconds: float) -> Callable[[Hook], Hook]:
     """Have a function called again and again, once the filter is in force."""
-    if not seconds >= SOONEST:
-        raise ValueError(f"every {seconds} s is too often; every {SOONEST} s is not")
+    if not seconds >= MIN_TIMER_SECONDS:
+        raise ValueError(f"every {seconds} s is too often; every {MIN_TIMER_SECONDS} s is not")
 
     def take(function: Hook) -> Hook:
         code.timers.append((seconds, function))

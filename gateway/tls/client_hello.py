@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-MOST: Final = 1 << 16  # octets of a ClientHello
+MAX_CLIENT_HELLO_BYTES: Final = 1 << 16  # octets of a ClientHello
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 _SERVER_NAME: Final = 0
@@ -85,12 +85,12 @@ def _message(data: bytes) -> bytes | None:
             raise NotTLS("the first message is not a ClientHello")
         if len(message) >= 4:
             length = int.from_bytes(message[1:4], "big")
-            if length > MOST:
+            if length > MAX_CLIENT_HELLO_BYTES:
                 raise NotTLS("the ClientHello is too long")
             if len(message) >= 4 + length:
                 return message[4 : 4 + length]
         if at >= len(data):
             break
-    if len(data) > 2 * MOST:
+    if len(data) > 2 * MAX_CLIENT_HELLO_BYTES:
         raise NotTLS("the ClientHello is too long")
     return None

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
-LONGEST: Final = 1 << 32  # octets; what four of them can say
+MAX_FRAME_BYTES: Final = 1 << 32  # octets; what four of them can say
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
-async def read(reader: asyncio.StreamReader, longest: int = LONGEST) -> bytes:
+async def read(reader: asyncio.StreamReader, longest: int = MAX_FRAME_BYTES) -> bytes:
     """The next value, encoded. Raises IncompleteReadError at the end, ValueError for one that is longer than it may be."""
     size = int.from_bytes(await reader.readexactly(4), "big")
     if size > longest:

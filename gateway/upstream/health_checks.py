@@ -15,7 +15,7 @@ from gateway.snapshot import Health
 from gateway.upstream.internal_request import Answered, answer_to
 from gateway.upstream.load_balancing import EndpointPicker
 
-MOST: Final = 65536  # octets of an answer
+MAX_ANSWER_BYTES: Final = 65536  # octets of an answer
 PATIENCE: Final = 5.0  # seconds to answer, where an interval is not shorter
 
 
@@ -105,4 +105,4 @@ async def _accepts(endpoint: Endpoint, patience: float) -> bool:
 
 async def _asked(endpoint: Endpoint, path: str, patience: float) -> Answered | str:
     head = f"GET {path} HTTP/1.1\r\nHost: {endpoint.name}\r\nUser-Agent: fsm-gateway\r\n\r\n"
-    return await answer_to(head.encode(), endpoint, patience, most=MOST)
+    return await answer_to(head.encode(), endpoint, patience, most=MAX_ANSWER_BYTES)

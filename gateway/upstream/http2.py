@@ -28,8 +28,8 @@ from gateway.upstream.http1 import MAX_HEAD
 from gateway.upstream.http1_pool import CONNECT
 
 IDLE: Final = 60.0  # seconds that a connection without requests is kept
-MOST_OWED: Final = 1 << 20  # octets that a backend which does not read may be owed, besides requests' content
-LOWEST: Final = 2**31 - 1000  # stream numbers end here: another connection goes on
+MAX_OWED_BYTES: Final = 1 << 20  # octets that a backend which does not read may be owed, besides requests' content
+MAX_STREAM_NUMBER: Final = 2**31 - 1000  # stream numbers end here: another connection goes on
 
 
 class Http2Pool:
@@ -369,7 +369,7 @@ class Http2UpstreamConnection(Http2Protocol):
     def held(self, transport: asyncio.Transport) -> None:
         # If both sides waited for the other to read, they would wait for ever: a client goes on reading.
         self._is_held = False
-        if transport.get_write_buffer_size() > MOST_OWED:
+        if transport.get_write_buffer_size() > MAX_OWED_BYTES:
             self.failed(ConnectionFault(http2_frames.ENHANCE_YOUR_CALM, "it asks, and does not read the answers"))
 
     @property
@@ -381,7 +381,7 @@ class Http2UpstreamConnection(Http2Protocol):
         """A call on a stream of its own."""
         number = self.highest + 2 if self.highest else 1
         self.highest = number
-        if number >= LOWEST:
+        if number >= MAX_STREAM_NUMBER:
             self.closing = True
             self.trunk.lost(self)
         call = self.streams[number] = Http2UpstreamStream(self, number, user, reused=number > 1)

@@ -13,7 +13,7 @@ from math import gcd
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
-LONGEST: Final = 4096  # the longest period kept as a list
+MAX_PERIOD: Final = 4096  # the longest period kept as a list
 
 
 def smooth(weights: Sequence[int]) -> Iterator[int]:
@@ -46,7 +46,7 @@ class WeightedSplit(Generic[T]):
         if total:
             divisor = gcd(*weights)
             sequence = smooth(weights)
-            if total // divisor <= LONGEST:
+            if total // divisor <= MAX_PERIOD:
                 period = [items[next(sequence)] for _ in range(total // divisor)] if len(items) > 1 else items
                 self.turns = _from(period, int(len(period) * phase))
             else:

@@ -109,7 +109,7 @@ async def test_streams_that_take_nothing_are_refused_beyond_a_mark(proxy: Proxy,
     me = await client(proxy.port, INITIAL_WINDOW_SIZE=0)
     asked = [me.ask() for _ in range(90)]
     (one,) = proxy.runtime.ports.tcp[80].listener_port.connections
-    await until(lambda: one.owed > downstream_http2.MOST_OWED)  # type: ignore[attr-defined]
+    await until(lambda: one.owed > downstream_http2.MAX_OWED_BYTES)  # type: ignore[attr-defined]
     answer = await me.get()
     assert answer.reset == http2_frames.REFUSED_STREAM
     me.h2.increment_flow_control_window(1 << 24)

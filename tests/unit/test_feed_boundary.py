@@ -29,7 +29,7 @@ from controller.kubernetes import feed_tls
 from controller.kubernetes.api import Api
 from controller.kubernetes.feed_tls import Authority
 from gateway.admin import feed, kept
-from gateway.admin.feed import LARGEST, Acknowledgement, FeedSource, Hello, Proof
+from gateway.admin.feed import MAX_MESSAGE_BYTES, Acknowledgement, FeedSource, Hello, Proof
 from gateway.admin.kept import Kept
 from gateway.snapshot import Backend, Certificate, Change, Endpoint, Listener, Problem, key
 
@@ -339,7 +339,7 @@ async def test_words_that_change_all_the_time_are_few_writes(stage: Stage) -> No
         (lambda ws: ws.send_bytes(msgspec.msgpack.encode({"type": "Applied", "version": 5})), 1002),
         (lambda ws: ws.send_bytes(b"\x91" * 100_000), 1002),  # nested
         (lambda ws: ws.send_str("text"), 1003),
-        (lambda ws: ws.send_bytes(b"\0" * (LARGEST + 1)), 1006),  # 1009, of which a reset gets ahead
+        (lambda ws: ws.send_bytes(b"\0" * (MAX_MESSAGE_BYTES + 1)), 1006),  # 1009, of which a reset gets ahead
     ],
 )
 async def test_what_is_no_message_ends_the_connection(send: Callable[[Any], Any], code: int) -> None:
@@ -771,7 +771,7 @@ def damaged(path: Path, how: str, tmp_path: Path) -> None:
             os.mkfifo(path, 0o600)
         case "huge":
             with path.open("r+b") as file:
-                file.truncate(kept.LARGEST + 1)
+                file.truncate(kept.MAX_KEPT_BYTES + 1)
         case "of another schema":
             content = msgspec.msgpack.encode({"version": "1", "put": [{"type": "unheard-of"}]})
             path.write_bytes(kept._MAGIC + kept._digest(content) + content)
@@ -837,7 +837,7 @@ def test_what_is_kept_is_for_nobody_else(tmp_path: Path) -> None:
 def test_what_is_too_large_to_keep_is_not_kept_and_nothing_old_comes_back(tmp_path: Path, monkeypatch: Any) -> None:
     path = tmp_path / "snapshot"
     Kept(path).write(WHOLE)
-    monkeypatch.setattr(kept, "LARGEST", 10)
+    monkeypatch.setattr(kept, "MAX_KEPT_BYTES", 10)
     Kept(path).write(WHOLE)
     assert not path.exists()
 

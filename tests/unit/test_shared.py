@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.scripting.shared_state import memory as module
-from gateway.scripting.shared_state.memory import LOG, LONGEST, Memory, create
+from gateway.scripting.shared_state.memory import LOG, MAX_VALUE_BYTES, Memory, create
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_many_keys_take_no_more_room(memory: Memory) -> None:
     assert kept > 49_900  # of 262,144 places; a bucket that is full gives up who lapses first
 
 
-@pytest.mark.parametrize("value", [b"", b"x", bytes(range(256)) * 100, b"y" * LONGEST], ids=len)
+@pytest.mark.parametrize("value", [b"", b"x", bytes(range(256)) * 100, b"y" * MAX_VALUE_BYTES], ids=len)
 def test_values(memory: Memory, clock: Callable[[float], None], value: bytes) -> None:
     memory.set(b"k", value, 10)
     assert memory.get(b"k") == value
@@ -198,7 +198,7 @@ def test_values(memory: Memory, clock: Callable[[float], None], value: bytes) ->
 
 def test_a_value_that_is_too_long_is_refused(memory: Memory) -> None:
     with pytest.raises(ValueError, match="1048577 bytes is too long; 1048576"):
-        memory.set(b"k", b"x" * (LONGEST + 1), 0)
+        memory.set(b"k", b"x" * (MAX_VALUE_BYTES + 1), 0)
 
 
 def test_values_are_replaced_and_dropped(memory: Memory) -> None:
@@ -212,7 +212,7 @@ def test_values_are_replaced_and_dropped(memory: Memory) -> None:
 
 
 def test_the_oldest_values_make_room(memory: Memory) -> None:
-    megabyte = LONGEST
+    megabyte = MAX_VALUE_BYTES
     for index in range(2 * LOG // megabyte):
         memory.set(b"%d" % index, bytes([index]) * megabyte, 0)
     kept = [index for index in range(2 * LOG // megabyte) if memory.get(b"%d" % index) is not None]

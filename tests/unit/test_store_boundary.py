@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gateway.filters.api.shared_state import Operation
 from gateway.scripting.shared_state.local import local
-from gateway.scripting.shared_state.memory import LONGEST, Memory, create
+from gateway.scripting.shared_state.memory import MAX_VALUE_BYTES, Memory, create
 from gateway.scripting.shared_state.redis import Remote, Unreachable, _key
 from gateway.snapshot import Store
 
@@ -107,7 +107,7 @@ async def asking(port: int, **how: Any) -> AsyncIterator[Callable[[Operation], A
         b":12x\r\n",
         b":" + b"9" * 5000 + b"\r\n",
         b"+" + b"x" * 1_000_000,
-        b"$%d\r\n" % (LONGEST + 1),
+        b"$%d\r\n" % (MAX_VALUE_BYTES + 1),
         b"$999999999999\r\n",
         b"*1000000000\r\n",
         b"*1\r\n" * 100_000,
@@ -209,7 +209,7 @@ async def test_a_store_that_drips_or_pours_is_bounded_in_time_and_memory() -> No
             found = await asyncio.gather(*asked, return_exceptions=True)
             assert time.monotonic() - began < 2
             assert all(isinstance(one, Unreachable | bytes) for one in found)
-            assert all(len(one) <= LONGEST for one in found if isinstance(one, bytes))
+            assert all(len(one) <= MAX_VALUE_BYTES for one in found if isinstance(one, bytes))
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10  # 32 at a time, of a megabyte each
 
 

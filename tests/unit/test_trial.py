@@ -53,4 +53,4 @@ def test_a_search_ends(count: int) -> None:
     """Where everything is deadly, not everything is tried."""
     worker = Worker(set(range(count)))
     assert sorted(asyncio.run(trial.culprits(list(range(count)), worker.survives))) == list(range(count))
-    assert worker.deaths <= trial.MOST
+    assert worker.deaths <= trial.MAX_DEATHS

@@ -24,7 +24,7 @@ MAY_BE_ZERO: Final = frozenset(
     ("body_bytes", "body_rate", "connections", "connections_per_address", "requests_per_connection", "unsent_bytes")
 )
 
-MOST: Final = 2**53  # of any limit
+MAX_LIMIT: Final = 2**53  # of any limit
 
 
 class ReadLimits(NamedTuple):
@@ -71,7 +71,7 @@ def read(text: str) -> ReadLimits:
         wants_whole = isinstance(getattr(DEFAULT_LIMITS, name), int)
         is_number = isinstance(value, int) or (isinstance(value, float) and not wants_whole)
         least = 0 if name in MAY_BE_ZERO else 1 if wants_whole else 0.001
-        if isinstance(value, bool) or not is_number or not least <= value <= MOST:
+        if isinstance(value, bool) or not is_number or not least <= value <= MAX_LIMIT:
             kind = "a whole number" if wants_whole else "a number of seconds"
             return _fault(f"{key}: {_shown(value)} was found; {kind} of at least {least:g} is needed")
         changes[name] = value if wants_whole else float(value)

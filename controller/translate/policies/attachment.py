@@ -374,7 +374,7 @@ def _program(name: FilterName, built_in: str, config: BuiltInConfig, store: snap
         built_in=built_in,
         config=msgspec.json.encode(config).decode(),
         execution="inline",
-        seconds=python_filters.LONGEST,
+        seconds=python_filters.MAX_BUILT_IN_SECONDS,
         passes=BUILT_IN[built_in].passes,
         store=store,
     )

@@ -11,7 +11,7 @@ from controller.state.view import View
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.status import AncestorStatus
 
-MOST: Final = 16  # entries that PolicyStatus has room for
+MAX_ANCESTORS: Final = 16  # entries that PolicyStatus has room for
 
 
 def is_ours(view: View, class_name: str) -> bool:
@@ -23,7 +23,7 @@ def is_ours(view: View, class_name: str) -> bool:
 def of(view: View, targets: Iterable[Ref], *said: Condition) -> tuple[AncestorStatus, ...]:
     """What is said of a policy, to each of them."""
     found = {gateway for target in targets for gateway in _gateways(view, target)}
-    return tuple(AncestorStatus(gateway, said) for gateway in sorted(found)[:MOST])
+    return tuple(AncestorStatus(gateway, said) for gateway in sorted(found)[:MAX_ANCESTORS])
 
 
 def _gateways(view: View, target: Ref) -> Iterable[tuple[str, str]]:

@@ -11,7 +11,7 @@ from gateway.filters.api.filter_metrics import Metrics as Metrics
 from gateway.filters.api.headers import Headers
 from gateway.filters.api.shared_state import Shared as Shared
 
-MOST: Final = 1 << 20  # octets of a body that is read whole, where a filter does not say
+MAX_BODY_BYTES: Final = 1 << 20  # octets of a body that is read whole, where a filter does not say
 
 
 class Refused(Exception):

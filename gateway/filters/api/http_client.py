@@ -12,7 +12,7 @@ from gateway.filters.api.filter_metrics import Metrics as Metrics
 from gateway.filters.api.headers import Headers, is_method
 from gateway.filters.api.shared_state import Shared as Shared
 
-LONGEST: Final = 3600.0  # seconds that anybody waits for an answer; the worker has its own patience
+MAX_SECONDS: Final = 3600.0  # seconds that anybody waits for an answer; the worker has its own patience
 
 
 class Call(msgspec.Struct, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -22,7 +22,7 @@ class Call(msgspec.Struct, array_like=True, tag=True, forbid_unknown_fields=True
     url: Annotated[str, msgspec.Meta(max_length=1 << 16)]
     headers: Annotated[list[tuple[bytes, bytes]], msgspec.Meta(max_length=1000)]
     body: bytes
-    timeout: Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
+    timeout: Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)]
 
 
 class Reply(msgspec.Struct, array_like=True, tag=True):
@@ -65,7 +65,7 @@ class HttpClient:
             given.add(name, value)
         if said and "content-type" not in given:
             given["Content-Type"] = said
-        return await self._send(Call(method, url, given.pairs(), content, min(timeout, LONGEST)))
+        return await self._send(Call(method, url, given.pairs(), content, min(timeout, MAX_SECONDS)))
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None, *, timeout: float = 5.0) -> Reply:
         """GET."""

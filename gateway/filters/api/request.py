@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlencode
 
-from gateway.filters.api.bodies import MOST, BodySource, Given, decoded, encoded
+from gateway.filters.api.bodies import MAX_BODY_BYTES, BodySource, Given, decoded, encoded
 from gateway.filters.api.connection import Connection
 from gateway.filters.api.filter_metrics import Metrics as Metrics
 from gateway.filters.api.headers import Headers, field, is_method, length_field
@@ -198,13 +198,13 @@ class Request:
 
     # --- the body ---
 
-    async def body(self, limit: int = MOST) -> bytes:
+    async def body(self, limit: int = MAX_BODY_BYTES) -> bytes:
         """All of the body. A longer one is answered with 413."""
         if self._replaced is not None:
             return self._replaced
         return await self._source.whole(limit) if self._source is not None else b""
 
-    async def json(self, limit: int = MOST) -> Any:
+    async def json(self, limit: int = MAX_BODY_BYTES) -> Any:
         """The body as JSON. Anything else is answered with 400."""
         return decoded(await self.body(limit), self.headers)
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from gateway.filters.api.bodies import MOST, BodySource, Refused, decoded, encoded
+from gateway.filters.api.bodies import MAX_BODY_BYTES, BodySource, Refused, decoded, encoded
 from gateway.filters.api.filter_metrics import Metrics as Metrics
 from gateway.filters.api.headers import TOKEN, Headers, length_field
 from gateway.filters.api.request import Request
@@ -53,13 +53,13 @@ class Response:
         made._raw, made._source, made._body, made.is_changed = raw, source, None, False
         return made
 
-    async def body(self, limit: int = MOST) -> bytes:
+    async def body(self, limit: int = MAX_BODY_BYTES) -> bytes:
         """All of the body. A longer one is answered with 502."""
         if self._body is not None:
             return self._body
         return await self._source.whole(limit) if self._source is not None else b""
 
-    async def json(self, limit: int = MOST) -> Any:
+    async def json(self, limit: int = MAX_BODY_BYTES) -> Any:
         """The body as JSON. Anything else is answered with 502."""
         try:
             return decoded(await self.body(limit), self.headers)

@@ -12,7 +12,7 @@ from gateway.filters.api import Chunk, Data, Datagram, config, shared
 
 rate: Final = config["bps"]
 SAVED: Final = max(rate // 10, 1)  # bytes that may pass at once when nothing has passed before
-LONGEST: Final = 3600  # seconds that what is over it waits
+MAX_WAIT_SECONDS: Final = 3600  # seconds that what is over it waits
 
 
 def _turn(size: int, longest: int) -> float | None:
@@ -22,9 +22,9 @@ def _turn(size: int, longest: int) -> float | None:
 
 
 def _paced(data: bytes) -> Awaitable[None] | None:
-    wait = _turn(len(data), LONGEST) if data else 0.0
+    wait = _turn(len(data), MAX_WAIT_SECONDS) if data else 0.0
     if wait is None:
-        raise TimeoutError(f"more than {LONGEST} s worth of bytes wait already")
+        raise TimeoutError(f"more than {MAX_WAIT_SECONDS} s worth of bytes wait already")
     return asyncio.sleep(wait) if wait > 0 else None
 
 

@@ -10,11 +10,11 @@ from collections.abc import Awaitable
 from gateway.base.durations import seconds
 from gateway.filters.api import Request, Response, config, log, metrics, shared
 
-LONGEST = 60.0  # seconds that a request waits for its turn
+MAX_WAIT_SECONDS = 60.0  # seconds that a request waits for its turn
 requests, interval = config.get("requests", 5), seconds(config.get("interval", "10s"))
 burst, backlog = config.get("burst", 10), config.get("backlog", 5)
 if config.get("blocking"):
-    backlog = int(LONGEST * requests / interval)
+    backlog = int(MAX_WAIT_SECONDS * requests / interval)
 answer = config.get("response", {})
 status, body, headers = answer.get("status", 429), answer.get("body", ""), dict(answer.get("headers", {}))
 headers.setdefault("Retry-After", str(max(int(interval / requests), 1)))
@@ -56,6 +56,6 @@ async def asked(turn: Awaitable[float | None]) -> Response | None:
 
 def verdict(wait: float | None) -> Response | Awaitable[None] | None:
     """By the seconds until it is this request's turn."""
-    if wait is None or wait > LONGEST:
+    if wait is None or wait > MAX_WAIT_SECONDS:
         return Response(status, body, headers)
     return asyncio.sleep(wait) if wait > 0 else None

@@ -16,7 +16,7 @@ from gateway.filters.api import log as logger
 share = config.get("samplePercentage", 10)
 collector = "/".join(config.get("target", "").split("/")[:3])  # what of it may be told: the rest may be a key
 target, service = config.get("target", ""), config.get("serviceName", "fsm-gateway")
-MOST = 1000  # spans that wait
+MAX_SPANS = 1000  # spans that wait
 spans: list[dict[str, object]] = []
 TRACE = re.compile(r"[0-9a-f]{16}(?:[0-9a-f]{16})?")
 SPAN = re.compile(r"[0-9a-f]{16}")
@@ -50,7 +50,7 @@ def recorded(exchange: Exchange) -> None:
     span = exchange.request.state.get("span")
     if span is None:
         return
-    if len(spans) >= MOST:
+    if len(spans) >= MAX_SPANS:
         metrics.add("zipkin_dropped_total")
         return
     request, address = exchange.request, exchange.request.connection.address

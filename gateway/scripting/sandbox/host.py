@@ -52,7 +52,7 @@ log = logging.getLogger("fsm.filters")
 LOADING: Final = 2.0  # seconds to load a source and run its tests
 ANSWERING: Final = 0.25  # seconds to say that it is there
 ENDING: Final = 0.5  # seconds from the end of its line to its own
-MOST: Final = 1000  # calls under way
+MAX_CALLS: Final = 1000  # calls under way
 DATAGRAM: Final = 65507  # octets at most
 
 
@@ -294,8 +294,8 @@ class SandboxedFilter(Hooks):
     async def _admit(self) -> None:
         """Until there is room for one more call. Raises FailedError where there is nobody to call."""
         self._check_line()
-        if len(self._calls) + self._waits_for_room >= MOST:
-            raise FailedError(f"{MOST} calls wait for it already")
+        if len(self._calls) + self._waits_for_room >= MAX_CALLS:
+            raise FailedError(f"{MAX_CALLS} calls wait for it already")
         assert self._line is not None
         self._waits_for_room += 1
         try:

@@ -26,7 +26,7 @@ CALLED: Final = 0.1  # of that, while somebody waits for its answers: it may hav
 ENDING: Final = 5.0  # seconds from a frame's first octet to its last, and for reading what waits
 ROOM: Final = 1 << 16  # octets of the buffer; a frame that does not fit has pages of its own
 FULL: Final = 1 << 20  # octets that wait for the process
-SHORTEST, LONGEST_PAUSE = 0.001, 0.05  # seconds
+MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.001, 0.05  # seconds
 
 
 class Line(asyncio.BufferedProtocol):
@@ -215,7 +215,7 @@ class Line(asyncio.BufferedProtocol):
         if self._credit.owed <= -SAVED / 2:
             self._unheard = 0.0
         if wait:
-            wait = min(max(wait, SHORTEST), LONGEST_PAUSE)
+            wait = min(max(wait, MIN_PAUSE_SECONDS), MAX_PAUSE_SECONDS)
             self._unheard += wait * CALLED if self._is_called() else wait
             if self._unheard > PATIENCE:
                 self.cut("it says more than there is time to listen to")

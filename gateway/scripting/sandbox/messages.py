@@ -20,7 +20,7 @@ from gateway.scripting.hooks import HOOKS, HookName
 from gateway.transport import framing
 
 FORK, KILL, STAND_BACK = b"f", b"k", b"b"  # what a worker says to the forkserver, each with a number, the first with a socket
-LONGEST: Final = 32 << 20  # octets of a frame to a cell
+MAX_FRAME_BYTES: Final = 32 << 20  # octets of a frame to a cell
 LONGEST_SAID: Final = 4 << 20  # and from it: of a body, of a value, of everything
 WORDS: Final = 4096  # characters of a line of the log, of what is said of a failure
 FIELDS: Final = 1000  # of a head that comes back
@@ -235,7 +235,7 @@ _from_cell: msgspec.msgpack.Decoder[FromCell] = msgspec.msgpack.Decoder(FromCell
 
 async def read_to_cell(reader: asyncio.StreamReader) -> ToCell:
     """The next message to a cell; raises IncompleteReadError at the end."""
-    return _to_cell.decode(await framing.read(reader, LONGEST))
+    return _to_cell.decode(await framing.read(reader, MAX_FRAME_BYTES))
 
 
 def from_cell(data: bytes | memoryview) -> FromCell:

@@ -23,10 +23,10 @@ from gateway.scripting.sandbox.messages import Ask, Said, Told, Want, Whole
 from gateway.scripting.services import FilterServices
 
 log = logging.getLogger("fsm.filters")
-MOST: Final = 1000  # of these under way
+MAX_UNDER_WAY: Final = 1000  # of these under way
 MAX_FETCHES: Final = 100  # requests of its own under way, each of which may bring a megabyte
 WEIGHT: Final = 4 << 20  # octets of what it has asked for and is not done yet
-BODY: Final = messages.LONGEST - (1 << 16)  # octets that it may have whole
+BODY: Final = messages.MAX_FRAME_BYTES - (1 << 16)  # octets that it may have whole
 LINES: Final = 100  # of its log, a second
 
 View: TypeAlias = tuple[api.Request | None, api.Response | None]
@@ -69,14 +69,14 @@ class ServiceCalls:
             self._weight -= weight
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("filter %s: %s", self._name, plain(repr(error)))
-            if len(self._working) < MOST and self._weight <= WEIGHT:
+            if len(self._working) < MAX_UNDER_WAY and self._weight <= WEIGHT:
                 self._line.release("busy")
 
         task = asyncio.create_task(work)
         self._working.add(task)
         self._weight += weight
         task.add_done_callback(done)
-        if len(self._working) >= MOST or self._weight > WEIGHT:
+        if len(self._working) >= MAX_UNDER_WAY or self._weight > WEIGHT:
             self._line.hold("busy")
         return task
 

@@ -29,7 +29,7 @@ from typing import Final
 NUMBERS: Final = 1 << 15  # buckets
 VALUES: Final = 1 << 12
 LOG: Final = 32 << 20  # octets
-LONGEST: Final = 1 << 20  # octets of a value
+MAX_VALUE_BYTES: Final = 1 << 20  # octets of a value
 PATIENCE: Final = 0.02  # seconds to wait for a lock; who holds one is done in some microseconds
 STALLED: Final = 1.0  # seconds for which a lock that could not be had is not waited for again
 
@@ -201,8 +201,8 @@ class Memory:
 
     def set(self, key: bytes, value: bytes, seconds: float) -> None:
         """Keep a value, for so many seconds; 0 for as long as there is room. Raises ValueError for one that is too long."""
-        if len(value) > LONGEST:
-            raise ValueError(f"a value of {len(value)} bytes is too long; {LONGEST} are not")
+        if len(value) > MAX_VALUE_BYTES:
+            raise ValueError(f"a value of {len(value)} bytes is too long; {MAX_VALUE_BYTES} are not")
         digest, bucket = _place(key, VALUES)
         length = len(value) + 1  # so that 0 is: nothing
         if not self._lock(_LOG_LOCK):

@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError, InvalidResponse  # noqa: A004
 
 from gateway.base.logs import plain
 from gateway.filters.api.shared_state import Operation, SharedAnswer
-from gateway.scripting.shared_state.memory import LONGEST
+from gateway.scripting.shared_state.memory import MAX_VALUE_BYTES
 from gateway.snapshot import Store
 
 log = logging.getLogger("fsm.shared")
@@ -75,7 +75,7 @@ class Answers(_AsyncRESP2Parser):
             return rest
         if kind == b"$":
             length = int(rest)
-            if -1 <= length <= LONGEST:
+            if -1 <= length <= MAX_VALUE_BYTES:
                 return None if length < 0 else await self._read(length)
         raise InvalidResponse(f"not an answer: {plain(line.decode(errors='replace'), 60)}")
 
