@@ -54,7 +54,7 @@ class ResponseHeads(Protocol):
 
 
 class ResponseSink(Protocol):
-    """Whoever has sent a whole request and waits for its answer; anything but a plain answer is taken by `promote`."""
+    """Takes the response to a request that was sent whole; anything but a plain response goes to what `promote` returns."""
 
     # Not None: a whole response whose head is known may be delivered to `answered`.
     @property
@@ -70,7 +70,7 @@ class ResponseSink(Protocol):
 
 
 class UpstreamHandler(ResponseSink, Protocol):
-    """Whoever uses a backend connection for one request, and can take whatever comes of it."""
+    """Uses a backend's connection for one request, and takes whatever comes of it: responses, refusals, the end."""
 
     head_only: bool
     wants_payload: bool

@@ -119,7 +119,7 @@ def _finish(canary: Canary, output: Path | None) -> int:
 
 
 class Page:
-    """The same, in a browser."""
+    """The demo in a browser: the page that shows the canary while it goes."""
 
     def __init__(self, canary: Canary) -> None:
         self._canary = canary

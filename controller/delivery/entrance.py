@@ -72,7 +72,10 @@ class Guest(asyncio.Protocol):
 
 
 class Entrance:
-    """See the module. `make` gives the web server's protocol for one connection (`web.AppRunner.server`)."""
+    """Admits connections of data planes before they have authenticated themselves.
+
+    `make` gives the web server's protocol for one connection (`web.AppRunner.server`).
+    """
 
     def __init__(
         self, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None = None, *,
@@ -119,7 +122,7 @@ class Entrance:
         self._sockets.clear()
 
     def known(self, transport: asyncio.BaseTransport | None) -> None:
-        """Who is behind this connection has shown who it is, and may stay."""
+        """The connection has authenticated itself and keeps its place."""
         guest = self.guests.get(transport.get_extra_info("peername")) if transport is not None else None
         if guest is not None:
             self._leave_place(guest)

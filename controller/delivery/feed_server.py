@@ -110,7 +110,7 @@ class Channel:
 
 
 class FeedServer:
-    """See the module. `on_acknowledged` hears of every acknowledgement and of every data plane that goes."""
+    """The controller's side of the feed. `on_acknowledged` hears of every acknowledgement and of every data plane that goes."""
 
     def __init__(self, publications: dict[GatewayName, Publication], authorise: Authorise) -> None:
         self._publications = publications

@@ -81,7 +81,7 @@ class Publication:
 
 
 class Reconciler:
-    """See the module."""
+    """The controller's loop: changes in, parts and statuses out."""
 
     def __init__(self, world: World, sink: Sink, *, before: Callable[[], Awaitable[None]] | None = None) -> None:
         self.world = world

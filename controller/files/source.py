@@ -57,7 +57,7 @@ def is_ours(path: Path) -> bool:
 
 
 class FileSource:
-    """See the module."""
+    """Objects out of a directory of YAML files, followed by events."""
 
     def __init__(self, root: Path, world: World) -> None:
         self.root = root

@@ -80,7 +80,7 @@ class Options:
 
 
 class Cluster:
-    """See the module."""
+    """The controller of one cluster, one of its replicas."""
 
     def __init__(self, api: Api, options: Options) -> None:
         self._api = api

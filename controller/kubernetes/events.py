@@ -24,7 +24,7 @@ MAX_MESSAGE_CHARS: Final = 1024  # characters of a message, as Events have room 
 
 
 class Events:
-    """See the module. Written by the replica that leads."""
+    """The Events that say what no status can. Written by the replica that leads."""
 
     def __init__(self, api: Api) -> None:
         self._api = api

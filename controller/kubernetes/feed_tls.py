@@ -47,7 +47,7 @@ class Authority:
 
     @classmethod
     def new(cls) -> Authority:
-        """One that nobody has known before."""
+        """A new certificate authority, with a key of its own."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fsm-feed")])
         builder = _builder(name, name, key.public_key(), days=365 * YEARS).add_extension(
@@ -157,7 +157,7 @@ async def authority(api: Api, namespace: str) -> Authority:
 
 
 class Reviewed(NamedTuple):
-    """Who a token stands for."""
+    """The user and the pod that a reviewed token is for."""
 
     user: str
     pod: str = ""  # its UID, where the token was made for one
@@ -171,7 +171,10 @@ class Reviewer:
         self._turn = asyncio.Semaphore(REVIEWS)
 
     async def review(self, token: str) -> Reviewed | None:
-        """Who a token stands for, or None when it is not good for the feed. ApiError where that cannot be told."""
+        """The user and the pod that a token is for; None when it is not good for the feed.
+
+        Raises ApiError where nobody can tell.
+        """
         try:
             async with asyncio.timeout(PATIENCE), self._turn:
                 answer = await self._api.create("/apis/authentication.k8s.io/v1/tokenreviews", _question(token))

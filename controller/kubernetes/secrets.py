@@ -37,7 +37,10 @@ def named(obj: AnyObject) -> frozenset[Ref]:
 
 
 class NamedSecrets:
-    """See the module. `put` and `drop` tell the world, of Secrets and of the objects that name them."""
+    """The Secrets that objects name, followed while they do.
+
+    `put` and `drop` tell the world, of Secrets and of the objects that name them.
+    """
 
     def __init__(
         self, api: Api, group: asyncio.TaskGroup, put: Put, drop: Callable[[Ref], None], namespaces: tuple[str, ...] = ()

@@ -119,7 +119,10 @@ def _event_of(line: bytes) -> Event:
 
 
 class Follower:
-    """See the module. Tells `put(object, stored)` and `drop(ref)`; of what cannot be read, or put, `odd` hears."""
+    """Follows the objects of one kind by list and watch.
+
+    Tells `put(object, stored)` and `drop(ref)`; of what cannot be read, or put, `odd` hears.
+    """
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class ObjectProblem(NamedTuple):
 
 
 class Problems:
-    """See the module. `told` hears of each that is new."""
+    """What is wrong with objects and stands in no status. `told` hears of each that is new."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, Ref], tuple[ObjectProblem, ...]] = {}
@@ -58,7 +58,7 @@ class Problems:
         return Counter((reason, about.kind) for reason, about in self._found)
 
     def metrics(self) -> str:
-        """The same as Prometheus reads it."""
+        """The counts of objects that are set aside, in the text format of Prometheus."""
         lines = [
             "# HELP fsm_controller_objects_set_aside Objects that cannot be read (Unreadable), or at which the controller's own"
             " code fails (Failing).",

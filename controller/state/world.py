@@ -40,7 +40,7 @@ def _is_same(old: AnyObject, new: AnyObject) -> bool:
 
 
 class World:
-    """See the module."""
+    """All objects, their indices, and what data planes report."""
 
     def __init__(self) -> None:
         self._objects: dict[Ref, AnyObject] = {}

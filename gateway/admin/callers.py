@@ -82,7 +82,7 @@ class Places:
         self.turned_away = 0
 
     def protocol(self) -> asyncio.BaseProtocol:
-        """For one more connection."""
+        """Make room for one more connection, by closing an older one where there are too many."""
         asyncio.get_running_loop().call_soon(self._make_room)  # of a burst, those before it are there by then
         return self._server()
 

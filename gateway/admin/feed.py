@@ -37,7 +37,7 @@ RETRY: Final = 5.0  # seconds until a change that the workers could not take at 
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
-    """Who connects, for the controller's messages to people."""
+    """The first message of a data plane: who it is, for what the controller tells people."""
 
     instance: str
 
@@ -125,7 +125,10 @@ class Replica:
 
 
 class Feed:
-    """See the module. `put` brings the workers forward and returns what they could not do."""
+    """The data plane's side of the feed, over all replicas of the controller.
+
+    `put` brings the workers forward and returns what they could not do.
+    """
 
     def __init__(
         self, source: FeedSource, put: Callable[[Change], Awaitable[tuple[Problem, ...]]], *, cache: Path | None, instance: str

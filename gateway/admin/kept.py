@@ -29,7 +29,7 @@ _decode = msgspec.msgpack.Decoder(Change).decode
 
 
 class Kept:
-    """See the module."""
+    """The last good snapshot, on disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -104,7 +104,7 @@ class EditError(Exception):
 
 
 class Editor(Protocol):
-    """Whoever knows where the sources of filters are written."""
+    """Finds where the sources of filters are written, and writes them."""
 
     def sources(self) -> list[FilterSource]:
         """All of them."""

@@ -14,7 +14,10 @@ _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 
 
 def keep_to_yourself() -> None:
-    """See the module. What a process reads of itself in /proc it still may, whoever runs it."""
+    """Keep other processes of the same user out of this one.
+
+    What a process reads of itself in /proc it still may, whoever runs it.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         # Also where cores go to a program (core(5), "Piping core dumps to a program"), which heeds no limit; and it keeps

@@ -21,7 +21,7 @@ SLICE: Final = 100_000  # nanoseconds, the shortest that there is
 
 
 def ask_for_short_slices() -> None:
-    """See the module. Where it is refused, or unknown, all stays as it is."""
+    """Ask the kernel for short slices of time. Where it is refused, or unknown, all stays as it is."""
     machine = platform.machine()
     if sys.platform == "linux" and machine in SCHED_SETATTR and os.sched_getscheduler(0) == os.SCHED_OTHER:
         nice = os.getpriority(os.PRIO_PROCESS, 0)

@@ -61,12 +61,12 @@ class DownstreamHttp2(Http2Protocol):
 
     @property
     def port(self) -> int:
-        """Of the listener."""
+        """The listener's port."""
         return self.listener_port.port
 
     @property
     def scheme(self) -> bytes:
-        """Of what it is asked for."""
+        """`http` or `https`, as requests on this connection have it."""
         return self.listener_port.scheme
 
     # --- asyncio.Protocol ---

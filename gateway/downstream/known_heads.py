@@ -42,7 +42,10 @@ _PASSED = Limits(fields=1 << 30)  # a template's head has passed its listener's 
 
 
 class Template(Shape):
-    """See the module. Shared by all connections of a port that send this head."""
+    """A request head that repeats, with where its request lines lead.
+
+    Shared by all connections of a port that send this head.
+    """
 
     __slots__ = (
         "_as_values",

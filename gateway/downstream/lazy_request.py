@@ -113,7 +113,7 @@ class LazyRequestHeaders(api.Headers):
 
 
 class Meeting(DownstreamPeer, Protocol):
-    """Whoever a request came to."""
+    """The client's connection on which a request came by the fast path."""
 
     def promote(self) -> Exchange: ...
     def is_at(self, data: bytes) -> bool:
@@ -121,7 +121,7 @@ class Meeting(DownstreamPeer, Protocol):
 
 
 class LazyRequest(api.Request):
-    """See the module. `full` is the ordinary request, once it takes one."""
+    """A request on the fast path, as filters see it. `full` is the ordinary request, once it takes one."""
 
     __slots__ = (
         "_client",

@@ -24,7 +24,7 @@ from gateway.proxy.handover import FilterResult
 
 
 class Asking(Meeting, Protocol):
-    """Whoever has sent the request."""
+    """The client's connection whose request was sent on the fast path, and that takes its response."""
 
     def answered(self, data: bytes, status_class: int) -> None: ...
     def begun(self, data: bytes, status_class: int) -> None: ...
@@ -35,7 +35,7 @@ class Asking(Meeting, Protocol):
 
 
 class LazyResponseFilter:
-    """See the module. A sender of its request, and the answers that it knows."""
+    """Shows filters the response to a request on the fast path. A sender of its request, and the answers that it knows."""
 
     __slots__ = ("_base", "_client", "_endpoint", "_head", "_plain", "lazy_request", "left", "octets", "reply")
 

@@ -40,7 +40,7 @@ class ClientConnection(Protocol):
 
 
 class ListenerPort:
-    """See the module."""
+    """A port for HTTP: what all of its connections share."""
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class Debt:
 
 
 class Unsent:
-    """See the module."""
+    """What clients have not taken yet, over all connections of a port."""
 
     __slots__ = ("_debts", "most", "total")
 

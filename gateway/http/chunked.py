@@ -34,7 +34,7 @@ def chunk(data: bytes) -> bytes:
 
 
 def last_chunk(trailers: Iterable[Field]) -> bytes:
-    """The end of a chunked body."""
+    """The last chunk and the trailer section (RFC 9112 §7.1)."""
     return b"0\r\n%b\r\n" % b"".join(field.line + b"\r\n" for field in trailers)
 
 
@@ -70,7 +70,7 @@ class Chunks:
         return bytes(data)
 
     def framed(self) -> bytes:
-        """The same as one chunk, with the end of the body behind it once that has come."""
+        """What has come since the last call, as one chunk, with the last chunk and the trailers once those have come."""
         payload = self.payload
         if payload:
             self.payload = []

@@ -242,10 +242,10 @@ class Stream:
     # --- for roles ---
 
     def congested(self) -> None:
-        """Much waits to be sent: whoever writes should pause."""
+        """More waits to be sent than the mark: the source should pause."""
 
     def relieved(self) -> None:
-        """Whoever paused should go on."""
+        """Less waits to be sent than the mark: a source that paused should go on."""
 
     def take_content(self, data: bytes) -> None:
         """Content has come."""

@@ -64,7 +64,7 @@ class Flow(asyncio.DatagramProtocol):
         self._port.forget(self._client)
 
     def close(self) -> None:
-        """The end."""
+        """Close the flow's socket; what still waits for it is dropped."""
         self._early = None
         if self._transport is not None:
             self._transport.close()

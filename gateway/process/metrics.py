@@ -36,7 +36,7 @@ class Supervision(NamedTuple):
 
 
 class Callers(NamedTuple):
-    """Who asks the admin server."""
+    """The admin server's callers, as metrics."""
 
     listening: int
     let_go: int

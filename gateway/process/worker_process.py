@@ -132,7 +132,7 @@ class WorkerProcess:
             self.words = f"ended with status {self.process.returncode}"
 
     def end(self, reason: Reason, words: str) -> None:
-        """It is of no use any more. It writes to the log where it stands, if it still can, and is killed."""
+        """End a worker that does not answer. It writes to the log where it stands, if it still can, and is killed."""
         if self.words:
             return
         self.reason, self.words = reason, words

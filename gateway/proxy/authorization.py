@@ -23,10 +23,10 @@ class Authorizing(Protocol):
 
     @property
     def body_octets(self) -> int:
-        """Of the request's body so far."""
+        """Octets of the request's body that have come."""
 
     def body_so_far(self) -> bytes:
-        """It, without its framing."""
+        """The request's body as far as it has come, without its framing."""
 
     def proceed(self) -> None:
         """Go on: the request may pass."""

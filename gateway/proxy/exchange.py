@@ -37,7 +37,7 @@ def name_of(endpoint: Endpoint) -> str:
 
 
 class Exchange:
-    """See the module. Methods are grouped by who calls them: the client, the backend, time."""
+    """One request and its response. Methods are grouped by who calls them: the client, the backend, time."""
 
     __slots__ = (
         "_answers",
@@ -187,7 +187,7 @@ class Exchange:
 
     @property
     def body_octets(self) -> int:
-        """Of the request's body so far."""
+        """Octets of the request's body that have come."""
         return self._body
 
     def body_so_far(self) -> bytes:

@@ -47,7 +47,7 @@ class LaterPiece(Awaitable[bytes]):
 
 
 class FilterCalls:
-    """Those of one exchange that are under way."""
+    """The calls of filters of one exchange that are under way."""
 
     __slots__ = ("_exchange", "_tasks")
 

@@ -16,7 +16,7 @@ class GoneOnError(RuntimeError):
 
 
 class AwaitedBody:
-    """Who waits for a whole body; one that is longer than a reader takes is answered with `status` there."""
+    """The readers of a whole body; for one that is longer than a reader's limit it gets Refused(`status`)."""
 
     __slots__ = ("_readers", "_status")
 
@@ -34,14 +34,14 @@ class AwaitedBody:
         return future
 
     def refuse(self, is_too_long: Callable[[int], bool]) -> None:
-        """It is longer than some readers' limits, as far as it has come."""
+        """Refuse the readers for whose limit the body is too long already."""
         refused = [(future, limit) for future, limit in self._readers if is_too_long(limit)]
         self._readers = [reader for reader in self._readers if not is_too_long(reader[1])]
         for future, limit in refused:
             self._refuse(future, limit)
 
     def give(self, content: bytes) -> None:
-        """It is there."""
+        """The whole body has come."""
         readers, self._readers = self._readers, []
         for future, limit in readers:
             if len(content) > limit:
@@ -50,7 +50,7 @@ class AwaitedBody:
                 future.set_result(content)
 
     def fail(self, error: Exception) -> None:
-        """It will not come."""
+        """The whole body will not come: readers get this error."""
         readers, self._readers = self._readers, []
         for future, _ in readers:
             if not future.done():
@@ -80,7 +80,7 @@ class IncomingBody:
         self._exchange = exchange
 
     def whole(self, limit: int) -> Awaitable[bytes]:
-        """All of it."""
+        """The whole body, of at most `limit` octets."""
         return self._exchange.read_request(limit)
 
 
@@ -91,7 +91,7 @@ class OutgoingBody:
         self._exchange = exchange
 
     def whole(self, limit: int) -> Awaitable[bytes]:
-        """All of it."""
+        """The whole body, of at most `limit` octets."""
         return self._exchange.read_response(limit)
 
 

@@ -44,7 +44,7 @@ class ResponseShown(Protocol):
     @property
     def octets(self) -> int: ...  # of its body, so far
     def taken(self, response: Response, source: BodySource) -> api.Response:
-        """The same, now that an exchange has read it."""
+        """The response that filters were shown, from the one that an exchange has parsed."""
 
 
 class Handover(NamedTuple):

@@ -43,7 +43,7 @@ def begin(client: DownstreamPeer, request: Request, entry: RouteMatch[Route], ba
 
 
 class ScriptedExchange(Exchange):
-    """See the module."""
+    """One request and its response, with filters in Python."""
 
     __slots__ = (
         "_active",
@@ -404,7 +404,7 @@ class ScriptedExchange(Exchange):
         return True
 
     def _goes_back(self, index: int, result: Any) -> None:
-        """The same, from one on that has returned this."""
+        """Go on with the response behind the filter that returned this."""
         active = self._active[index]
         if self._calls.judge(active, active[1].response, result, self._responded, partial(self._back, index - 1)):
             self._back(index - 1)

@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Trimmer:
-    """See the module."""
+    """Gives memory back to the kernel when a worker is quiet."""
 
     EVERY: Final = 10.0  # seconds between two looks
     WORTH: Final = 4 << 20  # octets above the least that was seen, which are worth the while of giving them back

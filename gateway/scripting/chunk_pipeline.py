@@ -15,7 +15,10 @@ Later: TypeAlias = Callable[[Awaitable[bytes], Callable[[bytes], None]], None]
 
 
 class ChunkPipeline:
-    """See the module. `later` waits for something and then calls back, unless it fails: that is its own affair."""
+    """Pieces of a body on their way through filters, in order.
+
+    `later` waits for something and then calls back, unless it fails: that is its own affair.
+    """
 
     __slots__ = ("_busy", "_deliver", "_ended", "_is_stopped", "_later", "_queue", "_through", "owed")
 

@@ -57,7 +57,7 @@ class Hooks:
 
     @property
     def names(self) -> tuple[HookName, ...]:
-        """Of the functions that it has."""
+        """The names of the functions that it has."""
         return tuple(name for name in HOOKS if getattr(self, name) is not None)
 
     @property

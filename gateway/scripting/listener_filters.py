@@ -25,7 +25,7 @@ _leaving: Final[set[asyncio.Task[None]]] = set()
 
 
 class Speaker(Protocol):
-    """Who speaks with a client."""
+    """A client's connection, or a stream of one."""
 
     @property
     def address(self) -> bytes: ...
@@ -69,7 +69,7 @@ class ConnectionGate:
         self.turned_away = 0
 
     def protocol(self, following: Callable[[], asyncio.BaseProtocol]) -> asyncio.BaseProtocol:
-        """Who meets a new connection."""
+        """The protocol of a new connection: filters first, where the port has any."""
         return GateProtocol(self, following) if self.programs else following()
 
 

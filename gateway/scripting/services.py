@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class FilterServices:
-    """See the module."""
+    """What one filter may use: HTTP, shared state, metrics."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class ServiceFactory:
         return self._memory
 
     def supply(self, measures: Measures, script: Script) -> FilterServices:
-        """For one source."""
+        """The services of one source."""
         do = local(self.memory, script.name)
         if script.store is not None:
             do = self._remote(script.store).operations(script.name, do)

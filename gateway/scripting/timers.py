@@ -13,7 +13,7 @@ LAST: Final = 2.0  # seconds for the last call
 
 
 class Timers:
-    """Those of one source."""
+    """The timers of one source."""
 
     def __init__(self, timers: Sequence[tuple[float, Callable[[], Any]]], run: Run) -> None:
         self._functions = [function for _, function in timers]

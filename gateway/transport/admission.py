@@ -12,7 +12,7 @@ from gateway.snapshot import Limits
 
 
 class Admission:
-    """Who is there, by address."""
+    """Counts connections by their client's address, and admits more of them or not."""
 
     __slots__ = ("_of",)
 

@@ -16,7 +16,7 @@ OWED: Final = 1 << 18  # octets in the transport's buffer, above which a peer is
 
 
 class Http2Protocol(Http2Connection, asyncio.Protocol):
-    """See the module."""
+    """An HTTP/2 connection on a transport, in turns with all others."""
 
     __slots__ = ("_coalescer", "_goes_on", "_is_held", "_is_queued", "_transport", "_turn_began", "_turns")
 

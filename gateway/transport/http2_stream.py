@@ -21,7 +21,7 @@ class StreamTransport(asyncio.Transport):
         self._closed = False  # both ways; a half that is closed says nothing of the other
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Who gets what comes."""
+        """The protocol that gets what comes."""
         assert isinstance(protocol, asyncio.Protocol)
         self._protocol = protocol
 
@@ -62,7 +62,7 @@ class StreamTransport(asyncio.Transport):
             self._protocol.pause_writing()
 
     def relieved(self) -> None:
-        """It has been sent."""
+        """Content has been sent: less waits."""
         if self._protocol is not None:
             self._protocol.resume_writing()
 

@@ -17,7 +17,7 @@ MUCH: Final = 1 << 14  # octets that are more than a small message
 
 
 class Turns:
-    """See the module. One for all connections of a worker."""
+    """The turns of a worker's loop. One for all connections of a worker."""
 
     OCTETS: Final = 1 << 16  # a turn's share of what comes in large pieces: whoever has read so much lets others go on
     CROWD: Final = 16  # connections in the queue: where there are so many, every large piece ends its connection's turn

@@ -10,7 +10,7 @@ import asyncio
 
 
 class WriteCoalescer:
-    """See the module."""
+    """Gathers what is written in one turn of the loop into one write."""
 
     __slots__ = ("_later", "_transport", "_waiting")
 

@@ -48,7 +48,7 @@ _spare: list[memoryview] = []  # of all connections: who has passed everything o
 
 
 class BulkReader(asyncio.BufferedProtocol):
-    """See the module."""
+    """Reads a large body of known length into buffers that are used again."""
 
     __slots__ = ("_at", "_owner", "_view")
 

@@ -32,7 +32,7 @@ class ConnectionPool(Endpoint, Protocol):
         """Keep it for the next request."""
 
     def forget(self, upstream: Http1UpstreamConnection) -> None:
-        """It was closed while it was idle."""
+        """The connection was closed while it was idle."""
 
     def learn(self, response: Response) -> None:
         """Compare its response's head with the one before it."""

@@ -222,7 +222,7 @@ class Http2UpstreamStream(Stream):
             user.promote().response_invalid(ProtocolError(501, "the backend does not take WebSockets over HTTP/2"))
 
     def content(self, data: bytes) -> None:
-        """Of the request, bare."""
+        """Content of the request, without framing."""
         self.send(data)
 
     def pause_reading(self) -> None:

@@ -88,7 +88,7 @@ class InternalRequest:
         peer.write(self._content)
 
     def connect_failed(self, reason: str) -> None:
-        """Nobody is there."""
+        """No connection could be made."""
         self._tell(reason)
 
     def response(self, response: Response, head: bytes) -> None:
@@ -149,7 +149,7 @@ class InternalRequest:
         return 0
 
     def promote(self) -> InternalRequest:
-        """It can take whatever comes."""
+        """Itself: it takes every response in full."""
         return self
 
     def pause_sending(self) -> None:

@@ -24,7 +24,7 @@ AnyPool: TypeAlias = Http1Pool | Http2Pool
 
 
 class Pools:
-    """See the module."""
+    """The pools of connections, by address."""
 
     def __init__(self, clock: Clock, turns: Turns) -> None:
         self._clock = clock

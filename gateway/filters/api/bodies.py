@@ -27,7 +27,7 @@ class BodySource(Protocol):
     """Where a message's body comes from."""
 
     def whole(self, limit: int) -> Awaitable[bytes]:
-        """All of it. Raises Refused(413) for more octets than `limit`."""
+        """The whole body. Raises Refused(413) for more octets than `limit`."""
 
 
 class Given:
@@ -37,7 +37,7 @@ class Given:
         self._data = data
 
     async def whole(self, limit: int) -> bytes:
-        """All of it."""
+        """The whole body. Raises Refused(413) for more octets than `limit`."""
         return within(self._data, limit)
 
 

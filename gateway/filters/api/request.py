@@ -17,7 +17,7 @@ from gateway.http.http1 import Request as RawRequest
 
 
 class Steering(Protocol):
-    """Who can send a request elsewhere."""
+    """Steers a request to one of its rule's backends."""
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class Known:
         self._value = value
 
     def done(self) -> bool:
-        """Yes."""
+        """Always true: the answer is there."""
         return True
 
     def result(self) -> Any:
@@ -71,7 +71,10 @@ class Known:
 
 
 class Shared:
-    """See the module. Whatever is asked of a store that cannot be reached raises OSError, soon."""
+    """What filters share over all workers, or over all replicas.
+
+    Whatever is asked of a store that cannot be reached raises OSError, soon.
+    """
 
     def __init__(self, do: Callable[[Operation], SharedAnswer]) -> None:
         self._do = do

@@ -33,14 +33,14 @@ class Credit:
         self.owed = 0.0  # seconds; below zero there is something saved
 
     def charge(self, seconds: float, now: float) -> None:
-        """It has cost so much."""
+        """The process has cost so many seconds of the worker's loop."""
         self.owed = max(self.owed - (now - self._at) * self._share, -SAVED) + seconds
         self._at = now
         if self._of_all is not None:
             self._of_all.charge(seconds, now)
 
     def earn(self, seconds: float = CALL) -> None:
-        """It was asked for something."""
+        """The process was called: it may cost more."""
         self.owed = max(self.owed - seconds, -SAVED)
         if self._of_all is not None:
             self._of_all.earn(seconds)

@@ -62,7 +62,7 @@ class Children:
                 os.sched_setscheduler(self._pids[number], os.SCHED_IDLE, os.sched_param(0))
 
     def kill_all(self) -> None:
-        """The end."""
+        """End with the worker: kill what was forked."""
         for number in self._pids:
             self.kill(number)
 

@@ -30,7 +30,10 @@ MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.001, 0.05  # seconds
 
 
 class Line(asyncio.BufferedProtocol):
-    """See the module. `take` is given each message and returns what it costs at least; `ended` is called once."""
+    """The worker's end of the line to a filter's process.
+
+    `take` is given each message and returns what it costs at least; `ended` is called once.
+    """
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class Line(asyncio.BufferedProtocol):
             await asyncio.shield(self._room)
 
     def charge(self, seconds: float) -> None:
-        """It has cost more than what it said: what it was given for that."""
+        """Charge the process for what it was given, besides what it said."""
         self._credit.charge(seconds, perf_counter())
 
     def close(self) -> None:
@@ -85,7 +88,7 @@ class Line(asyncio.BufferedProtocol):
         self._transport.close()
 
     def cut(self, reason: str) -> None:
-        """It has broken the rules."""
+        """Cut the line: the process has broken the rules."""
         self._reason, self._is_forced = self._reason or reason, True
         self.is_closing = True
         self._transport.abort()

@@ -74,7 +74,7 @@ class KnownExchange:
 
 
 class FilterRunner:
-    """See the module."""
+    """The process that runs one filter."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -304,7 +304,7 @@ class RemoteBody:
         self._cell, self._exchange, self._of = cell, exchange, of
 
     def whole(self, limit: int) -> Awaitable[bytes]:
-        """All of it."""
+        """The whole body, of at most `limit` octets, from the worker."""
         return self._cell.want(self._exchange, self._of, limit)
 
 

@@ -33,7 +33,7 @@ View: TypeAlias = tuple[api.Request | None, api.Response | None]
 
 
 class ServiceCalls:
-    """Those of one process."""
+    """What one process has asked for and is under way."""
 
     def __init__(self, services: FilterServices, line: Line, view: Callable[[int], View]) -> None:
         self._supplies = services

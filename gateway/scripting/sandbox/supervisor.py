@@ -26,7 +26,7 @@ CALM: Final = 30.0  # seconds that a process must have lived for deaths before i
 
 
 class SandboxSupervisor:
-    """See the module."""
+    """Keeps a sandboxed filter's process alive, and the newest source in force."""
 
     def __init__(self, forkserver: Forkserver, program: FilterProgram, supply: Supply) -> None:
         self._supply = supply
@@ -92,7 +92,7 @@ class SandboxSupervisor:
         return None
 
     def drop(self) -> None:
-        """It is wanted no more."""
+        """The filter is gone: end its process, and bring up no other."""
         self._wanted = None
         if self._again is not None:
             self._again.cancel()
