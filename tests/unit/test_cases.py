@@ -25,5 +25,7 @@ def test_case(case: str, update: bool) -> None:
     assert expected.read_text() == text
 
 
-def test_there_are_cases() -> None:
-    assert len(list(CASES.glob("*.in.yaml"))) >= 10
+def test_each_case_says_what_it_shows() -> None:
+    cases = list(CASES.glob("*.in.yaml"))
+    assert len(cases) >= 10
+    assert not [case.name for case in cases if not case.read_text().startswith("# shows: ")]
