@@ -6,8 +6,13 @@ import sys
 
 
 def main() -> None:
-    """Entry point."""
-    from controller.cli.app import app
+    """Entry point. Without what the control plane needs, says how to get it."""
+    try:
+        from controller.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("controller", "gateway"):
+            raise
+        sys.exit(f"fsm needs {error.name}, which a data plane does without: pip install 'fsm-gateway[controller]'")
 
     try:
         app()

@@ -358,3 +358,12 @@ def test_options_that_cannot_be_are_named(tmp_path: Path, options: tuple[str, st
     assert done.returncode == 2
     assert options[0] in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_without_what_the_control_plane_needs_the_command_says_what_to_install(tmp_path: Path) -> None:
+    """`pip install` of the package alone brings what a data plane needs."""
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('not installed', name='typer')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "controller", "version"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == "fsm needs typer, which a data plane does without: pip install 'fsm-gateway[controller]'\n"
