@@ -14,7 +14,7 @@ from gateway.filters import api
 from gateway.l4.splice import End
 from gateway.scripting.chunk_pipeline import ChunkPipeline
 from gateway.scripting.hooks import HookName
-from gateway.scripting.listener_filters import keep_hooks, left
+from gateway.scripting.listener_filters import left
 from gateway.scripting.loader import bytes_or_nothing
 from gateway.scripting.program import ActiveFilter, FilterProgram
 from gateway.tls.contexts import unread
@@ -37,7 +37,7 @@ def active_filters(programs: Sequence[FilterProgram], hook: HookName) -> list[Ac
 class FilteredSplice(End):
     """One side of a connection whose bytes filters see."""
 
-    __slots__ = ("_active", "_connection", "_from_client", "_has_ended", "_passage")
+    __slots__ = ("_active", "_connection", "_from_client", "_has_ended", "_holds", "_passage")
 
     def __init__(
         self, transport: asyncio.Transport, done: Callable[[], None], active: list[ActiveFilter], connection: api.Connection,
@@ -45,6 +45,9 @@ class FilteredSplice(End):
     ) -> None:  # fmt: skip
         super().__init__(transport, done)
         self._active = active
+        self._holds: list[ActiveFilter] | None = active  # until nothing more goes through them
+        for _, hooks in active:
+            hooks.acquire()
         self._connection = connection
         self._from_client = from_client
         self._has_ended = False
@@ -76,7 +79,14 @@ class FilteredSplice(End):
             self._done()
             return
         self._passage.stop()
+        self._let_go()
         super().connection_lost(exc)
+
+    def _let_go(self) -> None:
+        """Nothing more goes through the filters."""
+        holds, self._holds = self._holds, None
+        for _, hooks in holds or ():
+            hooks.release()
 
     def _through(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
         return self._from(0, data) if data else data
@@ -129,12 +139,16 @@ class FilteredSplice(End):
             other.transport.write(data)
         if last and not super().eof_received():
             self.transport.close()
-        if last and self._closed and not other.transport.is_closing():
-            other.transport.close()
+        if last and self._closed:
+            self._let_go()
+            if not other.transport.is_closing():
+                other.transport.close()
 
     def _cut(self) -> None:
         self.transport.abort()
         self.other.transport.abort()
+        if self._closed:
+            self._let_go()
 
 
 class _Broken(Exception):
@@ -149,8 +163,6 @@ def join(
     done: Callable[[], None],
 ) -> None:
     """Join a client's connection and a backend's through filters."""
-    for _, hooks in active:
-        keep_hooks(connection, hooks)
     left = FilteredSplice(one, done, active, connection, from_client=True)
     right = FilteredSplice(other, done, active[::-1], connection, from_client=False)
     left.other, right.other = right, left
@@ -165,10 +177,20 @@ def _passed(hook: Any, data: bytes, result: Any) -> bytes:
     return data if changed is None else changed
 
 
-async def pass_datagram(active: list[ActiveFilter], datagram: api.Datagram) -> bytes | None:
+async def pass_datagram(programs: Sequence[FilterProgram], datagram: api.Datagram) -> bytes | None:
     """What goes on of a datagram; None where it is answered or dropped (see `Datagram.answered`)."""
-    for program, hooks in active:
+    active = active_filters(programs, "datagram")
+    for _, hooks in active:
         hooks.acquire()
+    try:
+        return await _passed_on(active, datagram)
+    finally:
+        for _, hooks in active:
+            hooks.release()
+
+
+async def _passed_on(active: list[ActiveFilter], datagram: api.Datagram) -> bytes | None:
+    for program, hooks in active:
         try:
             result = program.call(hooks.datagram, datagram)
             if inspect.isawaitable(result):
@@ -178,8 +200,6 @@ async def pass_datagram(active: list[ActiveFilter], datagram: api.Datagram) -> b
             program.failed(error, hooks)
             if not program.passes:
                 return None
-        finally:
-            hooks.release(None)
         if datagram.answered is not None:
             return None
     return datagram.data or None

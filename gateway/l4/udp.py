@@ -13,8 +13,7 @@ from typing import Any, Final, TypeAlias
 from gateway.filters import api
 from gateway.l4 import filters
 from gateway.l4.tcp import StreamRoute
-from gateway.scripting.listener_filters import may_connect, told
-from gateway.scripting.program import ActiveFilter
+from gateway.scripting.listener_filters import connection_ended, may_connect
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.transport.admission import Admission
 
@@ -100,7 +99,6 @@ class Datagrams(asyncio.DatagramProtocol):
     def sift(self, data: bytes, client: Address, *, from_client: bool) -> None:
         """Let filters see a datagram before it goes on."""
         assert self.line is not None
-        active = filters.active_filters(self.line.programs, "datagram")
         if any(program.hooks is None and not program.passes for program in self.line.programs):
             self.refused += 1
             return
@@ -109,15 +107,15 @@ class Datagrams(asyncio.DatagramProtocol):
             return
         address = str(client[0]).removeprefix("::ffff:")
         datagram = api.Datagram(data, address, self.number, from_client=from_client)
-        task = asyncio.get_running_loop().create_task(self._sifted(active, datagram, client))
+        task = asyncio.get_running_loop().create_task(self._sifted(datagram, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _sifted(self, active: list[ActiveFilter], datagram: api.Datagram, client: Address) -> None:
+    async def _sifted(self, datagram: api.Datagram, client: Address) -> None:
         if datagram.from_client and client not in self._flows and not await self._may_begin(client):
             self.refused += 1
             return
-        data = await filters.pass_datagram(active, datagram)
+        data = await filters.pass_datagram(self.line.programs, datagram) if self.line is not None else None
         if self._transport.is_closing():
             return
         if datagram.answered is not None:
@@ -136,10 +134,10 @@ class Datagrams(asyncio.DatagramProtocol):
             return True
         connection = api.Connection(str(client[0]).removeprefix("::ffff:"), self.number, "udp")
         if not await may_connect(programs, connection):
-            told(connection)  # those that had let it in
+            connection_ended(connection)  # those that had let it in
             return False
         if client in self._met or len(self._met) >= FLOWS or self.line is None:
-            told(connection)
+            connection_ended(connection)
         else:
             self._met[client] = connection
         return True
@@ -188,7 +186,7 @@ class Datagrams(asyncio.DatagramProtocol):
             self._admission.leave(client[0])
         connection = self._met.pop(client, None)
         if connection is not None:
-            told(connection)
+            connection_ended(connection)
 
     def tick(self, now: float) -> None:
         """Forget who is silent."""

@@ -46,7 +46,7 @@ class Authorization:
         self._passed = 0  # how many have said yes
         self.changed: frozenset[bytes] = frozenset()  # names of fields that they have set or removed, as backends fold them
 
-    def has_asked(self, specs: Sequence[ExternalAuth]) -> bool:
+    def all_allowed(self, specs: Sequence[ExternalAuth]) -> bool:
         """Whether all of them have said yes."""
         return self._passed >= len(specs)
 

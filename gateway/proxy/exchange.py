@@ -41,7 +41,7 @@ class Exchange:
 
     __slots__ = (
         "_answers",
-        "_attempt",
+        "_attempt_timer",
         "_authorization",
         "_backends",
         "_body",
@@ -122,7 +122,7 @@ class Exchange:
         self._closing = False
         self._status = 0
         self._deadline: asyncio.TimerHandle | None = None  # of the request
-        self._attempt: asyncio.TimerHandle | None = None  # of the attempt at a backend
+        self._attempt_timer: asyncio.TimerHandle | None = None  # of the attempt at a backend
         self._since = monotonic()
 
     # --- called by the client's connection ---
@@ -141,7 +141,7 @@ class Exchange:
                 target = self.target = cast("Target", self._held[0])
         if target.cors is not None and self._is_preflight(target.cors):
             return
-        if target.auths and not self._is_authorized(target):
+        if target.auths and not self._authorize(target):
             return
         if target.location is not None:
             self._redirect(target.location)
@@ -173,11 +173,11 @@ class Exchange:
         else:
             self.send(self._next(target))
 
-    def _is_authorized(self, target: Target) -> bool:
+    def _authorize(self, target: Target) -> bool:
         """Whether all have been asked whether the request may pass (ExternalAuth); what comes of the body meanwhile waits."""
         if self._authorization is None:
             self._authorization = Authorization(self)
-        if self._authorization.has_asked(target.auths):
+        if self._authorization.all_allowed(target.auths):
             return True
         if self._pending is None:
             self._pending = []
@@ -400,8 +400,8 @@ class Exchange:
     def rewind(self) -> None:
         """The last attempt is given up; what has come of the request's body waits to be sent once more."""
         self._close_peer()
-        if self._attempt is not None:
-            self._attempt.cancel()
+        if self._attempt_timer is not None:
+            self._attempt_timer.cancel()
         self._pending = list(self._replay or ())
 
     def connected(self, peer: UpstreamStream) -> None:
@@ -669,9 +669,9 @@ class Exchange:
         """HTTPRouteTimeouts.backendRequest is for each attempt anew."""
         seconds = self.entry.route.backend_timeout
         if seconds:
-            if self._attempt is not None:
-                self._attempt.cancel()
-            self._attempt = asyncio.get_running_loop().call_later(max(seconds - elapsed, 0.0), self._attempt_timed_out)
+            if self._attempt_timer is not None:
+                self._attempt_timer.cancel()
+            self._attempt_timer = asyncio.get_running_loop().call_later(max(seconds - elapsed, 0.0), self._attempt_timed_out)
 
     def _close_peer(self) -> None:
         peer, self.peer = self.peer, None
@@ -683,8 +683,8 @@ class Exchange:
         """Count, and let go of everything that time or mirrors hold."""
         if self._deadline is not None:
             self._deadline.cancel()
-        if self._attempt is not None:
-            self._attempt.cancel()
+        if self._attempt_timer is not None:
+            self._attempt_timer.cancel()
         if self._further is not None:
             self._further.cancel()
         if self._authorization is not None:

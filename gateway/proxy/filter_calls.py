@@ -154,10 +154,9 @@ class FilterCalls:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        close = getattr(awaited, "close", None)
-        if close is not None:
+        if asyncio.iscoroutine(awaited) or isinstance(awaited, LaterPiece):
             # A task that is cancelled before its first step never gets to what it was to await.
-            task.add_done_callback(lambda _: close())
+            task.add_done_callback(lambda _: awaited.close())
 
     def failed(self, program: FilterProgram, hooks: Hooks, error: BaseException) -> bool:
         """A filter did not do its work; whether the exchange goes on without it."""
@@ -203,4 +202,5 @@ async def _finish_log(program: FilterProgram, hooks: Hooks, result: Awaitable[An
     except Exception as error:
         program.failed(error, hooks)
     finally:
-        hooks.release(view)
+        hooks.forget(view)
+        hooks.release()

@@ -61,6 +61,7 @@ class AwaitedBody:
         if not future.done():
             whose = "backend's " if self._status == 502 else ""
             future.set_exception(api.Refused(self._status, f"the {whose}body is longer than {limit} bytes"))
+            future.exception()  # nobody may be there any more who would look at it
 
 
 class BodyReading(Protocol):

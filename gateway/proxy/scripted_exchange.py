@@ -583,7 +583,8 @@ class ScriptedExchange(Exchange):
             return
         for program, hooks in self._active:
             if hooks.log is None or not self._log(program, hooks, status):
-                hooks.release(self._view)
+                hooks.forget(self._view)
+                hooks.release()
 
     def _log(self, program: FilterProgram, hooks: Hooks, status: int) -> bool:
         """Tell a filter that the exchange is over; True where it takes longer."""

@@ -16,8 +16,7 @@ from gateway.scripting import loader
 from gateway.scripting.program import FilterProgram
 from gateway.scripting.sandbox import supervisor
 from gateway.scripting.sandbox.forkserver_client import Forkserver
-from gateway.scripting.sandbox.host import SandboxedFilter
-from gateway.scripting.services import ServiceFactory, supplier
+from gateway.scripting.services import ServiceFactory, Supply, supplier
 from gateway.scripting.timers import LAST, Timers
 from gateway.scripting.watchdog import watch
 from gateway.snapshot import Parts, Script, key
@@ -52,45 +51,54 @@ class Programs:
         """Put a source into force. Raises ScriptError where it cannot be used; the one before stays then."""
         program = self.get(part.name)
         supply = supplier(self._services, program.measures)
-        before = program.hooks
-        source = builtin.source(part.built_in) if part.built_in else part.source
         if part.execution == "inline":
-            if part.is_tried and not part.built_in:
-                await supervisor.tried(self.forkserver, supply(part))
-            watch.start()
-            try:
-                code = program.hooks = loader.load(part.name, source, part.config, supply(part).inline())
-            except SystemExit:
-                raise loader.ScriptError(part.name, 0, "it ends the process that loads it (SystemExit)") from None
-            self._stop_timers(part.name)
-            if code.timers:
-                self._timers[part.name] = Timers(code.timers, partial(program.run, hooks=code))
-            program.overdue = partial(self._move_out, part) if not part.built_in else lambda: None
-            if part.name in self._supervisors:
-                self._supervisors.pop(part.name).drop()
-            if isinstance(before, SandboxedFilter):
-                before.retire()
-        else:
-            kept = self._supervisors.get(part.name)
-            if kept is None:
-                kept = self._supervisors[part.name] = supervisor.SandboxSupervisor(self.forkserver, program, supply)
-            try:
-                if not await kept.put(part):
-                    return  # something newer is in force
-            except loader.ScriptError as error:
-                if program.hooks is None:
-                    program.passes = part.passes
-                    if not error.line:
-                        kept.keep_trying(part)
-                raise
-            self._stop_timers(part.name)
+            await self._put_inline(part, program, supply)
+        elif not await self._put_in_process(part, program, supply):
+            return  # something newer is in force
         program.passes, program.patience = part.passes, part.seconds
         if part.built_in:
             program.measures.own()
         elif program.measures.dropped:
             program.measures.forget()  # the source before this one measured too much
-        if isinstance(before, loader.Code):
-            before.unload()
+
+    async def _put_inline(self, part: Script, program: FilterProgram, supply: Supply) -> None:
+        source = builtin.source(part.built_in) if part.built_in else part.source
+        if part.is_tried and not part.built_in:
+            await supervisor.tried(self.forkserver, supply(part))
+        watch.start()
+        try:
+            code = loader.load(part.name, source, part.config, supply(part).inline())
+        except SystemExit:
+            raise loader.ScriptError(part.name, 0, "it ends the process that loads it (SystemExit)") from None
+        # Nothing is awaited from here on: what was in force, wherever it came from meanwhile, is ended.
+        before, program.hooks = program.hooks, code
+        if part.name in self._supervisors:
+            self._supervisors.pop(part.name).drop()
+        if before is not None:
+            before.retire()
+        self._stop_timers(part.name)
+        if code.timers:
+            self._timers[part.name] = Timers(code.timers, partial(program.run, hooks=code))
+        program.overdue = partial(self._move_out, part) if not part.built_in else lambda: None
+
+    async def _put_in_process(self, part: Script, program: FilterProgram, supply: Supply) -> bool:
+        """Whether it is in force, rather than something newer."""
+        before = self._supervisors.get(part.name)
+        kept = before or supervisor.SandboxSupervisor(self.forkserver, program, supply)
+        self._supervisors[part.name] = kept
+        try:
+            is_in_force = await kept.put(part)
+        except loader.ScriptError as error:
+            if program.hooks is None:
+                program.passes, program.patience = part.passes, part.seconds
+                if not error.line:
+                    kept.keep_trying(part)
+            elif before is None and self._supervisors.get(part.name) is kept:
+                del self._supervisors[part.name]  # what runs in this process stays
+            raise
+        if is_in_force:
+            self._stop_timers(part.name)
+        return is_in_force
 
     def _move_out(self, part: Script) -> None:
         """A filter keeps this worker from its work: from now on it runs in a process of its own, until it is edited."""
@@ -114,6 +122,9 @@ class Programs:
                 await self.put(msgspec.structs.replace(part, execution="process"))
         except ValueError as error:
             log.error("filter %s stays where it is: %s", part.name, error)
+        program = self.get(part.name)
+        if self._parts.get(key(part)) == part and isinstance(program.hooks, loader.Code):
+            program.overdue = partial(self._move_out, part)  # the next time, then
 
     async def stop(self) -> None:
         """Let timers run for the last time, and end the processes of filters."""
@@ -126,6 +137,10 @@ class Programs:
         await self.forkserver.stop()
         await self._services.close()
 
+    def tried(self) -> list[str]:
+        """The filters that processes are made for, also those that never came into force."""
+        return list(self._supervisors)
+
     def drop(self, name: str) -> None:
         """A filter is gone."""
         kept = self._supervisors.pop(name, None)
@@ -133,5 +148,7 @@ class Programs:
             kept.drop()
         self._stop_timers(name)
         program = self.get(name)
+        if isinstance(program.hooks, loader.Code):
+            program.hooks.retire()
         program.hooks = None
         program.measures.forget()

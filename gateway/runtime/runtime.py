@@ -120,6 +120,7 @@ class Runtime:
         if change.reset:
             staying = {key(part) for part in change.put}
             drop = [k for k in self.parts if k not in staying]
+            drop += [("script", name) for name in self.programs.tried() if ("script", name) not in {*staying, *self.parts}]
         for part in change.put:
             await self._step(pace)
             old = self.parts.get(key(part))
@@ -187,11 +188,11 @@ class Runtime:
 
     def _drop(self, k: Key, affected: Affected) -> None:
         part = self.parts.pop(k, None)
+        if k[0] == "script":
+            self.programs.drop(k[1])  # also one that never came into force, and is still tried
         match part:
             case BackendPart():
                 self.backends.put(BackendPart(part.name))
-            case Script():
-                self.programs.drop(part.name)
             case Rule():
                 self._detach(part, affected)
                 self._entries.pop(part.name, None)

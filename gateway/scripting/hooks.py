@@ -47,10 +47,10 @@ class Hooks:
     is_quick: bool  # whether all of its functions can be called on the fast path
 
     def __init__(self) -> None:
-        self.give({})
+        self.set_functions({})
         self.is_quick = False
 
-    def give(self, functions: Mapping[HookName, Hook]) -> None:
+    def set_functions(self, functions: Mapping[HookName, Hook]) -> None:
         """Its functions, from now on."""
         for name in HOOKS:
             setattr(self, name, functions.get(name))
@@ -68,5 +68,11 @@ class Hooks:
     def acquire(self) -> None:
         """An exchange, a connection or a datagram keeps to this from now on."""
 
-    def release(self, request: api.Request | None) -> None:
-        """An exchange is over, with its request; or a connection or datagram, which has none."""
+    def release(self) -> None:
+        """It does so no longer."""
+
+    def forget(self, request: api.Request) -> None:
+        """The exchange of this request is over."""
+
+    def retire(self) -> None:
+        """Other functions have their place: end with the last that keeps to them."""

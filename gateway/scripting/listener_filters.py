@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 
 from gateway.filters import api
 from gateway.http.http1 import ProtocolError, Request
-from gateway.scripting.hooks import Hooks
 from gateway.scripting.loader import verdict_or_nothing, wrong_result
 from gateway.scripting.program import FilterProgram
 
@@ -128,7 +127,7 @@ async def may_connect(programs: Iterable[FilterProgram], connection: api.Connect
             return False
         if hooks.connect is None:
             continue
-        keep_hooks(connection, hooks)
+        hooks.acquire()
         try:
             verdict = program.call(hooks.connect, connection)
             if inspect.isawaitable(verdict):
@@ -137,40 +136,42 @@ async def may_connect(programs: Iterable[FilterProgram], connection: api.Connect
         except Exception as error:
             program.failed(error, hooks)
             verdict = program.passes
-        else:
-            for function in connection.take_closing():
+        finally:
+            closing = connection.take_closing()
+            for function in closing:
                 connection.closed.append(lambda p=program, h=hooks, f=function: p.run(f, h))  # type: ignore[misc]
+            if closing:  # its code is kept, in whatever process, until that has been done
+                connection.holds.append(hooks.release)
+            else:
+                hooks.release()
         if connection.is_gone:  # while the filter thought about it: it hears of that at once
-            told(connection)
+            connection_ended(connection)
         if verdict is False:
             return False
     return True
 
 
-def keep_hooks(connection: api.Connection, hooks: Hooks) -> None:
-    """A filter's code is kept, in whatever process, for as long as a connection that it has met."""
-
-    async def release() -> None:
-        hooks.release(None)
-
-    hooks.acquire()
-    connection.closed.append(release)
-
-
 def left(transport: asyncio.BaseTransport) -> None:
     """A connection is gone: filters that wanted to know are told."""
     if greeted and (connection := greeted.pop(transport, None)) is not None:
-        told(connection)
+        connection_ended(connection)
 
 
-def told(connection: api.Connection) -> None:
-    """Tell those that wanted to know of its end."""
+def connection_ended(connection: api.Connection) -> None:
+    """Tell the filters that wanted to know of its end, and then let go of them."""
     connection.is_gone = True
-    for tell in connection.closed:
-        task = asyncio.get_running_loop().create_task(tell())
+    closed, connection.closed = connection.closed, []
+    holds, connection.holds = connection.holds, []
+    if closed or holds:
+        task = asyncio.get_running_loop().create_task(_end(closed, holds))
         _leaving.add(task)
         task.add_done_callback(_leaving.discard)
-    connection.closed.clear()
+
+
+async def _end(closed: list[Callable[[], Any]], holds: list[Callable[[], None]]) -> None:
+    await asyncio.gather(*(tell() for tell in closed), return_exceptions=True)
+    for release in holds:
+        release()
 
 
 def arrive(programs: Iterable[FilterProgram], connection: api.Connection, request: Request) -> Request:

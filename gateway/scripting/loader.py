@@ -56,6 +56,9 @@ class Code(Hooks):
         """Where, in words."""
         return "inline"
 
+    def retire(self) -> None:
+        self.unload()
+
     def unload(self) -> None:
         """Let go of the module; those who still run it keep it."""
         sys.modules.pop(self.module.__name__, None)
@@ -162,7 +165,7 @@ def _find(code: Code) -> None:
         functions[name] = function
     if not functions:
         raise ScriptError(code.name, 0, f"there is no function of a known name; these are {', '.join(HOOKS)}")
-    code.give(functions)
+    code.set_functions(functions)
     of_exchanges = [name for name in functions if HOOKS[name].of_exchanges]
     later = any(inspect.iscoroutinefunction(function) for function in (code.request, code.response))
     code.is_quick = bool(of_exchanges) and all(HOOKS[name].is_quick for name in of_exchanges) and not later

@@ -335,3 +335,68 @@ async def test_no_exchange_outlives_its_client(proxy: Proxy, server: Server) -> 
     writer.transport.abort()
     await until(lambda: not tasks(proxy))
     waits.set()
+
+
+async def test_an_edit_and_a_client_that_goes_while_connect_is_awaited(proxy: Proxy, server: Server, execution: Any) -> None:
+    """What `connect` did is undone all the same."""
+    counting = script(COUNTING.format(waits="await asyncio.sleep(0.1)"), execution)
+    _, *parts = routed(server)
+    await proxy.apply(counting, Listener("l", 80, filters=(Scripted("s"),)), *parts)
+    _, writer = await proxy.connect()
+    await until(lambda: proxy.runtime.programs.get("s").calls)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NOW)
+    writer.close()
+    await proxy.apply(Script("s", counting.source + "# edited\n", execution=execution, is_tried=False))
+    async with asyncio.timeout(10):
+        while (await proxy.get())[2] != b"1":  # the one that asks
+            await asyncio.sleep(0.01)
+
+
+async def test_edits_leave_no_process_for_connections_that_need_none(proxy: Proxy, server: Server) -> None:
+    source = "async def connect(connection):\n    return True\n"
+    _, *parts = routed(server)
+    await proxy.apply(script(source, "process"), Listener("l", 80, filters=(Scripted("s"),)), *parts)
+    _, writer = await proxy.connect()
+    await until(lambda: proxy.runtime.ports.tcp[80].listener_port.connections)
+    old = proxy.runtime.programs.get("s").hooks
+    assert isinstance(old, SandboxedFilter)
+    await proxy.apply(script(f"{source}# an edit\n", "process"))
+    await until(lambda: old.is_dead)
+    writer.close()
+
+
+async def test_a_filter_that_is_only_tried_can_be_deleted(proxy: Proxy, server: Server) -> None:
+    """It never came into force, for no line of its own, and is tried again."""
+    programs = proxy.runtime.programs
+    fork, programs.forkserver.fork = programs.forkserver.fork, no_process  # type: ignore[method-assign]
+    assert await proxy.runtime.apply(change(script("def request(request): pass", "process"), *routed(server)))
+    attempt = programs._supervisors["s"]._next_attempt
+    assert attempt is not None
+    await proxy.apply(drop=(("script", "s"),))
+    programs.forkserver.fork = fork  # type: ignore[method-assign]
+    await asyncio.wait([attempt])
+    assert "s" not in programs._supervisors
+    assert programs.get("s").hooks is None
+
+
+async def test_a_change_to_a_process_that_fails_leaves_the_worker_protected(proxy: Proxy, server: Server) -> None:
+    source = "def request(request):\n    return Response(200, 'here')"
+    await proxy.apply(script(source, "inline"), *routed(server))
+    programs = proxy.runtime.programs
+    assert await proxy.runtime.apply(change(script("def request(request:", "process")))
+    assert (await proxy.get())[2] == b"here"
+    programs.get("s").overdue()
+    await until(lambda: isinstance(programs.get("s").hooks, SandboxedFilter))
+    assert (await proxy.get())[2] == b"here"
+
+
+async def test_a_faulty_edit_does_not_end_the_retries_of_the_source_before(proxy: Proxy, server: Server) -> None:
+    programs = proxy.runtime.programs
+    fork, programs.forkserver.fork = programs.forkserver.fork, no_process  # type: ignore[method-assign]
+    good = script("def request(request):\n    return Response(200, 'good')", "process")
+    assert await proxy.runtime.apply(change(good, *routed(server)))
+    programs.forkserver.fork = fork  # type: ignore[method-assign]
+    assert await proxy.runtime.apply(change(script("def request(request:", "process")))
+    async with asyncio.timeout(10):
+        while (await proxy.get())[::2] != (200, b"good"):
+            await asyncio.sleep(0.02)

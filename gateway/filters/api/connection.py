@@ -15,7 +15,7 @@ _connections = itertools.count(1)
 class Connection:
     """A client's connection. `state` lasts as long as it does."""
 
-    __slots__ = ("_closing", "address", "closed", "is_gone", "number", "port", "scheme", "state")
+    __slots__ = ("_closing", "address", "closed", "holds", "is_gone", "number", "port", "scheme", "state")
 
     def __init__(self, address: str, port: int, scheme: str = "http", state: dict[str, Any] | None = None) -> None:
         self.address = address  # of the client
@@ -25,6 +25,7 @@ class Connection:
         self.number = next(_connections)  # of no other connection
         self._closing: list[Callable[[], Any]] = []
         self.closed: list[Callable[[], Any]] = []  # what is done at its end
+        self.holds: list[Callable[[], None]] = []  # what is let go of behind that
         self.is_gone = False
 
     def on_close(self, function: Callable[[], Any]) -> None:

@@ -142,7 +142,7 @@ class SandboxedFilter(Hooks):
             "response_body": self._response_body, "log": self._log, "connect": self._connect, "data": self._data,
             "datagram": self._datagram,
         }  # fmt: skip
-        self.give({name: functions[name] for name in loaded.hooks})
+        self.set_functions({name: functions[name] for name in loaded.hooks})
 
     def retire(self) -> None:
         """Another has its place: end with the last exchange."""
@@ -154,7 +154,7 @@ class SandboxedFilter(Hooks):
         if self._line is None or self.is_dead or self._is_ending:
             return
         self._is_ending = True
-        if self._timers or self._watched:  # something is still to be done there
+        if self._timers or self._watched:  # something is still to be done there: at its usual priority, or not in time
             self._send(Finish())
             asyncio.get_running_loop().call_later(LAST + 1, self.kill)
         else:
@@ -172,7 +172,7 @@ class SandboxedFilter(Hooks):
         if self._line is not None:
             if self._timers or self._watched:
                 self._end()
-                await asyncio.wait([self._ended], timeout=LAST)
+                await asyncio.wait([self._ended], timeout=LAST + 0.5)
             self.kill()
             if not self.is_dead:
                 self._line.close()
@@ -182,17 +182,20 @@ class SandboxedFilter(Hooks):
         """An exchange keeps to it."""
         self._users += 1
 
-    def release(self, request: api.Request | None) -> None:
-        """An exchange is over; or a connection or a datagram, without a request."""
+    def release(self) -> None:
+        """An exchange, a connection or a datagram keeps to it no longer."""
         self._users -= 1
-        found = self._exchanges.pop(id(request), None) if request is not None else None
+        if self._is_retired and not self._users:
+            self._end()
+
+    def forget(self, request: api.Request) -> None:
+        """The exchange of this request is over: the process needs to know no more of it."""
+        found = self._exchanges.pop(id(request), None)
         if found is not None:
             self._views.pop(found[0], None)
             if self._service_calls is not None:
                 self._service_calls.forget(found[0])
             self._send(Forget(found[0]))
-        if self._is_retired and not self._users:
-            self._end()
 
     def _send(self, message: object) -> None:
         if self._line is not None:
@@ -285,11 +288,11 @@ class SandboxedFilter(Hooks):
         if response is not None and self._views[exchange][1] is not response:
             call.response = ResponseData(response.status, response.headers.pairs())
             self._views[exchange] = request, response
-        return await self._told_of(call)
+        return await self._written(call)
 
     async def _call(self, call: HookCall) -> Done:
         await self._admit()
-        return await self._told_of(call)
+        return await self._written(call)
 
     async def _admit(self) -> None:
         """Until there is room for one more call. Raises FailedError where there is nobody to call."""
@@ -308,7 +311,7 @@ class SandboxedFilter(Hooks):
         if self._line is None or self.is_dead or self._line.is_closing:
             raise FailedError(self.end or "its process ended")
 
-    async def _told_of(self, call: HookCall) -> Done:
+    async def _written(self, call: HookCall) -> Done:
         """Write a call, at once, and wait for its answer."""
         assert self._line is not None
         number = call.number

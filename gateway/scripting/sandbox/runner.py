@@ -101,6 +101,8 @@ class FilterRunner:
                 case Load():
                     await self._load(message)
                 case HookCall():
+                    if message.request is not None and message.exchange not in self._known:  # here: so `Forget` comes after it
+                        self._known[message.exchange] = self._meet(message.exchange, message.request)
                     task = self._tasks[message.number] = asyncio.create_task(self._call(message))
                     task.add_done_callback(lambda _, number=message.number: self._tasks.pop(number, None))  # type: ignore[misc]
                 case Cancel(number):
@@ -168,9 +170,8 @@ class FilterRunner:
         if call.connection is not None:
             return await self._called_below(call, call.connection)
         known = self._known.get(call.exchange)
-        if known is None:
-            assert call.request is not None
-            known = self._known[call.exchange] = self._meet(call.exchange, call.request)
+        if known is None:  # over already
+            return Done(call.number)
         if call.response is not None:
             known.response = _response(call.response, RemoteBody(self, call.exchange, "response"))
         hook = getattr(self._code, call.hook)
@@ -274,9 +275,8 @@ class FilterRunner:
             future.set_result(message.result)
 
     async def _finish(self) -> None:
-        await self._timers.stop()
-        if self._closing:  # what is done at the end of connections
-            await asyncio.wait(self._closing, timeout=LAST)
+        # Timers run for the last time, beside what is done at the end of connections.
+        await asyncio.wait([asyncio.create_task(self._timers.stop()), *self._closing], timeout=LAST)
         self._gathered.send()
         self._writer.close()
 

@@ -125,8 +125,16 @@ class ServiceCalls:
         return 0.0
 
     async def _answer_call(self, number: int, call: Call) -> None:
-        async with self._fetches:
+        try:
+            async with asyncio.timeout(call.timeout):
+                await self._fetches.acquire()
+        except TimeoutError:
+            self._fail(number, TimeoutError(f"{MAX_FETCHES} requests of the filter's own are under way"))
+            return
+        try:
             await self._answer(number, self._fetch(call))
+        finally:
+            self._fetches.release()
 
     async def _answer(self, number: int, later: Awaitable[api.Reply | bool | float | bytes | None]) -> None:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from time import monotonic
 from typing import Final
 
@@ -33,22 +34,24 @@ class SandboxSupervisor:
         self._forkserver = forkserver
         self._program = program
         self._deaths = 0
-        self._again: asyncio.Task[None] | None = None
+        self._next_attempt: asyncio.Task[None] | None = None
         self._wanted: Script | None = None  # the newest source; what is brought up for another never comes into force
 
     async def put(self, script: Script) -> bool:
         """Bring a source into force; False where a newer one was wanted meanwhile. Raises ScriptError; what was in force before
         stays then."""
         before, self._wanted = self._wanted, script
-        if self._again is not None:
-            self._again.cancel()
+        self._attempt(None)
         try:
             return await self._bring(script)
         except BaseException:
             if self._wanted == script:
                 self._wanted = before
-                if isinstance(self._program.hooks, SandboxedFilter) and self._program.hooks.is_dead:
-                    self._follow(self._program.hooks)  # what was to replace it was called off
+                hooks = self._program.hooks
+                if isinstance(hooks, SandboxedFilter) and hooks.is_dead and self._next_attempt is None:
+                    self._follow(hooks)  # what was to replace it was called off
+                elif hooks is None and before is not None:
+                    self.keep_trying(before)
             raise
 
     async def _bring(self, script: Script) -> bool:
@@ -59,8 +62,8 @@ class SandboxSupervisor:
             made.retire()
             return False
         before, self._program.hooks = self._program.hooks, made
-        if isinstance(before, SandboxedFilter):
-            if before.script != script:
+        if before is not None:
+            if isinstance(before, SandboxedFilter) and before.script != script:
                 self._deaths = 0
             before.retire()
         made.on_death = self._died
@@ -70,10 +73,15 @@ class SandboxSupervisor:
 
     def keep_trying(self, script: Script) -> None:
         """Nothing is in force, and no line of the source was to blame: it may have been the moment."""
-        if self._again is not None:
-            self._again.cancel()
         self._wanted = script
-        self._again = asyncio.create_task(self._try_again(script))
+        self._attempt(self._try_again(script))
+
+    def _attempt(self, work: Coroutine[None, None, None] | None) -> None:
+        """What is tried next, in place of what was to be tried."""
+        before = self._next_attempt
+        if before is not None and before is not asyncio.current_task():
+            before.cancel()
+        self._next_attempt = asyncio.create_task(work) if work is not None else None
 
     async def _try_again(self, script: Script) -> None:
         for delay in (*AGAIN[1:], *(AGAIN[-1],) * 10):
@@ -94,8 +102,7 @@ class SandboxSupervisor:
     def drop(self) -> None:
         """The filter is gone: end its process, and bring up no other."""
         self._wanted = None
-        if self._again is not None:
-            self._again.cancel()
+        self._attempt(None)
         if isinstance(self._program.hooks, SandboxedFilter):
             self._program.hooks.retire()
 
@@ -112,7 +119,7 @@ class SandboxSupervisor:
         delay = delays[min(self._deaths, len(delays) - 1)]
         self._deaths += 1
         log.error("filter %s: %s; another follows in %g s", self._program.name, dead.end, delay)
-        self._again = asyncio.create_task(self._replace(dead, delay))
+        self._attempt(self._replace(dead, delay))
 
     async def _replace(self, dead: SandboxedFilter, delay: float) -> None:
         await asyncio.sleep(delay)
