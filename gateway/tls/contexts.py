@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import _ssl
 import asyncio
-import ctypes
 import hashlib
 import os
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.snapshot import BackendTLS, Certificate, Listener, SubjectName
+from gateway.tls import openssl
 
 ALPN = ("h2", "http/1.1")
 _SPOKEN = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
@@ -73,46 +72,6 @@ def _load(into: ssl.SSLContext, certificate: Certificate) -> None:
         os.close(handle)
 
 
-# What becomes of a client's certificate while a handshake looks at it: whatever it is, the handshake goes on.
-_Verify = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
-_accept = _Verify(lambda ok, store: 1)
-
-
-def _library() -> Any:
-    """The OpenSSL that Python's ssl module is linked with."""
-    library = ctypes.CDLL(_ssl.__file__)
-    library.SSL_CTX_set_verify.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
-    library.SSL_CTX_set_verify.restype = None
-    library.SSL_CTX_ctrl.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_char_p]
-    library.SSL_CTX_ctrl.restype = ctypes.c_long
-    return library
-
-
-_TICKET_KEYS: Final = 80  # octets: a name, a key to authenticate, a key to encrypt (OpenSSL 1.1 and later)
-_SET_TICKET_KEYS: Final = 59  # SSL_CTRL_SET_TLSEXT_TICKET_KEYS
-
-
-def _share_tickets(made: ssl.SSLContext, keys: bytes) -> None:
-    """Protect session tickets with given keys instead of random ones (RFC 5077 §4). Python's ssl module has no word for it."""
-    if _library().SSL_CTX_ctrl(_pointer(made), _SET_TICKET_KEYS, len(keys), keys) != 1:
-        raise ValueError("OpenSSL does not take the keys of session tickets")
-
-
-def _pointer(made: ssl.SSLContext) -> int | None:
-    """OpenSSL's context, which is the first field of the object (CPython, Modules/_ssl.c)."""
-    return ctypes.c_void_p.from_address(id(made) + object.__basicsize__).value
-
-
-def _ask_only(made: ssl.SSLContext, *, asking: bool) -> None:
-    """Ask for a certificate and accept any, or none (AllowInsecureFallback); or stop doing so.
-
-    Python's ssl module has no such mode: CERT_OPTIONAL refuses a certificate that does not verify, and there is no
-    callback. OpenSSL has one.
-    """
-    callback = ctypes.cast(_accept, ctypes.c_void_p) if asking else None
-    _library().SSL_CTX_set_verify(_pointer(made), ssl.CERT_OPTIONAL if asking else ssl.CERT_NONE, callback)
-
-
 class Shown(NamedTuple):
     """A certificate that a listener can show: the names that it is good for, and its context."""
 
@@ -131,7 +90,7 @@ class Chooser:
         self.front.sni_callback = self._choose  # type: ignore[assignment]  # it also gets None for a name
         self._options = self.front.options
         if secret:
-            _share_tickets(self.front, hashlib.shake_256(b"%b %d" % (secret, port)).digest(_TICKET_KEYS))
+            openssl.share_tickets(self.front, hashlib.shake_256(b"%b %d" % (secret, port)).digest(openssl.TICKET_KEY_BYTES))
         self._asking = False  # for certificates that nobody will look at
         self._ciphers = ":".join(cipher["name"] for cipher in self.front.get_ciphers())
 
@@ -148,7 +107,7 @@ class Chooser:
         demanding = any(one.clients is not None and not one.clients.optional for one in listeners)
         if self._asking or asking:
             self._asking = asking and not demanding
-            _ask_only(self.front, asking=self._asking)  # in any case before a certificate is demanded
+            openssl.ask_for_any_certificate(self.front, asking=self._asking)  # in any case before a certificate is demanded
         if self._asking:
             return
         if demanding:
