@@ -12,56 +12,13 @@ import random
 
 import pytest
 from support.rules import RULES, rule
-from support.wire import SOURCES, Side, Wire
+from support.wire import Side, Wire
 
 from gateway.downstream.http1 import DownstreamHttp1
 from gateway.snapshot import (
     Limits,
     RequestHeaders,
 )
-
-# Filters in Python: what they may read, and everything that they may do, decided by what the request says.
-SOURCES |= {
-    "reads": """
-from gateway.filters.api import Response
-def request(r):
-    got = [r.method, r.path, r.query_string, r.target, r.host, r.route, r.connection.address]
-    got += [r.headers.get(n, "-") for n in ("X-Id", "x-t", "cookie", "Accept", "x-forwarded-for", "host", "x-canary", "x-none")]
-    got += [str("X-ID" in r.headers), str("x-none" in r.headers)]
-    r.headers["X-Seen"] = "|".join(got)
-    r.headers["X-Seen-2"] = "a"
-    r.headers["x-seen-2"] = r.headers["X-Seen-2"] + "b"
-""",
-    "changes": """
-from gateway.filters.api import Response, Refused
-def request(r):
-    r.headers["X-Before"] = "1"
-    if r.headers.get("x-id", "").endswith(("0", "1")):
-        r.headers["X-Id"] = "changed"
-    if r.headers.get("x-id", "").endswith(("2", "3")):
-        del r.headers["x-id"]
-    r.headers.pop("x-set", None)
-    if "cookie" in r.headers:
-        r.headers.add("X-Cookies", str(len(r.cookies)))
-    if r.headers.get("x-canary") == "yes":
-        r.path = "/canary" + r.path
-        r.query["q"] = "1"
-    if r.headers.get("x-canary") == "no":
-        return Response(403, "no", {"X-Why": r.path})
-    if r.headers.get("x-canary") == "Yes":
-        raise Refused(418, "short and stout")
-    if r.headers.get("origin", "").endswith("other"):
-        1 / 0
-    if "authorization" in r.headers:
-        r.choose("other")
-    r.state["x"] = len(list(r.headers))
-""",
-    "last": """
-def request(r):
-    r.headers["X-Last"] = r.headers.get("x-before", "-") + r.headers.get("x-seen", "-") + str(r.state.get("x"))
-""",
-}
-
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 FEWER = [
