@@ -26,7 +26,7 @@ from controller.kubernetes.watch import Follower, Stored
 from controller.objects.base import GATEWAY_CLASS, GATEWAY_GROUP, Meta, Object, Ref
 from controller.objects.core import GATEWAY_NAME
 from controller.objects.gateways import Gateway
-from controller.objects.kinds import KINDS, AnyObject, Kind
+from controller.objects.kinds import KINDS, WITH_STATUS, AnyObject, Kind
 from controller.objects.routes import ROUTES
 from controller.state.problems import UNREADABLE
 from controller.state.world import Report, World
@@ -174,7 +174,7 @@ class Cluster:
                     self._follow(name)  # it was missing, and has come
 
     def _know(self, obj: AnyObject, stored: Stored) -> None:
-        if obj.ref.kind in KINDS and KINDS[obj.ref.kind].has_status:
+        if obj.ref.kind in WITH_STATUS:
             self.writer.seen(obj.ref, stored)
         if self.world.put(obj):
             self.reconciler.wake()
@@ -187,7 +187,7 @@ class Cluster:
     def _forget(self, ref: Ref) -> None:
         self.reconciler.problems.forget(ref)
         self.events.identities.pop(ref, None)
-        if ref.kind in KINDS and KINDS[ref.kind].has_status:
+        if ref.kind in WITH_STATUS:
             self.writer.gone(ref)
         if ref.kind == "Service":
             for gateway in self._owner_of(ref):

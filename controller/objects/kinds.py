@@ -107,6 +107,7 @@ KINDS: Final = {
         Kind(core.ClusterTrustBundle, "certificates.k8s.io", ("v1beta1",), "clustertrustbundles", namespaced=False),
     )
 }
+WITH_STATUS: Final = frozenset(kind.name for kind in KINDS.values() if kind.has_status)
 SETTINGS: Final[dict[str, type[filters.Settings]]] = {
     kind.name: kind.type for kind in KINDS.values() if issubclass(kind.type, filters.Settings)
 }

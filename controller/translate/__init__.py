@@ -279,32 +279,32 @@ class OwnValues(NamedTuple):
 
     functions: tuple[Callable[..., Any], ...]
     status: Callable[..., Status | None] | None = None  # of these, what is said of it
-    by: Callable[[Ref], tuple[str, ...]] = lambda ref: (ref.namespace, ref.name)  # what the functions are given
+    given: tuple[str, ...] = ("namespace", "name")  # what of the object's Ref the functions are given
 
     def keys(self, ref: Ref) -> Iterator[Key]:
         """What names the values of one object."""
-        return ((function, *self.by(ref)) for function in self.functions)
+        arguments = [getattr(ref, field) for field in self.given]
+        return ((function, *arguments) for function in self.functions)
 
 
-def _with_status(status: Callable[..., Status | None], *others: Callable[..., Any], **by: Any) -> OwnValues:
-    return OwnValues((status, *others), status, **by)
+def _with_status(status: Callable[..., Status | None], *others: Callable[..., Any], **given: Any) -> OwnValues:
+    return OwnValues((status, *others), status, **given)
 
 
-_whole_ref: Callable[[Ref], tuple[str, ...]] = lambda ref: ref  # noqa: E731  # for functions of several kinds
 OWN_VALUES: Final = {
-    "GatewayClass": _with_status(gateways.class_status, by=lambda ref: (ref.name,)),
+    "GatewayClass": _with_status(gateways.class_status, given=("name",)),
     "Gateway": _with_status(gateways.gateway_status, gateways.gateway, gateways.running),
     "ListenerSet": _with_status(gateways.listener_set_status),
-    **{kind: OwnValues((routes.route,), by=_whole_ref) for kind in ROUTES},  # statuses of routes come with their rules
+    **{kind: OwnValues((routes.route,), given=Ref._fields) for kind in ROUTES},  # statuses of routes come with their rules
     "BackendTLSPolicy": _with_status(backend_tls.status),
     "Filter": _with_status(python_filters.status),
-    **{kind: _with_status(guarding.status, by=_whole_ref) for kind in ("ListenerFilter", "RouteRuleFilterPolicy")},
-    **{kind: _with_status(attachment.status, by=_whole_ref) for kind in POLICIES},
+    **{kind: _with_status(guarding.status, given=Ref._fields) for kind in ("ListenerFilter", "RouteRuleFilterPolicy")},
+    **{kind: _with_status(attachment.status, given=Ref._fields) for kind in POLICIES},
 }
 STATUSES: Final = frozenset(row.status for row in OWN_VALUES.values() if row.status is not None)
 KINDS_OF: Final[dict[Any, str]] = {  # of functions that are for one kind alone
     backend_tls.validated: "BackendTLSPolicy",
-    **{function: kind for kind, row in OWN_VALUES.items() if row.by is not _whole_ref for function in row.functions},
+    **{function: kind for kind, row in OWN_VALUES.items() if "kind" not in row.given for function in row.functions},
 }
 
 

@@ -35,10 +35,12 @@ class AwaitedBody:
 
     def refuse(self, is_too_long: Callable[[int], bool]) -> None:
         """Refuse the readers for whose limit the body is too long already."""
-        refused = [(future, limit) for future, limit in self._readers if is_too_long(limit)]
-        self._readers = [reader for reader in self._readers if not is_too_long(reader[1])]
-        for future, limit in refused:
-            self._refuse(future, limit)
+        readers, self._readers = self._readers, []
+        for future, limit in readers:
+            if is_too_long(limit):
+                self._refuse(future, limit)
+            else:
+                self._readers.append((future, limit))
 
     def give(self, content: bytes) -> None:
         """The whole body has come."""

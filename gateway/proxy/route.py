@@ -14,8 +14,7 @@ from gateway.http.forwarding import response_head
 from gateway.http.head_templates import ResponseShape, weave
 from gateway.http.http1 import LONG_HEAD, Edit, Field, parse_response
 from gateway.interfaces import Endpoint
-from gateway.scripting.hooks import Hooks
-from gateway.scripting.program import FilterProgram
+from gateway.scripting.program import ActiveFilter, FilterProgram
 from gateway.snapshot import (
     Cors,
     ExternalAuth,
@@ -104,7 +103,7 @@ class ResponseHeadCache:
         return woven(varying)
 
 
-Taken: TypeAlias = tuple[list[tuple[FilterProgram, Hooks]], bool]
+Taken: TypeAlias = tuple[list[ActiveFilter], bool]
 NOBODY_YET: Final[Taken] = ([], False)  # one for all: there are thousands of targets
 
 

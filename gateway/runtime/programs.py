@@ -148,7 +148,7 @@ class Programs:
             kept.drop()
         self._stop_timers(name)
         program = self.get(name)
-        if isinstance(program.hooks, loader.Code):
+        if program.hooks is not None:
             program.hooks.retire()
         program.hooks = None
         program.measures.forget()

@@ -120,7 +120,8 @@ class Runtime:
         if change.reset:
             staying = {key(part) for part in change.put}
             drop = [k for k in self.parts if k not in staying]
-            drop += [("script", name) for name in self.programs.tried() if ("script", name) not in {*staying, *self.parts}]
+            known = staying | self.parts.keys()
+            drop += [k for name in self.programs.tried() if (k := ("script", name)) not in known]
         for part in change.put:
             await self._step(pace)
             old = self.parts.get(key(part))

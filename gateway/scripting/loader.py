@@ -57,9 +57,6 @@ class Code(Hooks):
         return "inline"
 
     def retire(self) -> None:
-        self.unload()
-
-    def unload(self) -> None:
         """Let go of the module; those who still run it keep it."""
         sys.modules.pop(self.module.__name__, None)
         linecache.cache.pop(self.file, None)
@@ -89,16 +86,16 @@ def load(name: str, source: str, config: str = "{}", services: Mapping[str, Any]
         with api.loading(given):
             exec(compiled, module.__dict__)  # noqa: S102  # this is what a filter is
     except SyntaxError as error:
-        code.unload()
+        code.retire()
         raise ScriptError(name, error.lineno or 0, f"{type(error).__name__}: {error.msg}") from None
     except Exception as error:
         line, words = blame(error, file)
-        code.unload()
+        code.retire()
         raise ScriptError(name, line, words) from None
     try:
         _find(code)
     except ScriptError:
-        code.unload()
+        code.retire()
         raise
     return code
 
@@ -147,15 +144,16 @@ def verdict_or_nothing(hook: Any, found: Any) -> bool | None:
 
 
 def _find(code: Code) -> None:
+    own = {
+        name: value
+        for name, value in vars(code.module).items()
+        if inspect.isfunction(value) and value.__module__ == code.module.__name__
+    }
+    code.tests = {name: function for name, function in own.items() if name.startswith("test_")}
     functions: dict[HookName, Hook] = {}
-    for name, value in vars(code.module).items():
-        if not inspect.isfunction(value) or value.__module__ != code.module.__name__:
-            continue
-        if name.startswith("test_"):
-            code.tests[name] = value
     for name, kind in HOOKS.items():
-        function = vars(code.module).get(name)
-        if not inspect.isfunction(function) or function.__module__ != code.module.__name__:
+        function = own.get(name)
+        if function is None:
             continue
         try:
             inspect.signature(function).bind(*kind.parameters)

@@ -17,7 +17,7 @@ from support.stage import PLURALS, Stage
 from controller.cli.cluster import _remove_roles
 from controller.deploy import install
 from controller.kubernetes.api import Api
-from controller.objects.kinds import KINDS
+from controller.objects.kinds import KINDS, WITH_STATUS
 
 ROOT = Path(__file__).parent.parent.parent
 GATEWAY = "gateway.networking.k8s.io"
@@ -94,7 +94,7 @@ async def live(stage: Stage, folder: Path) -> None:
         server.put("services", {**service, "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}})
         async with stage.data_plane(folder, "default/main") as told:
             await stage.until(lambda: told)
-            written = {kind for kind, row in KINDS.items() if row.has_status}
+            written = WITH_STATUS
             assert written == {kind for kind in written if any(at[1] == PLURALS[kind] for at in server.objects)}, (
                 "an example of each"
             )

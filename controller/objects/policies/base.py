@@ -42,7 +42,7 @@ class Header(Struct, frozen=True):
 class Policy(Object, frozen=True):
     """A policy of gateway.flomesh.io/v1alpha1: a target, and what is said of it, of its parts, by name."""
 
-    spec: Any = None  # as it is stored; `controller/objects/policies.py` reads it
+    spec: Any = None  # as it is stored; `statement.py` reads it
     fault: str = msgspec.field(default="", name=FAULT)  # why it is not to be believed, but for what it is for
 
     @property
