@@ -73,7 +73,10 @@ class UpstreamHandler(ResponseSink, Protocol):
     """Uses a backend's connection for one request, and takes whatever comes of it: responses, refusals, the end."""
 
     head_only: bool
-    wants_payload: bool
+
+    @property
+    def wants_payload(self) -> bool:
+        """Whether chunks are taken off the content that it gets."""
 
     @property
     def is_sent(self) -> bool:

@@ -174,7 +174,7 @@ class FastPath(asyncio.Protocol):
     def overdue(self, since: float) -> None:
         """HTTPRouteTimeouts: the time of the request that began at `since` is up."""
         if self.peer is not None and self._since == since:
-            self.promote().expired()
+            self.promote().timed_out()
 
     def _fill(self, composed: Composition, line: bytes, varying: bytes) -> bytes | None:
         """The head that goes to the backend, rewritten and copied to mirrors where the target says so; None where it

@@ -17,9 +17,9 @@ from gateway.http.forwarding import is_grpc, request_head
 from gateway.http.http1 import CHUNKED, Edit, Field, Request
 from gateway.http.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, MAX_FRAME_OCTETS, frame_head
 from gateway.http.http2_stream import Stream, StreamOwner
-from gateway.http.local_replies import answer
+from gateway.http.local_replies import answer, not_switched
 from gateway.interfaces import UpstreamStream
-from gateway.proxy.exchange import Exchange, not_switched
+from gateway.proxy.exchange import Exchange
 from gateway.proxy.handover import Handover
 from gateway.proxy.route import ResponseHeadCache, Route, Target
 from gateway.proxy.scripted_exchange import begin

@@ -7,7 +7,7 @@ prepared pieces; whatever else it does makes this an ordinary request, parsed in
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from gateway.downstream.known_heads import Template
 from gateway.filters import api
@@ -16,7 +16,8 @@ from gateway.filters.api.headers import field
 from gateway.http.http1 import Field, Request, parse_request
 from gateway.interfaces import DownstreamPeer
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.filtered_bodies import OutgoingBody
+from gateway.proxy.filtered_bodies import FilteredResponseBody
+from gateway.proxy.scripted_exchange import ScriptedExchange
 from gateway.routing.table import RouteDecision
 from gateway.scripting.listener_filters import connection_of
 from gateway.scripting.program import ActiveFilter
@@ -179,11 +180,11 @@ class LazyRequest(api.Request):
                 view.headers.put(made)
             headers.added = None
 
-    def outgoing(self) -> OutgoingBody | None:
+    def outgoing(self) -> FilteredResponseBody | None:
         """Where the body of its answer comes from, while there is one."""
         if not self._client.is_at(self.data):
             return None
-        return OutgoingBody(self._client.promote())  # type: ignore[arg-type]  # as above
+        return cast("ScriptedExchange", self._client.promote()).response_content
 
     # --- what can be told from the line ---
 

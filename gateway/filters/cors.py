@@ -33,6 +33,16 @@ class CorsPolicy:
         """Whether a page of this origin may read responses."""
         return self._all_origins or any(pattern.fullmatch(origin) for pattern in self._origins)
 
+    def answer(self, request: Request) -> tuple[Pairs | None, list[Field]]:
+        """What is answered here to a preflight, or None and what the answer to any other request must say to a browser."""
+        origin = request.value(b"origin")
+        if origin is None:
+            return None, []
+        fields, is_allowed = self.preflight(request, origin), self.allows(origin)
+        if fields is None:
+            return None, self.actual(origin) if is_allowed else []
+        return fields if is_allowed else [], []
+
     def preflight(self, request: Request, origin: bytes) -> Pairs | None:
         """The fields of the answer to a preflight; None for a request that is none."""
         method = request.value(b"access-control-request-method")

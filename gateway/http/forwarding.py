@@ -21,6 +21,7 @@ from gateway.http.http1 import (
     Field,
     Request,
     Response,
+    fold,
     request_start,
 )
 from gateway.http.local_replies import answer, grpc_answer
@@ -137,9 +138,21 @@ def interim_head(response: Response) -> bytes:
 __all__ = ["interim_head", "is_upgrading", "request_fields", "request_head", "response_head"]
 
 
+def is_expecting(request: Request) -> bool:
+    """Whether the client waits to be told to continue (RFC 9110 §10.1.1)."""
+    return any(field.kind == EXPECT for field in request.special)
+
+
 def unexpecting(request: Request) -> Request:
     """The request as of a client that has been told to continue."""
     made = copy.copy(request)
     made.fields = [field for field in request.fields if field.kind != EXPECT]
     made.special = [field for field in request.special if field.kind != EXPECT]
     return made
+
+
+def passing_trailers(trailers: list[Field], edit: Edit | None, changed: frozenset[bytes]) -> list[Field]:
+    """The trailers of a request that go on. Some backends add them to the fields: what is set or removed there, by an edit or
+    by whoever was asked (`changed`, folded names), must not come in behind the body."""
+    edited = edit([*trailers]) if edit is not None else trailers
+    return [trailer for trailer in trailers if trailer in edited and fold(trailer.name) not in changed]

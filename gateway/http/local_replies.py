@@ -69,3 +69,8 @@ def whole(
     elif keep_alive_10:
         head.append(b"Connection: keep-alive")
     return b"\r\n".join(head) + b"\r\n\r\n" + (b"" if head_only or status in (204, 304) else body)
+
+
+def not_switched(status: int) -> str:
+    """Why a request for another protocol failed."""
+    return f"another protocol was asked for, and the answer was {status} in place of a change to it"

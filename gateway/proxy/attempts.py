@@ -67,7 +67,8 @@ class Attempts:
             self._later.cancel()
 
     def elsewhere(self) -> bool:
-        """No connection could be made: ask an endpoint that has not been asked. False where there is none."""
+        """No connection could be made: pass over that endpoint, and ask one that has not been asked; False without one."""
+        self._backend.failed(self._tried[-1])
         endpoint = self._untried(self._backend)
         if endpoint is None:
             return False
@@ -95,6 +96,13 @@ class Attempts:
         exchange.rewind()
         self._attempt(endpoint, fresh=True)  # an idle connection may have been closed like the last
         return True
+
+    def after_loss(self, *, reused: bool, untouched: bool) -> bool:
+        """The connection was lost before the response began: send the request once more, at once or later; False where it may
+        not be. `reused` and `untouched` as for `at_once`."""
+        return self.at_once(reused=reused, untouched=untouched) or self.later(
+            is_safe=self._exchange.request.method in IDEMPOTENT
+        )
 
     def later(self, *, is_safe: bool = True) -> bool:
         """HTTPRouteRetry: another attempt, if the rule grants one; False where it does not."""

@@ -7,75 +7,36 @@ seen yet (no byte of a response was passed on) moves to another endpoint of the 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from time import monotonic
 from typing import cast
 
-from gateway.filters import cors, redirect
 from gateway.http import forwarding, grpc_web
-from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.grpc_web import GrpcWebTranslation
-from gateway.http.http1 import CHUNKED, EXPECT, NO_LENGTH, Edit, Field, ProtocolError, Request, Response, fold
-from gateway.http.local_replies import answer, grpc_answer
+from gateway.http.http1 import Field, ProtocolError, Request, Response
+from gateway.http.local_replies import answer, not_switched
 from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
 from gateway.proxy import mirroring
-from gateway.proxy.attempts import IDEMPOTENT, Attempts
-from gateway.proxy.authorization import Authorization
-from gateway.proxy.external_auth import Denied, refusal
+from gateway.proxy.attempts import Attempts
+from gateway.proxy.client_response import ClientResponse, ResponseFraming
+from gateway.proxy.external_auth.authorization import Authorization
+from gateway.proxy.external_auth.check import Denied
 from gateway.proxy.handover import Handover
-from gateway.proxy.mirroring import MirroredRequest
+from gateway.proxy.request_body import RequestBody, RequestFraming
 from gateway.proxy.route import ResponseHeadCache, Route, Target
+from gateway.proxy.route_timers import UNTIMED, RouteTimers
 from gateway.routing.table import RouteMatch
 from gateway.upstream.backend import Backend
-from gateway.upstream.session_persistence import Holder, Sessions
-
-
-def name_of(endpoint: Endpoint) -> str:
-    """By which an endpoint is told from others."""
-    return endpoint.name
+from gateway.upstream.session_persistence import Holder
 
 
 class Exchange:
     """One request and its response. Methods are grouped by who calls them: the client, the backend, time."""
 
     __slots__ = (
-        "_answers",
-        "_attempt_timer",
-        "_authorization",
-        "_backends",
-        "_body",
-        "_closing",
-        "_copies",
-        "_deadline",
-        "_endpoint",
-        "_further",
-        "_head",
-        "_held",
-        "_is_full",
-        "_is_watched",
-        "_loose",
-        "_more",
-        "_pending",
-        "_reframes",
-        "_replay",
-        "_request_trailers",
-        "_since",
-        "_started",
-        "_status",
-        "_unframed",
-        "_unsent",
-        "_upgrading",
-        "_web",
-        "answers",
-        "client",
-        "entry",
-        "head_only",
-        "peer",
-        "request",
-        "request_done",
-        "target",
-        "wants_payload",
+        "_answers", "_authorization", "_backends", "_endpoint", "_further", "_head", "_held", "_is_watched", "_since",
+        "_started", "_status", "_upgrading", "answers", "client", "client_response", "entry", "head_only", "peer",
+        "request", "request_body", "request_done", "target", "timers",
     )  # fmt: skip
 
     def __init__(
@@ -89,41 +50,30 @@ class Exchange:
         # What is known of the request.
         self.head_only = request.method == b"HEAD"
         self.request_done = False
-        # Content of a length that nobody knows, from a client that frames by other means than chunks.
-        self._loose = request.length == CHUNKED and not client.is_framed
-        self._web: GrpcWebTranslation | None = None  # gRPC-Web
-        self._unframed = False  # the client frames its content, and what is passed on is bare
-        self._request_trailers: list[Field] | None = None
+        self.request_body = RequestBody(request, is_framed=client.is_framed)
         # Where it went.
         self.target: Target
         self.peer: UpstreamStream | None = None
         self._head = b""
-        self._is_full = False  # the peer takes no more of the body for now
         self._upgrading = False
-        self._pending: list[bytes] | None = None  # not None: a connection is being made, bytes wait
-        self._body = 0  # bytes of the request's body so far
-        self._replay: list[bytes] | None = []  # not None: all that was sent, small enough to send again
         self._endpoint: Endpoint | None = None  # that was asked last
         self._further: Attempts | None = None
         self._held: tuple[Holder, Endpoint] | None = None  # where the client's session leads
         self._authorization: Authorization | None = None
-        self._copies: list[MirroredRequest] = []
         # What came back.
         self._answers: ResponseHeadCache | None = None  # where response heads of this kind are remembered
-        self.answers: ResponseHeadCache | None = (
-            None  # the same, once the request is sent and its response may come in one piece
-        )
-        self.wants_payload = not client.is_framed  # the client does not know chunks: their framing is taken off
+        self.answers: ResponseHeadCache | None = None  # the same, once the request is sent: its response may come in one piece
+        self.client_response = ClientResponse(client, head_only=self.head_only)
         self._is_watched = False  # somebody looks at the response, so that it cannot be known from before
-        self._reframes = False  # what the client gets is framed here, after somebody looked at it bare
-        self._more: list[Field] = []  # what the response must say besides
-        self._unsent = b""  # of the response's head
         self._started = False
-        self._closing = False
         self._status = 0
-        self._deadline: asyncio.TimerHandle | None = None  # of the request
-        self._attempt_timer: asyncio.TimerHandle | None = None  # of the attempt at a backend
+        self.timers = UNTIMED if entry.route.timeouts is None else RouteTimers(self, entry.route)
         self._since = monotonic()
+
+    @property
+    def wants_payload(self) -> bool:
+        """Whether the backend's chunks are taken off what it says."""
+        return self.client_response.framing is not ResponseFraming.KEPT
 
     # --- called by the client's connection ---
 
@@ -134,44 +84,41 @@ class Exchange:
 
     def proceed(self) -> None:
         """Go on from the choice of a target."""
-        target, route = self.target, self.entry.route
+        target, route, request = self.target, self.entry.route, self.request
         if route.sessions is not None:
-            self._held = route.sessions.find(self.request)
+            self._held = route.sessions.find(request)
             if self._held is not None:
                 target = self.target = cast("Target", self._held[0])
-        if target.cors is not None and self._is_preflight(target.cors):
-            return
+        if target.cors is not None:
+            preflight, self.client_response.more = target.cors.answer(request)
+            if preflight is not None:
+                self.answer_here(204, answer(204, fields=preflight, close=self.closes, head_only=self.head_only))
+                return
         if target.auths and not self._authorize(target):
             return
         if target.location is not None:
-            self._redirect(target.location)
+            where = target.location(request, self.entry.prefix, self.client.scheme.decode(), self.client.port)
+            status, fields = target.redirect_status, [(b"Location", where)]
+            self.answer_here(status, answer(status, fields=fields, close=self.closes, head_only=self.head_only))
             return
         if target.fault:
             self.refuse(target.fault, target.reason)
             return
-        request = self.request
-        if route.grpc and self._web is None and not request.upgrade and grpc_web.is_asked(self.request):
+        told = self.client_response
+        if route.grpc and told.web is None and not request.upgrade and grpc_web.is_asked(request):
             self._translate()
-            request = self.request
         self._head = self._compose(target)
         is_to_open = self._upgrading and not self.client.is_framed  # a tunnel: `response` decides whether it is open
-        if route.sessions is not None or self._more or self._web is not None or self._is_watched or is_to_open:
+        if route.sessions is not None or told.more or told.web is not None or self._is_watched or is_to_open:
             self.read_in_full()
         elif request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
             self._answers = target.answers
             if self.request_done:
                 self.answers = self._answers
-        self.time_request()
+        self.timers.time_request()
         if target.mirrors and not self._upgrading:  # a copy's answer is dropped: there is nobody to speak the other protocol
-            self._copies = mirroring.start(target.mirrors, self._backends, self._head)
-            for piece in self._pending or ():  # came while somebody was asked
-                self._copy(piece)
-            if self.is_sent:
-                self._end_copies()
-        if self._held is not None:
-            self.send(self._held[1])
-        else:
-            self.send(self._next(target))
+            self.request_body.mirror(mirroring.start(target.mirrors, self._backends, self._head), is_whole=self.is_sent)
+        self.send(self._held[1] if self._held is not None else self._next(target))
 
     def _authorize(self, target: Target) -> bool:
         """Whether all have been asked whether the request may pass (ExternalAuth); what comes of the body meanwhile waits."""
@@ -179,65 +126,28 @@ class Exchange:
             self._authorization = Authorization(self)
         if self._authorization.all_allowed(target.auths):
             return True
-        if self._pending is None:
-            self._pending = []
-        self.time_request()
+        self.request_body.wait()
+        self.timers.time_request()
         self._authorization.ask(target.auths, self._backends)
         return False
 
-    @property
-    def body_octets(self) -> int:
-        """Octets of the request's body that have come."""
-        return self._body
-
-    def body_so_far(self) -> bytes:
-        """The request's body as far as it has come and waits, without its framing."""
-        data = b"".join(self._pending or ())
-        if self.request.length != CHUNKED or self._loose:
-            return data
-        chunks = Chunks()
-        chunks.feed(data)
-        return chunks.taken()
-
     def deny(self, verdict: Denied) -> None:
         """The request may not pass."""
-        close = self._closes
-        self._pending = None
-        self._status = verdict.status
-        self._started = True
-        if self.client.is_framed or not forwarding.is_grpc(self.request):
-            self.client.write(refusal(verdict, close=close, head_only=self.head_only))
-        else:
-            self.client.write(grpc_answer(verdict.status, verdict.body.decode("utf-8", "replace").strip()))
-        self._finish(reuse=not close)
+        self.answer_here(verdict.status, self.client_response.denial(self.request, verdict, close=self.closes))
 
     def _next(self, target: Target) -> Endpoint | None:
         """Whose turn it is."""
         if target.hashed:
-            return target.endpoints.of(self.client.address, name_of)
+            return target.endpoint_for(self.client.address)
         return next(target.endpoints.turns, None)
 
     def _translate(self) -> None:
         """From here on the request is gRPC's, and its answer is translated back."""
-        self._web = web = GrpcWebTranslation(self.request, framed=self.client.is_framed)
+        self.client_response.web = web = GrpcWebTranslation(self.request, framed=self.client.is_framed)
         self.request = web.request
-        self._loose = self.wants_payload = self._reframes = True
-        self._unframed = self.client.is_framed
-        if self._pending:
-            self._pending = [web.incoming(piece) for piece in self._pending]
-
-    def _is_preflight(self, policy: cors.CorsPolicy) -> bool:
-        """Answer a CORS preflight, or remember what its answer must say to a browser."""
-        origin = self.request.value(b"origin")
-        if origin is None:
-            return False
-        allowed = policy.allows(origin)
-        fields = policy.preflight(self.request, origin)
-        if fields is None:
-            self._more = policy.actual(origin) if allowed else []
-            return False
-        self._answer(204, "", fields if allowed else [])
-        return True
+        if self.client.is_framed:
+            self.client_response.framing = ResponseFraming.ANEW
+        self.request_body.translate(web.incoming, is_framed=self.client.is_framed)
 
     def send(self, endpoint: Endpoint | None) -> None:
         """Send the head to an endpoint, if there is one."""
@@ -256,9 +166,9 @@ class Exchange:
         self._since = since
         self._head = self._compose(target)
         self._answers = self.answers = target.answers
-        self.time_request(monotonic() - since)
+        self.timers.time_request(monotonic() - since)
         if peer is not None:
-            self._time_attempt(monotonic() - since)
+            self.timers.time_attempt(monotonic() - since)
             self.peer = peer
             peer.user = self
             self._endpoint = peer.endpoint
@@ -273,45 +183,26 @@ class Exchange:
 
     def data(self, data: bytes) -> None:
         """Bytes of the request's body, framed as the client framed them."""
-        if self._web is not None:
+        if self.client_response.web is not None:
             try:
-                data = self._web.incoming(data)
+                data = self.client_response.web.incoming(data)
             except (ProtocolError, ValueError):
                 self.refuse(400, "the content is not gRPC-Web's")
                 return
-        if not data and not (self._unframed and self.request_done):
+        body, limit = self.request_body, self.client.limits.buffered_bytes
+        is_end = (
+            body.framing is RequestFraming.TAKEN_OFF and self.request_done
+        )  # on HTTP/1.1 it is known before the last octets
+        if not data and not is_end:
             return
-        self._copy(data)
-        self._body += len(data)
-        if self._replay is not None:
-            self._replay.append(data)
-            if self._body > self.client.limits.buffered_bytes:
-                self._replay = None
-        if self._pending is not None:
-            self._pending.append(data)
+        body.add(data, self.peer, limit)
+        if body.is_waiting:
             if self._authorization is not None:
                 self._authorization.ask_if_ready()
-            if self._body > self.client.limits.buffered_bytes and not self._is_awaited:
+            if body.octets > limit and not self._is_awaited:
                 self.client.pause_reading()
-        elif self.peer is not None:
-            if self._loose:
-                self.peer.content(data)
-            else:
-                self.peer.write(data)
-        if self._unframed and self.request_done:  # on HTTP/1.1 the end is known before its last bytes are passed on
-            self._end_copies()
-            if self.peer is not None:
-                self.peer.finish()
-
-    def _copy(self, data: bytes) -> None:
-        for one in self._copies:
-            one.data(chunk(data) if self._loose else data)
-
-    def _end_copies(self) -> None:
-        """Say the end of content whose length nobody knew."""
-        if self._loose:
-            for one in self._copies:
-                one.data(last_chunk(()))
+        if is_end:
+            body.end(self.peer)
 
     @property
     def _is_awaited(self) -> bool:
@@ -322,43 +213,25 @@ class Exchange:
         """The request is complete."""
         self.request_done = True
         self.answers = self._answers
-        if self._authorization is not None and self._loose:
+        body = self.request_body
+        if self._authorization is not None and body.framing is not RequestFraming.KEPT:
             self._authorization.ask_if_ready()
-        if self._loose and not self._unframed:
-            self._request_trailers = self.passing(trailers) if trailers else None
-            self._end_copies()
-            if self.peer is not None:
-                self.peer.finish(trailers)
+        if body.framing is RequestFraming.BARE:
+            body.trailers = self.passing(trailers) if trailers else None
+            body.end(self.peer)
 
     def passing(self, trailers: list[Field]) -> list[Field]:
         """The trailers that go on. Some backends add them to the fields: what is set or removed there must not come in behind
         the body. While somebody is asked who may have a say, none go on, as RFC 9110 §6.5.1 allows."""
         if not self._head:
             return []
-        edit = self.target.edit_request
-        if edit is not None:
-            edited = edit([*trailers])
-            trailers = [trailer for trailer in trailers if trailer in edited]
-        if self._authorization is not None:
-            changed = self._authorization.changed
-            trailers = [trailer for trailer in trailers if fold(trailer.name) not in changed]
-        return trailers
-
-    def _say(self, peer: UpstreamStream, pieces: list[bytes]) -> None:
-        """The request as far as it has come."""
-        if not self._loose:
-            peer.write(self._head + b"".join(pieces) if pieces else self._head)
-            return
-        peer.open(self._head)
-        for piece in pieces:
-            peer.content(piece)
-        if self.is_sent:
-            peer.finish(self._request_trailers)
+        changed = self._authorization.changed if self._authorization is not None else frozenset[bytes]()
+        return forwarding.passing_trailers(trailers, self.target.edit_request, changed)
 
     def client_lost(self) -> None:
         """The client is gone: so is the reason for the request."""
         self._status = self._status or 499
-        self._close_peer()
+        self.close_peer()
         self._finish(reuse=False)
 
     # --- choosing and sending ---
@@ -376,10 +249,10 @@ class Exchange:
     def attempt(self, endpoint: Endpoint, *, fresh: bool = False) -> None:
         """Send the request to an endpoint, over a connection that has not idled where it must be `fresh`."""
         self._endpoint = endpoint
-        self._time_attempt()
+        self.timers.time_attempt()
         peer = None if fresh and endpoint.idle else endpoint.take(self)
         if peer is None:
-            self._pending = self._pending or []
+            self.request_body.wait()
             endpoint.connect(self)
         else:
             self.connected(peer)
@@ -395,43 +268,35 @@ class Exchange:
     @property
     def can_resend(self) -> bool:
         """Whether all of the request is still here, and nobody has seen a byte of a response."""
-        return self._replay is not None and not self._started
+        return self.request_body.can_resend and not self._started
 
     def rewind(self) -> None:
         """The last attempt is given up; what has come of the request's body waits to be sent once more."""
-        self._close_peer()
-        if self._attempt_timer is not None:
-            self._attempt_timer.cancel()
-        self._pending = list(self._replay or ())
+        self.close_peer()
+        self.timers.end_attempt()
+        self.request_body.rewind()
 
     def connected(self, peer: UpstreamStream) -> None:
         """There is a connection for us: send what waited for it."""
         self.peer = peer
-        self._is_full = False
         if not self.client.takes_more:
             peer.pause_reading()
-        pending, self._pending = self._pending, None
-        self._say(peer, pending or [])
-        if pending is not None:
+        if self.request_body.open(peer, self._head, is_whole=self.is_sent):
             self._want_more()
 
     def _want_more(self) -> None:
         """More of the request's body, unless there is enough: then `resume_sending` asks for it, or `connected`."""
-        waits_for_peer = self._pending is not None and self._body > self.client.limits.buffered_bytes
-        if not self._is_full and (not waits_for_peer or self._is_awaited):
+        body = self.request_body
+        waits_for_peer = body.is_waiting and body.octets > self.client.limits.buffered_bytes
+        if not body.is_full and (not waits_for_peer or self._is_awaited):
             self.client.resume_reading()
 
     def connect_failed(self, reason: str) -> None:
         """Nobody has seen a byte: ask another endpoint, each once."""
-        backend, endpoint = self.target.backend, self._endpoint
-        assert backend is not None
-        assert endpoint is not None
-        backend.failed(endpoint)
-        attempts = self._attempts
-        if not attempts.elsewhere() and not attempts.later():
+        if not self._attempts.elsewhere() and not self._attempts.later():
             self.refuse(503, "no endpoint of the backend accepts connections")
 
-    # --- called by the backend's connection ---
+    # --- called by the backend's connection (`UpstreamHandler`) ---
 
     def response(self, response: Response, head: bytes) -> None:
         """A response's head: pass it on, or act on it."""
@@ -449,48 +314,21 @@ class Exchange:
 
     def _pass_on(self, response: Response, head: bytes) -> None:
         """The response that the client gets. `head` is what it was read from, where that may be remembered."""
-        request, route, status = self.request, self.entry.route, response.status
         self._started = True
-        self._status = status
+        self._status = response.status
         self.client.touch()
-        if self._web is not None:
-            response = self._web.response(response)
-        length = response.length
-        bodiless = self.head_only or status in (204, 304)
-        closing = not request.keep_alive or self.client.closes_after_this or not self.request_done
-        if not self.client.is_framed:
-            closing = False  # a stream ends by itself
-        elif not bodiless and length == NO_LENGTH:
-            closing = True  # the body ends with the connection (RFC 9112 §6.3, case 8)
-        elif not bodiless and length == CHUNKED and request.http10:
-            closing = self.wants_payload = True
-        self._closing = closing
-        connection = b"close" if closing else b"keep-alive" if request.http10 else b""
-        edit = self.target.edit_response
-        if self._more or route.sessions is not None:
-            edit = self._with_more(edit, route.sessions)
-        dechunked = self.wants_payload and not self._reframes
-        out = forwarding.response_head(response, edit, connection, dechunked=dechunked)
-        self._unsent = out  # goes out with the first bytes of the body: one write is cheaper than two
-        memorable = not closing and not bodiless and length >= 0 and response.keep_alive
-        if self._answers is not None and memorable and head:
-            self._answers.remember(head, out, length, status)
+        session = self._session() if self.entry.route.sessions is not None else ()
+        told, edit = self.client_response, self.target.edit_response
+        out = told.begin(self.request, response, edit, session, is_whole=self.request_done)
+        if self._answers is not None and head and told.is_fixed:
+            self._answers.remember(head, out, response.length, response.status)
 
-    def _with_more(self, edit: Edit | None, sessions: Sessions | None) -> Edit:
-        """An edit that also says what this request's answer must say, in place of what the backend says of it."""
-        more = list(self._more)
-        if sessions is not None and self.target.backend is not None:
-            endpoint = self._endpoint
-            assert endpoint is not None
-            if self._held is None or self._held[1] is not endpoint:
-                more.append(sessions.begin(self.target.backend.name, endpoint, self.client.scheme))
-        replaced = {field.name for field in self._more} - {b"vary"}
-
-        def edited(fields: list[Field]) -> list[Field]:
-            kept = edit(fields) if edit is not None else fields
-            return [field for field in kept if field.name not in replaced] + more
-
-        return edited
+    def _session(self) -> list[Field]:
+        """What begins a session with the endpoint that was asked, unless the client has it."""
+        sessions, backend, endpoint = self.entry.route.sessions, self.target.backend, self._endpoint
+        if sessions is None or backend is None or endpoint is None or (self._held is not None and self._held[1] is endpoint):
+            return []
+        return [sessions.begin(backend.name, endpoint, self.client.scheme)]
 
     def _interim(self, response: Response) -> None:
         """1xx: a change of protocol, or a word in between."""
@@ -502,31 +340,20 @@ class Exchange:
             peer, self.peer = self.peer, None
             self._settle(101)
             self.client.tunnel(peer, forwarding.interim_head(response))
-        elif not self.request.http10 and (response.status != 100 or self._may_continue()):
+        elif not self.request.http10 and (response.status != 100 or forwarding.is_expecting(self.request)):
+            # RFC 9110 §15.2.1: whoever did not ask whether to continue can only be confused by it, or has been told.
+            if response.status == 100:
+                self.request = forwarding.unexpecting(self.request)
             self.client.write(forwarding.interim_head(response))
-
-    def _may_continue(self) -> bool:
-        """Whether the client waits to be told so (RFC 9110 §15.2.1): whoever did not ask can only be confused by it."""
-        if not any(field.kind == EXPECT for field in self.request.special):
-            return False
-        self.request = forwarding.unexpecting(self.request)
-        return True
 
     def response_data(self, data: bytes) -> None:
         """Bytes of the response's body."""
         self.client.touch()
-        if self._web is not None:
-            data = self._web.outgoing(data)
-        if self._unsent:
-            data = self._unsent + data
-            self._unsent = b""
-        self.client.write(data)
+        self.client_response.write(data)
 
     def flush(self) -> None:
         """No bytes of the body have come with the head."""
-        if self._unsent:
-            unsent, self._unsent = self._unsent, b""
-            self.client.write(unsent)
+        self.client_response.flush()
 
     def answered(self, data: bytes, status_class: int) -> None:
         """A whole response in one piece, its head known from before."""
@@ -544,7 +371,7 @@ class Exchange:
 
     def continued(self, data: bytes | memoryview) -> None:
         """More of its body."""
-        if self._web is not None:
+        if self.client_response.web is not None:
             self.response_data(bytes(data))
             return
         self.client.touch()
@@ -560,21 +387,13 @@ class Exchange:
 
     def response_trailers(self, fields: list[Field]) -> None:
         """The response's trailers, for a client that does not get them with the data."""
-        if self._unsent:
-            unsent, self._unsent = self._unsent, b""
-            self.client.write(unsent)
-        if self._web is not None:
-            self.client.write(self._web.trailers(fields))
-        else:
-            self.client.trailers(fields)
+        self.client_response.trailers(fields)
 
     def response_end(self) -> None:
         """The response is complete; the connection is no longer ours."""
-        self.flush()
-        if self._web is not None and (end := self._web.end()):
-            self.client.write(end)
+        self.client_response.end()
         self.peer = None
-        self._finish(reuse=not self._closing)
+        self._finish(reuse=not self.client_response.closes)
 
     def response_lost(self, reason: str, *, clean: bool, untouched: bool = False) -> None:
         """The connection ended before the response did. `clean` when its end is how the body ends; `untouched` when the
@@ -588,10 +407,7 @@ class Exchange:
         if self._started:
             self.refuse(502, "the backend closed the connection before it was done")
             return
-        attempts = self._attempts
-        if not attempts.at_once(reused=reused, untouched=untouched) and not attempts.later(
-            is_safe=self.request.method in IDEMPOTENT
-        ):
+        if not self._attempts.after_loss(reused=reused, untouched=untouched):
             status = 503 if self.entry.route.retry is not None else 502
             self.refuse(status, "the backend closed the connection before it answered")
 
@@ -601,96 +417,65 @@ class Exchange:
 
     def pause_sending(self) -> None:
         """The backend takes the body more slowly than the client sends it."""
-        self._is_full = True
+        self.request_body.is_full = True
         self.client.pause_reading()
 
     def resume_sending(self) -> None:
         """The backend has caught up."""
-        self._is_full = False
+        self.request_body.is_full = False
         self.client.resume_reading()
 
     # --- ending ---
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer here, with one line that says why; a response that has begun can only be cut."""
-        self._close_peer()
+        self.close_peer()
         self._status = status
         if self._started:
             self.client.abort()
             self._finish(reuse=False)
             return
-        close = self._closes
-        keep_10 = self.request.http10 and not close
-        self._started = True
-        if self._web is not None:
-            self.client.write(self._web.refusal(grpc_answer(status, reason)))
-        elif self.client.is_framed:
-            self.client.write(answer(status, reason, close=close, head_only=self.head_only, keep_alive_10=keep_10))
-        else:
-            self.client.write(forwarding.failure(self.request, status, reason))
-        self._finish(reuse=not close)
+        self.answer_here(status, self.client_response.error(self.request, status, reason, close=self.closes))
 
-    def _redirect(self, location: redirect.Location) -> None:
-        client, status = self.client, self.target.redirect_status
-        where = location(self.request, self.entry.prefix, client.scheme.decode(), client.port)
-        self._answer(status, "", [(b"Location", where)])
-
-    def _answer(self, status: int, text: str, fields: Iterable[tuple[bytes, bytes]]) -> None:
-        """Answer here, and not because something went wrong."""
-        client = self.client
-        close = self._closes
+    def answer_here(self, status: int, message: bytes) -> None:
+        """This is the answer, and no backend's."""
+        close = self.closes
+        self.request_body.drop()
         self._status = status
         self._started = True
-        client.write(answer(status, text, fields=fields, close=close, head_only=self.head_only))
+        self.client.write(message)
         self._finish(reuse=not close)
 
-    def _attempt_timed_out(self) -> None:
+    def attempt_timed_out(self) -> None:
         """HTTPRouteTimeouts.backendRequest is up: there may be another attempt."""
         if self.peer is not None and not self.client.takes_more:
-            self._time_attempt()  # it may have answered: it is not read while the client takes nothing
+            self.timers.time_attempt()  # it may have answered: it is not read while the client takes nothing
         elif self._endpoint is None or not self._attempts.later():
-            self._timed_out()
+            self.timed_out()
 
-    def _timed_out(self) -> None:
+    def timed_out(self) -> None:
         """HTTPRouteTimeouts: 504, or a cut where the response has begun."""
         self.refuse(504, "the backend took longer than the route's timeout")
 
     def expired(self) -> None:
         """Nothing has moved for as long as a connection may idle."""
-        self._timed_out()
+        self.refuse(504, f"nothing has moved for {self.client.limits.stall_seconds:g} s while a response was due")
 
-    def time_request(self, elapsed: float = 0.0) -> None:
-        """HTTPRouteTimeouts.request is for all attempts together."""
-        seconds = self.entry.route.request_timeout
-        if seconds and self._deadline is None:
-            self._deadline = asyncio.get_running_loop().call_later(max(seconds - elapsed, 0.0), self._timed_out)
-
-    def _time_attempt(self, elapsed: float = 0.0) -> None:
-        """HTTPRouteTimeouts.backendRequest is for each attempt anew."""
-        seconds = self.entry.route.backend_timeout
-        if seconds:
-            if self._attempt_timer is not None:
-                self._attempt_timer.cancel()
-            self._attempt_timer = asyncio.get_running_loop().call_later(max(seconds - elapsed, 0.0), self._attempt_timed_out)
-
-    def _close_peer(self) -> None:
+    def close_peer(self) -> None:
         peer, self.peer = self.peer, None
-        self._pending = None
+        self.request_body.drop()
         if peer is not None:
             peer.abort()
 
     def _settle(self, status: int) -> None:
         """Count, and let go of everything that time or mirrors hold."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if self._attempt_timer is not None:
-            self._attempt_timer.cancel()
+        self.timers.end()
         if self._further is not None:
             self._further.cancel()
         if self._authorization is not None:
             self._authorization.cancel()
-        for one in self._copies:
-            one.end()
+        for copy in self.request_body.mirrored:
+            copy.end()  # those that are whole go on
         self.target.counter.count(status // 100, monotonic() - self._since)
 
     def _finish(self, *, reuse: bool) -> None:
@@ -698,7 +483,7 @@ class Exchange:
         self.client.finished(reuse=reuse)
 
     @property
-    def _closes(self) -> bool:
+    def closes(self) -> bool:
         """Whether an answer that is made here is the connection's last."""
         return not self.request_done or not self.request.keep_alive or self.client.closes_after_this
 
@@ -710,9 +495,4 @@ class Exchange:
     @property
     def abandoned(self) -> bool:
         """Whether nobody waits for a connection any more; who will ask again later, does not wait for what was asked before."""
-        return self._pending is None or (self._further is not None and self._further.is_waiting)
-
-
-def not_switched(status: int) -> str:
-    """Why a request for another protocol failed."""
-    return f"another protocol was asked for, and the answer was {status} in place of a change to it"
+        return not self.request_body.is_waiting or (self._further is not None and self._further.is_waiting)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 from gateway.filters import api
+from gateway.proxy.route_timers import RouteTimers
 from gateway.scripting.hooks import HookName, Hooks
 from gateway.scripting.loader import bytes_or_nothing, wrong_result
 from gateway.scripting.program import ActiveFilter, FilterProgram
@@ -17,11 +18,10 @@ _logging: set[asyncio.Task[None]] = set()  # what filters do once an exchange is
 class Filtered(Protocol):
     """The exchange that filters take part in."""
 
+    timers: RouteTimers
+
     def run_filters(self) -> None:
         """Go on with those that have not seen the request."""
-
-    def time_request(self) -> None:
-        """The route's timeout runs from now on."""
 
     def give_up(self, status: int, reason: str) -> None:
         """Answer here: a filter has failed."""
@@ -137,7 +137,7 @@ class FilterCalls:
         then: Callable[[Any], None],
         passed: Callable[[], None],
     ) -> None:
-        self._exchange.time_request()
+        self._exchange.timers.time_request()
 
         async def wait() -> None:
             try:

@@ -198,6 +198,10 @@ class Target:
         # As before, and only the fields of their heads are changed, and nobody looks at the clock.
         self.is_plain = self.is_direct and self.rewrite is None and not self.mirrors and not timed
 
+    def endpoint_for(self, key: bytes) -> Endpoint | None:
+        """The same endpoint for the same key, as long as there is one."""
+        return self.endpoints.of(key, name_of)
+
     def take(self) -> Taken:
         """The programs with the code that is in force, and whether any looks at answers; nobody, where not all can see
         requests on the fast path. Kept in `taken` until other code is in force."""
@@ -208,6 +212,11 @@ class Target:
             taking = []
         self.taken = taking, looks_back
         return self.taken
+
+
+def name_of(endpoint: Endpoint) -> str:
+    """By which an endpoint is told from others."""
+    return endpoint.name
 
 
 NO_CHOICES: Final[dict[str, Target]] = {}  # one for all rules without filters in Python

@@ -7,23 +7,22 @@ Gateway API change the heads that go out, after all of these.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from gateway.filters import api
 from gateway.http import forwarding, grpc_web
-from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.forwarding import unexpecting
-from gateway.http.http1 import CHUNKED, EXPECT, Field, Request, Response
+from gateway.http.http1 import Field, Request, Response
 from gateway.http.local_replies import whole
 from gateway.interfaces import DownstreamPeer, Endpoint
-from gateway.proxy.exchange import Exchange, name_of
+from gateway.proxy.client_response import ResponseFraming
+from gateway.proxy.exchange import Exchange
 from gateway.proxy.filter_calls import FilterCalls, tell
-from gateway.proxy.filtered_bodies import AwaitedBody, GoneOnError, IncomingBody, OutgoingBody, open_ended, open_response
+from gateway.proxy.filtered_bodies import FilteredRequestBody, FilteredResponseBody, open_response
 from gateway.proxy.handover import FilterResult, Handover, ResponseShown, SeenRequest
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import RouteMatch
@@ -32,8 +31,6 @@ from gateway.scripting.hooks import Hooks
 from gateway.scripting.listener_filters import connection_of
 from gateway.scripting.program import ActiveFilter, FilterProgram
 from gateway.upstream.backend import Backend
-
-DRAINED: Final = 65536  # octets of a body that nobody wants, which are read so that the connection can be used again
 
 
 def begin(client: DownstreamPeer, request: Request, entry: RouteMatch[Route], backends: Callable[[str], Backend]) -> Exchange:
@@ -51,26 +48,13 @@ class ScriptedExchange(Exchange):
         "_began",
         "_calls",
         "_chosen",
-        "_decoder",
-        "_discards",
-        "_drops",
-        "_frames",
-        "_has_gone_on",
-        "_inward",
-        "_is_invited",
-        "_is_over",
         "_key",
-        "_length",
-        "_octets",
-        "_outward",
         "_ready",
         "_reply",
-        "_request_readers",
-        "_response_readers",
         "_shown",
-        "_trailers",
         "_view",
-        "_waiting",
+        "request_content",
+        "response_content",
     )  # fmt: skip
 
     def __init__(
@@ -86,23 +70,10 @@ class ScriptedExchange(Exchange):
         self._view: api.Request | None = None
         self._chosen: Target | None = None
         self._key: str | None = None  # whose requests go to the same endpoint
-        self._request_readers: AwaitedBody | None = None  # filters that read the whole body
-        self._has_gone_on = False  # the request, with its body
-        self._is_invited = False
-        self._inward: ChunkPipeline | None = None
-        self._decoder: Chunks | None = None
-        self._discards = False  # the client's body: there is another in its place
+        self.request_content = FilteredRequestBody(self)
         # The response.
         self._reply: api.Response | None = None
-        self._waiting: list[bytes | None] | None = None  # not None: it is looked at, and its body (with its end) waits
-        self._response_readers: AwaitedBody | None = None
-        self._outward: ChunkPipeline | None = None
-        self._drops = False  # the backend's body: there is another in its place
-        self._length = 0  # octets of the backend's body, if they are known
-        self._is_over = False  # the backend has said all that it has to say
-        self._frames = False  # what goes out is put into chunks here
-        self._trailers: list[Field] = []
-        self._octets = 0
+        self.response_content = FilteredResponseBody(self)
         self._shown: ResponseShown | None = None  # what of it filters were shown on the fast path
 
     # --- the request's head ---
@@ -115,7 +86,7 @@ class ScriptedExchange(Exchange):
             route = self.entry.route
             if route.sessions is not None and (held := route.sessions.find(self.request)) is not None:
                 self.target = held[0]  # type: ignore[assignment]  # whose filters apply
-            self._pending = []
+            self.request_body.wait()
         self.run_filters()
 
     @property
@@ -124,13 +95,13 @@ class ScriptedExchange(Exchange):
         view = self._view
         if view is None:
             connection = connection_of(self.client)
-            view = self._view = api.Request(self.request, connection, IncomingBody(self), self, self.entry.route.name)
+            view = self._view = api.Request(self.request, connection, self.request_content, self, self.entry.route.name)
         return view
 
     def resume(self, left: FilterResult) -> None:
         """Go on behind the filters that have seen the request on the fast path, the last of which returned or raised this."""
         self._at = left.at + 1
-        self._pending = []
+        self.request_body.wait()
         self._active = [(program, program.hooks) for program in self.target.programs[: self._at] if program.hooks is not None]
         for _, hooks in self._active:
             hooks.acquire()
@@ -154,7 +125,7 @@ class ScriptedExchange(Exchange):
         if handover.status_class and shown is not None and shown.reply is not None:
             self._reply = shown.reply
             self._status = shown.reply.status
-            self._octets = shown.octets
+            self.response_content.octets = shown.octets
 
     def _adopt(self, seen: SeenRequest) -> None:
         """All filters have seen the request on the fast path; now it is this exchange's."""
@@ -216,89 +187,54 @@ class ScriptedExchange(Exchange):
         self._ready = True
         if self._chosen is not None:
             self.target = self._chosen
-        framed_by_client = self.request.length
         request = view.raw()
-        if self._is_invited:
+        if self.request_content.is_invited:
             request = unexpecting(request)
-        if self.entry.route.grpc and grpc_web.is_asked(request) and any(hooks.request_body for _, hooks in self._active):
+        sees_content = any(hooks.request_body for _, hooks in self._active)
+        if self.entry.route.grpc and grpc_web.is_asked(request) and sees_content:
             self.give_up(415, "a filter wants to see what comes in, and cannot read gRPC-Web")
             return
-        taken, self._pending = self._pending or [], []
-        if any(hooks.request_body for _, hooks in self._active) and (request.length > 0 or request.length == CHUNKED):
-            self._replay, self._body = [], 0
-            self._loose = True
-            self._inward = ChunkPipeline(self._through_request, self._deliver, self._calls.later_chunk)
-            request = open_ended(request)
-        elif view.replaced is not None:
-            self._loose = False
-            self._pending = [view.replaced] if view.replaced else []
-            self._replay, self._body = list(self._pending), len(view.replaced)
-            self._discards = True
-        else:
-            self._pending = taken
-        self.request = request
         self._watch_for(request)
-        if self._inward is not None:
-            self._feed_what_came(view.replaced, taken, framed_by_client)
-        self._go_on_without_readers()
+        self.request_content.go_on(request, view.replaced, in_pieces=sees_content)
         if not self._status:  # nobody has refused it
             super().proceed()
-
-    def _go_on_without_readers(self) -> None:
-        """From now on the body passes as fast as the backend takes it; whoever still wanted to read it is too late."""
-        self._has_gone_on = True
-        if self._request_readers:
-            self._request_readers.fail(GoneOnError("the request's body has gone on while it was awaited"))
 
     def _watch_for(self, request: Request) -> None:
         """Say who looks at the answer."""
         self._is_watched = any(hooks.response or hooks.response_body or hooks.log for _, hooks in self._active)
         if any(hooks.response or hooks.response_body for _, hooks in self._active):
-            self.wants_payload = True
-            self._reframes = self.client.is_framed and not request.http10
-
-    def _feed_what_came(self, replaced: bytes | None, taken: list[bytes], framed_by_client: int) -> None:
-        assert self._inward is not None
-        if replaced is not None:
-            self._discards = True
-            self._inward.feed(replaced, True)
-            return
-        if self.client.is_framed and framed_by_client == CHUNKED:
-            self._decoder = Chunks()
-        for data in taken:
-            self._inward.feed(self._decoded(data), False)
-        if self.request_done:
-            self._inward.feed(b"", True)
+            is_chunked_anew = self.client.is_framed and not request.http10
+            self.client_response.framing = ResponseFraming.ANEW if is_chunked_anew else ResponseFraming.BARE
 
     def _next(self, target: Target) -> Endpoint | None:
         if self._key is None:
             return super()._next(target)
-        return target.endpoints.of(self._key.encode(), name_of)
+        return target.endpoint_for(self._key.encode())
 
     # --- the request's body ---
 
     def data(self, data: bytes) -> None:
-        if self._discards:
+        content, is_last = self.request_content, self.request_done and self.client.is_framed
+        if content.is_replaced:
             return
-        if self._inward is not None:
-            self._inward.feed(self._decoded(data), self.request_done and self.client.is_framed)
-            if self._inward.owed > self.client.limits.buffered_bytes:
-                self.client.pause_reading()
-            return
-        super().data(data)
-        self._look_for_whole(done=self.request_done and self.client.is_framed)
+        if content.is_changed:
+            content.feed(data, is_last=is_last)
+        else:
+            super().data(data)
+            content.give_to_readers(is_whole=is_last)
 
     def end(self, trailers: list[Field] | None = None) -> None:
+        content = self.request_content
         self.request_done = True
-        if self._discards:
+        if content.is_replaced:
             self.answers = self._answers
-        elif self._inward is None:
+        elif not content.is_changed:
             super().end(trailers)
             if not self.client.is_framed:
-                self._look_for_whole(done=True)
-        elif not self.client.is_framed:  # otherwise its last bytes follow
-            self._request_trailers = self.passing(trailers) if trailers else None
-            self._inward.feed(b"", True)
+                content.give_to_readers(is_whole=True)
+        elif not self.client.is_framed:  # otherwise its last octets follow
+            self.request_body.trailers = trailers
+            content.feed(b"", is_last=True)
 
     def passing(self, trailers: list[Field]) -> list[Field]:
         view = self._view
@@ -306,70 +242,44 @@ class ScriptedExchange(Exchange):
 
     @property
     def is_sent(self) -> bool:
-        return self.request_done and (self._inward is None or self._inward.is_done)
+        return self.request_done and self.request_content.is_passed
 
     @property
     def _is_awaited(self) -> bool:
-        return bool(self._request_readers) or super()._is_awaited
+        return self.request_content.is_awaited or super()._is_awaited
 
-    def _decoded(self, data: bytes) -> bytes:
-        if self._decoder is None:
-            return data
-        self._decoder.feed(data)
-        return self._decoder.taken()
+    def request_pipeline(self) -> ChunkPipeline:
+        """What passes pieces of the request's body through the filters that want to see them."""
+        return ChunkPipeline(self._through_request, self._deliver_request, self._calls.later_chunk)
 
     def _through_request(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
         assert self._view is not None
         return self._calls.through("request_body", self._active, api.Chunk(data, last, self._view))
 
-    def _deliver(self, data: bytes, last: bool) -> None:
+    def _deliver_request(self, data: bytes, last: bool) -> None:
         if data:
             super().data(data)
         if last:
-            super().end(self._request_trailers)
-        elif self._inward is not None and not self._inward.owed:
+            super().end(self.request_body.trailers)
+        elif not self.request_content.owes:
             self._want_more()
-
-    def read_request(self, limit: int) -> asyncio.Future[bytes]:
-        """The whole body, once it is there. Raises GoneOnError once it is on its way to the backend."""
-        if self._has_gone_on and self.request.length:
-            raise GoneOnError("the request's body has gone on; only `request` can read it")
-        if self._request_readers is None:
-            self._request_readers = AwaitedBody(413)
-        future = self._request_readers.read(limit)
-        self._look_for_whole(done=self.request_done)
-        if not self.request_done and not future.done():
-            if not self._is_invited and any(field.kind == EXPECT for field in self.request.special):
-                self._is_invited = True
-                self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.client.resume_reading()
-        return future
-
-    def _look_for_whole(self, *, done: bool) -> None:
-        readers = self._request_readers
-        if not readers:
-            return
-        # What comes in chunks has framing, which is not yet known to be little.
-        readers.refuse(lambda limit: self.request.length > limit or self._body > limit + (limit >> 3) + 1024)
-        if done and readers:
-            readers.give(self.body_so_far())
 
     # --- the response's head ---
 
     def _pass_on(self, response: Response, head: bytes) -> None:
-        self._length = response.length
+        self.response_content.length = response.length
         if head and self.target.is_filtered and self.target.edit_response is None:
             self._keep_for_next(response, head)
         shown, self._shown = self._shown, None
         left = shown.left if shown is not None else None
         if shown is not None and left is not None:
-            self._reply = shown.taken(response, OutgoingBody(self))
+            self._reply = shown.taken(response, self.response_content)
         else:
-            self._reply = api.Response.received(response, OutgoingBody(self))
+            self._reply = api.Response.received(response, self.response_content)
         if not any(hooks.response or hooks.response_body for _, hooks in self._active):
             super()._pass_on(response, b"")
             return
-        self._waiting = []
+        self.response_content.hold()
         if left is None:
             self._back(len(self._active) - 1)
         elif left.error is not None:
@@ -380,7 +290,7 @@ class ScriptedExchange(Exchange):
 
     def _keep_for_next(self, response: Response, head: bytes) -> None:
         """Remember a head as it is without filters: the next one like it can be shown to them on the fast path."""
-        bodiless = self.head_only or response.status in (204, 304)
+        bodiless = self.client_response.is_bodiless(response.status)
         if response.length >= 0 and response.keep_alive and not bodiless and head not in self.target.answers.known:
             out = forwarding.response_head(response, None, b"", dechunked=False)
             self.target.answers.remember(head, out, response.length, response.status)
@@ -413,116 +323,58 @@ class ScriptedExchange(Exchange):
         """The response as the filters left it."""
         reply = self._reply
         assert reply is not None
-        if self._waiting is None:
+        if not self.response_content.is_held:
             self._answer_here(reply)
             return
-        response, content = reply.raw(), reply.content
-        bodiless = self.head_only or response.status in (204, 304)
-        taking = [one for one in self._active if one[1].response_body is not None]
-        if taking and not bodiless and response.length != 0:
-            response = open_response(response, framed=self._reframes)
-            self._outward = ChunkPipeline(self._through_response, self._deliver_response, self._calls.later_chunk)
-        self._frames = self._reframes and response.length == CHUNKED and not bodiless and self._web is None
-        waited, self._waiting = self._waiting, None
-        if self._response_readers:
-            self._response_readers.fail(GoneOnError("the response's body has gone on while it was awaited"))
-        super()._pass_on(response, b"")
-        if content is not None:
-            self._drops = True
-            if self._outward is not None:
-                self._outward.feed(content, True)
-            elif content and not bodiless:
-                self._write(content)
-        if self.peer is not None:
-            if content is not None and not 0 <= self._length <= DRAINED:
-                self._close_peer()  # what it still sends, perhaps for ever, is not wanted
-                waited = [None]
-            else:
-                self.peer.resume_reading()
-        for data in waited:
-            if data is None:
-                self.response_end()
-            else:
-                self.response_data(data)
-        if not waited:
-            self.flush()
+        response, pipeline = reply.raw(), None
+        is_bodiless = self.client_response.is_bodiless(response.status)
+        if response.length != 0 and not is_bodiless and any(hooks.response_body for _, hooks in self._active):
+            response = open_response(response, framed=self.client_response.framing is ResponseFraming.ANEW)
+            pipeline = ChunkPipeline(self._through_response, self.response_content.deliver, self._calls.later_chunk)
+        content = b"" if reply.content and is_bodiless else reply.content
+        self.response_content.go_on(pipeline, content, partial(super()._pass_on, response, b""))
 
     def _answer_here(self, reply: api.Response) -> None:
         """A filter has answered, and no backend was asked."""
-        close = self._closes
+        close = self.closes
         keep_10 = self.request.http10 and not close
-        self._pending = None
-        self._status = reply.status
-        self._started = True
         lines = [field.line for field in reply.headers.fields]
         content = reply.content or b""
-        self._octets = len(content)
-        self.client.write(whole(reply.status, lines, content, close=close, head_only=self.head_only, keep_alive_10=keep_10))
-        self._finish(reuse=not close)
+        self.response_content.octets = len(content)
+        message = whole(reply.status, lines, content, close=close, head_only=self.head_only, keep_alive_10=keep_10)
+        self.answer_here(reply.status, message)
 
     # --- the response's body ---
 
     def response_data(self, data: bytes) -> None:
-        if self._waiting is not None:
-            self._waiting.append(data)
-            self._look_for_whole_response(done=False)
-            if not self._response_readers and self.peer is not None:
-                self.peer.pause_reading()
-        elif self._drops:
-            return
-        elif self._outward is not None:
-            self._outward.feed(data, False)
-            if self._outward.owed > self.client.limits.buffered_bytes and self.peer is not None:
-                self.peer.pause_reading()
-        else:
-            self._write(data)
+        self.response_content.feed(data)
 
     def continued(self, data: bytes | memoryview) -> None:
         """A piece from the middle of a large body: filters see that as well."""
-        if self._waiting is not None or self._drops or self._outward is not None or self._frames:
+        if self.response_content.is_seen or self.client_response.frames:
             self.response_data(bytes(data))
         else:
-            self._octets += len(data)
+            self.response_content.octets += len(data)
             super().continued(data)
 
-    def _write(self, data: bytes) -> None:
-        self._octets += len(data)
-        super().response_data(chunk(data) if self._frames and data else data)
-
     def flush(self) -> None:
-        if self._waiting is None:
+        if not self.response_content.is_held:
             super().flush()
 
     def response_trailers(self, fields: list[Field]) -> None:
-        if self._frames or self._waiting is not None or self._outward is not None:
-            self._trailers = fields
-        else:
-            super().response_trailers(fields)
+        self.response_content.trailers(fields)
 
     def response_end(self) -> None:
-        if self._waiting is not None:
-            self.peer = None
-            self._waiting.append(None)
-            self._look_for_whole_response(done=True)
-            return
-        self.peer = None
-        self._is_over = True
-        if self._outward is not None and not self._drops:
-            self._outward.feed(b"", True)
-        elif self._outward is None or self._outward.is_done:
-            self._end_response()
+        self.response_content.end()
 
-    def _end_response(self) -> None:
-        if self._frames:
-            super().response_data(last_chunk(self._trailers))
-        elif self._trailers and (self._web is not None or not self.client.is_framed):
-            super().response_trailers(self._trailers)
+    def finish_response(self) -> None:
+        """The client has got all of it."""
         super().response_end()
 
     def response_lost(self, reason: str, *, clean: bool, untouched: bool = False) -> None:
-        if clean and (self._waiting is not None or self._outward is not None):
+        if clean and self.response_content.is_kept_to_its_end:
             self.response_end()  # the connection's end is the body's
-        elif self._waiting is not None:
+        elif self.response_content.is_held:
             self.peer = None
             self.refuse(502, "the backend closed the connection before it was done")
         else:
@@ -532,53 +384,18 @@ class ScriptedExchange(Exchange):
         assert self._view is not None
         return self._calls.through("response_body", self._active[::-1], api.Chunk(data, last, self._view, self._reply))
 
-    def _deliver_response(self, data: bytes, last: bool) -> None:
-        if data:
-            self._write(data)
-        if last:
-            if self._is_over:  # otherwise the backend still speaks, though nobody listens
-                self._end_response()
-        elif self._outward is not None and not self._outward.owed and self.peer is not None and self.client.takes_more:
-            self.peer.resume_reading()
-
-    def read_response(self, limit: int) -> asyncio.Future[bytes]:
-        """The whole body of the backend's response, once it is there. Raises GoneOnError once it goes to the client."""
-        if self._waiting is None and self._length:
-            raise GoneOnError("the response's body has gone on; only `response` can read it")
-        if self._response_readers is None:
-            self._response_readers = AwaitedBody(502)
-        future = self._response_readers.read(limit)
-        self._look_for_whole_response(done=self._waiting is None or None in self._waiting)
-        if self.peer is not None and not future.done():
-            self.peer.resume_reading()
-        return future
-
-    def _look_for_whole_response(self, *, done: bool) -> None:
-        readers = self._response_readers
-        if not readers:
-            return
-        waiting = [data for data in self._waiting or () if data is not None]
-        octets = sum(map(len, waiting))
-        readers.refuse(lambda limit: octets > limit)
-        if done and readers:
-            readers.give(b"".join(waiting))
-
     def give_up(self, status: int, reason: str) -> None:
         self._ready = True
-        self._waiting = None
+        self.response_content.drop()
         self.refuse(status, reason)
 
     # --- the end ---
 
     def _settle(self, status: int) -> None:
         super()._settle(status)
-        for passage in (self._inward, self._outward):
-            if passage is not None:
-                passage.stop()
         self._calls.cancel()
-        for readers in (self._request_readers, self._response_readers):
-            if readers:
-                readers.fail(GoneOnError("the exchange is over"))
+        self.request_content.settle()
+        self.response_content.settle()
         if self._view is None:
             return
         for program, hooks in self._active:
@@ -591,7 +408,8 @@ class ScriptedExchange(Exchange):
         assert self._view is not None
         over = api.Exchange(
             self._view, self._reply, status, started=self._began, seconds=monotonic() - self._since,
-            response_bytes=self._octets, backend=self.target.backend.name if self.target.backend is not None else "",
+            response_bytes=self.response_content.octets,
+            backend=self.target.backend.name if self.target.backend is not None else "",
             endpoint=self._endpoint.name if self._endpoint is not None else "",
         )  # fmt: skip
         return tell(program, hooks, over, self._view)

@@ -13,8 +13,8 @@ import pytest
 from support.http2_peers import client
 from support.proxy import OK, Proxy, Server, parsed
 
-from gateway.proxy import protobuf
-from gateway.proxy.protobuf import Message
+from gateway.proxy.external_auth import protobuf
+from gateway.proxy.external_auth.protobuf import Message
 from gateway.snapshot import Backend, Cors, Endpoint, ExternalAuth, Fault, Redirect, Timeouts
 
 YES = b"HTTP/1.1 200 OK\r\nX-Id: 7\r\nX-Other: no\r\nContent-Length: 3\r\n\r\nyes"
@@ -72,7 +72,7 @@ async def test_silence_is_a_no(proxy: Proxy, server: Server, other: Server, monk
     async def never(*_: object) -> None:
         await asyncio.sleep(5)
 
-    monkeypatch.setattr("gateway.proxy.external_auth.PATIENCE", 0.05)
+    monkeypatch.setattr("gateway.proxy.external_auth.check.PATIENCE", 0.05)
     other.default = never
     await guarded(proxy, server, other)
     assert (await proxy.get())[0] == 503

@@ -1,8 +1,8 @@
 """ExternalAuth: ask a backend whether a request may pass (GEP-1494).
 
 By HTTP the question is the request's own head, to a path of the server's choice; 200 means yes. By gRPC it is a `Check`
-of Envoy's `envoy.service.auth.v3`, status OK means yes; `gateway.proxy.protobuf` writes and reads the few fields of it. Where
-nobody answers in time or in a way that can be understood, the answer is no.
+of Envoy's `envoy.service.auth.v3`, status OK means yes; `protobuf` beside this writes and reads the few fields of it.
+Where nobody answers in time or in a way that can be understood, the answer is no.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 from gateway.http.http1 import FOLDED, HOST, KIND, PLAIN, SHADOW, Field, Request, Response, kind_of
 from gateway.http.local_replies import whole
-from gateway.proxy import protobuf
-from gateway.proxy.protobuf import Message
+from gateway.proxy.external_auth import protobuf
+from gateway.proxy.external_auth.protobuf import Message
 from gateway.snapshot import ExternalAuth
 from gateway.upstream.backend import Backend
 from gateway.upstream.internal_request import Answered, InternalRequest

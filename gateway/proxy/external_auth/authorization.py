@@ -6,10 +6,11 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gateway.http.forwarding import unexpecting
-from gateway.http.http1 import EXPECT, FOLDED, Request, fold
+from gateway.http.forwarding import is_expecting, unexpecting
+from gateway.http.http1 import FOLDED, Request, fold
 from gateway.interfaces import DownstreamPeer
-from gateway.proxy.external_auth import Allowed, AuthCheck, Denied, Verdict
+from gateway.proxy.external_auth.check import Allowed, AuthCheck, Denied, Verdict
+from gateway.proxy.request_body import RequestBody
 from gateway.snapshot import ExternalAuth
 from gateway.upstream.backend import Backend
 
@@ -19,14 +20,8 @@ class Authorizing(Protocol):
 
     client: DownstreamPeer
     request: Request
+    request_body: RequestBody
     request_done: bool
-
-    @property
-    def body_octets(self) -> int:
-        """Octets of the request's body that have come."""
-
-    def body_so_far(self) -> bytes:
-        """The request's body as far as it has come, without its framing."""
 
     def proceed(self) -> None:
         """Go on: the request may pass."""
@@ -68,7 +63,7 @@ class Authorization:
     def _invite(self) -> None:
         """The body is wanted before the backend is asked: say so to a client that waits for it (RFC 9110 §10.1.1)."""
         exchange = self._exchange
-        if any(field.kind == EXPECT for field in exchange.request.special):
+        if is_expecting(exchange.request):
             exchange.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             exchange.request = unexpecting(exchange.request)
 
@@ -78,9 +73,9 @@ class Authorization:
         if check is None or check.is_asked:
             return
         wanted = check.spec.body_bytes
-        if wanted and not exchange.request_done and exchange.body_octets < wanted:
+        if wanted and not exchange.request_done and exchange.request_body.octets < wanted:
             return
-        body = exchange.body_so_far()[:wanted] if wanted else b""
+        body = exchange.request_body.so_far(exchange.request.length)[:wanted] if wanted else b""
         check.ask(exchange.request, body, exchange.client.address, exchange.client.scheme)
 
     def cancel(self) -> None:
