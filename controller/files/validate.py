@@ -7,12 +7,13 @@ Every fault names the file, line, object and field, what was found, and what wou
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
 from importlib.resources import files
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cel
 import jsonschema_rs
@@ -22,6 +23,16 @@ import yaml
 from controller.objects.conversion import convert, quoted, sounds_secret
 from controller.objects.documents import Document, DocumentFault, Path, spelled
 from controller.objects.kinds import KINDS, AnyObject, Kind
+
+# What the API server lets objects be called (RFC 1123 §2.1, in lower case).
+LABEL: Final = re.compile("[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+NAME: Final = re.compile(rf"{LABEL.pattern}(\.{LABEL.pattern})*")
+MAX_LABEL: Final = 63
+MAX_NAME: Final = 253
+LABEL_RULE: Final = f'lower-case letters, digits and "-", at most {MAX_LABEL}, are needed, with a letter or digit at both ends'
+NAME_RULE: Final = (
+    f'lower-case letters, digits, "-" and ".", at most {MAX_NAME}, are needed, with a letter or digit at both ends'
+)
 
 
 class Valid(NamedTuple):
@@ -58,10 +69,17 @@ def _metadata(document: Document, kind: Kind) -> Iterator[DocumentFault]:
         yield document.fault(("metadata",), "is missing; metadata.name is needed")
         return
     name = meta.get("name")
-    if not isinstance(name, str) or not name:
+    if name is None or name == "":
         yield document.fault(("metadata", "name"), "is missing")
-    if not isinstance(meta.get("namespace", ""), str):
-        yield document.fault(("metadata", "namespace"), f"found {quoted(meta['namespace'])}; text is needed")
+    elif not isinstance(name, str):
+        yield document.fault(("metadata", "name"), f"found {quoted(name)}; text is needed: quote it")
+    elif len(name) > MAX_NAME or not NAME.fullmatch(name):
+        yield document.fault(("metadata", "name"), f"found {quoted(name)}; {NAME_RULE}")
+    namespace = meta.get("namespace", "")
+    if not isinstance(namespace, str):
+        yield document.fault(("metadata", "namespace"), f"found {quoted(namespace)}; text is needed: quote it")
+    elif namespace and (len(namespace) > MAX_LABEL or not LABEL.fullmatch(namespace)):
+        yield document.fault(("metadata", "namespace"), f"found {quoted(namespace)}; {LABEL_RULE}")
     if not kind.namespaced and meta.get("namespace"):
         yield document.fault(("metadata", "namespace"), f"a {kind.type.__name__} has no namespace; remove it")
     meta.setdefault("namespace", "default" if kind.namespaced else "")

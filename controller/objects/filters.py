@@ -41,7 +41,7 @@ class StoreSpec(Struct, frozen=True):
     username: str = ""
     password_ref: SecretKey | None = None
     tls: bool = False
-    timeout: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,5}(h|m|s|ms)){1,4}$")] = "200ms"
+    timeout: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,5}(h|m|s|ms)){1,4}\Z")] = "200ms"
 
 
 class FilterSpec(Struct, frozen=True):

@@ -15,27 +15,15 @@ from controller.objects.routes import (
     MirrorFilter,
     PathModifier,
 )
+from controller.translate import sessions
 from controller.translate.backends import Resolved
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.names import FilterName, Needed
+from controller.translate.shared.written_text import fault, field_faults, name_faults
 from gateway import snapshot
-from gateway.http.http1 import fold
+from gateway.filters.redirect import PORT_OF
+from gateway.http import grammar
 
-# Fields that frame a message or belong to one connection; a filter that edited them would break both. Nor may it write one
-# that many backends take for such a field (`Content_Length`).
-NOT_EDITABLE = frozenset(
-    (
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
 SUPPORTED = (
     "RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite", "CORS", "ExternalAuth",
     "ExtensionRef",
@@ -59,9 +47,10 @@ def translate(
                 specs.append(snapshot.ResponseHeaders(*_headers(one.response_header_modifier or HeaderFilter())))
             case "RequestRedirect" if one.request_redirect:
                 r = one.request_redirect
-                specs.append(snapshot.Redirect(r.scheme, r.hostname, _path(r.path), r.port, r.status_code))
+                specs.append(snapshot.Redirect(r.scheme, r.hostname, _path(r.path) if r.path else None, r.port, r.status_code))
             case "URLRewrite" if one.url_rewrite:
-                specs.append(snapshot.Rewrite(one.url_rewrite.hostname, _path(one.url_rewrite.path)))
+                path = one.url_rewrite.path
+                specs.append(snapshot.Rewrite(one.url_rewrite.hostname, _path(path) if path else None))
             case "RequestMirror" if one.request_mirror:
                 found = resolve(_as_backend(one.request_mirror.backend_ref))
                 resolved.append(found)
@@ -101,22 +90,50 @@ def faults(filters: tuple[HTTPFilter, ...], where: str = "filters") -> Iterator[
     for index, one in enumerate(filters):
         if one.type not in SUPPORTED:
             yield f'{where}[{index}].type: "{one.type}" is not supported; {", ".join(SUPPORTED)} are'
-        for field, edit in (
-            ("requestHeaderModifier", one.request_header_modifier),
-            ("responseHeaderModifier", one.response_header_modifier),
-        ):
-            if edit is not None:
-                for name in [h.name for h in (*edit.set, *edit.add)] + list(edit.remove):
-                    if fold(name.lower().encode()).decode() in NOT_EDITABLE:
-                        yield f'{where}[{index}].{field}: "{name}" frames the message and cannot be edited'
+        yield from _text_faults(f"{where}[{index}]", one)
     types = {one.type for one in filters}
     if {"RequestRedirect", "URLRewrite"} <= types:
         yield f"{where}: RequestRedirect and URLRewrite exclude each other"
 
 
+def _text_faults(where: str, one: HTTPFilter) -> Iterator[str]:
+    """What may not be written of what a filter says: it would end a field, a line or a URL."""
+    for field, edit in (
+        ("requestHeaderModifier", one.request_header_modifier),
+        ("responseHeaderModifier", one.response_header_modifier),
+    ):
+        if edit is not None:
+            yield from field_faults(f"{where}.{field}", ((h.name, h.value) for h in (*edit.set, *edit.add)))
+            for name in edit.remove:
+                yield from name_faults(f"{where}.{field}", name)
+    for field, changed in (("requestRedirect", one.request_redirect), ("urlRewrite", one.url_rewrite)):
+        if changed is None:
+            continue
+        if changed.hostname:
+            yield from fault(f"{where}.{field}.hostname", grammar.host, changed.hostname)
+        if changed.path is not None:
+            replaced = changed.path.type[:1].lower() + changed.path.type[1:]
+            yield from fault(f"{where}.{field}.path.{replaced}", grammar.path, _path(changed.path).value)
+    if one.request_redirect is not None and one.request_redirect.scheme not in ("", *PORT_OF):
+        scheme = grammar.shown(one.request_redirect.scheme)
+        yield f"{where}.requestRedirect.scheme: {scheme} is not supported; {' and '.join(PORT_OF)} are"
+    if one.cors is not None:
+        for field, names in (
+            ("allowMethods", one.cors.allow_methods),
+            ("allowHeaders", one.cors.allow_headers),
+            ("exposeHeaders", one.cors.expose_headers),
+        ):
+            for at, name in enumerate(names):
+                yield from fault(f"{where}.cors.{field}[{at}]", grammar.field_name, name)
+    if one.external_auth is not None:
+        yield from fault(f"{where}.externalAuth.http.path", grammar.path, one.external_auth.http.path)
+
+
 def faults_of_rule(rule: HTTPRule | GRPCRule) -> Iterator[str]:
-    """The same for all filters of a rule, its own and those of its backendRefs."""
+    """The same for all filters of a rule, its own and those of its backendRefs, and for its sessions."""
     yield from faults(rule.filters)
+    if rule.session_persistence is not None:
+        yield from sessions.faults(rule.session_persistence)
     for index, ref in enumerate(rule.backend_refs):
         yield from faults(ref.filters, f"backendRefs[{index}].filters")
 
@@ -125,9 +142,7 @@ def _headers(edit: HeaderFilter) -> tuple[tuple[snapshot.Pair, ...], tuple[snaps
     return tuple((h.name, h.value) for h in edit.set), tuple((h.name, h.value) for h in edit.add), edit.remove
 
 
-def _path(path: PathModifier | None) -> snapshot.PathEdit | None:
-    if path is None:
-        return None
+def _path(path: PathModifier) -> snapshot.PathEdit:
     if path.type == "ReplaceFullPath":
         return snapshot.PathEdit("ReplaceFullPath", path.replace_full_path or "")
     return snapshot.PathEdit("ReplacePrefixMatch", path.replace_prefix_match or "")

@@ -37,6 +37,7 @@ from controller.translate.shared.addresses import leads_home
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.names import FilterName
 from controller.translate.shared.status import ExtensionStatus
+from controller.translate.shared.written_text import config_faults
 from gateway import snapshot
 from gateway.base.durations import seconds
 from gateway.base.logs import whereto
@@ -179,7 +180,7 @@ def _built_in(view: View, found: Configured) -> snapshot.Script | str:
     if settings is None:
         return f'spec.configRef: {kind} "{found.metadata.namespace}/{ref.name}" does not exist.'
     wrong = fault_of_spec(kind, settings.spec)
-    if wrong:
+    if wrong := wrong or "; ".join(config_faults("spec", settings.spec)):
         return f'{kind} "{ref.name}", {wrong}'
     for field in ("target", "throttleHost"):
         asked = str(settings.spec.get(field, ""))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from controller.objects.routes import SessionPersistence
+from controller.translate.shared.written_text import fault, name_faults
 from gateway import snapshot
 from gateway.base.durations import seconds
+from gateway.http import grammar
 
 
 def persistence(asked: SessionPersistence, owner: str) -> snapshot.Persistence:
@@ -18,3 +21,13 @@ def persistence(asked: SessionPersistence, owner: str) -> snapshot.Persistence:
     cookie = asked.cookie
     name, path = cookie.name or f"fsm-session-{digest}", cookie.path or "/"
     return snapshot.Persistence("", name, path, lasting, cookie.lifetime_type == "Permanent" and lasting > 0)
+
+
+def faults(asked: SessionPersistence) -> Iterator[str]:
+    """What may not be written of what is asked for, in words that name the field."""
+    if asked.type == "Header":
+        yield from name_faults("sessionPersistence.header.name", persistence(asked, "").header)
+        return
+    made = persistence(asked, "")
+    yield from fault("sessionPersistence.cookie.name", grammar.cookie_name, made.cookie)
+    yield from fault("sessionPersistence.cookie.path", grammar.cookie_path, made.path)

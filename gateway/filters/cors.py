@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from gateway.http import grammar
 from gateway.http.http1 import PLAIN, Field, Request
 from gateway.snapshot import Cors
 
@@ -80,7 +81,7 @@ class CorsPolicy:
 
 
 def _listed(values: Sequence[str]) -> bytes:
-    return b"*" if "*" in values else ", ".join(values).encode()
+    return b"*" if "*" in values else b", ".join(map(grammar.field_name, values))
 
 
 def _origin(text: str) -> re.Pattern[bytes]:

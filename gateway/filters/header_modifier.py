@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.http import grammar
 from gateway.http.http1 import FOLDED, Edit, Field, fold, kind_of
 from gateway.snapshot import RequestHeaders, ResponseHeaders
 
@@ -10,17 +11,18 @@ NEVER_JOINED = b"set-cookie"
 
 
 def _field(name: str, value: str) -> Field:
-    raw, val = name.encode("latin-1"), value.encode("latin-1", "replace")
+    raw, val = grammar.field_name(name), grammar.field_value(value)
     lower = raw.lower()
     return Field(kind_of(lower), lower, val, raw + b": " + val)
 
 
 def build(spec: RequestHeaders | ResponseHeaders) -> Edit:
     """An edit of a list of fields; it returns a new list and leaves the given one alone. What it sets or removes, no other
-    name stands for: a client's `X_User` goes where `X-User` is set or removed, as to many backends they are one."""
+    name stands for: a client's `X_User` goes where `X-User` is set or removed, as to many backends they are one. Raises
+    ValueError for what cannot be written."""
     replaced = [_field(*pair) for pair in spec.set]
     added = [_field(*pair) for pair in spec.add]
-    removed = frozenset(name.lower().encode("latin-1") for name in spec.remove)
+    removed = frozenset(name.lower().encode() for name in spec.remove)
     overwritten = frozenset(field.name for field in replaced)
     folded = frozenset(map(fold, overwritten | removed))
 

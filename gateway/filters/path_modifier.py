@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from gateway.http import grammar
 from gateway.http.http1 import Request
 from gateway.snapshot import PathEdit
 
@@ -13,8 +14,8 @@ NewTarget: TypeAlias = Callable[[Request, bytes], bytes]
 
 
 def build(spec: PathEdit) -> NewTarget:
-    """Replace the whole path or only the matched prefix; the query stays."""
-    value = spec.value.encode()
+    """Replace the whole path or only the matched prefix; the query stays. Raises ValueError for what is no path."""
+    value = grammar.path(spec.value)
     stem = value.rstrip(b"/")
 
     def replace_full(request: Request, prefix: bytes) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from gateway.filters import path_modifier
+from gateway.http import grammar
 from gateway.http.http1 import Request
 from gateway.snapshot import Redirect
 
@@ -16,7 +17,12 @@ PORT_OF = {"http": 80, "https": 443}
 
 
 def build(spec: Redirect) -> Location:
-    """What the Location says where the spec is silent comes from the request and its listener."""
+    """What the Location says where the spec is silent comes from the request and its listener. Raises ValueError for what
+    cannot be written."""
+    if spec.scheme and spec.scheme not in PORT_OF:
+        raise ValueError(f"{grammar.shown(spec.scheme)} is no scheme that a redirect can have: {', '.join(PORT_OF)}")
+    if spec.hostname:
+        grammar.host(spec.hostname)
     new_target = path_modifier.build(spec.path) if spec.path else None
 
     def location(request: Request, prefix: bytes, scheme: str, port: int) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from gateway.filters import cors, header_modifier, mirror, redirect, rewrite
+from gateway.http import grammar
 from gateway.http.forwarding import response_head
 from gateway.http.head_templates import ResponseShape, weave
 from gateway.http.http1 import LONG_HEAD, Edit, Field, parse_response
@@ -172,6 +173,7 @@ class Target:
                 case Cors():
                     self.cors = cors.build(spec)
                 case ExternalAuth():
+                    grammar.path(spec.path)
                     self.auths += (spec,)
                 case Scripted():
                     self.programs += (programs(spec.script),)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
+from gateway.http import grammar
 from gateway.interfaces import Endpoint
 from gateway.snapshot import Health
 from gateway.upstream.internal_request import Answered, answer_to
@@ -23,7 +24,10 @@ class Checks:
     """The checks of one backend."""
 
     def __init__(self, health: Health, endpoints: EndpointPicker[Endpoint]) -> None:
+        """Raises ValueError for a path that cannot be asked for."""
         self.health = health
+        if health.path:
+            grammar.target(health.path)
         self._endpoints = endpoints
         self._fails: dict[Endpoint, int] = {}  # in a row, of those who are asked
         self._refused: dict[Endpoint, list[float]] = {}  # when requests found nobody, of those who are not

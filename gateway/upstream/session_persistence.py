@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from gateway.http import grammar
 from gateway.http.http1 import PLAIN, Field, Request
 from gateway.interfaces import Endpoint
 from gateway.snapshot import Persistence
@@ -30,8 +31,14 @@ class Sessions:
     __slots__ = ("_spec", "_targets", "_tokens", "rule")
 
     def __init__(self, rule: str, spec: Persistence, targets: Sequence[tuple[str, Holder]]) -> None:
+        """Raises ValueError for names and paths that cannot be written."""
         self.rule = rule
         self._spec = spec
+        if spec.header:
+            grammar.field_name(spec.header)
+        else:
+            grammar.cookie_name(spec.cookie)
+            grammar.cookie_path(spec.path)
         self._targets = targets  # those with a weight, by the names of their backends
         self._tokens: dict[tuple[str, str], str] = {}
 

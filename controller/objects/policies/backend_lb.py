@@ -24,7 +24,7 @@ class PersistenceConfig(Struct, frozen=True):
     """SessionPersistence as BackendLBPolicy spells it (Gateway API 1.1)."""
 
     type: Annotated[str, one_of("Cookie", "Header")] = "Cookie"
-    session_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]{0,128}$")] = ""
+    session_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+\-.^_`|~]{0,128}\Z")] = ""
     absolute_timeout: Duration | None = None
     cookie_config: CookieConfig = CookieConfig()
 

@@ -12,20 +12,21 @@ import msgspec
 from msgspec import Meta
 
 from controller.objects.base import FAULT, Key, Object, Ref, Struct
+from gateway.filters.api.headers import field as write
 
 
 def one_of(*words: str) -> Any:
     """One of these; a message that it is not lists them."""
-    return Meta(pattern=f"^({'|'.join(words)})$")
+    return Meta(pattern=rf"^({'|'.join(words)})\Z")
 
 
 Percent: TypeAlias = Annotated[int, Meta(ge=0, le=100)]
 StatusCode: TypeAlias = Annotated[int, Meta(ge=200, le=599)]
 Amount: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds: TypeAlias = Annotated[int, Meta(ge=1, le=86400)]
-Decimal: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?$")]
-Ratio: TypeAlias = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?|\.[0-9]{1,6})$")]
-Duration: TypeAlias = Annotated[str, Meta(pattern=r"^([0-9]{1,5}(h|m|s|ms)){1,4}$")]
+Decimal: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?\Z")]
+Ratio: TypeAlias = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?|\.[0-9]{1,6})\Z")]
+Duration: TypeAlias = Annotated[str, Meta(pattern=r"^([0-9]{1,5}(h|m|s|ms)){1,4}\Z")]
 Message: TypeAlias = Annotated[str, Meta(max_length=4096)]
 Rate: TypeAlias = Annotated[int, Meta(ge=1, le=10**12)]
 ON_ROUTES: Final = ("Gateway", "HTTPRoute", "GRPCRoute")
@@ -37,6 +38,13 @@ class Header(Struct, frozen=True):
 
     name: Annotated[str, Meta(max_length=256)]
     value: Annotated[str, Meta(max_length=4096)]
+
+
+class WrittenHeader(Header, frozen=True):
+    """A field that goes into a message."""
+
+    def __post_init__(self) -> None:
+        write(self.name, self.value)  # says what may not be written
 
 
 class Policy(Object, frozen=True):

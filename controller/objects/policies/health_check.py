@@ -28,7 +28,7 @@ class HealthCheckConfig(Struct, frozen=True):
     interval: Annotated[int, Meta(ge=0, le=86400)] | Duration = 0
     max_fails: Annotated[int, Meta(ge=1, le=100)] = 1
     fail_timeout: Annotated[int, Meta(ge=0, le=86400)] | Duration = 5
-    path: Annotated[str, Meta(pattern=r"^(/[!-~]*)?$", max_length=1024)] = ""
+    path: Annotated[str, Meta(pattern=r"^(/[!-~]*)?\Z", max_length=1024)] = ""
     matches: tuple[HealthMatchConfig, ...] = ()
 
 

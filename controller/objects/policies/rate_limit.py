@@ -12,11 +12,11 @@ from controller.objects.policies.base import (
     ON_ROUTES,
     Amount,
     BuiltInConfig,
-    Header,
     Policy,
     PolicyKind,
     Seconds,
     StatusCode,
+    WrittenHeader,
     one_of,
 )
 
@@ -34,7 +34,7 @@ class RateLimitConfig(Struct, frozen=True):
     backlog: Annotated[int, Meta(ge=0, le=100_000)] = 10
     burst: Amount | None = None
     response_status_code: StatusCode = 429
-    response_headers_to_add: tuple[Header, ...] = ()
+    response_headers_to_add: tuple[WrittenHeader, ...] = ()
     store: StoreSpec | None = None
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ class RetryPolicy(Policy, frozen=True):
 class RetryConfig(Struct, frozen=True):
     """What it says."""
 
-    retry_on: Annotated[tuple[Annotated[str, Meta(pattern=r"^[1-5]([0-9]{2}|xx)$")], ...], Meta(min_length=1)]
+    retry_on: Annotated[tuple[Annotated[str, Meta(pattern=r"^[1-5]([0-9]{2}|xx)\Z")], ...], Meta(min_length=1)]
     num_retries: Annotated[int, Meta(ge=1, le=100)] = 3
     backoff_base_interval: Decimal = "1"
 

@@ -17,7 +17,7 @@ class SessionStickyPolicy(Policy, frozen=True):
 class SessionStickyConfig(Struct, frozen=True):
     """What it says."""
 
-    cookie_name: Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$")] = "_srv_id"
+    cookie_name: Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}\Z")] = "_srv_id"
     expires: Annotated[int, Meta(ge=0, le=31_536_000)] = 3600
 
 

@@ -19,7 +19,7 @@ class CertificateRef(Struct, frozen=True):
     """A Secret in the same namespace."""
 
     name: Annotated[str, Meta(min_length=1, max_length=253)]
-    group: Annotated[str, Meta(pattern="^$")] = ""
+    group: Annotated[str, Meta(pattern=r"^\Z")] = ""
     kind: Annotated[str, one_of("Secret")] = "Secret"
 
 

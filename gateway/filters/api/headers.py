@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from gateway.filters.api.filter_metrics import Metrics as Metrics
 from gateway.filters.api.shared_state import Shared as Shared
+from gateway.http.grammar import TOKEN as TOKEN
 from gateway.http.http1 import FOLDED, KIND, LENGTH, SHADOW, Field, fold, kind_of
 
-TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}")
 # Fields that frame a message or belong to one connection.
