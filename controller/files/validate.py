@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 from importlib.resources import files
-from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
-import cel
 import jsonschema_rs
 import msgspec
 import yaml
 
+from controller.files.cel_rules import holds
 from controller.objects.conversion import convert, quoted, sounds_secret
 from controller.objects.documents import Document, DocumentFault, Path, spelled
 from controller.objects.kinds import KINDS, AnyObject, Kind
@@ -242,40 +241,9 @@ def _default(schema: dict[str, Any], value: Any) -> None:
 # --- CEL --------------------------------------------------------------------------------------------------
 
 
-@cache
-def _program(rule: str) -> Callable[[Any], Any]:
-    program = cel.compile(rule)
-
-    def evaluate(value: Any) -> Any:
-        context = cel.Context()
-        context.add_variable("self", value)
-        context.add_function("isIP", _is_ip)
-        return program.execute(context)
-
-    return evaluate
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-# Kubernetes' own extensions of CEL that the library lacks; fields that use them are checked by the API server only.
-_NOT_OFFLINE = ("oldSelf", "format.", ".split(")
-
-
 def _rules(document: Document, schema: dict[str, Any], value: Any, path: Path) -> Iterator[DocumentFault]:
     for rule in schema.get("x-kubernetes-validations", ()):
-        if any(word in rule["rule"] for word in _NOT_OFFLINE):
-            continue
-        try:
-            holds = _program(rule["rule"])(value)
-        except (RuntimeError, TypeError, ValueError, KeyError):
-            holds = False  # as the API server has it: a rule that cannot be evaluated does not hold
-        if holds is not True:
+        if not holds(rule["rule"], value):
             yield document.fault(path, rule.get("message") or f"fails {rule['rule']}")
     if isinstance(value, dict):
         extra = schema.get("additionalProperties")
