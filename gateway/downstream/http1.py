@@ -222,7 +222,7 @@ class DownstreamHttp1(RequestBodyReader):
                 self._refuse(error)
                 return
         virtual_host = listener_port.table.virtual_host(request.host)
-        if virtual_host.listener != self.listener:
+        if virtual_host.listener and virtual_host.listener != self.listener:  # where none has the Host: 404
             self.listener = listener_port.table.owner(self._server_name)  # listeners may have changed since the handshake
             if virtual_host.listener != self.listener:
                 self._misdirected(request, rest)

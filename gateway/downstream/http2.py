@@ -235,8 +235,9 @@ class DownstreamHttp2(Http2Protocol):
         if ask.table is not table:
             ask.table = table
             virtual_host = table.virtual_host(request.host)
-            # RFC 9110 §15.5.20: this connection's certificate was chosen for another listener.
-            if self.listener != virtual_host.listener and not self._same_listener(virtual_host.listener):
+            # RFC 9110 §15.5.20: this connection's certificate was chosen for another listener. Where none has the Host: 404.
+            owner = virtual_host.listener
+            if owner and self.listener != owner and not self._same_listener(owner):
                 ask.table = None
                 self._no_rule(stream.id, 421, MISDIRECTED, request, end)
                 return

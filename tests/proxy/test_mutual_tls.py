@@ -309,11 +309,14 @@ async def test_http2_over_tls_behind(proxy: Proxy, authority: trustme.CA) -> Non
     await backend.stop()
 
 
-async def test_http2_in_front_by_alpn_and_421(proxy: Proxy, server: Server, authority: trustme.CA) -> None:
-    """Connections belong to the listener that their server name chose (GEP-3567)."""
+@pytest.mark.parametrize("has_one_for_all", [True, False])
+async def test_http2_in_front_by_alpn_and_421(
+    proxy: Proxy, server: Server, authority: trustme.CA, has_one_for_all: bool
+) -> None:
+    """Connections belong to the listener that their server name chose (GEP-3567); a Host that no listener has is nowhere."""
     from gateway.snapshot import Attachment, Order, Rule
 
-    names = ("", "one.example", "*.wild.example", "x.wild.example")
+    names = ("" if has_one_for_all else "plain.example", "one.example", "*.wild.example", "x.wild.example")
     listeners = [Listener(f"l{n}", 80, "HTTPS", name, ("c",)) for n, name in enumerate(names)]
     at = (*tuple(Attachment(f"l{n}", name) for n, name in enumerate(names) if name), Attachment("l0", "plain.example"))
     issued = authority.issue_cert("plain.example", "one.example", "*.wild.example")
@@ -326,7 +329,8 @@ async def test_http2_in_front_by_alpn_and_421(proxy: Proxy, server: Server, auth
     )  # fmt: skip
     table = [
         ("plain.example", "plain.example", 200), ("plain.example", "one.example", 421), ("plain.example", "unknown.example", 404),
-        ("one.example", "one.example", 200), ("one.example", "plain.example", 421), ("one.example", "unknown.example", 421),
+        ("one.example", "one.example", 200), ("one.example", "plain.example", 421),
+        ("one.example", "unknown.example", 421 if has_one_for_all else 404),
         ("a.wild.example", "b.wild.example", 200), ("a.wild.example", "x.wild.example", 421),
         ("a.wild.example", "one.example", 421), ("x.wild.example", "b.wild.example", 421),
     ]  # fmt: skip
