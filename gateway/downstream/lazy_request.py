@@ -184,7 +184,7 @@ class LazyRequest(api.Request):
         """Where the body of its answer comes from, while there is one."""
         if not self._client.is_at(self.data):
             return None
-        return cast("ScriptedExchange", self._client.promote()).response_content
+        return cast("ScriptedExchange", self._client.promote()).filtered_response
 
     # --- what can be told from the line ---
 

@@ -19,10 +19,9 @@ from gateway.scripting.listener_filters import left, may_connect, met
 from gateway.scripting.program import FilterProgram
 from gateway.snapshot import DEFAULT_LIMITS, Relay
 from gateway.tls import client_hello
-from gateway.tls.contexts import Security
 from gateway.transport.admission import Admission
+from gateway.transport.dial import CONNECT, dial, explained
 from gateway.upstream.backend import Backend
-from gateway.upstream.http1_pool import CONNECT
 from gateway.upstream.load_balancing import WeightedSplit
 
 PATIENCE: Final = 10.0  # seconds for a ClientHello to come
@@ -239,29 +238,14 @@ async def reach(line: StreamRoute) -> BufferingProtocol | None:
         if pool is None or pool in tried:
             break
         tried.append(pool)
-        made = await _dial(*pool.where, pool.security)
-        if made is not None:
-            return made
-        backend.failed(pool)
+        try:
+            async with asyncio.timeout(CONNECT):
+                _, early = await dial(BufferingProtocol, pool.where, pool.security)
+        except Exception as error:
+            backend.failed(pool, explained(error))
+        else:
+            return early
     return None
-
-
-async def _dial(host: str, port: int, security: Security | None) -> BufferingProtocol | None:
-    try:
-        async with asyncio.timeout(CONNECT):
-            transport, early = await asyncio.get_running_loop().create_connection(
-                BufferingProtocol,
-                host,
-                port,
-                ssl=security.context if security else None,
-                server_hostname=security.server_name if security else None,
-            )
-    except OSError:  # TimeoutError is one
-        return None
-    if security is not None and security.fault(transport):
-        transport.abort()
-        return None
-    return early
 
 
 class TlsInspector:

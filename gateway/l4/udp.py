@@ -8,6 +8,7 @@ there are too many.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Final, TypeAlias
 
 from gateway.filters import api
@@ -16,7 +17,9 @@ from gateway.l4.tcp import StreamRoute
 from gateway.scripting.listener_filters import connection_ended, may_connect
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.transport.admission import Admission
+from gateway.transport.dial import explained
 
+log = logging.getLogger("fsm.upstream")
 IDLE: Final = 60.0  # seconds without a datagram either way
 FLOWS: Final = 16384  # at a time on one port
 EARLY: Final = 16  # datagrams that wait while a flow's socket is made
@@ -173,8 +176,9 @@ class Datagrams(asyncio.DatagramProtocol):
     async def _connect(self, flow: Flow, client: Address, where: tuple[str, int]) -> None:
         try:
             await asyncio.get_running_loop().create_datagram_endpoint(lambda: flow, remote_addr=where)
-        except OSError:
+        except Exception as error:
             self.forget(client)
+            log.debug("a flow has no backend: %s", explained(error))
         if self._flows.get(client) is not flow:
             flow.close()
 

@@ -105,6 +105,7 @@ class Snapshot(Collector):
         yield self._gauge("fsm_streams_open", "Connections and flows that are passed on as bytes now.", "relayed")
         yield self._gauge("fsm_client_connections", "Client connections that are open.", "connections")
         yield from self._ejected()
+        yield self._unconnected()
         yield self._gauge("fsm_tunnels", "Upgraded connections (WebSocket) that are open.", "tunnels")
 
     def _added_up(self) -> dict[tuple[str, str], tuple[list[int], list[int], float]]:
@@ -186,6 +187,17 @@ class Snapshot(Collector):
             for backend, count in Tally(backend for backend, _ in seen).items():
                 family.add_metric([backend], count)
             yield family
+
+    def _unconnected(self) -> Metric:
+        sums: Tally[tuple[str, str]] = Tally()
+        for worker in self._workers:
+            for backend, reason, count in worker.unconnected:
+                sums[backend, reason] += count
+        text = "Connections to endpoints that could not be made, by reason: refused, timeout, name, tls, unreachable, fault."
+        family = CounterMetricFamily("fsm_backend_connect_failures", text, labels=["backend", "reason"])
+        for labels, count in sums.items():
+            family.add_metric([*labels], count)
+        return family
 
     def _counter(self, name: str, text: str, attribute: str) -> Metric:
         return CounterMetricFamily(name, text, value=sum(getattr(worker, attribute) for worker in self._workers))

@@ -154,6 +154,7 @@ class Worker:
                 for name, one in self._runtime.programs.by_name.items()
             ),
             ejected=self._runtime.backends.ejected(),
+            unconnected=self._runtime.backends.failures(),
         )
 
 

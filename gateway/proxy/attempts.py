@@ -12,6 +12,7 @@ from gateway.http.http1 import Request
 from gateway.interfaces import Endpoint
 from gateway.proxy.route import Route, Target
 from gateway.routing.table import RouteMatch
+from gateway.transport.dial import DialError
 from gateway.upstream.backend import Backend
 
 BACKOFF: Final = 0.01  # seconds before the first of further attempts, where a rule does not say
@@ -66,9 +67,9 @@ class Attempts:
         if self._later is not None:
             self._later.cancel()
 
-    def elsewhere(self) -> bool:
+    def elsewhere(self, failure: DialError) -> bool:
         """No connection could be made: pass over that endpoint, and ask one that has not been asked; False without one."""
-        self._backend.failed(self._tried[-1])
+        self._backend.failed(self._tried[-1], failure)
         endpoint = self._untried(self._backend)
         if endpoint is None:
             return False

@@ -7,12 +7,11 @@ from enum import Enum
 from typing import Final
 
 from gateway.http.chunked import chunk, last_chunk
-from gateway.http.forwarding import failure, is_grpc, response_head
+from gateway.http.forwarding import failure, response_head
 from gateway.http.grpc_web import GrpcWebTranslation
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Edit, Field, Request, Response
 from gateway.http.local_replies import answer, grpc_answer
 from gateway.interfaces import DownstreamPeer
-from gateway.proxy.external_auth.check import Denied, refusal
 
 
 class ResponseFraming(Enum):
@@ -42,15 +41,28 @@ ANEW: Final = ResponseFraming.ANEW
 class ClientResponse:
     """What the client is told; written once, as it comes."""
 
-    __slots__ = ("_client", "_head_only", "_trailers", "_unsent", "closes", "frames", "framing", "is_fixed", "more", "web")
+    __slots__ = (
+        "_client",
+        "_has_content",
+        "_head_only",
+        "_trailers",
+        "_unsent",
+        "closes",
+        "frames",
+        "framing",
+        "is_fixed",
+        "more",
+        "web",
+    )
 
-    def __init__(self, client: DownstreamPeer, *, head_only: bool) -> None:
+    def __init__(self, client: DownstreamPeer, *, head_only: bool, http10: bool) -> None:
         self._client = client
         self._head_only = head_only
+        self._has_content = True
         self._unsent = b""  # of the head
         self._trailers: Sequence[Field] = ()  # for the last chunk
         self.closes = False  # the client's connection, with its end
-        self.framing = KEPT if client.is_framed else BARE
+        self.framing = KEPT if client.is_framed and not http10 else BARE
         self.frames = False  # content is put into chunks here
         self.is_fixed = False  # the same head says the same another time
         self.more: list[Field] = []  # what it must say of this request, in place of what the backend says of it
@@ -77,8 +89,9 @@ class ClientResponse:
             if has_content and length == NO_LENGTH:
                 closes = True  # the body ends with the connection (RFC 9112 §6.3, case 8)
             elif has_content and length == CHUNKED and request.http10:
-                closes, self.framing = True, BARE
+                closes = True  # the same for a client that knows no chunks
         self.closes = closes
+        self._has_content = has_content
         self.frames = has_content and length == CHUNKED and self.framing is ANEW and self.web is None
         self.is_fixed = has_content and length >= 0 and response.keep_alive and not closes
         if self.more or session:
@@ -99,7 +112,7 @@ class ClientResponse:
     def write(self, data: bytes) -> None:
         """Octets of the content, as `framing` has them."""
         if self.web is not None:
-            data = self.web.outgoing(data)
+            data = self.web.outgoing(data) if self._has_content else b""
         elif self.frames:
             data = chunk(data)
         if self._unsent:
@@ -118,14 +131,14 @@ class ClientResponse:
         self.flush()
         if self.frames:
             self._trailers = fields
-        elif self.web is not None:
+        elif self.web is not None and self._has_content:
             self._client.write(self.web.trailers(fields))
-        else:
+        elif self.web is None:
             self._client.trailers(fields)
 
     def end(self) -> None:
         """All of it has come."""
-        if self.web is not None:
+        if self.web is not None and self._has_content:
             self._unsent += self.web.end()
         elif self.frames:
             self._unsent += last_chunk(self._trailers)
@@ -142,9 +155,3 @@ class ClientResponse:
             return failure(request, status, reason)
         keep_10 = request.http10 and not close
         return answer(status, reason, close=close, head_only=self._head_only, keep_alive_10=keep_10)
-
-    def denial(self, request: Request, verdict: Denied, *, close: bool) -> bytes:
-        """What an authorization server says to the client (ExternalAuth)."""
-        if self._client.is_framed or not is_grpc(request):
-            return refusal(verdict, close=close, head_only=self._head_only)
-        return grpc_answer(verdict.status, verdict.body.decode("utf-8", "replace").strip())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import cast
+from typing import Final, cast
 
 from gateway.http import forwarding, grpc_web
 from gateway.http.grpc_web import GrpcWebTranslation
@@ -20,14 +20,16 @@ from gateway.proxy import mirroring
 from gateway.proxy.attempts import Attempts
 from gateway.proxy.client_response import ClientResponse, ResponseFraming
 from gateway.proxy.external_auth.authorization import Authorization
-from gateway.proxy.external_auth.check import Denied
 from gateway.proxy.handover import Handover
 from gateway.proxy.request_body import RequestBody, RequestFraming
 from gateway.proxy.route import ResponseHeadCache, Route, Target
 from gateway.proxy.route_timers import UNTIMED, RouteTimers
 from gateway.routing.table import RouteMatch
+from gateway.transport.dial import WORDS, DialError
 from gateway.upstream.backend import Backend
 from gateway.upstream.session_persistence import Holder
+
+NOT_GRPC_WEB: Final = "the content is not gRPC-Web's"
 
 
 class Exchange:
@@ -63,7 +65,7 @@ class Exchange:
         # What came back.
         self._answers: ResponseHeadCache | None = None  # where response heads of this kind are remembered
         self.answers: ResponseHeadCache | None = None  # the same, once the request is sent: its response may come in one piece
-        self.client_response = ClientResponse(client, head_only=self.head_only)
+        self.client_response = ClientResponse(client, head_only=self.head_only, http10=request.http10)
         self._is_watched = False  # somebody looks at the response, so that it cannot be known from before
         self._started = False
         self._status = 0
@@ -92,24 +94,32 @@ class Exchange:
         if target.cors is not None:
             preflight, self.client_response.more = target.cors.answer(request)
             if preflight is not None:
-                self.answer_here(204, answer(204, fields=preflight, close=self.closes, head_only=self.head_only))
+                self.answer_here(
+                    204, answer(204, fields=preflight, close=self.closes_if_answered_here, head_only=self.head_only)
+                )
                 return
         if target.auths and not self._authorize(target):
             return
         if target.location is not None:
             where = target.location(request, self.entry.prefix, self.client.scheme.decode(), self.client.port)
             status, fields = target.redirect_status, [(b"Location", where)]
-            self.answer_here(status, answer(status, fields=fields, close=self.closes, head_only=self.head_only))
+            self.answer_here(
+                status, answer(status, fields=fields, close=self.closes_if_answered_here, head_only=self.head_only)
+            )
             return
         if target.fault:
             self.refuse(target.fault, target.reason)
             return
-        told = self.client_response
-        if route.grpc and told.web is None and not request.upgrade and grpc_web.is_asked(request):
-            self._translate()
+        out = self.client_response
+        if route.grpc and out.web is None and not request.upgrade and grpc_web.is_asked(request):
+            try:
+                self._translate()
+            except (ProtocolError, ValueError):
+                self.refuse(400, NOT_GRPC_WEB)
+                return
         self._head = self._compose(target)
         is_to_open = self._upgrading and not self.client.is_framed  # a tunnel: `response` decides whether it is open
-        if route.sessions is not None or told.more or told.web is not None or self._is_watched or is_to_open:
+        if route.sessions is not None or out.more or out.web is not None or self._is_watched or is_to_open:
             self.read_in_full()
         elif request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
             self._answers = target.answers
@@ -130,10 +140,6 @@ class Exchange:
         self.timers.time_request()
         self._authorization.ask(target.auths, self._backends)
         return False
-
-    def deny(self, verdict: Denied) -> None:
-        """The request may not pass."""
-        self.answer_here(verdict.status, self.client_response.denial(self.request, verdict, close=self.closes))
 
     def _next(self, target: Target) -> Endpoint | None:
         """Whose turn it is."""
@@ -187,12 +193,10 @@ class Exchange:
             try:
                 data = self.client_response.web.incoming(data)
             except (ProtocolError, ValueError):
-                self.refuse(400, "the content is not gRPC-Web's")
+                self.refuse(400, NOT_GRPC_WEB)
                 return
         body, limit = self.request_body, self.client.limits.buffered_bytes
-        is_end = (
-            body.framing is RequestFraming.TAKEN_OFF and self.request_done
-        )  # on HTTP/1.1 it is known before the last octets
+        is_end = self.request_done and body.framing is RequestFraming.TAKEN_OFF  # known before the last octets come
         if not data and not is_end:
             return
         body.add(data, self.peer, limit)
@@ -210,11 +214,16 @@ class Exchange:
         return self._authorization is not None and self._authorization.awaits_body
 
     def end(self, trailers: list[Field] | None = None) -> None:
-        """The request is complete."""
+        """The client has sent all of the request."""
         self.request_done = True
-        self.answers = self._answers
+        self._end_content(trailers)
+
+    def _end_content(self, trailers: list[Field] | None) -> None:
+        """All has come that goes on; a client whose content is not wanted may still be sending it."""
+        if self.request_done:
+            self.answers = self._answers
         body = self.request_body
-        if self._authorization is not None and body.framing is not RequestFraming.KEPT:
+        if self._authorization is not None and (not self.client.is_framed or body.framing is not RequestFraming.KEPT):
             self._authorization.ask_if_ready()
         if body.framing is RequestFraming.BARE:
             body.trailers = self.passing(trailers) if trailers else None
@@ -291,10 +300,10 @@ class Exchange:
         if not body.is_full and (not waits_for_peer or self._is_awaited):
             self.client.resume_reading()
 
-    def connect_failed(self, reason: str) -> None:
+    def connect_failed(self, failure: DialError) -> None:
         """Nobody has seen a byte: ask another endpoint, each once."""
-        if not self._attempts.elsewhere() and not self._attempts.later():
-            self.refuse(503, "no endpoint of the backend accepts connections")
+        if not self._attempts.elsewhere(failure) and not self._attempts.later():
+            self.refuse(503, f"no endpoint of the backend accepts connections; of the last one: {WORDS[failure.reason]}")
 
     # --- called by the backend's connection (`UpstreamHandler`) ---
 
@@ -317,18 +326,11 @@ class Exchange:
         self._started = True
         self._status = response.status
         self.client.touch()
-        session = self._session() if self.entry.route.sessions is not None else ()
-        told, edit = self.client_response, self.target.edit_response
-        out = told.begin(self.request, response, edit, session, is_whole=self.request_done)
-        if self._answers is not None and head and told.is_fixed:
-            self._answers.remember(head, out, response.length, response.status)
-
-    def _session(self) -> list[Field]:
-        """What begins a session with the endpoint that was asked, unless the client has it."""
-        sessions, backend, endpoint = self.entry.route.sessions, self.target.backend, self._endpoint
-        if sessions is None or backend is None or endpoint is None or (self._held is not None and self._held[1] is endpoint):
-            return []
-        return [sessions.begin(backend.name, endpoint, self.client.scheme)]
+        sessions, out, edit = self.entry.route.sessions, self.client_response, self.target.edit_response
+        session = sessions.begin(self.target.backend, self._endpoint, self._held, self.client.scheme) if sessions else ()
+        passed = out.begin(self.request, response, edit, session, is_whole=self.request_done)
+        if self._answers is not None and head and out.is_fixed:
+            self._answers.remember(head, passed, response.length, response.status)
 
     def _interim(self, response: Response) -> None:
         """1xx: a change of protocol, or a word in between."""
@@ -401,7 +403,7 @@ class Exchange:
         reused = self.peer is not None and self.peer.reused
         self.peer = None
         if clean:
-            self.flush()
+            self.client_response.end()
             self._finish(reuse=False)
             return
         if self._started:
@@ -435,11 +437,11 @@ class Exchange:
             self.client.abort()
             self._finish(reuse=False)
             return
-        self.answer_here(status, self.client_response.error(self.request, status, reason, close=self.closes))
+        self.answer_here(status, self.client_response.error(self.request, status, reason, close=self.closes_if_answered_here))
 
     def answer_here(self, status: int, message: bytes) -> None:
         """This is the answer, and no backend's."""
-        close = self.closes
+        close = self.closes_if_answered_here
         self.request_body.drop()
         self._status = status
         self._started = True
@@ -459,7 +461,7 @@ class Exchange:
 
     def expired(self) -> None:
         """Nothing has moved for as long as a connection may idle."""
-        self.refuse(504, f"nothing has moved for {self.client.limits.stall_seconds:g} s while a response was due")
+        self.refuse(504, f"nothing has moved for {self.client.limits.stall_seconds:g} s")
 
     def close_peer(self) -> None:
         peer, self.peer = self.peer, None
@@ -483,7 +485,7 @@ class Exchange:
         self.client.finished(reuse=reuse)
 
     @property
-    def closes(self) -> bool:
+    def closes_if_answered_here(self) -> bool:
         """Whether an answer that is made here is the connection's last."""
         return not self.request_done or not self.request.keep_alive or self.client.closes_after_this
 

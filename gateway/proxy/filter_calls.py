@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 from gateway.filters import api
-from gateway.proxy.route_timers import RouteTimers
+from gateway.proxy.route_timers import Untimed
 from gateway.scripting.hooks import HookName, Hooks
 from gateway.scripting.loader import bytes_or_nothing, wrong_result
 from gateway.scripting.program import ActiveFilter, FilterProgram
@@ -18,7 +18,7 @@ _logging: set[asyncio.Task[None]] = set()  # what filters do once an exchange is
 class Filtered(Protocol):
     """The exchange that filters take part in."""
 
-    timers: RouteTimers
+    timers: Untimed
 
     def run_filters(self) -> None:
         """Go on with those that have not seen the request."""

@@ -82,9 +82,6 @@ class RequestFiltering(Protocol):
     request_body: RequestBody
     request_done: bool
 
-    def request_pipeline(self) -> ChunkPipeline:
-        """What passes pieces of the request's body through the filters that want to see them."""
-
 
 class FilteredRequestBody:
     """The content of a client's request. Filters may read it until it goes on (`whole`)."""
@@ -144,25 +141,26 @@ class FilteredRequestBody:
         if is_whole and self._readers:
             self._readers.give(body.so_far(request.length))
 
-    def go_on(self, request: Request, replaced: bytes | None, *, in_pieces: bool) -> None:
+    def go_on(self, request: Request, replaced: bytes | None, pipeline: ChunkPipeline | None) -> None:
         """Filters have seen the head, and this is the request that they made of it. From now on its content passes as fast as
-        the backend takes it, through those that see it `in_pieces`; whoever still wants to read all of it is too late."""
+        the backend takes it, through the `pipeline` of those that see it in pieces; who still wants to read all of it is too
+        late."""
         exchange, body, length = self._exchange, self._exchange.request_body, self._exchange.request.length
         came = body.take()
         self.is_replaced = replaced is not None
-        exchange.request = request
-        if in_pieces and (request.length > 0 or request.length == CHUNKED):
-            body.start_anew(RequestFraming.BARE)
-            exchange.request = open_ended(request)
-            self._pipeline = exchange.request_pipeline()
+        self._pipeline = pipeline
+        exchange.request = request if pipeline is None else open_ended(request)
+        if pipeline is None:
             if replaced is not None:
-                self._pipeline.feed(replaced, True)
+                body.start_anew(RequestFraming.KEPT, replaced)
+            else:
+                body.put(came)
+        else:
+            body.start_anew(RequestFraming.BARE)
+            if replaced is not None:
+                pipeline.feed(replaced, True)
             else:
                 self._feed(came, Chunks() if exchange.client.is_framed and length == CHUNKED else None)
-        elif replaced is not None:
-            body.start_anew(RequestFraming.KEPT, replaced)
-        else:
-            body.put(came)
         self._has_gone_on = True
         self._readers.fail(GoneOnError("the request's body has gone on while it was awaited"))
 
@@ -212,8 +210,8 @@ class FilteredResponseBody:
     """The content of a backend's response. It is held while filters look at the head; until then they may read it (`whole`)."""
 
     __slots__ = (
-        "_exchange", "_held", "_held_octets", "_is_over", "_is_replaced", "_pipeline", "_readers", "_trailers", "length",
-        "octets",
+        "_exchange", "_has_all", "_held", "_held_octets", "_is_over", "_is_replaced", "_pipeline", "_readers", "_trailers",
+        "length", "octets",
     )  # fmt: skip
 
     def __init__(self, exchange: ResponseFiltering) -> None:
@@ -223,7 +221,8 @@ class FilteredResponseBody:
         self._held_octets = 0
         self._pipeline: ChunkPipeline | None = None
         self._is_replaced = False  # the backend's content is not wanted
-        self._is_over = False  # the backend has said all that it has to say
+        self._has_all = False  # the backend has said all, and what is held is the last of it
+        self._is_over = False  # the same, and all of it has gone on
         self._trailers: list[Field] = []
         self.length = 0  # octets of the backend's content, if they are known
         self.octets = 0  # that went to the client
@@ -239,7 +238,7 @@ class FilteredResponseBody:
         return self._held is not None or self._is_replaced or self._pipeline is not None
 
     @property
-    def is_kept_to_its_end(self) -> bool:
+    def needs_end(self) -> bool:
         """Whether filters must be told that this was all, when a connection's end is the content's."""
         return self._held is not None or self._pipeline is not None
 
@@ -252,7 +251,7 @@ class FilteredResponseBody:
         if self._held is None and self.length:
             raise GoneOnError("the response's body has gone on; only `response` can read it")
         future = self._readers.read(limit)
-        self._give_to_readers(is_whole=self._held is None or self._is_over)
+        self._give_to_readers(is_whole=self._held is None or self._has_all)
         peer = self._exchange.peer
         if peer is not None and not future.done():
             peer.resume_reading()
@@ -265,20 +264,23 @@ class FilteredResponseBody:
         if is_whole and self._readers:
             self._readers.give(b"".join(self._held or ()))
 
-    def go_on(self, pipeline: ChunkPipeline | None, content: bytes | None, pass_head: Callable[[], None]) -> None:
-        """Filters have seen the head. Its content passes through those that see it in pieces, or other content in its place;
-        whoever still wants to read all of it is too late."""
+    def release(self, pipeline: ChunkPipeline | None) -> list[bytes]:
+        """Filters have seen the head: what was held of the content goes on behind it (`go_on`), through the `pipeline` of those
+        that see it in pieces; who still wants to read all of it is too late."""
         held, self._held = self._held or [], None
         self._pipeline = pipeline
         self._readers.fail(GoneOnError("the response's body has gone on while it was awaited"))
-        pass_head()
-        if content is not None:
-            self._replace(content)
+        return held
+
+    def go_on(self, held: list[bytes], replaced: bytes | None) -> None:
+        """The head has gone on: so do what was held, or other content in its place, and what still comes."""
+        if replaced is not None:
+            self._replace(replaced)
         elif (peer := self._exchange.peer) is not None:
             peer.resume_reading()
         for data in held:
             self.feed(data)
-        if self._is_over:
+        if self._has_all:
             self.end()
         elif not held:
             self._exchange.client_response.flush()
@@ -296,7 +298,7 @@ class FilteredResponseBody:
             exchange.peer.resume_reading()
         else:  # what it still sends, perhaps for ever, is not wanted
             exchange.close_peer()
-            self._is_over = True
+            self._has_all = True
 
     def feed(self, data: bytes) -> None:
         """More of it has come."""
@@ -345,10 +347,12 @@ class FilteredResponseBody:
     def end(self) -> None:
         """All of it has come; the connection is no longer the exchange's."""
         self._exchange.peer = None
-        self._is_over = True
         if self._held is not None:
+            self._has_all = True
             self._give_to_readers(is_whole=True)
-        elif self._pipeline is not None and not self._is_replaced:
+            return
+        self._is_over = True
+        if self._pipeline is not None and not self._is_replaced:
             self._pipeline.feed(b"", True)
         elif self._pipeline is None or self._pipeline.is_done:
             self._finish()

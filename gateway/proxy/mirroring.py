@@ -9,6 +9,7 @@ from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Response, length_behind
 from gateway.interfaces import UpstreamStream
 from gateway.proxy.route import ResponseHeadCache
+from gateway.transport.dial import DialError
 from gateway.upstream.backend import Backend
 
 BEHIND: Final = 1 << 20  # bytes that a slow mirror may owe before it is given up
@@ -93,7 +94,7 @@ class MirroredRequest:
         pending, self._pending = self._pending or [], None
         peer.write(b"".join(pending))
 
-    def connect_failed(self, reason: str) -> None:
+    def connect_failed(self, failure: DialError) -> None:
         """Best effort: no copy."""
         self._pending = None
 

@@ -13,7 +13,7 @@ from gateway.proxy.mirroring import MirroredRequest
 
 
 class RequestFraming(Enum):
-    """Who frames the content of a request on its way.
+    """Who frames the content of a request on its way; of the rows that fit, the last one counts.
 
     ==================================  ===========  ========================================================
     client and content                  framing      the backend's connection is told
@@ -21,8 +21,8 @@ class RequestFraming(Enum):
     HTTP/1.1, by length or in chunks    `KEPT`       the octets as they came
     HTTP/2, of a length that is known   `KEPT`       the octets as they came
     HTTP/2, of another                  `BARE`       bare octets, and their end
-    filters change it                   `BARE`       bare octets, and their end
     a filter has replaced it            `KEPT`       the octets that a filter gave
+    filters see it in pieces            `BARE`       bare octets, and their end
     gRPC-Web on HTTP/2                  `BARE`       bare octets, and their end
     gRPC-Web on HTTP/1.1                `TAKEN_OFF`  bare octets; the end is known before the last of them come
     ==================================  ===========  ========================================================
@@ -39,7 +39,7 @@ KEPT: Final = RequestFraming.KEPT
 class RequestBody:
     """What has come of a request's content, and where it goes."""
 
-    __slots__ = ("_kept", "_waiting", "framing", "is_full", "mirrored", "octets", "trailers")
+    __slots__ = ("_resendable", "_waiting", "framing", "is_full", "mirrored", "octets", "trailers")
 
     def __init__(self, request: Request, *, is_framed: bool) -> None:
         is_open = request.length == CHUNKED and not is_framed  # a stream's, of a length that nobody knows
@@ -48,7 +48,7 @@ class RequestBody:
         self.trailers: list[Field] | None = None  # that go on, where the backend's connection frames the content
         self.is_full = False  # the backend's connection takes no more for now
         self._waiting: list[bytes] | None = None  # not None: a connection is being made, or somebody is asked
-        self._kept: list[bytes] | None = []  # not None: all that was sent, little enough to be sent again
+        self._resendable: list[bytes] | None = []  # not None: all that was sent, little enough to be sent again
         self.mirrored: Sequence[MirroredRequest] = ()
 
     # --- what waits ---
@@ -81,7 +81,7 @@ class RequestBody:
         self.framing = framing
         self.octets = len(content)
         self._waiting = [content] if content else []
-        self._kept = [*self._waiting]
+        self._resendable = [*self._waiting]
 
     def translate(self, incoming: Callable[[bytes], bytes], *, is_framed: bool) -> None:
         """From now on it is gRPC's and bare, also what is held; what comes is given to `add` as such. Raises what `incoming`
@@ -89,8 +89,8 @@ class RequestBody:
         self.framing = RequestFraming.TAKEN_OFF if is_framed else RequestFraming.BARE
         if self._waiting:
             self._waiting = [incoming(piece) for piece in self._waiting]
-            if self._kept is not None:
-                self._kept = [*self._waiting]
+            if self._resendable is not None:
+                self._resendable = [*self._waiting]
 
     def so_far(self, length: int) -> bytes:
         """What is held, without the framing of a request of this `length` (octets, or CHUNKED)."""
@@ -106,11 +106,11 @@ class RequestBody:
     @property
     def can_resend(self) -> bool:
         """Whether all that has come is still here."""
-        return self._kept is not None
+        return self._resendable is not None
 
     def rewind(self) -> None:
         """All that has come is to be sent once more, and waits."""
-        self._waiting = list(self._kept or ())
+        self._waiting = list(self._resendable or ())
 
     # --- what passes ---
 
@@ -138,12 +138,13 @@ class RequestBody:
 
     def add(self, data: bytes, peer: UpstreamStream | None, most: int) -> None:
         """More has come. It is kept while all together is at most `most` octets."""
-        self._copy(data)
+        if self.mirrored:
+            self._copy(data)
         self.octets += len(data)
-        if self._kept is not None:
-            self._kept.append(data)
+        if self._resendable is not None:
+            self._resendable.append(data)
             if self.octets > most:
-                self._kept = None
+                self._resendable = None
         if self._waiting is not None:
             self._waiting.append(data)
         elif peer is not None:

@@ -19,42 +19,59 @@ class TimedExchange(Protocol):
         """`backendRequest` is up, which is for each attempt anew."""
 
 
-class RouteTimers:
-    """What runs for one request."""
+class Untimed:
+    """No timeouts: nothing runs."""
 
-    __slots__ = ("_attempt", "_attempt_seconds", "_exchange", "_request", "_request_seconds")
+    __slots__ = ()
 
-    def __init__(self, exchange: TimedExchange | None = None, route: Route | None = None) -> None:
-        self._exchange = exchange
-        self._request_seconds = route.request_timeout if route is not None else 0.0  # 0: as long as it takes
-        self._attempt_seconds = route.backend_timeout if route is not None else 0.0
+    def time_request(self, elapsed: float = 0.0) -> None:
+        """The request has begun, so many seconds ago; said again, it means nothing."""
+
+    def time_attempt(self, elapsed: float = 0.0) -> None:
+        """An attempt has begun, so many seconds ago."""
+
+    def end_attempt(self) -> None:
+        """The attempt is given up."""
+
+    def end(self) -> None:
+        """The request is over."""
+
+
+UNTIMED: Final = Untimed()  # of all requests whose rules have no timeouts
+
+
+class RouteTimers(Untimed):
+    """What runs for one request, by a rule that has timeouts."""
+
+    __slots__ = ("_attempt", "_exchange", "_request", "_route")
+
+    def __init__(self, exchange: TimedExchange, route: Route) -> None:
+        self._exchange: TimedExchange | None = exchange  # None: it is over
+        self._route = route
         self._request: asyncio.TimerHandle | None = None
         self._attempt: asyncio.TimerHandle | None = None
 
     def time_request(self, elapsed: float = 0.0) -> None:
-        """The request has begun, so many seconds ago; said again, it means nothing."""
-        if self._exchange is not None and self._request_seconds and self._request is None:
-            self._request = _call_later(self._request_seconds - elapsed, self._exchange.timed_out)
+        seconds = self._route.request_timeout
+        if seconds and self._exchange is not None and self._request is None:
+            self._request = _call_later(seconds - elapsed, self._exchange.timed_out)
 
     def time_attempt(self, elapsed: float = 0.0) -> None:
-        """An attempt has begun, so many seconds ago."""
-        if self._exchange is not None and self._attempt_seconds:
-            self.end_attempt()
-            self._attempt = _call_later(self._attempt_seconds - elapsed, self._exchange.attempt_timed_out)
+        self.end_attempt()
+        seconds = self._route.backend_timeout
+        if seconds and self._exchange is not None:
+            self._attempt = _call_later(seconds - elapsed, self._exchange.attempt_timed_out)
 
     def end_attempt(self) -> None:
-        """The attempt is given up."""
         if self._attempt is not None:
             self._attempt.cancel()
+            self._attempt = None
 
     def end(self) -> None:
-        """The request is over."""
-        for timer in (self._attempt, self._request):
-            if timer is not None:
-                timer.cancel()
-
-
-UNTIMED: Final = RouteTimers()  # of all requests whose rules have no timeouts
+        self.end_attempt()
+        if self._request is not None:
+            self._request.cancel()
+        self._exchange = self._request = None
 
 
 def _call_later(seconds: float, expired: Callable[[], None]) -> asyncio.TimerHandle:

@@ -16,7 +16,7 @@ from typing import Any
 from gateway.filters import api
 from gateway.http import forwarding, grpc_web
 from gateway.http.forwarding import unexpecting
-from gateway.http.http1 import Field, Request, Response
+from gateway.http.http1 import CHUNKED, Field, Request, Response
 from gateway.http.local_replies import whole
 from gateway.interfaces import DownstreamPeer, Endpoint
 from gateway.proxy.client_response import ResponseFraming
@@ -53,8 +53,8 @@ class ScriptedExchange(Exchange):
         "_reply",
         "_shown",
         "_view",
-        "request_content",
-        "response_content",
+        "filtered_request",
+        "filtered_response",
     )  # fmt: skip
 
     def __init__(
@@ -70,10 +70,10 @@ class ScriptedExchange(Exchange):
         self._view: api.Request | None = None
         self._chosen: Target | None = None
         self._key: str | None = None  # whose requests go to the same endpoint
-        self.request_content = FilteredRequestBody(self)
+        self.filtered_request = FilteredRequestBody(self)
         # The response.
         self._reply: api.Response | None = None
-        self.response_content = FilteredResponseBody(self)
+        self.filtered_response = FilteredResponseBody(self)
         self._shown: ResponseShown | None = None  # what of it filters were shown on the fast path
 
     # --- the request's head ---
@@ -95,7 +95,7 @@ class ScriptedExchange(Exchange):
         view = self._view
         if view is None:
             connection = connection_of(self.client)
-            view = self._view = api.Request(self.request, connection, self.request_content, self, self.entry.route.name)
+            view = self._view = api.Request(self.request, connection, self.filtered_request, self, self.entry.route.name)
         return view
 
     def resume(self, left: FilterResult) -> None:
@@ -125,7 +125,7 @@ class ScriptedExchange(Exchange):
         if handover.status_class and shown is not None and shown.reply is not None:
             self._reply = shown.reply
             self._status = shown.reply.status
-            self.response_content.octets = shown.octets
+            self.filtered_response.octets = shown.octets
 
     def _adopt(self, seen: SeenRequest) -> None:
         """All filters have seen the request on the fast path; now it is this exchange's."""
@@ -135,7 +135,7 @@ class ScriptedExchange(Exchange):
         view = self.view
         seen.pass_to(view)
         self.request = view.raw()
-        self._watch_for(self.request)
+        self._watch()
 
     def run_filters(self) -> None:
         view = self.view
@@ -188,23 +188,26 @@ class ScriptedExchange(Exchange):
         if self._chosen is not None:
             self.target = self._chosen
         request = view.raw()
-        if self.request_content.is_invited:
+        if self.filtered_request.is_invited:
             request = unexpecting(request)
         sees_content = any(hooks.request_body for _, hooks in self._active)
         if self.entry.route.grpc and grpc_web.is_asked(request) and sees_content:
             self.give_up(415, "a filter wants to see what comes in, and cannot read gRPC-Web")
             return
-        self._watch_for(request)
-        self.request_content.go_on(request, view.replaced, in_pieces=sees_content)
+        self._watch()
+        pipeline = None
+        if sees_content and (request.length > 0 or request.length == CHUNKED):
+            pipeline = ChunkPipeline(self._through_request, self._deliver_request, self._calls.later_chunk)
+        self.filtered_request.go_on(request, view.replaced, pipeline)
         if not self._status:  # nobody has refused it
             super().proceed()
 
-    def _watch_for(self, request: Request) -> None:
+    def _watch(self) -> None:
         """Say who looks at the answer."""
         self._is_watched = any(hooks.response or hooks.response_body or hooks.log for _, hooks in self._active)
         if any(hooks.response or hooks.response_body for _, hooks in self._active):
-            is_chunked_anew = self.client.is_framed and not request.http10
-            self.client_response.framing = ResponseFraming.ANEW if is_chunked_anew else ResponseFraming.BARE
+            if self.client_response.framing is ResponseFraming.KEPT:
+                self.client_response.framing = ResponseFraming.ANEW
 
     def _next(self, target: Target) -> Endpoint | None:
         if self._key is None:
@@ -214,7 +217,7 @@ class ScriptedExchange(Exchange):
     # --- the request's body ---
 
     def data(self, data: bytes) -> None:
-        content, is_last = self.request_content, self.request_done and self.client.is_framed
+        content, is_last = self.filtered_request, self.request_done and self.client.is_framed
         if content.is_replaced:
             return
         if content.is_changed:
@@ -224,7 +227,7 @@ class ScriptedExchange(Exchange):
             content.give_to_readers(is_whole=is_last)
 
     def end(self, trailers: list[Field] | None = None) -> None:
-        content = self.request_content
+        content = self.filtered_request
         self.request_done = True
         if content.is_replaced:
             self.answers = self._answers
@@ -242,15 +245,12 @@ class ScriptedExchange(Exchange):
 
     @property
     def is_sent(self) -> bool:
-        return self.request_done and self.request_content.is_passed
+        content = self.filtered_request
+        return (self.request_done or content.is_replaced) and content.is_passed
 
     @property
     def _is_awaited(self) -> bool:
-        return self.request_content.is_awaited or super()._is_awaited
-
-    def request_pipeline(self) -> ChunkPipeline:
-        """What passes pieces of the request's body through the filters that want to see them."""
-        return ChunkPipeline(self._through_request, self._deliver_request, self._calls.later_chunk)
+        return self.filtered_request.is_awaited or super()._is_awaited
 
     def _through_request(self, data: bytes, last: bool) -> bytes | Awaitable[bytes]:
         assert self._view is not None
@@ -260,26 +260,26 @@ class ScriptedExchange(Exchange):
         if data:
             super().data(data)
         if last:
-            super().end(self.request_body.trailers)
-        elif not self.request_content.owes:
+            self._end_content(self.request_body.trailers)
+        elif not self.filtered_request.owes:
             self._want_more()
 
     # --- the response's head ---
 
     def _pass_on(self, response: Response, head: bytes) -> None:
-        self.response_content.length = response.length
+        self.filtered_response.length = response.length
         if head and self.target.is_filtered and self.target.edit_response is None:
             self._keep_for_next(response, head)
         shown, self._shown = self._shown, None
         left = shown.left if shown is not None else None
         if shown is not None and left is not None:
-            self._reply = shown.taken(response, self.response_content)
+            self._reply = shown.taken(response, self.filtered_response)
         else:
-            self._reply = api.Response.received(response, self.response_content)
+            self._reply = api.Response.received(response, self.filtered_response)
         if not any(hooks.response or hooks.response_body for _, hooks in self._active):
             super()._pass_on(response, b"")
             return
-        self.response_content.hold()
+        self.filtered_response.hold()
         if left is None:
             self._back(len(self._active) - 1)
         elif left.error is not None:
@@ -323,58 +323,60 @@ class ScriptedExchange(Exchange):
         """The response as the filters left it."""
         reply = self._reply
         assert reply is not None
-        if not self.response_content.is_held:
-            self._answer_here(reply)
+        if not self.filtered_response.is_held:
+            self._answer_with(reply)
             return
         response, pipeline = reply.raw(), None
         is_bodiless = self.client_response.is_bodiless(response.status)
         if response.length != 0 and not is_bodiless and any(hooks.response_body for _, hooks in self._active):
             response = open_response(response, framed=self.client_response.framing is ResponseFraming.ANEW)
-            pipeline = ChunkPipeline(self._through_response, self.response_content.deliver, self._calls.later_chunk)
+            pipeline = ChunkPipeline(self._through_response, self.filtered_response.deliver, self._calls.later_chunk)
         content = b"" if reply.content and is_bodiless else reply.content
-        self.response_content.go_on(pipeline, content, partial(super()._pass_on, response, b""))
+        held = self.filtered_response.release(pipeline)
+        super()._pass_on(response, b"")
+        self.filtered_response.go_on(held, content)
 
-    def _answer_here(self, reply: api.Response) -> None:
+    def _answer_with(self, reply: api.Response) -> None:
         """A filter has answered, and no backend was asked."""
-        close = self.closes
+        close = self.closes_if_answered_here
         keep_10 = self.request.http10 and not close
         lines = [field.line for field in reply.headers.fields]
         content = reply.content or b""
-        self.response_content.octets = len(content)
+        self.filtered_response.octets = len(content)
         message = whole(reply.status, lines, content, close=close, head_only=self.head_only, keep_alive_10=keep_10)
         self.answer_here(reply.status, message)
 
     # --- the response's body ---
 
     def response_data(self, data: bytes) -> None:
-        self.response_content.feed(data)
+        self.filtered_response.feed(data)
 
     def continued(self, data: bytes | memoryview) -> None:
         """A piece from the middle of a large body: filters see that as well."""
-        if self.response_content.is_seen or self.client_response.frames:
+        if self.filtered_response.is_seen or self.client_response.frames:
             self.response_data(bytes(data))
         else:
-            self.response_content.octets += len(data)
+            self.filtered_response.octets += len(data)
             super().continued(data)
 
     def flush(self) -> None:
-        if not self.response_content.is_held:
+        if not self.filtered_response.is_held:
             super().flush()
 
     def response_trailers(self, fields: list[Field]) -> None:
-        self.response_content.trailers(fields)
+        self.filtered_response.trailers(fields)
 
     def response_end(self) -> None:
-        self.response_content.end()
+        self.filtered_response.end()
 
     def finish_response(self) -> None:
         """The client has got all of it."""
         super().response_end()
 
     def response_lost(self, reason: str, *, clean: bool, untouched: bool = False) -> None:
-        if clean and self.response_content.is_kept_to_its_end:
+        if clean and self.filtered_response.needs_end:
             self.response_end()  # the connection's end is the body's
-        elif self.response_content.is_held:
+        elif self.filtered_response.is_held:
             self.peer = None
             self.refuse(502, "the backend closed the connection before it was done")
         else:
@@ -386,7 +388,7 @@ class ScriptedExchange(Exchange):
 
     def give_up(self, status: int, reason: str) -> None:
         self._ready = True
-        self.response_content.drop()
+        self.filtered_response.drop()
         self.refuse(status, reason)
 
     # --- the end ---
@@ -394,8 +396,8 @@ class ScriptedExchange(Exchange):
     def _settle(self, status: int) -> None:
         super()._settle(status)
         self._calls.cancel()
-        self.request_content.settle()
-        self.response_content.settle()
+        self.filtered_request.settle()
+        self.filtered_response.settle()
         if self._view is None:
             return
         for program, hooks in self._active:
@@ -408,7 +410,7 @@ class ScriptedExchange(Exchange):
         assert self._view is not None
         over = api.Exchange(
             self._view, self._reply, status, started=self._began, seconds=monotonic() - self._since,
-            response_bytes=self.response_content.octets,
+            response_bytes=self.filtered_response.octets,
             backend=self.target.backend.name if self.target.backend is not None else "",
             endpoint=self._endpoint.name if self._endpoint is not None else "",
         )  # fmt: skip

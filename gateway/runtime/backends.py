@@ -63,6 +63,10 @@ class Backends:
         """The connections to a host that a filter asks."""
         return self.pools.get(Address(host, port, False, security))
 
+    def failures(self) -> tuple[tuple[str, str, int], ...]:
+        """How many attempts to connect have failed: backend, reason, count."""
+        return tuple((name, reason, n) for name, backend in self._backends.items() for reason, n in backend.failures.items())
+
     def ejected(self) -> tuple[tuple[str, str], ...]:
         """Endpoints that were ejected, with their backends."""
         return tuple(

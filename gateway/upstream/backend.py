@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter
 from typing import Final
 
 from gateway.interfaces import Endpoint
+from gateway.transport.dial import DialError
 from gateway.upstream.health_checks import Checks
 from gateway.upstream.load_balancing import EndpointPicker
+
+log = logging.getLogger("fsm.upstream")
+TOLD_AGAIN: Final = 60.0  # seconds after which the same reason is told again
 
 
 class Backend:
     """A named set of endpoints that changes in place: endpoints come and go without touching a route."""
 
-    __slots__ = ("checks", "endpoints", "name")
+    __slots__ = ("_told", "checks", "endpoints", "failures", "name")
     EJECTION: Final = 1.0  # seconds that an endpoint stands aside after it refused a connection
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.endpoints: EndpointPicker[Endpoint] = EndpointPicker()
         self.checks: Checks | None = None
+        self.failures: Counter[str] = Counter()  # to connect, by reason
+        self._told: dict[str, float] = {}  # when each was told last
 
-    def failed(self, endpoint: Endpoint) -> None:
+    def failed(self, endpoint: Endpoint, failure: DialError) -> None:
         """Pass over an endpoint for a moment; others of the backend are asked first."""
+        self.failures[failure.reason] += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._told.get(failure.reason, now) + (TOLD_AGAIN if failure.reason in self._told else 0):
+            self._told[failure.reason] = now
+            log.warning("backend %s, endpoint %s: %s", self.name, endpoint.name, failure)
         if self.checks is not None and self.checks.failed(endpoint):
             return
         self.endpoints.eject(endpoint)

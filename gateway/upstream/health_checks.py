@@ -13,6 +13,7 @@ from typing import Final
 from gateway.http import grammar
 from gateway.interfaces import Endpoint
 from gateway.snapshot import Health
+from gateway.transport.dial import DialError, dial
 from gateway.upstream.internal_request import Answered, answer_to
 from gateway.upstream.load_balancing import EndpointPicker
 
@@ -100,8 +101,8 @@ async def _accepts(endpoint: Endpoint, patience: float) -> bool:
     """Whether somebody takes a connection."""
     try:
         async with asyncio.timeout(patience):
-            transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, *endpoint.where)
-    except OSError:  # TimeoutError is one
+            transport, _ = await dial(asyncio.Protocol, endpoint.where, None)
+    except (DialError, TimeoutError):
         return False
     transport.close()
     return True

@@ -17,11 +17,11 @@ from gateway.http.head_templates import ResponseShape, response_shape
 from gateway.http.http1 import Field, Response
 from gateway.interfaces import UpstreamHandler
 from gateway.tls.contexts import Security
+from gateway.transport.dial import CONNECT, dial, explained
 from gateway.transport.turns import Turns
 from gateway.upstream.http1 import Http1UpstreamConnection
 
 IDLE: Final = 4.0  # seconds that an unused connection is kept
-CONNECT: Final = 2.0  # seconds to make one
 MAX_IDLE: Final = 512  # kept per address
 LESSONS: Final = 64  # heads of an address's responses from which a shape is learned
 
@@ -90,35 +90,18 @@ class Http1Pool:
     async def _connect(self, user: UpstreamHandler) -> None:
         if user.abandoned:
             return  # cancelled as soon as it was asked for
-        loop = asyncio.get_running_loop()
-        tls = self.security
         try:
             async with asyncio.timeout(CONNECT):
-                transport, upstream = await loop.create_connection(
-                    lambda: Http1UpstreamConnection(self),
-                    *self.where,
-                    ssl=tls.context if tls else None,
-                    server_hostname=tls.server_name if tls else None,
-                )
-            fault = tls.fault(transport) if tls else ""
-            if fault:
-                transport.abort()
-                raise OSError(fault)
-        except TimeoutError:
-            self._failed(user, f"no answer within {CONNECT:g} s")
-            return
-        except OSError as error:
-            self._failed(user, error.strerror or str(error))
+                _, upstream = await dial(lambda: Http1UpstreamConnection(self), self.where, self.security)
+        except Exception as error:
+            if not user.abandoned:
+                user.connect_failed(explained(error))
             return
         if user.abandoned:
             upstream.abort()
             return
         upstream.user = user
         user.connected(upstream)
-
-    def _failed(self, user: UpstreamHandler, reason: str) -> None:
-        if not user.abandoned:
-            user.connect_failed(f"{self.name}: {reason}")
 
     def put(self, upstream: Http1UpstreamConnection) -> None:
         """Keep a connection for the next request."""

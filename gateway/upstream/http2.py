@@ -21,11 +21,11 @@ from gateway.http.http2_frames import ConnectionFault
 from gateway.http.http2_stream import Stream
 from gateway.interfaces import Endpoint, ResponseSink, UpstreamHandler
 from gateway.tls.contexts import Security, unread
+from gateway.transport.dial import CONNECT, DialError, dial, explained
 from gateway.transport.http2_connection import Http2Protocol
 from gateway.transport.http2_stream import StreamTransport
 from gateway.transport.turns import Turns
 from gateway.upstream.http1 import MAX_HEAD
-from gateway.upstream.http1_pool import CONNECT
 
 IDLE: Final = 60.0  # seconds that a connection without requests is kept
 MAX_OWED_BYTES: Final = 1 << 20  # octets that a backend which does not read may be owed, besides requests' content
@@ -71,25 +71,15 @@ class Http2Pool:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
-        tls = self.security
         try:
             async with asyncio.timeout(CONNECT):
-                transport, link = await loop.create_connection(
-                    lambda: Http2UpstreamConnection(self),
-                    *self.where,
-                    ssl=tls.context if tls else None,
-                    server_hostname=tls.server_name if tls else None,
-                )
+                transport, link = await dial(lambda: Http2UpstreamConnection(self), self.where, self.security)
                 await link.ready.wait()
             if link.fault:
                 transport.abort()
-                raise OSError(link.fault)
-        except TimeoutError:
-            self._failed(f"no answer within {CONNECT:g} s")
-            return
-        except OSError as error:
-            self._failed(error.strerror or str(error))
+                raise DialError("tls" if self.security else "unreachable", link.fault)
+        except Exception as error:
+            self._failed(explained(error))
             return
         self._connecting = None
         self._links.append(link)
@@ -112,12 +102,12 @@ class Http2Pool:
         if self._waiting and self._connecting is None:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, failure: DialError) -> None:
         self._connecting = None
         waiting, self._waiting = self._waiting, deque()
         for user in waiting:
             if not user.abandoned:
-                user.connect_failed(f"{self.name}: {reason}")
+                user.connect_failed(failure)
 
     def lost(self, link: Http2UpstreamConnection) -> None:
         """A connection is gone, or takes no more requests."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from gateway.http.http1 import Field, ProtocolError, Response
 from gateway.interfaces import Endpoint, ResponseHeads, UpstreamStream
+from gateway.transport.dial import DialError
 
 
 class Answered(NamedTuple):
@@ -87,9 +88,9 @@ class InternalRequest:
         self.peer = peer
         peer.write(self._content)
 
-    def connect_failed(self, reason: str) -> None:
+    def connect_failed(self, failure: DialError) -> None:
         """No connection could be made."""
-        self._tell(reason)
+        self._tell(str(failure))
 
     def response(self, response: Response, head: bytes) -> None:
         """The answer's head."""

@@ -16,6 +16,7 @@ from gateway.http import grammar
 from gateway.http.http1 import PLAIN, Field, Request
 from gateway.interfaces import Endpoint
 from gateway.snapshot import Persistence
+from gateway.upstream.backend import Backend
 from gateway.upstream.load_balancing import EndpointPicker
 
 
@@ -66,9 +67,13 @@ class Sessions:
                 return crumb.removeprefix(wanted).strip('"')
         return ""
 
-    def begin(self, backend: str, endpoint: Endpoint, scheme: bytes) -> Field:
-        """The field that tells a client of its session."""
-        value = self._token(backend, endpoint)
+    def begin(
+        self, backend: Backend | None, endpoint: Endpoint | None, held: tuple[Holder, Endpoint] | None, scheme: bytes
+    ) -> Sequence[Field]:
+        """The field that tells a client of its session with the endpoint that answers; none where that is what it `held`."""
+        if backend is None or endpoint is None or (held is not None and held[1] is endpoint):
+            return ()
+        value = self._token(backend.name, endpoint)
         spec = self._spec
         if spec.seconds:
             value += f".{int(time.time())}"
@@ -81,7 +86,7 @@ class Sessions:
             if scheme == b"https":
                 text += "; Secure"
         raw = name.encode()
-        return Field(PLAIN, raw.lower(), text.encode(), raw + b": " + text.encode())
+        return (Field(PLAIN, raw.lower(), text.encode(), raw + b": " + text.encode()),)
 
     def _token(self, backend: str, endpoint: Endpoint) -> str:
         key = (backend, endpoint.name)

@@ -26,7 +26,7 @@ async def test_a_connection_that_comes_while_the_next_attempt_is_awaited_is_not_
     client.data_received(GET)
     exchange: Any = client._exchange
     assert not exchange.abandoned
-    exchange._attempt_timed_out()
+    exchange.attempt_timed_out()
     assert exchange.abandoned
     exchange._attempts.cancel()
     exchange._attempts._retry()
@@ -44,7 +44,7 @@ async def test_a_request_that_has_become_too_long_meanwhile_is_not_sent_without_
     side.pools["b"].idle.clear()
     client.data_received(GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: 900000\r\n\r\n" + b"x" * 1000)
     exchange: Any = client._exchange
-    exchange._attempt_timed_out()
+    exchange.attempt_timed_out()
     client.data_received(b"x" * 200_000)
     exchange._attempts.cancel()
     exchange._attempts._retry()
@@ -62,11 +62,11 @@ async def test_a_backend_is_not_blamed_while_the_client_takes_nothing() -> None:
     made, front = connection(side, exchange)
     exchange.connected(made)
     assert not front.is_read
-    exchange._attempt_timed_out()
+    exchange.attempt_timed_out()
     assert exchange.peer is made
     assert not wire.sent
     client.resume_writing()
     assert front.is_read
-    exchange._attempt_timed_out()
+    exchange.attempt_timed_out()
     assert exchange.peer is None
     exchange._attempts.cancel()

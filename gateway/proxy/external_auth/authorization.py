@@ -9,7 +9,7 @@ from typing import Protocol
 from gateway.http.forwarding import is_expecting, unexpecting
 from gateway.http.http1 import FOLDED, Request, fold
 from gateway.interfaces import DownstreamPeer
-from gateway.proxy.external_auth.check import Allowed, AuthCheck, Denied, Verdict
+from gateway.proxy.external_auth.check import Allowed, AuthCheck, Verdict, refusal
 from gateway.proxy.request_body import RequestBody
 from gateway.snapshot import ExternalAuth
 from gateway.upstream.backend import Backend
@@ -19,6 +19,7 @@ class Authorizing(Protocol):
     """The exchange of the request."""
 
     client: DownstreamPeer
+    head_only: bool
     request: Request
     request_body: RequestBody
     request_done: bool
@@ -26,8 +27,12 @@ class Authorizing(Protocol):
     def proceed(self) -> None:
         """Go on: the request may pass."""
 
-    def deny(self, verdict: Denied) -> None:
-        """The request may not pass."""
+    @property
+    def closes_if_answered_here(self) -> bool:
+        """Whether an answer that is made here is the connection's last."""
+
+    def answer_here(self, status: int, message: bytes) -> None:
+        """This is the answer: the request may not pass."""
 
 
 class Authorization:
@@ -87,7 +92,9 @@ class Authorization:
         self._check = None
         exchange = self._exchange
         if not isinstance(verdict, Allowed):
-            exchange.deny(verdict)
+            close, framed = exchange.closes_if_answered_here, exchange.client.is_framed
+            message = refusal(verdict, exchange.request, is_framed=framed, close=close, head_only=exchange.head_only)
+            exchange.answer_here(verdict.status, message)
             return
         self._passed += 1
         if verdict.fields or verdict.removed:

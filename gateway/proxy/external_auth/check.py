@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from gateway.http.forwarding import is_grpc
 from gateway.http.http1 import FOLDED, HOST, KIND, PLAIN, SHADOW, Field, Request, Response, kind_of
-from gateway.http.local_replies import whole
+from gateway.http.local_replies import grpc_answer, whole
 from gateway.proxy.external_auth import protobuf
 from gateway.proxy.external_auth.protobuf import Message
 from gateway.snapshot import ExternalAuth
@@ -168,6 +169,8 @@ def foreign_field(name: bytes, value: bytes) -> Field | None:
     return Field(kind, lower, value, name + b": " + value)
 
 
-def refusal(verdict: Denied, *, close: bool, head_only: bool) -> bytes:
-    """The answer that a client gets."""
+def refusal(verdict: Denied, request: Request, *, is_framed: bool, close: bool, head_only: bool) -> bytes:
+    """The answer that a client gets: what the server says, or its words for a gRPC client on a stream."""
+    if not is_framed and is_grpc(request):
+        return grpc_answer(verdict.status, verdict.body.decode("utf-8", "replace").strip())
     return whole(verdict.status, [field.line for field in verdict.fields], verdict.body, close=close, head_only=head_only)
