@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.http import grammar
 from gateway.http.http1 import PLAIN, Field, Request
 from gateway.snapshot import Cors
 
 Pairs = list[tuple[bytes, bytes]]
+# By which a response lets a page read it: what a backend says of that is not heard where a policy has its say.
+DECIDING: Final = frozenset((b"access-control-allow-origin", b"access-control-allow-credentials"))
 
 
 class CorsPolicy:
@@ -32,17 +35,22 @@ class CorsPolicy:
 
     def allows(self, origin: bytes) -> bool:
         """Whether a page of this origin may read responses."""
-        return self._all_origins or any(pattern.fullmatch(origin) for pattern in self._origins)
+        return self._all_origins or any(pattern.fullmatch(_without_default_port(origin)) for pattern in self._origins)
 
     def answer(self, request: Request) -> tuple[Pairs | None, list[Field]]:
         """What is answered here to a preflight, or None and what the answer to any other request must say to a browser."""
         origin = request.value(b"origin")
         if origin is None:
-            return None, []
+            return None, _fields(self._varies)
         fields, is_allowed = self.preflight(request, origin), self.allows(origin)
         if fields is None:
-            return None, self.actual(origin) if is_allowed else []
-        return fields if is_allowed else [], []
+            return None, self.actual(origin) if is_allowed else _fields(self._varies)
+        return fields if is_allowed else self._varies, []
+
+    @property
+    def _varies(self) -> Pairs:
+        """For caches, on every answer that would be another for another origin, also where none is allowed (Fetch, §3.2.5)."""
+        return [] if self._all_origins and not self._credentials else [(b"Vary", b"Origin")]
 
     def preflight(self, request: Request, origin: bytes) -> Pairs | None:
         """The fields of the answer to a preflight; None for a request that is none."""
@@ -62,8 +70,7 @@ class CorsPolicy:
 
     def actual(self, origin: bytes) -> list[Field]:
         """The fields that go into the response of a request that is not a preflight."""
-        fields = self._origin_fields(origin) + self._exposed()
-        return [Field(PLAIN, name.lower(), value, name + b": " + value) for name, value in fields]
+        return _fields(self._origin_fields(origin) + self._exposed())
 
     def _exposed(self) -> Pairs:
         """What pages may see. On preflights it says nothing to a browser, but the API's own suite looks for it there."""
@@ -74,7 +81,7 @@ class CorsPolicy:
     def _origin_fields(self, origin: bytes) -> Pairs:
         if self._all_origins and not self._credentials:
             return [(b"Access-Control-Allow-Origin", b"*")]
-        fields = [(b"Access-Control-Allow-Origin", origin), (b"Vary", b"Origin")]
+        fields = [(b"Access-Control-Allow-Origin", origin), *self._varies]
         if self._credentials:
             fields.append((b"Access-Control-Allow-Credentials", b"true"))
         return fields
@@ -84,9 +91,22 @@ def _listed(values: Sequence[str]) -> bytes:
     return b"*" if "*" in values else b", ".join(map(grammar.field_name, values))
 
 
+def _fields(pairs: Pairs) -> list[Field]:
+    return [Field(PLAIN, name.lower(), value, name + b": " + value) for name, value in pairs]
+
+
+def _without_default_port(origin: bytes) -> bytes:
+    """Browsers leave out the port that the scheme implies (RFC 6454 §6.2); others, and authors of policies, may say it."""
+    lower = origin.lower()
+    for scheme, port in ((b"https://", b":443"), (b"http://", b":80")):
+        if lower.startswith(scheme) and lower.endswith(port):
+            return origin.removesuffix(port)
+    return origin
+
+
 def _origin(text: str) -> re.Pattern[bytes]:
     """An origin; `*` stands for any number of labels, or for a port. Scheme and host know no case (RFC 6454 §4)."""
-    pattern = re.escape(text).replace(r"\*", r"[^/]+")
+    pattern = re.escape(_without_default_port(text.encode()).decode()).replace(r"\*", r"[^/]+")
     return re.compile(pattern.encode(), re.IGNORECASE)
 
 

@@ -15,6 +15,7 @@ from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.http1 import CHUNKED, CHUNKED_FIELD, CODING, LENGTH, PLAIN, Field, Request, Response
 
 PREFIX: Final = b"application/grpc-web"
+MALFORMED: Final = "the content is not gRPC-Web's"
 TRAILERS: Final = 0x80  # the flag of a frame that holds them
 
 

@@ -42,18 +42,9 @@ class ClientResponse:
     """What the client is told; written once, as it comes."""
 
     __slots__ = (
-        "_client",
-        "_has_content",
-        "_head_only",
-        "_trailers",
-        "_unsent",
-        "closes",
-        "frames",
-        "framing",
-        "is_fixed",
-        "more",
-        "web",
-    )
+        "_client", "_has_content", "_head_only", "_trailers", "_unsent", "closes", "frames", "framing", "is_fixed", "more",
+        "web", "withheld",
+    )  # fmt: skip
 
     def __init__(self, client: DownstreamPeer, *, head_only: bool, http10: bool) -> None:
         self._client = client
@@ -66,6 +57,7 @@ class ClientResponse:
         self.frames = False  # content is put into chunks here
         self.is_fixed = False  # the same head says the same another time
         self.more: list[Field] = []  # what it must say of this request, in place of what the backend says of it
+        self.withheld: frozenset[bytes] = frozenset()  # names of fields that are not the backend's to say
         self.web: GrpcWebTranslation | None = None
 
     def is_bodiless(self, status: int) -> bool:
@@ -94,14 +86,14 @@ class ClientResponse:
         self._has_content = has_content
         self.frames = has_content and length == CHUNKED and self.framing is ANEW and self.web is None
         self.is_fixed = has_content and length >= 0 and response.keep_alive and not closes
-        if self.more or session:
+        if self.more or self.withheld or session:
             edit = self._saying_more(edit, session)
         connection = b"close" if closes else b"keep-alive" if request.http10 else b""
         self._unsent = response_head(response, edit, connection, dechunked=self.framing is BARE)
         return self._unsent
 
     def _saying_more(self, edit: Edit | None, session: Sequence[Field]) -> Edit:
-        replaced = {field.name for field in self.more} - {b"vary"}
+        replaced = self.withheld | {field.name for field in self.more} - {b"vary"}
 
         def edited(fields: list[Field]) -> list[Field]:
             kept = edit(fields) if edit is not None else fields

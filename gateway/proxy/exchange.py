@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, cast
+from typing import cast
 
+from gateway.filters import cors
 from gateway.http import forwarding, grpc_web
 from gateway.http.grpc_web import GrpcWebTranslation
 from gateway.http.http1 import Field, ProtocolError, Request, Response
@@ -28,8 +29,6 @@ from gateway.routing.table import RouteMatch
 from gateway.transport.dial import WORDS, DialError
 from gateway.upstream.backend import Backend
 from gateway.upstream.session_persistence import Holder
-
-NOT_GRPC_WEB: Final = "the content is not gRPC-Web's"
 
 
 class Exchange:
@@ -93,6 +92,7 @@ class Exchange:
                 target = self.target = cast("Target", self._held[0])
         if target.cors is not None:
             preflight, self.client_response.more = target.cors.answer(request)
+            self.client_response.withheld = cors.DECIDING
             if preflight is not None:
                 self.answer_here(
                     204, answer(204, fields=preflight, close=self.closes_if_answered_here, head_only=self.head_only)
@@ -115,11 +115,11 @@ class Exchange:
             try:
                 self._translate()
             except (ProtocolError, ValueError):
-                self.refuse(400, NOT_GRPC_WEB)
+                self.refuse(400, grpc_web.MALFORMED)
                 return
         self._head = self._compose(target)
         is_to_open = self._upgrading and not self.client.is_framed  # a tunnel: `response` decides whether it is open
-        if route.sessions is not None or out.more or out.web is not None or self._is_watched or is_to_open:
+        if route.sessions is not None or out.withheld or out.web is not None or self._is_watched or is_to_open:
             self.read_in_full()
         elif request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
             self._answers = target.answers
@@ -193,7 +193,7 @@ class Exchange:
             try:
                 data = self.client_response.web.incoming(data)
             except (ProtocolError, ValueError):
-                self.refuse(400, NOT_GRPC_WEB)
+                self.refuse(400, grpc_web.MALFORMED)
                 return
         body, limit = self.request_body, self.client.limits.buffered_bytes
         is_end = self.request_done and body.framing is RequestFraming.TAKEN_OFF  # known before the last octets come

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from support.proxy import OK, Proxy, Server, parsed
 
+from gateway.filters import cors
 from gateway.snapshot import Backend, Cors, Endpoint, Persistence, Retry, Target, Timeouts
 
 
@@ -32,7 +33,7 @@ LISTED = Cors(
 )
 ANYBODY = Cors(("*",), False, ("*",), ("*",), ("*",))
 ANYBODY_WITH = Cors(("*",), True, ("*",), ("*",), ("*",))
-NEVER: dict[str, str] = {}
+NEVER = {"vary": "Origin"}  # caches must know that the answer to another origin is another one
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,30 @@ async def test_what_the_backend_says_of_cors_is_replaced(proxy: Proxy, server: S
     answer = await proxy.talk(b"GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://x\r\nConnection: close\r\n\r\n")
     assert answer.count(b"Access-Control-Allow-Origin") == 1
     assert b"Vary: Accept\r\n" in answer
+
+
+async def test_what_the_backend_lets_pages_read_is_the_policys_to_say(proxy: Proxy, server: Server) -> None:
+    server.default = (
+        b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\nVary: Accept\r\n"
+        b"Content-Length: 0\r\n\r\n"
+    )
+    await proxy.route(server, filters=(LISTED,))
+    for origin in ("Origin: https://other.example\r\n", ""):
+        answer = await proxy.talk(f"GET / HTTP/1.1\r\nHost: a\r\n{origin}Connection: close\r\n\r\n".encode())
+        assert b"Access-Control-Allow" not in answer
+        assert b"Vary: Accept\r\n" in answer
+        assert b"Vary: Origin\r\n" in answer
+
+
+@pytest.mark.parametrize("allowed", ["https://a.example", "https://a.example:443", "HTTPS://A.example:443"])
+@pytest.mark.parametrize("origin", ["https://a.example", "https://a.example:443"])
+def test_the_port_that_a_scheme_implies(allowed: str, origin: str) -> None:
+    policy = cors.build(Cors((allowed, "http://b.example:80", "https://c.example:8443")))
+    assert policy.allows(origin.encode())
+    assert policy.allows(b"http://b.example")
+    assert policy.allows(b"https://c.example:8443")
+    assert not policy.allows(b"http://b.example:443")
+    assert not policy.allows(b"https://c.example")
 
 
 async def test_options_that_is_no_preflight_passes(proxy: Proxy, server: Server) -> None:
