@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from gateway.filters import api
@@ -25,6 +28,18 @@ FLOWS: Final = 16384  # at a time on one port
 EARLY: Final = 16  # datagrams that wait while a flow's socket is made
 
 Address: TypeAlias = tuple[Any, ...]
+
+
+def send_datagram(transport: asyncio.DatagramTransport, data: bytes, to: Address | None = None) -> None:
+    """Send one, also an empty one (RFC 768 allows them): of these asyncio's transports and uvloop's make nothing at all."""
+    if data:
+        transport.sendto(data, to)
+    elif not transport.is_closing():
+        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as same, suppress(OSError):
+            if to is None:
+                same.send(b"")
+            else:
+                same.sendto(b"", to)
 
 
 class Flow(asyncio.DatagramProtocol):
@@ -50,7 +65,7 @@ class Flow(asyncio.DatagramProtocol):
         """On to the backend."""
         self.seen = self._port.now
         if self._transport is not None:
-            self._transport.sendto(data)
+            send_datagram(self._transport, data)
         elif self._early is not None and len(self._early) < EARLY:
             self._early.append(data)
 
@@ -59,7 +74,7 @@ class Flow(asyncio.DatagramProtocol):
         if self._port.line is not None and self._port.line.programs:
             self._port.sift(data, self._client, from_client=False)
         else:
-            self._back.sendto(data, self._client)
+            send_datagram(self._back, data, self._client)
 
     def error_received(self, exc: Exception) -> None:
         """The backend's host says that nobody listens: the next datagram begins a new flow."""
@@ -122,13 +137,13 @@ class Datagrams(asyncio.DatagramProtocol):
         if self._transport.is_closing():
             return
         if datagram.answered is not None:
-            self._transport.sendto(datagram.answered, client)
+            send_datagram(self._transport, datagram.answered, client)
         elif data is None:
             self.refused += 1
         elif datagram.from_client:
             self._pass_on(data, client)
         else:
-            self._transport.sendto(data, client)
+            send_datagram(self._transport, data, client)
 
     async def _may_begin(self, client: Address) -> bool:
         """Whether the filters that meet connections let a flow in, which is as much of one as UDP has."""

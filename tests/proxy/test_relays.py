@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -293,3 +294,75 @@ async def test_too_many_flows(
     for _ in range(10):
         assert await (await datagrams(to=proxy.port)).ask(b"x") == b"1x"
     assert len(proxy.runtime.ports.udp[80]) == 3
+
+
+async def test_empty_datagrams_pass_both_ways(proxy: Proxy) -> None:
+    """RFC 768 has a length of 8, which is the header alone: some protocols say hello with one."""
+    loop = asyncio.get_running_loop()
+    behind, client = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    for one in (behind, client):
+        one.bind(("127.0.0.1", 0))
+        one.setblocking(False)
+    await proxy.apply(
+        Listener("l", 80, "UDP"),
+        Backend("a", (Endpoint("127.0.0.1", behind.getsockname()[1]),), "udp"),
+        relay("r", Target(1, "a")),
+    )
+    async with asyncio.timeout(5):
+        for data in (b"", b"x", b""):
+            await loop.sock_sendto(client, data, ("127.0.0.1", proxy.port))
+            found, address = await loop.sock_recvfrom(behind, 99)
+            assert found == data
+            await loop.sock_sendto(behind, data, address)
+            assert await loop.sock_recv(client, 99) == data
+    behind.close()
+    client.close()
+
+
+@pytest.mark.parametrize("side", ["backend", "client"])
+@pytest.mark.parametrize("has_talked", [False, True])
+async def test_a_reset_arrives_as_one(proxy: Proxy, side: str, has_talked: bool) -> None:
+    """An end would say that all has been sent."""
+    ends: asyncio.Queue[str] = asyncio.Queue()
+    is_met = asyncio.Event()
+
+    def reset(writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async def watched(reader: asyncio.StreamReader) -> None:
+        try:
+            while await reader.read(100):
+                pass
+            ends.put_nowait("end")
+        except ConnectionResetError:
+            ends.put_nowait("reset")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_met.set()
+        if has_talked:
+            assert await reader.readexactly(5) == b"hello"
+            writer.write(b"hello")
+        if side == "backend":
+            if has_talked:
+                await reader.readexactly(2)
+            reset(writer)
+        else:
+            await watched(reader)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    await proxy.apply(Listener("l", 80, "TCP"), backend("a", server.sockets[0].getsockname()[1]), relay("r", Target(1, "a")))
+    reader, writer = await proxy.connect()
+    async with asyncio.timeout(5):
+        if has_talked:
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            writer.write(b"go")
+        else:
+            await is_met.wait()
+        if side == "client":
+            reset(writer)
+        else:
+            await watched(reader)
+        assert await ends.get() == "reset"
+    server.close()
