@@ -116,13 +116,17 @@ class Printer:
 
     def applied(self, change: Change, seconds: float, problems: tuple[Problem, ...]) -> None:
         """A change is in force."""
-        names = [f"{kind} {name}" for kind, name in map(key, change.put)] + [f"-{k} {name}" for k, name in change.drop]
+        refused = {problem.part for problem in problems}
+        names = [f"{kind} {name}" for kind, name in map(key, change.put) if name not in refused]
+        names += [f"-{kind} {name}" for kind, name in change.drop]
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        err.print(f"[dim]{time.strftime('%H:%M:%S')}[/] in force after [green]{seconds * 1000:.1f} ms[/]: {_shown(shown)}")
+        if names:
+            err.print(f"[dim]{time.strftime('%H:%M:%S')}[/] in force after [green]{seconds * 1000:.1f} ms[/]: {_shown(shown)}")
         self._has_filters |= any(isinstance(part, Script) and not part.built_in for part in change.put)
         self._say_where()
         for problem in problems:
-            err.print(f"[red]{_shown(problem.part)}: {_shown(problem.message)}[/]{self._way_out(problem.message)}")
+            words = problem.message.removeprefix(problem.part).lstrip(" ,:")
+            err.print(f"[red]{_shown(problem.part)} is not in force: {_shown(words)}[/]{self._way_out(problem.message)}")
 
     def faults(self, faults: list[DocumentFault]) -> None:
         """What is wrong with the files has changed."""

@@ -87,7 +87,7 @@ class Canary:
         for step in self.steps:
             if step.observed is None:
                 found.append(f"the step to {step.desired} % was not reached")
-            elif abs(step.observed - step.desired) > TOLERANCE:
+            elif abs(step.observed - step.desired) > (TOLERANCE if 0 < step.desired < 100 else 0):
                 found.append(f"{step.desired} % was asked for, {step.observed:.1f} % was seen")
         return found
 
@@ -98,6 +98,7 @@ class Canary:
             sending = group.create_task(self.load.run())
             for index, step in enumerate(self.steps):
                 if index:
+                    self.load.tally = DemoTally()  # of requests that are sent while the change takes effect: of neither step
                     step.propagation_ms = await self._move(step.desired, events)
                 # Requests that were sent before the change count for the step before.
                 step.tally = self.load.tally = DemoTally()

@@ -24,7 +24,14 @@ from controller.objects.base import CONTROLLER, GATEWAY_CLASS, Meta, Ref
 from controller.objects.core import Namespace
 from controller.objects.decoding import salvaged
 from controller.objects.documents import Document, DocumentFault, read
-from controller.objects.filters import ExtensionRef, Filter, FilterDefinition, FilterDefinitionSpec, FilterSpec
+from controller.objects.filters import (
+    WRITTEN_AS_FILE,
+    ExtensionRef,
+    Filter,
+    FilterDefinition,
+    FilterDefinitionSpec,
+    FilterSpec,
+)
 from controller.objects.gateways import GatewayClass, GatewayClassSpec
 from controller.objects.kinds import KINDS, AnyObject
 from controller.state.world import World
@@ -157,13 +164,14 @@ class FileSource:
             self._faults.pop(path, None)
 
     def _implied_filter(self, path: Path, source: str) -> Iterable[tuple[Ref, AnyObject]]:
-        """A `.py` file is a filter of its name, for ExtensionRefs of routes in the namespace default."""
+        """A `.py` file is a filter of its name, for ExtensionRefs of routes in the namespace default; a FilterConfig
+        of that name there is its configuration."""
         name = re.sub("[^a-z0-9-]+", "-", path.stem.lower()).strip("-") or "filter"
         type_ = "".join(word.capitalize() for word in name.split("-"))
         type_ = type_ if type_[0].isalpha() else f"F{type_}"
         definition = FilterDefinition(Meta(name=name), FilterDefinitionSpec(type=type_, script=source))
         ref = ExtensionRef(name=name, kind="FilterDefinition")
-        for obj in (definition, Filter(Meta(name=name, namespace="default"), FilterSpec(type_, ref))):
+        for obj in (definition, Filter(Meta(name=name, namespace="default", labels=WRITTEN_AS_FILE), FilterSpec(type_, ref))):
             self.origins[obj.ref] = Origin(str(path), 1)
             yield obj.ref, obj
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from controller.objects.base import EXTENSION_GROUP, FAULT, GATEWAY_GROUP, Key, Object, Port, Struct
+
+WRITTEN_AS_FILE: Final = {"gateway.flomesh.io/written-as": "file"}  # labels of a Filter that a `.py` file stands for
 
 
 class ExtensionRef(Struct, frozen=True):

@@ -216,7 +216,8 @@ class Standalone:
         return described(self.reconciler.translator.statuses)
 
     async def _faults(self) -> Any:
-        return [*map(str, self.source.faults), *map(str, self.reconciler.problems)]
+        unable = [f"{problem.part} is not in force: {problem.message}" for problem in self.workers.problems]
+        return [*map(str, self.source.faults), *map(str, self.reconciler.problems), *unable]
 
     def _told(self, problem: ObjectProblem) -> None:
         origin = self.source.origins.get(problem.about)

@@ -20,6 +20,8 @@ from controller.files.written import WrittenError, load
 from controller.objects.base import EXTENSION_GROUP
 from controller.objects.core import ConfigMap, Secret
 from controller.objects.filters import (
+    WRITTEN_AS_FILE,
+    ExtensionRef,
     Filter,
     FilterConfig,
     FilterDefinition,
@@ -241,7 +243,9 @@ def _source(view: View, namespace: str, definition: FilterDefinitionSpec) -> str
 
 
 def _config(view: View, found: Configured) -> dict[str, Any] | str:
-    ref = found.spec.config_ref
+    ref, own = found.spec.config_ref, found.metadata
+    if ref is None and own.labels == WRITTEN_AS_FILE and view.get(FilterConfig, own.namespace, own.name) is not None:
+        ref = ExtensionRef(name=own.name, kind="FilterConfig")
     if ref is None:
         return {}
     config = view.get(FilterConfig, found.metadata.namespace, ref.name)

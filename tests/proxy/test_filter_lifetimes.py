@@ -57,6 +57,25 @@ def tasks(proxy: Proxy) -> int:
 # --- bodies ---
 
 
+async def test_who_is_too_late_for_a_body_is_told_so(proxy: Proxy, server: Server, execution: Any) -> None:
+    """A RuntimeError in either place: it is the filter's fault, which is caught by its name, or logged and counted."""
+    source = """
+        async def response(request, response):
+            try:
+                await request.body()
+            except RuntimeError as error:
+                response.headers["X-Said"] = str(error)
+    """
+    await proxy.apply(script(source, execution), *routed(server))
+    answer = await proxy.talk(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi")
+    assert b"X-Said: the request's body has gone on; only `request` can read it\r\n" in answer
+    await proxy.apply(script(source.replace("RuntimeError", "ValueError"), execution))
+    answer = await proxy.talk(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi")
+    assert answer.startswith(b"HTTP/1.1 500")
+    assert b"gone on" not in answer
+    assert proxy.runtime.programs.get("s").failures == 1
+
+
 async def test_a_body_that_has_gone_on_is_not_read(proxy: Proxy, server: Server, execution: Any) -> None:
     """Reading it would take the brake off a client whose backend takes nothing."""
     is_asked = asyncio.Event()

@@ -293,6 +293,8 @@ class FilterRunner:
             return
         if message.status:
             future.set_exception(api.Refused(message.status, message.reason))
+        elif message.reason:
+            future.set_exception(RuntimeError(message.reason))
         else:
             future.set_result(message.data)
 

@@ -94,7 +94,7 @@ class ServiceCalls:
             except api.Refused as error:
                 answer = Whole(want.number, b"", error.status, error.reason)
             except Exception as error:  # the exchange cannot give it, or is over
-                answer = Whole(want.number, b"", 500, plain(str(error)))
+                answer = Whole(want.number, b"", 0, plain(str(error)) or type(error).__name__)
             async with self._giving:
                 await self._give(answer, len(answer.data), is_asked_for=key not in self._given)
         if message is not None and self._view(want.exchange) != (None, None):
