@@ -10,14 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
+import stat
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
 
 from controller.files.validate import Valid, readable, validate
 from controller.objects.base import CONTROLLER, GATEWAY_CLASS, Meta, Ref
@@ -40,7 +37,6 @@ log = logging.getLogger("fsm.files")
 SUFFIXES = (".yaml", ".yml", ".json", ".py")
 GATEWAY_CLASS_REF = Ref("GatewayClass", "", GATEWAY_CLASS)
 MAX_BYTES = 16 << 20  # of one file
-CLOSING_IS_SEEN = sys.platform == "linux"  # inotify says when a writer closes a file
 
 
 class Stamp(NamedTuple):
@@ -89,9 +85,20 @@ class FileSource:
         return min(self._claims.get(ref, {}), default=None)
 
     def load(self, only: set[Path] | None = None) -> bool:
-        """Look at every file, or `only` at some; True when something was read anew or is gone."""
+        """Look at every file, or `only` at some; True when something was read anew or is gone.
+
+        Where none is left, the last good state stays: a folder is taken away to be made anew (a checkout, a mount, `rm -rf` and
+        a render), and nobody says by an empty one that nothing is to be served.
+        """
         found = self._find() if only is None else self._stamped(only)
         gone = (self._stamps.keys() if only is None else self._stamps.keys() & only) - found.keys()
+        is_there = not gone or bool(found) or bool(self._find())
+        if is_there:
+            self._faults.pop(self.root, None)
+        else:
+            words = "is gone" if not self.root.exists() else "has no files any more"
+            self._faults[self.root] = [DocumentFault(str(self.root), 0, f"{words}; what was there last stays in force")]
+            gone = set()
         changed = [path for path, stamp in found.items() if self._stamps.get(path) != stamp]
         first = not self._claims
         touched: set[Ref] = set()
@@ -121,6 +128,8 @@ class FileSource:
                 status = path.stat()  # of what a link leads to: that is what a ConfigMap mount swaps
             except OSError:
                 continue
+            if stat.S_ISDIR(status.st_mode):
+                continue
             if not status.st_size and path in self._stamps:
                 found[path] = self._stamps[path]  # emptied to be written anew; its old state holds until then
             else:
@@ -137,10 +146,15 @@ class FileSource:
     def _read(self, path: Path) -> None:
         file = str(path)
         try:
-            if path.stat().st_size > MAX_BYTES:
+            if not path.is_file():  # a pipe or a device would be read for ever
+                self._faults[path] = [DocumentFault(file, 0, "is no file; a link to one, or one, is needed")]
+                return
+            with path.open("rb") as opened:
+                octets = opened.read(MAX_BYTES + 1)
+            if len(octets) > MAX_BYTES:
                 self._faults[path] = [DocumentFault(file, 0, f"larger than {MAX_BYTES >> 20} MiB; split it")]
                 return
-            text = path.read_text()
+            text = octets.decode()
         except (OSError, UnicodeDecodeError) as error:
             self._faults[path] = [DocumentFault(file, 0, f"cannot be read: {error}")]
             return
@@ -250,65 +264,3 @@ class FileSource:
                 continue
             labels = {"kubernetes.io/metadata.name": name} | (written.metadata.labels if written is not None else {})
             self._world.put(Namespace(Meta(name=name, labels=labels)))
-
-
-class Watcher:
-    """Says when something below a root has changed: `changed` is called, in the loop's thread, with the files
-    concerned, or None when only a look at everything can tell."""
-
-    def __init__(self, root: Path, call: Callable[[Callable[[], None]], object], changed: Callable[[], None]) -> None:
-        self.root = root
-        self._call = call  # runs a function in the loop's thread: loop.call_soon_threadsafe
-        self._changed = changed
-        self._files: set[Path] = set()
-        self._all = False
-        self._observer = Observer()
-        handler = _Handler(self._seen)
-        folder = root if root.is_dir() else root.parent
-        self._observer.schedule(handler, str(folder), recursive=root.is_dir())
-        # What links lead to is watched as well: a link to a file elsewhere changes there.
-        links = [path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_symlink()]
-        for target in {path.resolve().parent for path in links}:
-            if target.is_dir() and not target.is_relative_to(folder.resolve()):
-                self._observer.schedule(handler, str(target), recursive=False)
-        self._observer.start()
-
-    def take(self) -> set[Path] | None:
-        """What has changed since the last time; None means: look at everything."""
-        files, self._files = self._files, set()
-        everything, self._all = self._all, False
-        return None if everything else files
-
-    def stop(self) -> None:
-        """End the watching thread."""
-        self._observer.stop()
-        self._observer.join()
-
-    def _seen(self, paths: list[Path] | None) -> None:
-        self._call(lambda: self.note(paths))
-
-    def note(self, paths: list[Path] | None) -> None:
-        """These files have changed; None: any may have."""
-        if paths is None:
-            self._all = True
-        else:
-            self._files.update(path for path in paths if path == self.root or self.root.is_dir())
-        if self._all or self._files:
-            self._changed()
-
-
-class _Handler(FileSystemEventHandler):
-    """Turns events into files to look at. Where closing is seen (Linux), a file is read when it is whole."""
-
-    def __init__(self, seen: Callable[[list[Path] | None], None]) -> None:
-        self._seen = seen
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        kind = event.event_type
-        if kind in ("opened", "closed_no_write") or (kind == "modified" and (CLOSING_IS_SEEN or event.is_directory)):
-            return
-        paths = [Path(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
-        if event.is_directory or any(path.is_symlink() or path.name.startswith("..") for path in paths):
-            self._seen(None)
-        elif ours := [path for path in paths if is_ours(path)]:
-            self._seen(ours)

@@ -12,7 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from controller.delivery.reconcile import Reconciler
-from controller.files.source import FileSource, Watcher
+from controller.files.source import FileSource
+from controller.files.watcher import Watcher
 from controller.inspect.status_report import complaint, described, parts
 from controller.objects.base import Ref
 from controller.objects.documents import DocumentFault

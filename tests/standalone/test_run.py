@@ -93,6 +93,55 @@ async def test_every_way_of_writing_a_file(running: Running, how: str) -> None:
     await running.until(is_v2)
 
 
+@pytest.mark.parametrize("how", ["remove and make", "move away and back", "empty and fill", "with the folder above"])
+async def test_a_folder_that_is_taken_away_and_made_again(running: Running, tmp_path: Path, how: str) -> None:
+    """As a render, a checkout or a volume that is mounted anew does it: what was there last stays in force meanwhile."""
+    folder, kept = tmp_path / "site" / "routes", tmp_path / "kept"
+    for copy in (folder, kept):
+        shutil.copytree(running.folder, copy, ignore=lambda _, names: [name for name in names if not name.endswith(".yaml")])
+    running.folder = folder
+    route = (kept / "httproute.yaml").read_text()
+    await running.start()
+    for weight, version in ((100, "v2"), (0, "v1"), (100, "v2")):
+        before = await running.get()
+        told = running.said.count("what was there last stays in force")
+        if how == "move away and back":
+            folder.rename(tmp_path / "elsewhere")
+        elif how == "empty and fill":
+            for path in folder.iterdir():
+                path.unlink()
+        else:
+            shutil.rmtree(folder if how == "remove and make" else folder.parent)
+        await running.until(lambda told=told: running.said.count("what was there last stays in force") > told)
+        for _ in range(5):
+            assert await running.get() == before
+        shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+        (kept / "httproute.yaml").write_text(weights(route, weight))
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+        async def has_version(version: str = version) -> bool:
+            return await running.get() == (200, version)
+
+        await running.until(has_version)
+    assert "all files are good again" in running.said
+
+
+async def test_what_is_no_file_is_not_read(running: Running) -> None:
+    await running.start()
+    os.mkfifo(running.folder / "pipe.yaml")
+    (running.folder / "zero.yaml").symlink_to("/dev/zero")
+    (running.folder / "folder.yaml").mkdir()
+    await running.until(lambda: "zero.yaml: is no file" in running.said and "pipe.yaml: is no file" in running.said)
+    path = running.folder / "httproute.yaml"
+    path.write_text(weights(path.read_text(), 100))
+
+    async def is_v2() -> bool:
+        return await running.get() == (200, "v2")
+
+    await running.until(is_v2)
+    assert "folder.yaml" not in running.said
+
+
 async def test_editors_files_are_passed_over(running: Running) -> None:
     await running.start()
     for name in (".httproute.yaml.swp", "httproute.yaml~", "#httproute.yaml#", ".#httproute.yaml", "4913", "notes.txt"):
