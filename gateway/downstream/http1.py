@@ -14,7 +14,7 @@ from gateway.downstream.http1_body import RequestBodyReader
 from gateway.downstream.http2 import DownstreamHttp2
 from gateway.downstream.known_heads import LESSONS, is_plain
 from gateway.downstream.port import ListenerPort
-from gateway.http import http2_frames
+from gateway.http import early_faults, http2_frames
 from gateway.http.chunked import Chunks
 from gateway.http.http1 import CHUNKED, Field, ProtocolError, Request, parse_request
 from gateway.http.local_replies import MISDIRECTED, NO_RULE, answer
@@ -152,7 +152,7 @@ class DownstreamHttp1(RequestBodyReader):
         # A head that trickles in is searched once, not anew with each byte.
         end = data.find(b"\r\n\r\n", max(start, looked_at - 3))
         if end < 0 or end - start > limits.head_bytes:
-            self._wait_for_head(data, start)
+            self._wait_for_head(data, start, looked_at)
             return
         self._buffer = b""
         if data.startswith(_HTTP2, start) and not self._requests and self.scheme == b"http":
@@ -177,8 +177,12 @@ class DownstreamHttp1(RequestBodyReader):
         other.connection_made(self._transport)
         other.data_received(data)
 
-    def _wait_for_head(self, data: bytes, start: int) -> None:
+    def _wait_for_head(self, data: bytes, start: int, looked_at: int) -> None:
         limits = self._listener_port.limits
+        fault = early_faults.of_request(data, start, looked_at)
+        if fault is not None:
+            self._refuse(fault)
+            return
         line_end = data.find(b"\r\n", start)
         if (len(data) if line_end < 0 else line_end) - start > limits.target_bytes + 100:
             self._refuse(ProtocolError(414, f"the request target is longer than {limits.target_bytes} bytes"))

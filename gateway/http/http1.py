@@ -26,6 +26,7 @@ MAX_INTERIM_BYTES: Final = 65536
 
 # Token and field-value (RFC 9110 §5.6.2, §5.5). Possessive, so that matching is linear in the input.
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+TOKEN_OCTETS = frozenset(bytes((octet,)) for octet in range(128) if re.fullmatch(TOKEN, bytes((octet,))))
 _FIELDS = rb"(?:\r\n" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+)*+"
 # Origin-form: an absolute path of pchars (RFC 3986 §3.3); the query as browsers send it: any visible character but #.
 _ORIGIN = rb"(/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*+)(?:\?([\x21\x22\x24-\x7e]*+))?+"
@@ -376,13 +377,16 @@ def _other_form(request: Request, target: bytes, host: bytes | None) -> bytes | 
 
 def _request_fault(head: bytes) -> ProtocolError:
     """Say what is wrong with a head that the expression refused."""
-    version = _VERSION.match(head)
+    line, _, rest = head.partition(b"\r\n")
+    return request_line_fault(line) or ProtocolError(400, _field_fault(rest))
+
+
+def request_line_fault(line: bytes) -> ProtocolError | None:
+    """What is wrong with a request line; None where nothing is."""
+    version = _VERSION.match(line)
     if version and (version.group(1) != b"1" or version.group(2) not in b"01"):
         return ProtocolError(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
-    line, _, rest = head.partition(b"\r\n")
-    if not _REQUEST_LINE.fullmatch(line):
-        return ProtocolError(400, _line_fault(line))
-    return ProtocolError(400, _field_fault(rest))
+    return ProtocolError(400, _line_fault(line)) if not _REQUEST_LINE.fullmatch(line) else None
 
 
 def _line_fault(line: bytes) -> str:

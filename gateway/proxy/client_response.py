@@ -8,10 +8,10 @@ from typing import Final
 
 from gateway.http.chunked import chunk, last_chunk
 from gateway.http.forwarding import failure, response_head
-from gateway.http.grpc_web import GrpcWebTranslation
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Edit, Field, Request, Response
 from gateway.http.local_replies import answer, grpc_answer
 from gateway.interfaces import DownstreamPeer
+from gateway.proxy.grpc_web import GrpcWebTranslation
 
 
 class ResponseFraming(Enum):

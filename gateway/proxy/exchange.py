@@ -12,15 +12,15 @@ from time import monotonic
 from typing import cast
 
 from gateway.filters import cors
-from gateway.http import forwarding, grpc_web
-from gateway.http.grpc_web import GrpcWebTranslation
+from gateway.http import forwarding
 from gateway.http.http1 import Field, ProtocolError, Request, Response
 from gateway.http.local_replies import answer, not_switched
 from gateway.interfaces import DownstreamPeer, Endpoint, UpstreamStream
-from gateway.proxy import mirroring
+from gateway.proxy import grpc_web, mirroring
 from gateway.proxy.attempts import Attempts
 from gateway.proxy.client_response import ClientResponse, ResponseFraming
 from gateway.proxy.external_auth.authorization import Authorization
+from gateway.proxy.grpc_web import GrpcWebTranslation
 from gateway.proxy.handover import Handover
 from gateway.proxy.request_body import RequestBody, RequestFraming
 from gateway.proxy.route import ResponseHeadCache, Route, Target

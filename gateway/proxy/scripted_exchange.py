@@ -14,11 +14,12 @@ from time import monotonic
 from typing import Any
 
 from gateway.filters import api
-from gateway.http import forwarding, grpc_web
+from gateway.http import forwarding
 from gateway.http.forwarding import unexpecting
 from gateway.http.http1 import CHUNKED, Field, Request, Response
 from gateway.http.local_replies import whole
 from gateway.interfaces import DownstreamPeer, Endpoint
+from gateway.proxy import grpc_web
 from gateway.proxy.client_response import ResponseFraming
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.filter_calls import FilterCalls, tell

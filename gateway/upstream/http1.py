@@ -6,6 +6,7 @@ import asyncio
 from typing import Final, Protocol
 
 from gateway.base.clock import Clock
+from gateway.http import early_faults
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.head_templates import ResponseShape
 from gateway.http.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
@@ -303,6 +304,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
     # --- the response ---
 
     def _receive_head(self, user: UpstreamHandler, data: bytes) -> None:
+        looked_at = len(self._buffer)
         data = self._buffer + data
         self._buffer = b""
         start = 0
@@ -310,7 +312,10 @@ class Http1UpstreamConnection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n", start)
             if end < 0 or end - start > MAX_HEAD:
                 self._buffer = data[start:]
-                if len(self._buffer) > MAX_HEAD:
+                fault = early_faults.of_response(self._buffer, looked_at if not start else 0)
+                if fault is not None:
+                    self._invalid(fault)
+                elif len(self._buffer) > MAX_HEAD:
                     self._invalid(ProtocolError(502, "the backend's response head is too long"))
                 return
             try:

@@ -122,8 +122,8 @@ async def test_text_that_is_none(proxy: Proxy, calls: Service) -> None:
 
 
 def test_text_may_be_padded_anywhere() -> None:
-    from gateway.http.grpc_web import GrpcWebTranslation
     from gateway.http.http1 import Field, Request
+    from gateway.proxy.grpc_web import GrpcWebTranslation
 
     kind = Field(0, b"content-type", b"application/grpc-web-text", b"content-type: application/grpc-web-text")
     said = base64.b64encode(b"a") + base64.b64encode(b"bcde") + base64.b64encode(b"fgh")
