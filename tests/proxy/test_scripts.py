@@ -499,7 +499,7 @@ async def test_a_filter_calls_somebody(proxy: Proxy, server: Server, other: Serv
         ("http://example.com/", "PermissionError: this filter may not call example.com:80"),
         ("ftp://x/", "ValueError: 'ftp://x/' is not an http or https URL"),
         ("http://a@b/", "ValueError: 'http://…@b/' is not an http or https URL"),
-        ("http://127.0.0.1:NONE/", "OSError: GET http://127.0.0.1:NONE/: 127.0.0.1:NONE: "),
+        ("http://127.0.0.1:NONE/", "OSError: GET http://127.0.0.1:NONE/: it refuses connections"),
     ],
 )
 async def test_whom_a_filter_cannot_call(proxy: Proxy, server: Server, url: str, failure: str) -> None:
