@@ -336,6 +336,14 @@ class Attachment(Struct, frozen=True):
 
     listener: str
     hostname: str = ""
+    written: str | None = None  # what the route says, where that is another one: "*.example.com", or "" for nothing
+
+    @property
+    def specificity(self) -> tuple[int, int]:
+        """By what the route itself says (HTTPRouteSpec.hostnames): less for a name than for a wildcard, and for a longer one;
+        what says nothing comes last."""
+        own = self.hostname if self.written is None else self.written
+        return (0 if own and not own.startswith("*") else 1 if own else 2), -len(own)
 
 
 class Order(Struct, frozen=True, array_like=True, order=True):

@@ -113,14 +113,14 @@ def _request(asked: Asked) -> tuple[Request, int]:
 
 def _table(every: list[Part], here: list[Listener]) -> Table[Rule]:
     names = {listener.name for listener in here}
-    entries: dict[routing.HostKey, list[RouteMatch[Rule]]] = {}
+    entries: dict[routing.HostKey, list[tuple[tuple[int, int], list[RouteMatch[Rule]]]]] = {}
     for part in every:
         if isinstance(part, Rule):
             for at in part.at:
                 if at.listener in names:
                     made = [RouteMatch(match, part.order, part) for match in part.matches]
-                    entries.setdefault((at.listener, at.hostname), []).extend(made)
-    hosts = {where: HostRules(found) for where, found in entries.items()}
+                    entries.setdefault((at.listener, at.hostname), []).append((at.specificity, made))
+    hosts = {where: routing.compile_host(found) for where, found in entries.items()}
     return Table({listener.hostname: listener.name for listener in here}, hosts)
 
 

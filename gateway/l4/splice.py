@@ -7,17 +7,31 @@ input is passed on, so half-closed conversations finish properly.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import suppress
+from typing import Final, Protocol
 
 from gateway.scripting.listener_filters import left
 from gateway.tls.contexts import unread
+
+NOW: Final = struct.pack("ii", 1, 0)  # of SO_LINGER: what waits is dropped, and a reset sent
 
 
 class Splice(Protocol):
     """Joins two connections for good."""
 
     def __call__(self, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None: ...
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection by a reset, as what it is joined to has been: an end would say that all has been sent."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:  # a stream of HTTP/2 is reset by `abort` itself
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NOW)
+    transport.abort()
 
 
 class End(asyncio.Protocol):
@@ -57,7 +71,9 @@ class End(asyncio.Protocol):
         if not self._closed:
             self._closed = True
             left(self.transport)
-            if not self.other.transport.is_closing():
+            if isinstance(exc, ConnectionResetError):
+                reset(self.other.transport)
+            elif not self.other.transport.is_closing():
                 if data := unread(self.transport):
                     self.data_received(data)
                 self.other.transport.close()

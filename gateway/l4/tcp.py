@@ -13,11 +13,11 @@ from itertools import repeat
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from gateway.l4 import filters
-from gateway.l4.splice import Splice
+from gateway.l4.splice import Splice, reset
 from gateway.routing.table import patterns
 from gateway.scripting.listener_filters import left, may_connect, met
 from gateway.scripting.program import FilterProgram
-from gateway.snapshot import DEFAULT_LIMITS, Relay
+from gateway.snapshot import DEFAULT_LIMITS, Attachment, Order, Relay
 from gateway.tls import client_hello
 from gateway.transport.admission import Admission
 from gateway.transport.dial import CONNECT, dial, explained
@@ -140,6 +140,7 @@ class BufferingProtocol(asyncio.Protocol):
         self.data: list[bytes] = []
         self.ended = False
         self.lost = False
+        self.was_reset = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
@@ -154,6 +155,7 @@ class BufferingProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self.was_reset = isinstance(exc, ConnectionResetError)
         left(self.transport)
 
     def pass_on(self, to: asyncio.Transport) -> None:
@@ -211,9 +213,11 @@ class StreamConnection(BufferingProtocol):
                 line.tally.refused += 1
             else:
                 stream_listener.refused += 1
-            self.transport.abort()
-            if other is not None:
-                other.transport.abort()
+            if other is None:
+                self.transport.abort()
+            else:
+                for one, of in ((self.transport, other), (other.transport, self)):
+                    reset(one) if of.was_reset else one.abort()
             return False
         assert line is not None
         line.tally.accepted += 1
@@ -313,10 +317,14 @@ class TlsInspector:
             connection.close()
 
 
-def stream_listeners(relays: Iterable[tuple[str, Relay]], prepare: Callable[[Relay], StreamRoute]) -> dict[str, StreamRoute]:
-    """The line of each hostname: of several relays at one, the oldest carries the traffic (TCPRoute, UDPRoute)."""
-    first: dict[str, Relay] = {}
-    for hostname, relay in relays:
-        if hostname not in first or relay.order < first[hostname].order:
-            first[hostname] = relay
-    return {hostname: prepare(relay) for hostname, relay in first.items()}
+def stream_listeners(
+    relays: Iterable[tuple[Attachment, Relay]], prepare: Callable[[Relay], StreamRoute]
+) -> dict[str, StreamRoute]:
+    """The line of each hostname: of several relays at one, that of the route carries the traffic whose own hostname is more
+    specific (TLSRoute), and of those the oldest (TCPRoute, UDPRoute)."""
+    first: dict[str, tuple[tuple[tuple[int, int], Order], Relay]] = {}
+    for at, relay in relays:
+        rank = at.specificity, relay.order
+        if at.hostname not in first or rank < first[at.hostname][0]:
+            first[at.hostname] = rank, relay
+    return {hostname: prepare(relay) for hostname, (_, relay) in first.items()}

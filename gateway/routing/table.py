@@ -5,9 +5,9 @@ the right ones for a Host. All are immutable once built: a change builds the hos
 rest, and swaps the table whole. A `VirtualHost` is what a table knows of one Host; it is kept from table to table while
 its rules stay the same, and remembers what request lines lead to.
 
-Precedence (HTTPRouteRule.matches): the longest hostname; an exact path; a regular expression (whose rank the
-API leaves to us: before prefixes, so that a catch-all does not hide it, longest first); the longest prefix; a
-method; more headers; more query parameters; then the order that the control plane gave.
+Precedence (HTTPRouteRule.matches): the longest hostname; the longest one that a route wrote itself; an exact path; a
+regular expression (whose rank the API leaves to us: before prefixes, so that a catch-all does not hide it, longest
+first); the longest prefix; a method; more headers; more query parameters; then the order that the control plane gave.
 """
 
 from __future__ import annotations
@@ -155,9 +155,10 @@ def _decoded(text: bytes) -> bytes:
 class HostRules(Generic[RouteT]):
     """The entries of one hostname of one listener."""
 
-    __slots__ = ("_always", "_exact", "_memo", "_methods", "_prefix", "_regex", "headers")
+    __slots__ = ("_always", "_exact", "_memo", "_methods", "_prefix", "_regex", "behind", "headers")
 
-    def __init__(self, entries: Iterable[RouteMatch[RouteT]]) -> None:
+    def __init__(self, entries: Iterable[RouteMatch[RouteT]], behind: HostRules[RouteT] | None = None) -> None:
+        self.behind = behind  # those of routes whose own hostname is less specific: asked where none of these answers
         ordered = sorted(entries, key=lambda entry: entry.rank)
         exact: dict[bytes, tuple[RouteMatch[RouteT], ...]] = {}
         prefix: dict[bytes, tuple[RouteMatch[RouteT], ...]] = {}
@@ -228,7 +229,19 @@ class HostRules(Generic[RouteT]):
     def entries(self) -> list[RouteMatch[RouteT]]:
         """Every entry, for explanations."""
         groups = [*self._exact.values(), *(e for _, e in self._regex), *self._prefix.values(), *self._methods.values()]
-        return [entry for group in groups for entry in group]
+        return [entry for group in groups for entry in group] + (self.behind.entries() if self.behind is not None else [])
+
+
+def compile_host(entries: Iterable[tuple[tuple[int, int], Sequence[RouteMatch[RouteT]]]]) -> HostRules[RouteT]:
+    """The rules of one hostname of one listener. Where several routes have it as their intersection with the listener, the
+    one goes first whose own hostname is more specific (`Attachment.specificity`), whatever its age and its matches' length."""
+    groups: dict[tuple[int, int], list[RouteMatch[RouteT]]] = {}
+    for specificity, some in entries:
+        groups.setdefault(specificity, []).extend(some)
+    made: HostRules[RouteT] | None = None
+    for specificity in sorted(groups, reverse=True):
+        made = HostRules(groups[specificity], made)
+    return made if made is not None else HostRules(())
 
 
 def _until_final(entries: Sequence[RouteMatch[RouteT]]) -> tuple[RouteMatch[RouteT], ...]:
@@ -418,7 +431,13 @@ class Table(Generic[RouteT]):
 
     def chain(self, host: bytes) -> Chain[RouteT]:
         """The rules that may answer for a Host, those of the longest hostname first."""
-        return tuple(self.hosts[self.listener_key(host, name)] for name in self.matching(host))
+        found: list[HostRules[RouteT]] = []
+        for name in self.matching(host):
+            rules: HostRules[RouteT] | None = self.hosts[self.listener_key(host, name)]
+            while rules is not None:
+                found.append(rules)
+                rules = rules.behind
+        return tuple(found)
 
     def matching(self, host: bytes) -> list[str]:
         """The hostnames of the Host's listener that match it and have rules, the longest first."""

@@ -16,7 +16,7 @@ from time import perf_counter
 from gateway.base.clock import Clock
 from gateway.l4.tcp import StreamCounters, StreamRoute, stream_listeners
 from gateway.proxy.route import Counter, Route
-from gateway.routing.table import HostKey, HostRules, RouteMatch, Table
+from gateway.routing.table import HostKey, HostRules, RouteMatch, Table, compile_host
 from gateway.runtime.backends import Backends
 from gateway.runtime.certificates import Certificates
 from gateway.runtime.memory_trimmer import Trimmer
@@ -25,8 +25,8 @@ from gateway.runtime.problems import blamed
 from gateway.runtime.programs import Programs
 from gateway.scripting.listener_filters import is_early
 from gateway.scripting.program import FilterProgram
-from gateway.snapshot import Backend as BackendPart
 from gateway.snapshot import (
+    Attachment,
     Certificate,
     Change,
     Key,
@@ -40,6 +40,7 @@ from gateway.snapshot import (
     Scripted,
     key,
 )
+from gateway.snapshot import Backend as BackendPart
 from gateway.tls import contexts as tls
 from gateway.transport.turns import Turns
 
@@ -89,7 +90,9 @@ class Runtime:
         self.ports = Ports(bind, port_offset, self.clock, self.turns, self.backends.get, self._certificates, self._quiet.set)
         self._listeners: dict[str, Listener] = {}
         self._entries: dict[str, tuple[RouteMatch[Route], ...]] = {}  # of each rule; they share its route
-        self._members: dict[HostKey, dict[str, None]] = {}  # the rules of each hostname
+        self._members: dict[
+            HostKey, dict[str, tuple[int, int]]
+        ] = {}  # the rules of each hostname, and how specific their own is
         self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
         self._stream_routes: dict[str, StreamRoute] = {}  # by relay
         self._relays: dict[str, dict[str, None]] = {}  # by listener
@@ -224,7 +227,7 @@ class Runtime:
             members = self._members.get(host)
             if members is None:
                 members = self._members[host] = {}
-            members[rule.name] = None
+            members[rule.name] = at.specificity
             affected.hosts.add(host)
 
     def _detach(self, rule: Rule, affected: Affected) -> None:
@@ -255,8 +258,8 @@ class Runtime:
         """Build what a change affected beside what stands."""
         names = self._members.get(host)
         if names:
-            entries = [entry for name in names for entry in self._entries[name]]
-            self._hosts.setdefault(host[0], {})[host] = HostRules(entries)
+            entries = ((specificity, self._entries[name]) for name, specificity in names.items())
+            self._hosts.setdefault(host[0], {})[host] = compile_host(entries)
         else:
             self._hosts.get(host[0], {}).pop(host, None)
             self._members.pop(host, None)
@@ -302,12 +305,12 @@ class Runtime:
 
     def _stream_listener(self, listeners: Sequence[Listener]) -> Mapping[str, StreamRoute]:
         """Which relay carries the connections of which hostname."""
-        attached: list[tuple[str, Relay]] = []
+        attached: list[tuple[Attachment, Relay]] = []
         for listener in listeners:
             for name in self._relays.get(listener.name, ()):
                 relay = self.parts[("relay", name)]
                 assert isinstance(relay, Relay)
-                attached += [(at.hostname, relay) for at in relay.at if at.listener == listener.name]
+                attached += [(at, relay) for at in relay.at if at.listener == listener.name]
         return stream_listeners(attached, lambda relay: self._stream_routes[relay.name])
 
     def _listeners_of(self, port: int, *, udp: bool = False) -> list[Listener]:

@@ -59,11 +59,11 @@ spec: {{gatewayClassName: fsm-gateway-cls, listeners: {listeners}{more}}}
 """
 
 
-def http_route(rules: str, name: str = "r", more: str = "") -> str:
+def http_route(rules: str, name: str = "r", more: str = "", *, created: str = "") -> str:
     return f"""
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {{name: {name}, namespace: default}}
+metadata: {{name: {name}, namespace: default, creationTimestamp: "{created}"}}
 spec: {{parentRefs: [{{name: gw}}], rules: {rules}{more}}}
 """
 
@@ -177,18 +177,22 @@ spec:
     await running.stop(0)
 
 
-async def test_GatewayRouteHostnameIntersectionPrecedence(proxy: Proxy, server: Server, other: Server) -> None:
-    """What counts is how specific the intersection with the listener is, not what the route wrote."""
-    listeners = "[{name: http, port: 80, protocol: HTTP, hostname: '*.a.example.com'}]"
-    wide = http_route("[{backendRefs: [{name: a, port: 80}]}]", "wide", ", hostnames: ['*.example.com']")
-    narrow = http_route(
-        "[{backendRefs: [{name: b, port: 80}]}]", "narrow", ", hostnames: ['*.b.a.example.com', 'x.example.com']"
-    )
+@pytest.mark.parametrize("is_older", [True, False])
+async def test_GatewayRouteHostnameIntersectionPrecedence(proxy: Proxy, server: Server, other: Server, is_older: bool) -> None:
+    """Where two routes come to the same name at a listener, what they wrote decides: the more specific goes first, whatever its
+    age and the length of its matches; what none of its rules match goes on to the other one."""
+    listeners = "[{name: http, port: 80, protocol: HTTP, hostname: 'x.a.example.com'}]"
+    long = "[{matches: [{path: {type: Exact, value: /both}}, {path: {value: /wide}}], backendRefs: [{name: a, port: 80}]}]"
+    short = "[{matches: [{path: {value: /both}}, {path: {value: /narrow}}], backendRefs: [{name: b, port: 80}]}]"
+    ages = ("2020-01-01T00:00:00Z", "2026-01-01T00:00:00Z")
+    wide = http_route(long, "wide", ", hostnames: ['*.example.com']", created=ages[not is_older])
+    narrow = http_route(short, "narrow", ", hostnames: ['*.a.example.com', 'y.example.com']", created=ages[is_older])
     translation = await serve(proxy, gateway(listeners), service("a", server.port), service("b", other.port), wide, narrow)
-    assert (await proxy.get(host="c.a.example.com"))[0] == 200
-    assert (await proxy.get(host="c.b.a.example.com"))[0] == 200
-    assert (await proxy.get(host="x.example.com"))[0] == 404
-    assert (len(server.seen), len(other.seen)) == (1, 1)
+    for path, seen in (("/both", (0, 1)), ("/wide/1", (1, 1)), ("/narrow/1", (1, 2)), ("/both", (1, 3))):
+        assert (await proxy.get(path, host="x.a.example.com"))[0] == 200
+        assert (len(server.seen), len(other.seen)) == seen, path
+    assert (await proxy.get("/narrow", host="y.example.com"))[0] == 404
+    assert (await proxy.get("/elsewhere", host="x.a.example.com"))[0] == 404
     status = translation.statuses[Ref("Gateway", "default", "gw")]
     assert isinstance(status, GatewayStatus)
     assert status.listeners[0].attached == 2

@@ -298,71 +298,56 @@ async def test_too_many_flows(
 
 async def test_empty_datagrams_pass_both_ways(proxy: Proxy) -> None:
     """RFC 768 has a length of 8, which is the header alone: some protocols say hello with one."""
-    loop = asyncio.get_running_loop()
     behind, client = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
     for one in (behind, client):
         one.bind(("127.0.0.1", 0))
-        one.setblocking(False)
-    await proxy.apply(
-        Listener("l", 80, "UDP"),
-        Backend("a", (Endpoint("127.0.0.1", behind.getsockname()[1]),), "udp"),
-        relay("r", Target(1, "a")),
-    )
-    async with asyncio.timeout(5):
-        for data in (b"", b"x", b""):
-            await loop.sock_sendto(client, data, ("127.0.0.1", proxy.port))
-            found, address = await loop.sock_recvfrom(behind, 99)
-            assert found == data
-            await loop.sock_sendto(behind, data, address)
-            assert await loop.sock_recv(client, 99) == data
+        one.settimeout(5)
+    backend = Backend("a", (Endpoint("127.0.0.1", behind.getsockname()[1]),), "udp")
+    await proxy.apply(Listener("l", 80, "UDP"), backend, relay("r", Target(1, "a")))
+    for data in (b"", b"x", b""):
+        client.sendto(data, ("127.0.0.1", proxy.port))
+        found, address = await asyncio.to_thread(behind.recvfrom, 99)
+        assert found == data
+        behind.sendto(data, address)
+        assert await asyncio.to_thread(client.recv, 99) == data
     behind.close()
     client.close()
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def end_of(reader: asyncio.StreamReader) -> str:
+    try:
+        while await reader.read(100):
+            pass
+    except ConnectionResetError:
+        return "reset"
+    return "end"
+
+
 @pytest.mark.parametrize("side", ["backend", "client"])
 @pytest.mark.parametrize("has_talked", [False, True])
-async def test_a_reset_arrives_as_one(proxy: Proxy, side: str, has_talked: bool) -> None:
-    """An end would say that all has been sent."""
-    ends: asyncio.Queue[str] = asyncio.Queue()
-    is_met = asyncio.Event()
-
-    def reset(writer: asyncio.StreamWriter) -> None:
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
-
-    async def watched(reader: asyncio.StreamReader) -> None:
-        try:
-            while await reader.read(100):
-                pass
-            ends.put_nowait("end")
-        except ConnectionResetError:
-            ends.put_nowait("reset")
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        is_met.set()
-        if has_talked:
-            assert await reader.readexactly(5) == b"hello"
-            writer.write(b"hello")
-        if side == "backend":
-            if has_talked:
-                await reader.readexactly(2)
-            reset(writer)
-        else:
-            await watched(reader)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+@pytest.mark.parametrize("how", ["reset", "end"])
+async def test_a_reset_arrives_as_one(proxy: Proxy, side: str, has_talked: bool, how: str) -> None:
+    """An end would say that all has been sent; and an end is no reset."""
+    met: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    server = await asyncio.start_server(lambda *both: met.put_nowait(both), "127.0.0.1", 0)
     await proxy.apply(Listener("l", 80, "TCP"), backend("a", server.sockets[0].getsockname()[1]), relay("r", Target(1, "a")))
-    reader, writer = await proxy.connect()
-    async with asyncio.timeout(5):
-        if has_talked:
-            writer.write(b"hello")
-            assert await reader.readexactly(5) == b"hello"
-            writer.write(b"go")
-        else:
-            await is_met.wait()
-        if side == "client":
-            reset(writer)
-        else:
-            await watched(reader)
-        assert await ends.get() == "reset"
-    server.close()
+    here = await proxy.connect()
+    there = await asyncio.wait_for(met.get(), 5)
+    try:
+        async with asyncio.timeout(5):
+            if has_talked:
+                for (_, writer), (reader, _) in ((here, there), (there, here)):
+                    writer.write(b"hello")
+                    assert await reader.readexactly(5) == b"hello"
+            (_, ending), (waiting, _) = (there, here) if side == "backend" else (here, there)
+            reset(ending) if how == "reset" else ending.close()
+            assert await end_of(waiting) == how
+    finally:
+        for _, writer in (here, there):
+            writer.transport.abort()
+        server.close()

@@ -143,7 +143,7 @@ def _unmatched(one: ListenerInfo) -> snapshot.Rule:
     """What no rule takes passes the listener's filters as well: nobody learns which routes there are."""
     filters = (*one.filters, snapshot.Fault(404, NO_RULE))
     return snapshot.Rule(
-        f"listener/{one.key}", snapshot.Order("~"), (snapshot.Attachment(one.key, one.hostname),), filters=filters
+        f"listener/{one.key}", snapshot.Order("~"), (snapshot.Attachment(one.key, one.hostname, ""),), filters=filters
     )
 
 

@@ -87,11 +87,11 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
         partially = [made.partially] if made.partially and accepted.is_true else []
         said.append(ParentStatus(_verbatim(parent.ref), (accepted, made.resolved, *partially)))
         if accepted.is_true:
-            for listener, hostname in taken:
+            for listener, hostname, written in taken:
                 listeners.setdefault((info.namespace, info.name), {})[listener.key] = None
                 if listener.is_valid and info.refused is None:
                     where = attachments.setdefault((info.namespace, info.name), {})
-                    where[snapshot.Attachment(listener.key, hostname)] = None
+                    where[snapshot.Attachment(listener.key, hostname, written)] = None
                     guards[listener.key] = listener
     served = []
     for gateway_name, names in listeners.items():
@@ -180,8 +180,10 @@ def _placed(
 # --- attaching --------------------------------------------------------------------------------------------
 
 
-def _attach(view: View, found: AnyRoute, parent: _Parent) -> tuple[Condition | None, list[tuple[ListenerInfo, str]]]:
-    """The listeners and hostnames that take the route, or why none does."""
+def _attach(
+    view: View, found: AnyRoute, parent: _Parent
+) -> tuple[Condition | None, list[tuple[ListenerInfo, str, str | None]]]:
+    """The listeners and hostnames that take the route, with what it says itself where that is another one; or why none does."""
     namespace, kind = found.metadata.namespace, found.ref.kind
     ref, owned = parent.ref, parent.info.of(parent.owner)
     if parent.owner.kind == "ListenerSet" and parent.owner not in parent.info.sets:
@@ -195,21 +197,23 @@ def _attach(view: View, found: AnyRoute, parent: _Parent) -> tuple[Condition | N
     if not allowed:
         return conditions.not_allowed(namespace, kind), []
     wanted = () if isinstance(found, (TCPRoute, UDPRoute)) else found.spec.hostnames
-    taken = [(one, hostname) for one in allowed for hostname in hostnames(wanted, one.hostname)]
+    taken = [(one, *pair) for one in allowed for pair in hostnames(wanted, one.hostname).items()]
     if not taken:
         return conditions.no_hostname(wanted, [one.hostname for one in allowed]), []
     return None, taken
 
 
-def hostnames(route_hostnames: tuple[str, ...], listener_hostname: str) -> list[str]:
-    """The intersection: for each pair that overlaps, the more specific of the two ("" stands for all)."""
+def hostnames(route_hostnames: tuple[str, ...], listener_hostname: str) -> dict[str, str | None]:
+    """The intersection: for each pair that overlaps, the more specific of the two ("" stands for all), and where that is the
+    listener's what the route says itself: the most specific, where several of its hostnames come to the same."""
     if not route_hostnames:
-        return [listener_hostname]
-    result: dict[str, None] = {}
-    for hostname in route_hostnames:
-        lower = hostname.lower()
-        if not listener_hostname or lower == listener_hostname or covers(listener_hostname, lower):
-            result[lower] = None
-        elif covers(lower, listener_hostname):
-            result[listener_hostname] = None
-    return list(result)
+        return {listener_hostname: "" if listener_hostname else None}
+    result: dict[str, str | None] = {}
+    for hostname in map(str.lower, route_hostnames):
+        if not listener_hostname or hostname == listener_hostname or covers(listener_hostname, hostname):
+            result[hostname] = None
+        elif covers(hostname, listener_hostname):
+            before = result.get(listener_hostname, "")
+            if before is not None and len(hostname) > len(before):
+                result[listener_hostname] = hostname
+    return result
