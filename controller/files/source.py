@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from controller.files.validate import Valid, readable, validate
+from controller.files.validate import Valid, is_near, readable, validate
 from controller.objects.base import CONTROLLER, GATEWAY_CLASS, Meta, Ref
 from controller.objects.core import Namespace
 from controller.objects.decoding import salvaged
@@ -213,13 +213,13 @@ class FileSource:
                 self.origins.setdefault(odd.ref, Origin(document.file, document.line()))
             meta = document.value.get("metadata")
             name = meta.get("name") if isinstance(meta, dict) else None
-            stays = {ref: old for ref, old in kept.items() if (ref.kind, ref.name) == (document.value["kind"], name)}
+            kind = KINDS.get(document.value["kind"])
+            # Also where its kind is misspelt now.
+            stays = {ref: old for ref, old in kept.items() if ref.name == name and is_near(ref.kind, document.value["kind"])}
             good.update(stays)
-            guard = (
-                salvaged(KINDS[document.value["kind"]], document.value, f"{result[0].field}: {result[0].message}.")
-                if not stays
-                else None
-            )
+            guard = None
+            if kind is not None and not stays:
+                guard = salvaged(kind, document.value, f"{result[0].field}: {result[0].message}.")
             if guard is not None and guard.ref not in good:
                 good[guard.ref] = guard  # it guards something, which stays shut as long as nobody knows how
 

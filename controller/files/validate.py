@@ -27,6 +27,7 @@ from controller.objects.kinds import KINDS, AnyObject, Kind
 LABEL: Final = re.compile("[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 NAME: Final = re.compile(rf"{LABEL.pattern}(\.{LABEL.pattern})*")
 MAX_LABEL: Final = 63
+NEAR: Final = 0.85  # from 0 for nothing in common to 1 for the same
 MAX_NAME: Final = 253
 LABEL_RULE: Final = f'lower-case letters, digits and "-", at most {MAX_LABEL}, are needed, with a letter or digit at both ends'
 NAME_RULE: Final = (
@@ -46,9 +47,10 @@ def validate(document: Document) -> Valid | list[DocumentFault] | None:
     kind = KINDS.get(document.value["kind"])
     api_version = document.value.get("apiVersion")
     if kind is None:
-        return None
+        near = _nearly(document.value["kind"], api_version)
+        return [document.fault(("kind",), near)] if near else None
     if not isinstance(api_version, str) or api_version not in kind.api_versions:
-        if isinstance(api_version, str) and kind.group not in api_version:
+        if isinstance(api_version, str) and kind.group not in api_version and not is_near(_group(api_version), kind.group):
             return None  # another group's kind of the same name
         served = " or ".join(kind.api_versions)
         return [document.fault(("apiVersion",), f'found "{api_version}"; {served} is served')]
@@ -60,6 +62,28 @@ def validate(document: Document) -> Valid | list[DocumentFault] | None:
     if faults:
         return faults
     return _typed(document, kind)
+
+
+def _group(api_version: Any) -> str:
+    return api_version.rpartition("/")[0] if isinstance(api_version, str) else ""
+
+
+def is_near(one: str, other: str) -> bool:
+    """Whether one was meant where the other was written: a slip of a letter or two, not another word."""
+    return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio() > NEAR
+
+
+def _nearly(found: str, api_version: Any) -> str:
+    """Whether a kind is nearly one of ours, in words; empty for those that have nothing to do with a gateway."""
+    group = _group(api_version)
+    for name, kind in KINDS.items():
+        in_group = bool(kind.group) and is_near(group, kind.group)
+        if found.lower() == name.lower() or (in_group and is_near(found, name)):
+            return f'found "{found}"; did you mean {name} ({kind.api_versions[0]})?'
+    if group in {kind.group for kind in KINDS.values() if kind.group}:
+        known = ", ".join(name for name, kind in KINDS.items() if kind.group == group)
+        return f'found "{found}"; of {group} these are known: {known}'
+    return ""
 
 
 def _metadata(document: Document, kind: Kind) -> Iterator[DocumentFault]:
@@ -91,7 +115,8 @@ def _typed(document: Document, kind: Kind) -> Valid | list[DocumentFault]:
 
 def readable(document: Document) -> AnyObject | None:
     """A refused object all the same, where it has the right shape: to say what else is wrong with it."""
-    result = _typed(document, KINDS[document.value["kind"]])
+    kind = KINDS.get(document.value["kind"])
+    result = _typed(document, kind) if kind is not None else None
     return result.object if isinstance(result, Valid) else None
 
 

@@ -7,9 +7,8 @@ seen yet (no byte of a response was passed on) moves to another endpoint of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import cast
 
 from gateway.filters import cors
 from gateway.http import forwarding
@@ -28,7 +27,6 @@ from gateway.proxy.route_timers import UNTIMED, RouteTimers
 from gateway.routing.table import RouteMatch
 from gateway.transport.dial import WORDS, DialError
 from gateway.upstream.backend import Backend
-from gateway.upstream.session_persistence import Holder
 
 
 class Exchange:
@@ -59,7 +57,7 @@ class Exchange:
         self._upgrading = False
         self._endpoint: Endpoint | None = None  # that was asked last
         self._further: Attempts | None = None
-        self._held: tuple[Holder, Endpoint] | None = None  # where the client's session leads
+        self._held: Endpoint | None = None  # where the client's session with the target's backend leads
         self._authorization: Authorization | None = None
         # What came back.
         self._answers: ResponseHeadCache | None = None  # where response heads of this kind are remembered
@@ -87,9 +85,7 @@ class Exchange:
         """Go on from the choice of a target."""
         target, route, request = self.target, self.entry.route, self.request
         if route.sessions is not None:
-            self._held = route.sessions.find(request)
-            if self._held is not None:
-                target = self.target = cast("Target", self._held[0])
+            self._held = route.sessions.find(request, target.backend)
         if target.cors is not None:
             preflight, self.client_response.more = target.cors.answer(request)
             self.client_response.withheld = cors.DECIDING
@@ -128,7 +124,7 @@ class Exchange:
         self.timers.time_request()
         if target.mirrors and not self._upgrading:  # a copy's answer is dropped: there is nobody to speak the other protocol
             self.request_body.mirror(mirroring.start(target.mirrors, self._backends, self._head), is_whole=self.is_sent)
-        self.send(self._held[1] if self._held is not None else self._next(target))
+        self.send(self._held if self._held is not None else self._next(target))
 
     def _authorize(self, target: Target) -> bool:
         """Whether all have been asked whether the request may pass (ExternalAuth); what comes of the body meanwhile waits."""
@@ -326,9 +322,11 @@ class Exchange:
         self._started = True
         self._status = response.status
         self.client.touch()
-        sessions, out, edit = self.entry.route.sessions, self.client_response, self.target.edit_response
-        session = sessions.begin(self.target.backend, self._endpoint, self._held, self.client.scheme) if sessions else ()
-        passed = out.begin(self.request, response, edit, session, is_whole=self.request_done)
+        sessions, out, target = self.entry.route.sessions, self.client_response, self.target
+        session: Sequence[Field] = ()
+        if sessions is not None:
+            session = sessions.begin(self.request, target.backend, self._endpoint, self._held, self.client.scheme)
+        passed = out.begin(self.request, response, target.edit_response, session, is_whole=self.request_done)
         if self._answers is not None and head and out.is_fixed:
             self._answers.remember(head, passed, response.length, response.status)
 

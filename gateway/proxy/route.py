@@ -280,12 +280,8 @@ class Route:
             targets, weights = [target], [1]
         self.sessions: Sessions | None = None
         if rule.persistence is not None:
-            holding = [
-                (spec.backend, target)
-                for spec, target in zip(rule.targets, targets, strict=False)
-                if spec.weight and spec.backend
-            ]
-            self.sessions = Sessions(rule.name, rule.persistence, holding)
+            named = dict.fromkeys(target.backend for target in targets if target.backend is not None)
+            self.sessions = Sessions(rule.name, rule.persistence, tuple(named))
         for target in targets:
             target.settle(timed=self.timeouts is not None, looked_at=self.sessions is not None or target.hashed)
         self.turns = WeightedSplit(targets, weights, phase=phase).turns

@@ -84,9 +84,6 @@ class ScriptedExchange(Exchange):
             super().proceed()
             return
         if not self._at:
-            route = self.entry.route
-            if route.sessions is not None and (held := route.sessions.find(self.request)) is not None:
-                self.target = held[0]  # type: ignore[assignment]  # whose filters apply
             self.request_body.wait()
         self.run_filters()
 

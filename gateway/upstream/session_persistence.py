@@ -1,8 +1,10 @@
-"""Session persistence (GEP-1619): a client comes back to the endpoint that it met first, by a cookie or a header.
+"""Session persistence (GEP-1619): at each backend, a client comes back to the endpoint that it met there first, by a cookie
+or a header.
 
-What the client holds is a digest of the rule, the backend and the endpoint: every worker and every replica knows it
-without telling each other, and it says nothing of addresses. An endpoint that is gone, or a backend whose weight is now
-0, ends the session: the client is sent elsewhere and told so.
+Weights choose the backend, for every request; a session binds within it. What the client holds has a token for each backend
+that it has met: a digest of the rule, the backend and the endpoint. Every worker and every replica knows it without telling
+each other, and it says nothing of addresses. Where an endpoint is gone, so is its session: the client is sent elsewhere and
+told so.
 """
 
 from __future__ import annotations
@@ -10,28 +12,23 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final
 
 from gateway.http import grammar
 from gateway.http.http1 import PLAIN, Field, Request
 from gateway.interfaces import Endpoint
 from gateway.snapshot import Persistence
 from gateway.upstream.backend import Backend
-from gateway.upstream.load_balancing import EndpointPicker
 
-
-class Holder(Protocol):
-    """A target, as far as sessions are concerned."""
-
-    endpoints: EndpointPicker[Endpoint]
+MAX_SESSIONS: Final = 64  # of one client: a rule has 16 backends, or as many as its weights name
 
 
 class Sessions:
     """The sessions of one rule."""
 
-    __slots__ = ("_spec", "_targets", "_tokens", "rule")
+    __slots__ = ("_backends", "_spec", "_tokens", "rule")
 
-    def __init__(self, rule: str, spec: Persistence, targets: Sequence[tuple[str, Holder]]) -> None:
+    def __init__(self, rule: str, spec: Persistence, backends: Sequence[Backend]) -> None:
         """Raises ValueError for names and paths that cannot be written."""
         self.rule = rule
         self._spec = spec
@@ -40,22 +37,26 @@ class Sessions:
         else:
             grammar.cookie_name(spec.cookie)
             grammar.cookie_path(spec.path)
-        self._targets = targets  # those with a weight, by the names of their backends
+        self._backends = backends
         self._tokens: dict[tuple[str, str], str] = {}
 
-    def find(self, request: Request) -> tuple[Holder, Endpoint] | None:
-        """Where a request's session leads, if it has one that still holds."""
-        said = self._said(request)
-        if not said:
-            return None
-        token, _, since = said.partition(".")
-        if self._spec.seconds and (not since.isdigit() or int(since) + self._spec.seconds < time.time()):
-            return None
-        for backend, target in self._targets:
-            for endpoint in target.endpoints:
-                if self._token(backend, endpoint) == token:
-                    return target, endpoint
-        return None
+    def find(self, request: Request, backend: Backend | None) -> Endpoint | None:
+        """Where a request's session with a backend leads, if it has one that still holds."""
+        held = self._held(request)
+        return self._endpoint(backend, held) if held and backend is not None else None
+
+    def _endpoint(self, backend: Backend, held: dict[str, str]) -> Endpoint | None:
+        return next((one for one in backend.endpoints if self._token(backend.name, one) in held), None)
+
+    def _held(self, request: Request) -> dict[str, str]:
+        """What a request says of its sessions, as far as their time is not up: when they began, by their tokens."""
+        seconds, now = self._spec.seconds, time.time()
+        held: dict[str, str] = {}
+        for session in self._said(request).split("_")[:MAX_SESSIONS]:
+            token, _, since = session.partition(".")
+            if token and (not seconds or (since.isdecimal() and len(since) < 12 and now < int(since) + seconds)):
+                held[token] = since
+        return held
 
     def _said(self, request: Request) -> str:
         if self._spec.header:
@@ -68,15 +69,20 @@ class Sessions:
         return ""
 
     def begin(
-        self, backend: Backend | None, endpoint: Endpoint | None, held: tuple[Holder, Endpoint] | None, scheme: bytes
+        self, request: Request, backend: Backend | None, endpoint: Endpoint | None, held: Endpoint | None, scheme: bytes
     ) -> Sequence[Field]:
-        """The field that tells a client of its session with the endpoint that answers; none where that is what it `held`."""
-        if backend is None or endpoint is None or (held is not None and held[1] is endpoint):
+        """The field that tells a client of its session with the endpoint that answers, beside those that it has with other
+        backends; none where that is what it `held`."""
+        if backend is None or endpoint is None or held is endpoint:
             return ()
-        value = self._token(backend.name, endpoint)
-        spec = self._spec
-        if spec.seconds:
-            value += f".{int(time.time())}"
+        spec, now, had = self._spec, f"{int(time.time())}", self._held(request)
+        sessions = {self._token(backend.name, endpoint): now}
+        for other in self._backends:
+            known = self._endpoint(other, had) if had and other is not backend else None
+            if known is not None:
+                token = self._token(other.name, known)
+                sessions.setdefault(token, had[token])
+        value = "_".join(f"{token}.{since}" if spec.seconds else token for token, since in sessions.items())
         if spec.header:
             name, text = spec.header, value
         else:

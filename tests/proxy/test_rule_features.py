@@ -6,10 +6,10 @@ import asyncio
 from collections import Counter
 
 import pytest
-from support.proxy import OK, Proxy, Server, parsed
+from support.proxy import OK, Proxy, Server, make_rule, parsed
 
 from gateway.filters import cors
-from gateway.snapshot import Backend, Cors, Endpoint, Persistence, Retry, Target, Timeouts
+from gateway.snapshot import Backend, Cors, Endpoint, Persistence, ResponseHeaders, Retry, Target, Timeouts
 
 
 def fields_of(answer: bytes) -> dict[str, str]:
@@ -239,7 +239,8 @@ async def whole(proxy: Proxy, **fields: str) -> tuple[dict[str, str], bytes]:
 
 
 async def test_a_cookie_leads_back(proxy: Proxy, server: Server, other: Server) -> None:
-    await sessions(proxy, server, other, Persistence(cookie="sid", path="/app"))
+    await sessions(proxy, server, other, Persistence(cookie="sid", path="/app"), two=0)
+    await proxy.apply(Backend("b-1", tuple(Endpoint("127.0.0.1", s.port) for s in (server, other))))
     got, first = await whole(proxy)
     cookie, *attributes = got["set-cookie"].split("; ")
     assert attributes == ["Path=/app", "HttpOnly"]
@@ -252,30 +253,74 @@ async def test_a_cookie_leads_back(proxy: Proxy, server: Server, other: Server) 
     assert "set-cookie" in got
 
 
+@pytest.mark.parametrize("spec", [Persistence(cookie="sid"), Persistence(header="X-Session", seconds=100)])
+async def test_weights_choose_the_backend_and_a_session_binds_within_each(
+    proxy: Proxy, server: Server, other: Server, spec: Persistence
+) -> None:
+    """GEP-1619: a canary's share is of requests, whatever sessions there are; at each backend a client stays where it was."""
+    both = tuple(Endpoint("127.0.0.1", s.port) for s in (server, other))
+    await sessions(proxy, server, other, spec)
+    marked = [Target(3 - n, f"b-{n}", (ResponseHeaders(set=(("X-Backend", str(n)),)),)) for n in (1, 2)]
+    await proxy.apply(Backend("b-1", both), Backend("b-2", both[::-1]), make_rule("r", targets=(*marked,), persistence=spec))
+    seen: Counter[tuple[str, bytes]] = Counter()
+    held: dict[str, str] = {}
+    told = 0
+    for _ in range(30):
+        got, body = await whole(proxy, **held)
+        seen[got["x-backend"], body] += 1
+        given = got.get("set-cookie", "").split(";")[0] or got.get("x-session", "")
+        if given:
+            held = {"Cookie" if spec.cookie else "X_Session": given}
+            told += 1
+    assert sorted(seen.values()) == [10, 20]
+    assert {backend for backend, _ in seen} == {"1", "2"}
+    assert told == 2, "once at each backend; the second time it is told of both"
+    # A weight of 0 gets nothing, and the session there stands until it has one again.
+    await proxy.apply(make_rule("r", targets=(marked[0], Target(0, "b-2")), persistence=spec))
+    for _ in range(6):
+        assert (await whole(proxy, **held))[0]["x-backend"] == "1"
+    await proxy.apply(make_rule("r", targets=(*marked,), persistence=spec))
+    for _ in range(6):
+        got, body = await whole(proxy, **held)
+        assert (got["x-backend"], body) in seen
+
+
 async def test_a_header_leads_back(proxy: Proxy, server: Server, other: Server) -> None:
-    await sessions(proxy, server, other, Persistence(header="X-Session"))
+    await sessions(proxy, server, other, Persistence(header="X-Session"), two=0)
+    await proxy.apply(Backend("b-1", tuple(Endpoint("127.0.0.1", s.port) for s in (server, other))))
     got, first = await whole(proxy)
     for _ in range(4):
         assert (await whole(proxy, X_Session=got["x-session"]))[1] == first
 
 
-async def test_a_session_ends_with_its_endpoint_its_weight_or_its_time(
+async def test_a_session_ends_with_its_endpoint_or_its_time(
     proxy: Proxy, server: Server, other: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = Persistence(cookie="sid", seconds=100, permanent=True)
     await sessions(proxy, server, other, spec, two=0)
+    await proxy.apply(Backend("b-1", tuple(Endpoint("127.0.0.1", s.port) for s in (server, other))))
     got, body = await whole(proxy)
-    assert (body, "Max-Age=100" in got["set-cookie"]) == (b"1", True)
+    assert "Max-Age=100" in got["set-cookie"]
     cookie = got["set-cookie"].split(";")[0]
-    await sessions(proxy, server, other, spec, one=0)
-    assert (await whole(proxy, Cookie=cookie))[1] == b"2"
-    await sessions(proxy, server, other, spec)
-    assert (await whole(proxy, Cookie=cookie))[1] == b"1"
-    await proxy.apply(Backend("b-1", (Endpoint("127.0.0.1", other.port),)))
-    assert (await whole(proxy, Cookie=cookie))[1] == b"2"
-    await sessions(proxy, server, other, spec)
+    assert (await whole(proxy, Cookie=cookie))[1] == body
+    gone, left = (server, other) if body == b"1" else (other, server)
+    await proxy.apply(Backend("b-1", (Endpoint("127.0.0.1", left.port),)))
+    got, now = await whole(proxy, Cookie=cookie)
+    assert now != body
+    assert "set-cookie" in got
+    await proxy.apply(Backend("b-1", (Endpoint("127.0.0.1", gone.port),)))
+    assert (await whole(proxy, Cookie=cookie))[1] == body
     import time
 
     later = time.time() + 101
     monkeypatch.setattr("gateway.upstream.session_persistence.time.time", lambda: later)
     assert "set-cookie" in (await whole(proxy, Cookie=cookie))[0]
+
+
+@pytest.mark.parametrize("said", ["", "_", "." * 50, "_".join(["a.9"] * 5000), "x.99999999999999999999", "\xe4.1"])
+async def test_what_a_client_says_of_its_sessions_may_be_anything(
+    proxy: Proxy, server: Server, other: Server, said: str
+) -> None:
+    await sessions(proxy, server, other, Persistence(cookie="sid", seconds=100))
+    got, _ = await whole(proxy, Cookie=f"sid={said}")
+    assert len(got["set-cookie"]) < 100

@@ -96,6 +96,32 @@ def test_kinds_that_mean_nothing_to_a_gateway_are_passed_over() -> None:
     assert validate(document) is None
 
 
+@pytest.mark.parametrize(
+    ("api_version", "kind", "words"),
+    [
+        ("gateway.networking.k8s.io/v1", "HttpRoute", "did you mean HTTPRoute (gateway.networking.k8s.io/v1)?"),
+        ("gateway.networking.k8s.io/v1", "HTTPRuote", "did you mean HTTPRoute"),
+        ("gateway.networking.k8s.io/v1", "GatewayClas", "did you mean GatewayClass"),
+        ("gateway.netwroking.k8s.io/v1", "HTTPRoute", "gateway.networking.k8s.io/v1 or"),
+        ("gateway.networking.k8s.io/v1", "UDSRoute", "did you mean UDPRoute"),
+        ("gateway.networking.k8s.io/v1", "Listener", "of gateway.networking.k8s.io these are known: "),
+        ("v1", "service", "did you mean Service (v1)?"),
+        ("traefik.io/v1alpha1", "IngressRoute", ""),
+        ("networking.k8s.io/v1", "Ingress", ""),
+        ("serving.knative.dev/v1", "Service", ""),
+        ("networking.istio.io/v1", "Gateway", ""),
+    ],
+)
+def test_a_kind_that_is_nearly_one_of_ours_is_told(api_version: str, kind: str, words: str) -> None:
+    (document,) = read(f"apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: a}}\n", "f.yaml")
+    found = validate(document)
+    if words:
+        assert isinstance(found, list)
+        assert words in str(found[0])
+    else:
+        assert found is None
+
+
 def test_several_documents_lists_and_json() -> None:
     text = (
         ROUTE
