@@ -50,7 +50,10 @@ def validate(document: Document) -> Valid | list[DocumentFault] | None:
         near = _nearly(document.value["kind"], api_version)
         return [document.fault(("kind",), near)] if near else None
     if not isinstance(api_version, str) or api_version not in kind.api_versions:
-        if isinstance(api_version, str) and kind.group not in api_version and not is_near(_group(api_version), kind.group):
+        group = _group(api_version)
+        if isinstance(api_version, str) and all(
+            group != ours and not is_near(group, ours) for ours in map(_group, kind.api_versions)
+        ):
             return None  # another group's kind of the same name
         served = " or ".join(kind.api_versions)
         return [document.fault(("apiVersion",), f'found "{api_version}"; {served} is served')]
