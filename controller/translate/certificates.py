@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
@@ -16,6 +17,8 @@ from controller.objects.references import AuthorityRef, SecretRef
 from controller.state.view import View
 from controller.translate.shared import conditions, reference_grants
 from gateway import snapshot
+
+SOON: Final = timedelta(days=14)  # before its end, a certificate is told to be one that expires
 
 
 class CertificateFault(NamedTuple):
@@ -54,6 +57,27 @@ def _unless_read(view: View, namespace: str) -> str:
     if not readable or namespace in readable:
         return ""
     return f", that the controller may read: it may in {', '.join(readable)} only (fsm.secretNamespaces)"
+
+
+def time_faults(found: Iterable[snapshot.Certificate]) -> str:
+    """What is wrong with the times for which certificates are good, as of now; nothing of that keeps them from being shown."""
+    now = datetime.now(UTC)
+    return " ".join(f'Secret "{one.name}": {fault}.' for one in found if (fault := _time_fault(one.chain, now)))
+
+
+def _time_fault(chain: str, now: datetime) -> str:
+    begin, end = _times(chain)
+    if end <= now:
+        return f"its certificate expired on {end:%Y-%m-%d}, and clients refuse it"
+    if end - now < SOON:
+        return f"its certificate expires on {end:%Y-%m-%d}"
+    return f"its certificate is not good before {begin:%Y-%m-%d}, and clients refuse it" if begin > now else ""
+
+
+@lru_cache(maxsize=1024)
+def _times(chain: str) -> tuple[datetime, datetime]:
+    leaf = x509.load_pem_x509_certificates(chain.encode())[0]
+    return leaf.not_valid_before_utc, leaf.not_valid_after_utc
 
 
 @lru_cache(maxsize=1024)

@@ -161,7 +161,9 @@ def _listener(
             said[0] = unfiltered
         elif unfiltered.type == "ResolvedRefs":
             resolved = resolved or unfiltered
-    said.append(resolved or conditions.listener_resolved())
+    late = certificates.time_faults(found) if resolved is None else ""
+    all_found = conditions.listener_resolved()
+    said.append(resolved or (conditions.with_fault(all_found, late) if late else all_found))
     met, guarding = _own_filters(view, gateway, one)
     needed += (*met, *guarding)
     if one.protocol == "UDP":  # there is no connection to meet: they meet a flow, where it is passed on
