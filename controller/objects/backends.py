@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from controller.objects.base import FAULT, Key, Object, Struct
-from controller.objects.references import AuthorityRef
+from controller.objects.references import AuthorityRef, SecretRef
 
 
 class PolicyTarget(Struct, frozen=True):
@@ -68,6 +68,14 @@ class XBackendPort(Struct, frozen=True):
     number: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
 
 
+class XBackendTLS(Struct, frozen=True):
+    """XBackendTLS: whether a backend is spoken to over TLS, and who proves what (GEP-4894)."""
+
+    mode: str = "None"
+    validation: BackendValidation = BackendValidation()
+    client_certificate_ref: SecretRef | None = None
+
+
 class XBackendSpec(Struct, frozen=True):
     """XBackendSpec, of which backends by hostname are understood."""
 
@@ -75,6 +83,7 @@ class XBackendSpec(Struct, frozen=True):
     port: XBackendPort = XBackendPort()
     external_hostname: ExternalHostname = ExternalHostname()
     protocol: str = ""
+    tls: XBackendTLS = XBackendTLS()
 
 
 class XBackend(Object, frozen=True):

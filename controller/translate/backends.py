@@ -96,6 +96,9 @@ def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef) ->
         return _fault("BackendNotFound", f'XBackend "{to}/{ref.name}" points to the data plane itself.')
     if found.spec.type != "ExternalHostname":
         return _fault("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": type ExternalHostname is supported.')
+    secured = backend_tls.of_xbackend(view, found)
+    if isinstance(secured, str):
+        return _fault("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": {secured}')
     if found.spec.protocol not in XBACKEND_PROTOCOLS or SPOKEN[kind] == "udp":
         listed = ", ".join(name for name in XBACKEND_PROTOCOLS if name)
         return _fault("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": the protocols {listed} are supported.')
@@ -132,8 +135,11 @@ def backend(
         found = view.get(XBackend, namespace, name)
         if found is None:
             return snapshot.Backend(named)
+        secured = backend_tls.of_xbackend(view, found)
+        if isinstance(secured, str):
+            return snapshot.Backend(named)  # not in the clear, where TLS was asked for
         endpoint = snapshot.Endpoint(found.spec.external_hostname.hostname, found.spec.port.number)
-        return snapshot.Backend(named, (endpoint,), spoken or XBACKEND_PROTOCOLS[found.spec.protocol])
+        return snapshot.Backend(named, (endpoint,), spoken or XBACKEND_PROTOCOLS[found.spec.protocol], secured)
     service = view.get(Service, namespace, name)
     if service is None:
         return snapshot.Backend(named)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.objects.backends import BackendTLSPolicy, PolicyTarget
+from controller.objects.backends import BackendTLSPolicy, BackendValidation, PolicyTarget, XBackend
 from controller.objects.base import OPTION, Ref
 from controller.objects.core import Service
 from controller.state.view import View, guarded
@@ -70,27 +70,64 @@ def validated(view: View, namespace: str, name: str) -> tuple[snapshot.BackendTL
         return None, conditions.policy_invalid(text), resolved
     if not pem and not wanted.well_known_ca_certificates:
         return None, conditions.no_valid_authority([fault.message for fault in faults]), resolved
-    names = tuple(
-        snapshot.SubjectName("URI", one.uri) if one.type == "URI" else snapshot.SubjectName("Hostname", one.hostname)
-        for one in wanted.subject_alt_names
-    )
     return (
-        snapshot.BackendTLS(wanted.hostname, pem, names, minimum=policy.spec.options.get(MINIMUM, "")),
+        snapshot.BackendTLS(wanted.hostname, pem, _names(wanted), minimum=policy.spec.options.get(MINIMUM, "")),
         conditions.policy_accepted(),
         resolved,
     )
 
 
-def _fault(policy: BackendTLSPolicy) -> str:
-    """What a policy asks for that cannot be held to: a backend must not be believed for less."""
-    wanted = policy.spec.validation
+def of_xbackend(view: View, found: XBackend) -> snapshot.BackendTLS | str | None:
+    """How an XBackend is spoken to over TLS, or what is wrong with what it says of that; None for one in the clear."""
+    asked, namespace = found.spec.tls, found.metadata.namespace
+    if asked.mode in ("", "None"):
+        return None
+    if asked.mode not in ("ServerOnly", "ClientAndServer"):
+        return f'spec.tls.mode: found "{asked.mode[:60]}"; None, ServerOnly and ClientAndServer are understood.'
+    wanted = asked.validation
+    fault = _validation_fault("spec.tls.validation", wanted)
+    if fault:
+        return fault
+    pem, faults = certificates.authorities(view, "XBackend", namespace, wanted.ca_certificate_refs)
+    if wanted.well_known_ca_certificates not in ("", "System"):
+        return f'spec.tls.validation.wellKnownCACertificates: "{wanted.well_known_ca_certificates}" is not known; System is.'
+    if faults or not (pem or wanted.well_known_ca_certificates):
+        words = " ".join(fault.message for fault in faults) or "there is none, nor wellKnownCACertificates."
+        return f"spec.tls.validation.caCertificateRefs: {words}"
+    own = None
+    if asked.mode == "ClientAndServer":
+        if asked.client_certificate_ref is None:
+            return "spec.tls.clientCertificateRef: is missing; mode ClientAndServer needs one."
+        shown = certificates.certificate(view, "XBackend", namespace, asked.client_certificate_ref)
+        if isinstance(shown, certificates.CertificateFault):
+            return f"spec.tls.clientCertificateRef: {shown.message}"
+        own = shown
+    return snapshot.BackendTLS(wanted.hostname, pem, _names(wanted), own=own)
+
+
+def _names(wanted: BackendValidation) -> tuple[snapshot.SubjectName, ...]:
+    return tuple(
+        snapshot.SubjectName("URI", one.uri) if one.type == "URI" else snapshot.SubjectName("Hostname", one.hostname)
+        for one in wanted.subject_alt_names
+    )
+
+
+def _validation_fault(where: str, wanted: BackendValidation) -> str:
     if not wanted.hostname:
-        return "spec.validation.hostname: is missing; the name that the backend must prove is needed."
+        return f"{where}.hostname: is missing; the name that the backend must prove is needed."
     if not wanted.hostname.isascii() or len(wanted.hostname) > 253:
-        return f'spec.validation.hostname: found "{wanted.hostname[:60]}"; a name as DNS has it is needed.'
+        return f'{where}.hostname: found "{wanted.hostname[:60]}"; a name as DNS has it is needed.'
     for index, one in enumerate(wanted.subject_alt_names):
         if one.type not in ("Hostname", "URI") or not (one.uri if one.type == "URI" else one.hostname):
-            return f"spec.validation.subjectAltNames[{index}]: a Hostname or a URI, and its value, are needed."
+            return f"{where}.subjectAltNames[{index}]: a Hostname or a URI, and its value, are needed."
+    return ""
+
+
+def _fault(policy: BackendTLSPolicy) -> str:
+    """What a policy asks for that cannot be held to: a backend must not be believed for less."""
+    fault = _validation_fault("spec.validation", policy.spec.validation)
+    if fault:
+        return fault
     for name, value in policy.spec.options.items():
         if name.startswith(OPTION) and name != MINIMUM:
             return f'spec.options: "{name}" is not known; {MINIMUM} is.'
