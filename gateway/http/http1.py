@@ -28,8 +28,9 @@ MAX_INTERIM_BYTES: Final = 65536
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 TOKEN_OCTETS = frozenset(bytes((octet,)) for octet in range(128) if re.fullmatch(TOKEN, bytes((octet,))))
 _FIELDS = rb"(?:\r\n" + TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+)*+"
-# Origin-form: an absolute path of pchars (RFC 3986 §3.3); the query as browsers send it: any visible character but #.
-_ORIGIN = rb"(/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*+)(?:\?([\x21\x22\x24-\x7e]*+))?+"
+# Origin-form: an absolute path of pchars (RFC 3986 §3.3) and of what browsers send beside them, which `paths` encodes; the
+# query as browsers send it: any visible character but #.
+_ORIGIN = rb"(/[A-Za-z0-9\-._~!$&'()*+,;=:@%/\[\]|^{}]*+)(?:\?([\x21\x22\x24-\x7e]*+))?+"
 _LINE = rb"(" + TOKEN + rb") (?:" + _ORIGIN + rb"|([\x21-\x7e]++)) HTTP/1\.([01])"
 _REQUEST_LINE = re.compile(_LINE)
 _REQUEST = re.compile(_LINE + _FIELDS)
@@ -237,7 +238,7 @@ class Request:
 
     def aim(self, path: bytes, query: bytes | None) -> None:
         """Set the target. Raises ProtocolError for a path that cannot be normalised."""
-        if b"%" in path or b"//" in path or b"/." in path:
+        if paths.may_be_written_otherwise(path):
             try:
                 path = paths.normalise(path)
             except ValueError as error:

@@ -2,9 +2,9 @@
 
 A path that can be written in several ways must not pass a rule in one and reach the backend in another. So, once,
 for matching and forwarding alike (RFC 3986 §6.2.2): percent-encodings are checked, those of unreserved characters
-decoded and the others written in upper case; empty segments (`//`) and dot segments are removed. `%2F` stays what
-it is: data inside a segment, never a separator. A path that climbs above its root, or holds an encoded NUL, is
-refused. The query passes as it came.
+decoded and the others written in upper case; `[ ] | ^ { }`, which clients send although no URI may hold them, are
+encoded; empty segments (`//`) and dot segments are removed. `%2F` stays what it is: data inside a segment, never a
+separator. A path that climbs above its root, or holds an encoded NUL, is refused. The query passes as it came.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 
 _ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})?")
+_RAW = re.compile(rb"[\[\]|^{}]")
+may_be_written_otherwise = re.compile(rb"%|//|/\.|[\[\]|^{}]").search
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -19,6 +21,7 @@ def normalise(path: bytes) -> bytes:
     """The one way to write an absolute path. Raises ValueError, with words, where there is none."""
     if b"%" in path:
         path = _ENCODED.sub(_decoded, path)
+    path = _RAW.sub(lambda found: b"%%%02X" % ord(found[0]), path)
     if b"//" not in path and b"/." not in path:
         return path
     segments: list[bytes] = []

@@ -267,3 +267,21 @@ def test_so_many_chunks_a_turn_and_no_more(cut: int) -> None:
             break
     assert (at, content) == (len(body), bytes(n % 256 for n in range(1000)))
     assert [trailer.name for trailer in chunks.trailers] == [b"x-sum"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [
+        (b"/a[1]", b"/a%5B1%5D"), (b"/a%5b1%5D", b"/a%5B1%5D"), (b"/a|b^c", b"/a%7Cb%5Ec"), (b"/{x}//y", b"/%7Bx%7D/y"),
+        (b"/a/{x}/../b", b"/a/b"), (b"/%7B", b"/%7B"), (b"/a<b", None), (b'/a"b', None), (b"/a\\b", None), (b"/a`b", None),
+    ],
+)  # fmt: skip
+def test_what_no_uri_may_hold(sent: bytes, path: bytes | None) -> None:
+    """One way to write each: what is matched is what is forwarded."""
+    head = b"GET %b?q={1} HTTP/1.1\r\nHost: a" % sent
+    if path is None:
+        with pytest.raises(ProtocolError):
+            parse_request(head)
+        return
+    request = parse_request(head)
+    assert (request.path, request.target) == (path, path + b"?q={1}")
