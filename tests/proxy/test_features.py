@@ -233,8 +233,16 @@ async def test_GatewayListenerFilters_that_lead_nowhere_let_nothing_pass(proxy: 
     [
         ("[{type: IPAddress, routability: Cluster}]", ("Accepted", "Pending"), [("10.0.0.9", "Cluster")]),
         ("[{type: IPAddress}]", ("Accepted", "Pending"), [("198.41.0.4", "")]),
-        ("[{type: IPAddress, routability: Public}]", ("Accepted", "Pending"), [("198.41.0.4", "Public")]),
-        ("[{type: IPAddress, routability: Private}]", ("Accepted", "AddressNotUsable"), [("198.41.0.4", "Public")]),
+        (
+            "[{type: IPAddress, routability: gateway.flomesh.io/public}]",
+            ("Accepted", "Pending"),
+            [("198.41.0.4", "gateway.flomesh.io/public")],
+        ),
+        (
+            "[{type: IPAddress, routability: gateway.flomesh.io/private}]",
+            ("Accepted", "AddressNotUsable"),
+            [("198.41.0.4", "gateway.flomesh.io/public")],
+        ),
         ("[{type: IPAddress, routability: example.com/Moon}]", ("UnsupportedAddress", "Invalid"), None),
     ],
 )

@@ -25,8 +25,9 @@ from gateway import snapshot
 from gateway.http.local_replies import NO_RULE
 
 BUNDLE = "v1.7.0"
-# From where an address can be reached (GEP-1651): only from inside the cluster, or by what kind of address it is.
-CLUSTER, PRIVATE, PUBLIC = "Cluster", "Private", "Public"
+# From where an address can be reached (GEP-5093): only from inside the cluster, or, in names of our own, by what kind of
+# address it is. The API has no others without a prefix.
+CLUSTER, PRIVATE, PUBLIC = "Cluster", "gateway.flomesh.io/private", "gateway.flomesh.io/public"
 ROUTABILITY = (CLUSTER, PRIVATE, PUBLIC)
 # Features of the Gateway API v1.7.0 that work, sorted (GatewayClassStatus.supportedFeatures), and the names that those
 # had in v1.6 which were renamed: HTTPRouteRetry, HTTPRouteRetryBackendTimeout, GatewayInfrastructurePropagation.
@@ -360,7 +361,7 @@ def _asks_for_routability(found: Gateway) -> bool:
 
 
 def is_internal(found: Gateway) -> bool:
-    """Whether a Gateway wants to be reached from its cluster only (GEP-1651)."""
+    """Whether a Gateway wants to be reached from its cluster only (GEP-5093)."""
     return any(address.routability == CLUSTER for address in found.spec.addresses)
 
 
