@@ -107,19 +107,19 @@ class Watcher:
             self._flush.cancel()
         self._gone.update(paths if paths is not None else [self.root])
         wait = max(min(GRACE, self._gone_since + MAX_GRACE - loop.time()), 0.0)
-        self._flush = loop.call_later(wait, self._flush_gone, paths is None)
+        self._flush = loop.call_later(wait, self._flush_gone)
 
-    def _flush_gone(self, everything: bool) -> None:
+    def _flush_gone(self) -> None:
         self._flush = None
         gone, self._gone = self._gone, set()
-        self.note(None if everything or self.root in gone else sorted(gone))
+        self.note(None if self.root in gone else sorted(gone))
 
     def note(self, paths: list[Path] | None) -> None:
         """These files have changed; None: any may have."""
         if paths is None:
             self._all = True
         else:
-            self._files.update(path for path in paths if path == self.root or self.root != self._folder or self.root.is_dir())
+            self._files.update(path for path in paths if self.root in (path, self._folder))
         if self._all or self._files:
             self._changed()
 
