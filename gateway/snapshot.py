@@ -16,6 +16,7 @@ import msgspec
 from gateway.base.logs import whereto
 
 Pair: TypeAlias = tuple[str, str]
+Specificity: TypeAlias = tuple[int, int]  # see `Attachment.specificity`
 
 
 class Struct(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -339,7 +340,7 @@ class Attachment(Struct, frozen=True):
     written: str | None = None  # what the route says, where that is another one: "*.example.com", or "" for nothing
 
     @property
-    def specificity(self) -> tuple[int, int]:
+    def specificity(self) -> Specificity:
         """By what the route itself says (HTTPRouteSpec.hostnames): less for a name than for a wildcard, and for a longer one;
         what says nothing comes last."""
         own = self.hostname if self.written is None else self.written

@@ -208,11 +208,12 @@ _PATTERNS: Final = {
 _FORMATS: Final = {"format": ""}  # the variable that has the formats for functions
 
 
-def _fits(name: str, text: str) -> bool:
+def fits(name: str, text: str) -> bool:
+    """Whether a text has one of Kubernetes' formats, such as dns1123Subdomain."""
     if name == "qualifiedName":  # a name, behind a prefix where it has one
         prefix, slash, last = text.rpartition("/")
         named = re.fullmatch(_NAMED, last) is not None and len(last) <= 63
-        return named and (not slash or _fits("dns1123Subdomain", prefix))
+        return named and (not slash or fits("dns1123Subdomain", prefix))
     if name == "uri":
         return _is(_url)(text)
     pattern, most = _PATTERNS[name]
@@ -222,7 +223,7 @@ def _fits(name: str, text: str) -> bool:
 def _validate(format_: dict[str, str], text: str) -> Any:
     """What is wrong with a text, if anything."""
     name = format_["format"]
-    return cel.OptionalValue.none() if _fits(name, text) else cel.OptionalValue.of([f"is no {name}"])
+    return cel.OptionalValue.none() if fits(name, text) else cel.OptionalValue.of([f"is no {name}"])
 
 
 def _format(name: str) -> Callable[[Any], dict[str, str]]:

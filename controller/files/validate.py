@@ -7,10 +7,9 @@ Every fault names the file, line, object and field, what was found, and what wou
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator
 from copy import deepcopy
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
@@ -18,21 +17,15 @@ import jsonschema_rs
 import msgspec
 import yaml
 
-from controller.files.cel_rules import holds
+from controller.files.cel_rules import fits, holds
 from controller.objects.conversion import convert, quoted, sounds_secret
 from controller.objects.documents import Document, DocumentFault, Path, spelled
 from controller.objects.kinds import KINDS, AnyObject, Kind
 
-# What the API server lets objects be called (RFC 1123 §2.1, in lower case).
-LABEL: Final = re.compile("[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-NAME: Final = re.compile(rf"{LABEL.pattern}(\.{LABEL.pattern})*")
-MAX_LABEL: Final = 63
 NEAR: Final = 0.85  # from 0 for nothing in common to 1 for the same
-MAX_NAME: Final = 253
-LABEL_RULE: Final = f'lower-case letters, digits and "-", at most {MAX_LABEL}, are needed, with a letter or digit at both ends'
-NAME_RULE: Final = (
-    f'lower-case letters, digits, "-" and ".", at most {MAX_NAME}, are needed, with a letter or digit at both ends'
-)
+# What the API server lets objects be called (RFC 1123 §2.1, in lower case).
+LABEL_RULE: Final = 'lower-case letters, digits and "-", at most 63, are needed, with a letter or digit at both ends'
+NAME_RULE: Final = 'lower-case letters, digits, "-" and ".", at most 253, are needed, with a letter or digit at both ends'
 
 
 class Valid(NamedTuple):
@@ -71,6 +64,7 @@ def _group(api_version: Any) -> str:
     return api_version.rpartition("/")[0] if isinstance(api_version, str) else ""
 
 
+@lru_cache(maxsize=4096)  # a folder may have thousands of objects of other kinds
 def is_near(one: str, other: str) -> bool:
     """Whether one was meant where the other was written: a slip of a letter or two, not another word."""
     return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio() > NEAR
@@ -99,12 +93,12 @@ def _metadata(document: Document, kind: Kind) -> Iterator[DocumentFault]:
         yield document.fault(("metadata", "name"), "is missing")
     elif not isinstance(name, str):
         yield document.fault(("metadata", "name"), f"found {quoted(name)}; text is needed: quote it")
-    elif len(name) > MAX_NAME or not NAME.fullmatch(name):
+    elif not fits("dns1123Subdomain", name):
         yield document.fault(("metadata", "name"), f"found {quoted(name)}; {NAME_RULE}")
     namespace = meta.get("namespace", "")
     if not isinstance(namespace, str):
         yield document.fault(("metadata", "namespace"), f"found {quoted(namespace)}; text is needed: quote it")
-    elif namespace and (len(namespace) > MAX_LABEL or not LABEL.fullmatch(namespace)):
+    elif namespace and not fits("dns1123Label", namespace):
         yield document.fault(("metadata", "namespace"), f"found {quoted(namespace)}; {LABEL_RULE}")
     if not kind.namespaced and meta.get("namespace"):
         yield document.fault(("metadata", "namespace"), f"a {kind.type.__name__} has no namespace; remove it")

@@ -17,7 +17,7 @@ from gateway.filters import redirect
 from gateway.http.http1 import Field, ProtocolError, Request
 from gateway.routing import table as routing
 from gateway.routing.table import HostRules, RouteMatch, Table, bare
-from gateway.snapshot import Backend, Fault, Listener, Match, Part, Redirect, Rule
+from gateway.snapshot import Backend, Fault, Listener, Match, Part, Redirect, Rule, Specificity
 
 NEAREST = 3
 
@@ -113,7 +113,7 @@ def _request(asked: Asked) -> tuple[Request, int]:
 
 def _table(every: list[Part], here: list[Listener]) -> Table[Rule]:
     names = {listener.name for listener in here}
-    entries: dict[routing.HostKey, list[tuple[tuple[int, int], list[RouteMatch[Rule]]]]] = {}
+    entries: dict[routing.HostKey, list[tuple[Specificity, list[RouteMatch[Rule]]]]] = {}
     for part in every:
         if isinstance(part, Rule):
             for at in part.at:

@@ -66,7 +66,8 @@ def time_faults(found: Iterable[snapshot.Certificate]) -> str:
 
 
 def _time_fault(chain: str, now: datetime) -> str:
-    begin, end = _times(chain)
+    leaf = _leaf(chain)
+    begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if end <= now:
         return f"its certificate expired on {end:%Y-%m-%d}, and clients refuse it"
     if end - now < SOON:
@@ -75,15 +76,15 @@ def _time_fault(chain: str, now: datetime) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _times(chain: str) -> tuple[datetime, datetime]:
-    leaf = x509.load_pem_x509_certificates(chain.encode())[0]
-    return leaf.not_valid_before_utc, leaf.not_valid_after_utc
+def _leaf(chain: str) -> x509.Certificate:
+    """The certificate that a chain begins with. Raises ValueError for what is none."""
+    return x509.load_pem_x509_certificates(chain.encode())[0]
 
 
 @lru_cache(maxsize=1024)
 def _names(chain: str) -> tuple[str, ...]:
     """The DNS names that a certificate is for."""
-    leaf = x509.load_pem_x509_certificates(chain.encode())[0]
+    leaf = _leaf(chain)
     try:
         found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -155,7 +156,7 @@ def _value(secret: Secret, key: str) -> str:
 def _mismatch(chain: str, key: str) -> str:
     """Why a certificate and a key do not go together; empty when they do. Never quotes the key."""
     try:
-        leaf = x509.load_pem_x509_certificates(chain.encode())[0]
+        leaf = _leaf(chain)
     except ValueError:
         return "tls.crt is not a PEM certificate"
     try:

@@ -25,9 +25,9 @@ def persistence(asked: SessionPersistence, owner: str) -> snapshot.Persistence:
 
 def faults(asked: SessionPersistence) -> Iterator[str]:
     """What may not be written of what is asked for, in words that name the field."""
-    if asked.type == "Header":
-        yield from name_faults("sessionPersistence.header.name", persistence(asked, "").header)
-        return
     made = persistence(asked, "")
+    if asked.type == "Header":
+        yield from name_faults("sessionPersistence.header.name", made.header)
+        return
     yield from fault("sessionPersistence.cookie.name", grammar.cookie_name, made.cookie)
     yield from fault("sessionPersistence.cookie.path", grammar.cookie_path, made.path)

@@ -22,7 +22,9 @@ DECIDING: Final = frozenset((b"access-control-allow-origin", b"access-control-al
 class CorsPolicy:
     """A prepared filter."""
 
-    __slots__ = ("_all_origins", "_credentials", "_expose", "_headers", "_max_age", "_methods", "_origins")
+    __slots__ = (
+        "_all_origins", "_credentials", "_expose", "_headers", "_max_age", "_methods", "_origins", "_varies", "_varying",
+    )  # fmt: skip
 
     def __init__(self, spec: Cors) -> None:
         self._all_origins = "*" in spec.allow_origins
@@ -32,25 +34,26 @@ class CorsPolicy:
         self._headers = _listed(spec.allow_headers)
         self._expose = _listed(spec.expose_headers)
         self._max_age = str(spec.max_age).encode()
+        # For caches, on every answer that would be another for another origin, also where none is allowed (Fetch, §3.2.5).
+        self._varies: Pairs = [] if self._all_origins and not self._credentials else [(b"Vary", b"Origin")]
+        self._varying = _fields(self._varies)
 
     def allows(self, origin: bytes) -> bool:
         """Whether a page of this origin may read responses."""
-        return self._all_origins or any(pattern.fullmatch(_without_default_port(origin)) for pattern in self._origins)
+        if self._all_origins:
+            return True
+        origin = _without_default_port(origin)
+        return any(pattern.fullmatch(origin) for pattern in self._origins)
 
     def answer(self, request: Request) -> tuple[Pairs | None, list[Field]]:
         """What is answered here to a preflight, or None and what the answer to any other request must say to a browser."""
         origin = request.value(b"origin")
         if origin is None:
-            return None, _fields(self._varies)
+            return None, self._varying
         fields, is_allowed = self.preflight(request, origin), self.allows(origin)
         if fields is None:
-            return None, self.actual(origin) if is_allowed else _fields(self._varies)
+            return None, self.actual(origin) if is_allowed else self._varying
         return fields if is_allowed else self._varies, []
-
-    @property
-    def _varies(self) -> Pairs:
-        """For caches, on every answer that would be another for another origin, also where none is allowed (Fetch, §3.2.5)."""
-        return [] if self._all_origins and not self._credentials else [(b"Vary", b"Origin")]
 
     def preflight(self, request: Request, origin: bytes) -> Pairs | None:
         """The fields of the answer to a preflight; None for a request that is none."""

@@ -6,9 +6,10 @@ from typing import Final
 
 from gateway.http.grammar import shown
 from gateway.http.http1 import TOKEN_OCTETS, ProtocolError, request_line_fault
+from gateway.http.http2_frames import PREFACE
 
 TLS: Final = b"\x16\x03"  # how a record of a handshake begins (RFC 8446 §5.1)
-PREFACE: Final = b"PRI * HTTP/2.0"  # RFC 9113 §3.4
+PREFACE_LINE: Final = PREFACE.partition(b"\r\n")[0]
 STATUS_LINE: Final = b"HTTP/1."
 MAX_SHOWN: Final = 24  # octets of what came in place of it
 
@@ -26,7 +27,7 @@ def of_request(head: bytes, start: int, looked_at: int) -> ProtocolError | None:
     if end < 0 or end + 2 < looked_at:
         return None
     line = head[start:end]
-    return None if not line or line == PREFACE else request_line_fault(line)
+    return None if not line or line == PREFACE_LINE else request_line_fault(line)
 
 
 def of_response(head: bytes, looked_at: int) -> ProtocolError | None:

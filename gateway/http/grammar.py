@@ -23,28 +23,42 @@ MAX_SHOWN: Final = 60  # characters of what was found
 
 def field_name(text: str) -> bytes:
     """A field's name."""
+    return _token(text, "field")
+
+
+def cookie_name(text: str) -> bytes:
+    """A cookie's name."""
+    return _token(text, "cookie")
+
+
+def _token(text: str, of: str) -> bytes:
     if not TOKEN.fullmatch(text):
-        raise ValueError(f"{shown(text)} is not the name of a field: letters, digits and !#$%&'*+-.^_`|~ may be in one")
+        raise ValueError(f"{shown(text)} is not the name of a {of}: letters, digits and !#$%&'*+-.^_`|~ may be in one")
     return text.encode()
 
 
 def field_value(text: str) -> bytes:
     """A field's value, as UTF-8, without the blanks around it."""
-    found = VALUE.match(text)
-    if found is None or found.end() < len(text):
-        at = found.end() if found is not None else 0
-        raise ValueError(f"{shown(text)} holds {shown(text[at])}, which ends a field or may not be in one")
+    wrong = _first_wrong(VALUE, text)
+    if wrong:
+        raise ValueError(f"{shown(text)} holds {shown(wrong)}, which ends a field or may not be in one")
     return text.strip(" \t").encode()
 
 
 def path(text: str) -> bytes:
     """A path, or a part of one, as it goes into a start line or a URL."""
-    found = PATH.match(text)
-    if found is None or found.end() < len(text):
-        at = found.end() if found is not None else 0
-        encoded = "".join(f"%{octet:02X}" for octet in text[at].encode("utf-8", "replace"))
-        raise ValueError(f"{shown(text)} holds {shown(text[at])}, which a path may not; percent-encoded it is {encoded}")
+    wrong = _first_wrong(PATH, text)
+    if wrong:
+        encoded = "".join(f"%{octet:02X}" for octet in wrong.encode("utf-8", "replace"))
+        raise ValueError(f"{shown(text)} holds {shown(wrong)}, which a path may not; percent-encoded it is {encoded}")
     return text.encode()
+
+
+def _first_wrong(pattern: re.Pattern[str], text: str) -> str:
+    """The first character that does not fit a pattern which matches nothing as well; empty where all do."""
+    found = pattern.match(text)
+    assert found is not None
+    return text[found.end() : found.end() + 1]
 
 
 def target(text: str) -> bytes:
@@ -61,13 +75,6 @@ def host(text: str) -> bytes:
     if not text or not is_host(octets):
         raise ValueError(f"{shown(text)} is not a host")
     return octets
-
-
-def cookie_name(text: str) -> bytes:
-    """A cookie's name."""
-    if not TOKEN.fullmatch(text):
-        raise ValueError(f"{shown(text)} is not the name of a cookie: letters, digits and !#$%&'*+-.^_`|~ may be in one")
-    return text.encode()
 
 
 def cookie_path(text: str) -> bytes:

@@ -17,10 +17,10 @@ from gateway.l4.splice import Splice, reset
 from gateway.routing.table import patterns
 from gateway.scripting.listener_filters import left, may_connect, met
 from gateway.scripting.program import FilterProgram
-from gateway.snapshot import DEFAULT_LIMITS, Attachment, Order, Relay
+from gateway.snapshot import DEFAULT_LIMITS, Attachment, Order, Relay, Specificity
 from gateway.tls import client_hello
 from gateway.transport.admission import Admission
-from gateway.transport.dial import CONNECT, dial, explained
+from gateway.transport.dial import DialError, dial
 from gateway.upstream.backend import Backend
 from gateway.upstream.load_balancing import WeightedSplit
 
@@ -243,10 +243,9 @@ async def reach(line: StreamRoute) -> BufferingProtocol | None:
             break
         tried.append(pool)
         try:
-            async with asyncio.timeout(CONNECT):
-                _, early = await dial(BufferingProtocol, pool.where, pool.security)
-        except Exception as error:
-            backend.failed(pool, explained(error))
+            _, early = await dial(BufferingProtocol, pool.where, pool.security)
+        except DialError as failure:
+            backend.failed(pool, failure)
         else:
             return early
     return None
@@ -322,7 +321,7 @@ def stream_listeners(
 ) -> dict[str, StreamRoute]:
     """The line of each hostname: of several relays at one, that of the route carries the traffic whose own hostname is more
     specific (TLSRoute), and of those the oldest (TCPRoute, UDPRoute)."""
-    first: dict[str, tuple[tuple[tuple[int, int], Order], Relay]] = {}
+    first: dict[str, tuple[tuple[Specificity, Order], Relay]] = {}
     for at, relay in relays:
         rank = at.specificity, relay.order
         if at.hostname not in first or rank < first[at.hostname][0]:

@@ -77,11 +77,9 @@ class ClientResponse:
         has_content = not self.is_bodiless(response.status)
         closes = False  # a stream ends by itself
         if client.is_framed:
-            closes = not request.keep_alive or client.closes_after_this or not is_whole
-            if has_content and length == NO_LENGTH:
-                closes = True  # the body ends with the connection (RFC 9112 §6.3, case 8)
-            elif has_content and length == CHUNKED and request.http10:
-                closes = True  # the same for a client that knows no chunks
+            # RFC 9112 §6.3, case 8: the connection's end is the content's; also for a client that knows no chunks.
+            is_open = has_content and (length == NO_LENGTH or (length == CHUNKED and request.http10))
+            closes = is_open or not request.keep_alive or client.closes_after_this or not is_whole
         self.closes = closes
         self._has_content = has_content
         self.frames = has_content and length == CHUNKED and self.framing is ANEW and self.web is None

@@ -90,18 +90,13 @@ class Exchange:
             preflight, self.client_response.more = target.cors.answer(request)
             self.client_response.withheld = cors.DECIDING
             if preflight is not None:
-                self.answer_here(
-                    204, answer(204, fields=preflight, close=self.closes_if_answered_here, head_only=self.head_only)
-                )
+                self._answer(204, preflight)
                 return
         if target.auths and not self._authorize(target):
             return
         if target.location is not None:
             where = target.location(request, self.entry.prefix, self.client.scheme.decode(), self.client.port)
-            status, fields = target.redirect_status, [(b"Location", where)]
-            self.answer_here(
-                status, answer(status, fields=fields, close=self.closes_if_answered_here, head_only=self.head_only)
-            )
+            self._answer(target.redirect_status, [(b"Location", where)])
             return
         if target.fault:
             self.refuse(target.fault, target.reason)
@@ -446,6 +441,11 @@ class Exchange:
         self.client.write(message)
         self._finish(reuse=not close)
 
+    def _answer(self, status: int, fields: cors.Pairs) -> None:
+        """The same, of these fields."""
+        message = answer(status, fields=fields, close=self.closes_if_answered_here, head_only=self.head_only)
+        self.answer_here(status, message)
+
     def attempt_timed_out(self) -> None:
         """HTTPRouteTimeouts.backendRequest is up: there may be another attempt."""
         if self.peer is not None and not self.client.takes_more:
@@ -462,6 +462,7 @@ class Exchange:
         self.refuse(504, f"nothing has moved for {self.client.limits.stall_seconds:g} s")
 
     def close_peer(self) -> None:
+        """Nobody wants what the backend still sends."""
         peer, self.peer = self.peer, None
         self.request_body.drop()
         if peer is not None:

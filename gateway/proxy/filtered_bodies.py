@@ -146,21 +146,17 @@ class FilteredRequestBody:
         the backend takes it, through the `pipeline` of those that see it in pieces; who still wants to read all of it is too
         late."""
         exchange, body, length = self._exchange, self._exchange.request_body, self._exchange.request.length
-        came = body.take()
         self.is_replaced = replaced is not None
         self._pipeline = pipeline
         exchange.request = request if pipeline is None else open_ended(request)
-        if pipeline is None:
-            if replaced is not None:
-                body.start_anew(RequestFraming.KEPT, replaced)
-            else:
-                body.put(came)
-        else:
-            body.start_anew(RequestFraming.BARE)
+        if pipeline is not None:
+            came = body.start_anew(RequestFraming.BARE)
             if replaced is not None:
                 pipeline.feed(replaced, True)
             else:
                 self._feed(came, Chunks() if exchange.client.is_framed and length == CHUNKED else None)
+        elif replaced is not None:
+            body.start_anew(RequestFraming.KEPT, replaced)
         self._has_gone_on = True
         self._readers.fail(GoneOnError("the request's body has gone on while it was awaited"))
 

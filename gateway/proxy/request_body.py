@@ -67,21 +67,14 @@ class RequestBody:
         """Nobody wants what was held, or what still comes."""
         self._waiting = None
 
-    def take(self) -> list[bytes]:
-        """What was held, and is now somebody else's; what comes is held on."""
-        waiting, self._waiting = self._waiting or [], []
-        return waiting
-
-    def put(self, pieces: list[bytes]) -> None:
-        """Hold these, in place of what was held."""
-        self._waiting = pieces
-
-    def start_anew(self, framing: RequestFraming, content: bytes = b"") -> None:
-        """There is other content in place of the client's, of which this is all so far."""
+    def start_anew(self, framing: RequestFraming, content: bytes = b"") -> list[bytes]:
+        """There is other content in place of the client's, of which this is all so far. What was held is the caller's now."""
+        held = self._waiting or []
         self.framing = framing
         self.octets = len(content)
         self._waiting = [content] if content else []
         self._resendable = [*self._waiting]
+        return held
 
     def translate(self, incoming: Callable[[bytes], bytes], *, is_framed: bool) -> None:
         """From now on it is gRPC's and bare, also what is held; what comes is given to `add` as such. Raises what `incoming`
@@ -119,7 +112,7 @@ class RequestBody:
         self.mirrored = mirrored
         for piece in self._waiting or ():
             self._copy(piece)
-        if is_whole:
+        if is_whole and self.framing is not KEPT:
             self._end_copies()
 
     def open(self, peer: UpstreamStream, head: bytes, *, is_whole: bool) -> bool:
@@ -166,6 +159,5 @@ class RequestBody:
             copy.data(data if self.framing is KEPT else chunk(data))
 
     def _end_copies(self) -> None:
-        if self.framing is not KEPT:
-            for copy in self.mirrored:
-                copy.data(last_chunk(()))
+        for copy in self.mirrored:
+            copy.data(last_chunk(()))

@@ -19,7 +19,7 @@ from urllib.parse import unquote_to_bytes
 from gateway.http import paths
 from gateway.http.http1 import Request, parse_line, request_start
 from gateway.routing import regex
-from gateway.snapshot import Limits, Match, Order, PathMatch, ValueMatch
+from gateway.snapshot import Limits, Match, Order, PathMatch, Specificity, ValueMatch
 
 RouteT = TypeVar("RouteT")
 T = TypeVar("T")
@@ -232,10 +232,10 @@ class HostRules(Generic[RouteT]):
         return [entry for group in groups for entry in group] + (self.behind.entries() if self.behind is not None else [])
 
 
-def compile_host(entries: Iterable[tuple[tuple[int, int], Sequence[RouteMatch[RouteT]]]]) -> HostRules[RouteT]:
+def compile_host(entries: Iterable[tuple[Specificity, Sequence[RouteMatch[RouteT]]]]) -> HostRules[RouteT]:
     """The rules of one hostname of one listener. Where several routes have it as their intersection with the listener, the
     one goes first whose own hostname is more specific (`Attachment.specificity`), whatever its age and its matches' length."""
-    groups: dict[tuple[int, int], list[RouteMatch[RouteT]]] = {}
+    groups: dict[Specificity, list[RouteMatch[RouteT]]] = {}
     for specificity, some in entries:
         groups.setdefault(specificity, []).extend(some)
     made: HostRules[RouteT] | None = None

@@ -38,6 +38,7 @@ from gateway.snapshot import (
     Rule,
     Script,
     Scripted,
+    Specificity,
     key,
 )
 from gateway.snapshot import Backend as BackendPart
@@ -90,9 +91,7 @@ class Runtime:
         self.ports = Ports(bind, port_offset, self.clock, self.turns, self.backends.get, self._certificates, self._quiet.set)
         self._listeners: dict[str, Listener] = {}
         self._entries: dict[str, tuple[RouteMatch[Route], ...]] = {}  # of each rule; they share its route
-        self._members: dict[
-            HostKey, dict[str, tuple[int, int]]
-        ] = {}  # the rules of each hostname, and how specific their own is
+        self._members: dict[HostKey, dict[str, Specificity]] = {}  # the rules of each hostname
         self._hosts: dict[str, dict[HostKey, HostRules[Route]]] = {}  # by listener
         self._stream_routes: dict[str, StreamRoute] = {}  # by relay
         self._relays: dict[str, dict[str, None]] = {}  # by listener

@@ -45,17 +45,18 @@ class DialError(Exception):
 
 
 async def dial(
-    protocol: Callable[[], ProtocolT], where: tuple[str, int], security: Securing | None
+    protocol: Callable[[], ProtocolT], where: tuple[str, int], security: Securing | None, patience: float = CONNECT
 ) -> tuple[asyncio.Transport, ProtocolT]:
-    """A connection to an address, over TLS where `security` says so, with a certificate that has been verified. Raises
-    DialError. Time is the caller's: `asyncio.timeout(CONNECT)` around all that belongs to it."""
+    """A connection to an address within so many seconds, over TLS where `security` says so, with a certificate that has been
+    verified. Raises DialError."""
     try:
-        transport, made = await asyncio.get_running_loop().create_connection(
-            protocol,
-            *where,
-            ssl=security.context if security else None,
-            server_hostname=security.server_name if security else None,
-        )
+        async with asyncio.timeout(patience):
+            transport, made = await asyncio.get_running_loop().create_connection(
+                protocol,
+                *where,
+                ssl=security.context if security else None,
+                server_hostname=security.server_name if security else None,
+            )
     except Exception as error:
         raise explained(error) from error
     fault = security.fault(transport) if security else ""

@@ -19,7 +19,7 @@ TOLD_AGAIN: Final = 60.0  # seconds after which the same reason is told again
 class Backend:
     """A named set of endpoints that changes in place: endpoints come and go without touching a route."""
 
-    __slots__ = ("_told", "checks", "endpoints", "failures", "name")
+    __slots__ = ("_quiet_until", "checks", "endpoints", "failures", "name")
     EJECTION: Final = 1.0  # seconds that an endpoint stands aside after it refused a connection
 
     def __init__(self, name: str) -> None:
@@ -27,14 +27,14 @@ class Backend:
         self.endpoints: EndpointPicker[Endpoint] = EndpointPicker()
         self.checks: Checks | None = None
         self.failures: Counter[str] = Counter()  # to connect, by reason
-        self._told: dict[str, float] = {}  # when each was told last
+        self._quiet_until: dict[str, float] = {}  # of each: it has been told
 
     def failed(self, endpoint: Endpoint, failure: DialError) -> None:
         """Pass over an endpoint for a moment; others of the backend are asked first."""
         self.failures[failure.reason] += 1
         now = asyncio.get_running_loop().time()
-        if now >= self._told.get(failure.reason, now) + (TOLD_AGAIN if failure.reason in self._told else 0):
-            self._told[failure.reason] = now
+        if now >= self._quiet_until.get(failure.reason, 0.0):
+            self._quiet_until[failure.reason] = now + TOLD_AGAIN
             log.warning("backend %s, endpoint %s: %s", self.name, endpoint.name, failure)
         if self.checks is not None and self.checks.failed(endpoint):
             return

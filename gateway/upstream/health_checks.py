@@ -100,9 +100,8 @@ class Checks:
 async def _accepts(endpoint: Endpoint, patience: float) -> bool:
     """Whether somebody takes a connection."""
     try:
-        async with asyncio.timeout(patience):
-            transport, _ = await dial(asyncio.Protocol, endpoint.where, None)
-    except (DialError, TimeoutError):
+        transport, _ = await dial(asyncio.Protocol, endpoint.where, None, patience)
+    except DialError:
         return False
     transport.close()
     return True

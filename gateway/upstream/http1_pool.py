@@ -17,7 +17,7 @@ from gateway.http.head_templates import ResponseShape, response_shape
 from gateway.http.http1 import Field, Response
 from gateway.interfaces import UpstreamHandler
 from gateway.tls.contexts import Security
-from gateway.transport.dial import CONNECT, dial, explained
+from gateway.transport.dial import DialError, dial
 from gateway.transport.turns import Turns
 from gateway.upstream.http1 import Http1UpstreamConnection
 
@@ -91,11 +91,10 @@ class Http1Pool:
         if user.abandoned:
             return  # cancelled as soon as it was asked for
         try:
-            async with asyncio.timeout(CONNECT):
-                _, upstream = await dial(lambda: Http1UpstreamConnection(self), self.where, self.security)
-        except Exception as error:
+            _, upstream = await dial(lambda: Http1UpstreamConnection(self), self.where, self.security)
+        except DialError as failure:
             if not user.abandoned:
-                user.connect_failed(explained(error))
+                user.connect_failed(failure)
             return
         if user.abandoned:
             upstream.abort()
