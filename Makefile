@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 CLUSTER := tests/cluster
 
-.PHONY: help demo test test-slow test-stores test-browser format cluster cluster-down e2e conformance bench bench-changes bench-filters bench-floods bench-smoke bench-peers image clean
+.PHONY: help demo test test-slow test-stores test-browser format cluster cluster-down e2e conformance bench bench-changes bench-filters bench-floods bench-grpc bench-smoke bench-peers image clean
 
 help: ## This list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,10 +53,10 @@ e2e: $(READY) ## The end-to-end tests
 	$(if $(KUBECONFIG),,$(CLUSTER)/in.sh) $(abspath $(BIN))/python -m pytest -c tests/e2e/pytest.ini --rootdir tests/e2e tests/e2e $(ARGS)
 
 CHANNEL ?= experimental
-conformance: $(READY) ## The Gateway API's conformance suite, on the cluster of `make cluster`: make conformance CHANNEL=standard
-	$(CLUSTER)/crds.sh $(CHANNEL)
-	$(CLUSTER)/in.sh $(abspath $(BIN))/fsm install --set fsm.image=localhost/fsm-gateway:dev --channel $(CHANNEL) --timeout 2m
-	REPORT=$(abspath conformance/reports/$(CHANNEL).yaml) $(CLUSTER)/conformance.sh $(ARGS)
+conformance: $(READY) ## The Gateway API's conformance suite, on the cluster of `make cluster`: make conformance CHANNEL=standard CRDS=1.6.3
+	$(CLUSTER)/crds.sh $(CHANNEL) $(CRDS)
+	$(CLUSTER)/in.sh $(abspath $(BIN))/fsm install --set fsm.image=localhost/fsm-gateway:dev --channel $(CHANNEL) $(if $(CRDS),--skip-crds) --timeout 2m
+	CHANNEL=$(CHANNEL) CRDS=$(CRDS) $(CLUSTER)/conformance.sh $(ARGS)
 
 bench-peers: $(READY)
 	@{ command -v nginx haproxy caddy wrk h2load taskset && [ -e /usr/lib/nginx/modules/ngx_stream_module.so ]; } >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends nginx-light libnginx-mod-stream haproxy caddy wrk nghttp2-client util-linux; } >&2
@@ -73,6 +73,9 @@ bench-filters: $(READY) ## Filters in Python: what an edit costs others, and wha
 
 bench-floods: $(READY) ## Hostile clients: what each attack does to those who ask beside it, and to memory (20 minutes)
 	$(BIN)/python -m bench.floods $(ARGS)
+
+bench-grpc: $(READY) ## Honest calls of gRPC by its Go library, 600,000 of them: none may be cut (needs go; 10 minutes)
+	$(BIN)/python -m bench.grpc_calls $(ARGS)
 
 bench-smoke: bench-peers ## That the measurements run, in two minutes
 	$(BIN)/python -m bench --rounds 1 --seconds 1

@@ -182,6 +182,9 @@ def install(
     settings: Annotated[list[str] | None, typer.Option("--set", help="A value, as fsm.image=registry/name:tag.")] = None,
     mesh_name: Annotated[str, typer.Option(help="The name of this installation.")] = "fsm",
     channel: Annotated[str, typer.Option(help="Of the CRDs: standard, or experimental, which has more fields.")] = "standard",
+    skip_crds: Annotated[
+        bool, typer.Option("--skip-crds", help="Leave the Gateway API's CRDs to whoever manages them in this cluster.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the objects instead of applying them.")] = False,
     timeout: TimeoutOption = "5m",
 ) -> None:
@@ -194,6 +197,7 @@ def install(
         settings=settings or [],
         mesh_name=mesh_name,
         channel=channel,
+        skip_crds=skip_crds,
         dry_run=dry_run,
         timeout=timeout,
     )

@@ -85,13 +85,22 @@ def _flag(chosen: dict[str, str], key: str, default: str) -> str:
 
 
 def install_cluster(
-    *, namespace: str, kubeconfig: str, settings: list[str], mesh_name: str, channel: str, dry_run: bool, timeout: str
+    *,
+    namespace: str,
+    kubeconfig: str,
+    settings: list[str],
+    mesh_name: str,
+    channel: str,
+    skip_crds: bool,
+    dry_run: bool,
+    timeout: str,
 ) -> None:
-    """CRDs, controller, class; wait until the controller works."""
+    """CRDs, controller, class; wait until the controller works. `skip_crds` leaves the Gateway API's, never our own."""
     values = _values(namespace, mesh_name, settings)
     if channel not in ("standard", "experimental"):
         raise SystemExit(f'--channel {channel}: "standard" or "experimental" is needed')
-    crds = [obj for obj in (*bundle()[channel], *extensions()) if obj["kind"] == "CustomResourceDefinition"]
+    given = extensions() if skip_crds else (*bundle()[channel], *extensions())
+    crds = [obj for obj in given if obj["kind"] == "CustomResourceDefinition"]
     if dry_run:
         every = [*crds, install.namespace(values), *install.objects(values)]
         console.out.print(yaml.dump_all(every, Dumper=yaml.CSafeDumper, sort_keys=False), markup=False, soft_wrap=True, end="")
