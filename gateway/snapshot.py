@@ -293,6 +293,16 @@ class Backend(Struct, frozen=True, tag="backend"):
     balance: Literal["RoundRobin", "LeastLoad"] = "RoundRobin"
 
 
+class Persistence(Struct, frozen=True):
+    """`SessionPersistence`: by a header, or by a cookie."""
+
+    header: str = ""
+    cookie: str = ""
+    path: str = "/"
+    seconds: float = 0.0  # how long a session may last; 0 for as long as the client keeps it
+    permanent: bool = False  # the cookie outlives the browser's session
+
+
 class Target(Struct, frozen=True):
     """A share of a rule's traffic. With `fault` set it answers that status instead (the reference is broken)."""
 
@@ -302,6 +312,7 @@ class Target(Struct, frozen=True):
     fault: int = 0
     reason: str = ""
     hashed: bool = False  # a client's requests go to the same endpoint, by its address
+    persistence: Persistence | None = None  # the backend's own: the rule's is not for it
 
 
 class Timeouts(Struct, frozen=True):
@@ -320,16 +331,6 @@ class Retry(Struct, frozen=True):
     codes: tuple[int, ...] = ()
     attempts: int = 1
     backoff: float = 0.0
-
-
-class Persistence(Struct, frozen=True):
-    """`SessionPersistence`: by a header, or by a cookie."""
-
-    header: str = ""
-    cookie: str = ""
-    path: str = "/"
-    seconds: float = 0.0  # how long a session may last; 0 for as long as the client keeps it
-    permanent: bool = False  # the cookie outlives the browser's session
 
 
 class Attachment(Struct, frozen=True):

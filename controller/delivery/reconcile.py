@@ -23,6 +23,7 @@ from controller.state.world import World
 from controller.translate import GatewayName, Translator, Update
 from controller.translate.gateways.gateways import Running
 from controller.translate.shared.status import Status
+from controller.translate.xbackends import Pods
 from gateway import snapshot
 from gateway.snapshot import Change, Key, Part, Parts
 
@@ -40,6 +41,9 @@ class Sink(Protocol):
 
     async def follow(self, gateways: dict[GatewayName, Running | None]) -> None:
         """Make what must run for a Gateway, or remove it."""
+
+    async def look_for(self, pods: dict[Ref, Pods | None]) -> None:
+        """Have the pods of XBackends found, or no more."""
 
 
 @dataclass
@@ -127,6 +131,8 @@ class Reconciler:
         self._name_failing()
         if update.gateways:
             await self._kept_going(self._sink.follow(update.gateways))
+        if update.pods:
+            await self._kept_going(self._sink.look_for(update.pods))
         for gateway in sorted(update.parts.keys() | self._waiting()):
             await self._kept_going(self._publish(gateway, update.parts.get(gateway, {})))
         if update.statuses:
@@ -163,7 +169,7 @@ class Reconciler:
             for found in taken.values():
                 self.world.put(found)
             self.world.changed.clear()
-            return Update({}, {}, {})
+            return Update({}, {}, {}, {})
         for ref in self._culprits(list(taken), taken):
             self._aside[ref] = taken[ref]
             self.problems.note(FAILING, ref, [("", "it breaks the controller's loop and is set aside; please report this")])
@@ -183,7 +189,7 @@ class Reconciler:
             parts[gateway] = {key: after.get(key) for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
         statuses: dict[Ref, Status | None] = {**dict.fromkeys(old.statuses), **new.statuses}
         # What runs for a Gateway is not taken away because something broke a round.
-        return Update(parts, statuses, dict(new.gateways))
+        return Update(parts, statuses, dict(new.gateways), dict(new.pods))
 
     def _culprits(self, refs: list[Ref], taken: dict[Ref, AnyObject]) -> list[Ref]:
         """Put objects back; returns those with which nothing can be translated."""

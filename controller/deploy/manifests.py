@@ -1,19 +1,22 @@
-"""What must run for a Gateway, and what `fsm install` puts on a cluster: objects in, objects out.
+"""What must run for a Gateway, and be there for an XBackend: objects in, objects out.
 
 Generated names follow GEP-1762: NAME-CLASS in the Gateway's namespace, labelled with the Gateway's name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
-from controller.objects.base import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP
+from controller.objects.base import CONTROLLER, GATEWAY_CLASS, GATEWAY_GROUP, X_GROUP, Ref
+from controller.objects.core import XBACKEND_NAME
 from controller.objects.gateways import Gateway
-from controller.objects.naming import limited
+from controller.objects.naming import limited, name_prefix
 from controller.translate.gateways.gateways import Running, is_internal
 from controller.translate.gateways.parameters import Autoscaling, DisruptionBudget, Parameters
+from controller.translate.xbackends import PodService
 from gateway import __version__
 
 Json = dict[str, Any]
@@ -248,3 +251,31 @@ def gateway_class() -> Json:
 def default_image() -> str:
     """The image of this version."""
     return f"docker.io/flomesh/fsm-gateway:{__version__}"
+
+
+# --- XBackends ---
+
+
+def pod_service(xbackend: Ref, uid: str, asked: PodService) -> Json:
+    """The Service by which an XBackend's pods are found (GEP-4894): headless, as nobody connects to it, and of a name that
+    nobody can rely on."""
+    owner = {"apiVersion": f"{X_GROUP}/v1alpha1", "kind": "XBackend", "name": xbackend.name, "uid": uid, "controller": True}
+    said = pod_service_change(asked, ())
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "generateName": name_prefix(xbackend.name),
+            "namespace": xbackend.namespace,
+            "labels": {"app.kubernetes.io/managed-by": "fsm", **said["metadata"]["labels"]},
+            "ownerReferences": [owner],
+        },
+        "spec": {"clusterIP": "None", **said["spec"]},
+    }
+
+
+def pod_service_change(asked: PodService, before: Iterable[str]) -> Json:
+    """A merge patch (RFC 7396) that makes such a Service what is asked for. `before`: the labels that it selects pods by."""
+    ports = [{"port": port, "targetPort": target, "protocol": "TCP"} for port, target in asked.ports]
+    selector = {**dict.fromkeys(before), **dict(asked.selector)}
+    return {"metadata": {"labels": {XBACKEND_NAME: asked.label}}, "spec": {"selector": selector, "ports": ports}}

@@ -20,6 +20,7 @@ from controller.kubernetes import feed_tls, leader_election
 from controller.kubernetes.api import Api, ApiError, path
 from controller.kubernetes.events import Events
 from controller.kubernetes.infrastructure import InfrastructureWriter
+from controller.kubernetes.pod_services import PodServiceWriter
 from controller.kubernetes.secrets import NamedSecrets
 from controller.kubernetes.status_writer import StatusWriter
 from controller.kubernetes.watch import Follower, Stored
@@ -33,6 +34,7 @@ from controller.state.world import Report, World
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running
 from controller.translate.shared.status import Status
+from controller.translate.xbackends import Pods
 from gateway.snapshot import Change
 
 log = logging.getLogger("fsm")
@@ -98,6 +100,7 @@ class Cluster:
         self.feed = FeedServer(self.reconciler.publications, self._authorise)
         self.feed.on_acknowledged = self._acknowledged
         self._infrastructure: InfrastructureWriter
+        self._pod_services = PodServiceWriter(api)
         self._secrets: NamedSecrets
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup
@@ -132,6 +135,7 @@ class Cluster:
                 timer.cancel()
             await self.feed.stop()
             await self._infrastructure.stop()
+            await self._pod_services.stop()
 
     # --- following ---
 
@@ -222,6 +226,7 @@ class Cluster:
         self.leading = leading
         self.writer.lead(leading)
         self._infrastructure.lead(leading)
+        self._pod_services.lead(leading)
         self.events.lead(leading, self.reconciler.problems)
         if leading and self._class_is_missing():
             self._group.create_task(self._make_class())
@@ -271,6 +276,11 @@ class Cluster:
             if gateway is None:
                 self.feed.dismiss(name)
                 self._words.pop(name, None)
+
+    async def look_for(self, pods: dict[Ref, Pods | None]) -> None:
+        """Have a Service find the pods of an XBackend, or remove it."""
+        for xbackend, found in pods.items():
+            self._pod_services.want(xbackend, found)
 
     # --- data planes ---
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from controller.deploy import manifests
 from controller.deploy.manifests import DeploymentSettings, Json
-from controller.kubernetes.api import Api, ApiError, path
+from controller.kubernetes.api import Api, path
+from controller.kubernetes.upkeep import Upkeep
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running
 
@@ -26,76 +26,48 @@ def path_of(obj: Json) -> str:
 
 
 class InfrastructureWriter:
-    """Follows the Gateways while `leading`; one task for each Gateway that has work."""
+    """Follows the Gateways while it leads."""
 
     def __init__(self, api: Api, settings: DeploymentSettings) -> None:
         self._api = api
         self._settings = settings
         self._wanted: dict[GatewayName, Running] = {}
-        self._tasks: dict[GatewayName, asyncio.Task[None]] = {}
-        self._again: set[GatewayName] = set()
-        self._leading = False
+        self._leaving: dict[GatewayName, Running] = {}  # not ours any more, and not yet removed
+        self._upkeep = Upkeep(self._keep, lambda name: f"what runs for Gateway {'/'.join(name)}", log)
 
     def want(self, name: GatewayName, gateway: Running | None) -> None:
         """A Gateway is ours as it is now, or not ours any more."""
         before = self._wanted.pop(name, None)
         if gateway is not None:
             self._wanted[name] = gateway
+            self._leaving.pop(name, None)
+        elif before is not None and self._upkeep.leading:
+            self._leaving[name] = before
         if before is not None or gateway is not None:
-            self._start(name, before)
+            self._upkeep.start(name)
 
     def repair(self, name: GatewayName) -> None:
         """Something of a Gateway's was changed or removed by somebody else."""
         if name in self._wanted:
-            self._start(name, None)
+            self._upkeep.start(name)
 
     def lead(self, leading: bool) -> None:
         """Start or stop making."""
-        self._leading = leading
-        if leading:
-            for name in self._wanted:
-                self._start(name, None)
+        self._upkeep.leading = leading
+        for name in self._wanted:
+            self._upkeep.start(name)
 
     async def stop(self) -> None:
         """End what is under way."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._upkeep.stop()
 
-    def _start(self, name: GatewayName, before: Running | None) -> None:
-        if not self._leading:
-            return
-        if name in self._tasks:
-            self._again.add(name)
-            return
-        self._tasks[name] = asyncio.create_task(self._run(name, before))
-
-    async def _run(self, name: GatewayName, before: Running | None) -> None:
-        attempt = 0
-        try:
-            while True:
-                self._again.discard(name)
-                gateway = self._wanted.get(name)
-                try:
-                    if gateway is not None:
-                        await self._make(gateway)
-                    elif before is not None:
-                        await self._remove(before)
-                except ApiError as error:
-                    attempt += 1
-                    log.warning("what runs for Gateway %s/%s: %s", *name, error)
-                    await asyncio.sleep(error.retry_after or min(0.2 * 2**attempt, 30))
-                    continue
-                except Exception:  # of our own: it stays this Gateway's
-                    attempt += 1
-                    log.exception("what runs for Gateway %s/%s", *name)
-                    await asyncio.sleep(min(0.2 * 2**attempt, 30))
-                    continue
-                attempt = 0
-                if name not in self._again:
-                    return
-        finally:
-            self._tasks.pop(name, None)
+    async def _keep(self, name: GatewayName) -> None:
+        gateway = self._wanted.get(name)
+        if gateway is not None:
+            await self._make(gateway)
+        elif name in self._leaving:
+            await self._remove(self._leaving[name])
+            self._leaving.pop(name, None)
 
     async def _make(self, gateway: Running) -> None:
         made = manifests.for_gateway(gateway, self._settings)

@@ -15,9 +15,10 @@ from controller.kubernetes.watch import Stored
 from controller.objects.base import CONTROLLER, GATEWAY_GROUP, Ref
 from controller.objects.gateways import GatewayAddress, RouteKind
 from controller.objects.kinds import KINDS
-from controller.translate.shared.ancestors import MAX_ANCESTORS
+from controller.translate.shared.ancestors import MAX_ANCESTORS, MAX_OF_BACKENDS
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.status import (
+    BackendStatus,
     ClassStatus,
     ExtensionStatus,
     GatewayStatus,
@@ -227,7 +228,8 @@ def _ancestors(before: Json, status: PolicyStatus | ExtensionStatus, now: str) -
         old = next((a for a in _ours(before, "ancestors") if a.get("ancestorRef") == ref), {})
         said = _said(old, ancestor.conditions, status.generation, now)
         entries.append({"ancestorRef": ref, "controllerName": CONTROLLER, **said})
-    return {"ancestors": (_others(before, "ancestors") + entries)[:MAX_ANCESTORS]}
+    most = MAX_OF_BACKENDS if isinstance(status, BackendStatus) else MAX_ANCESTORS
+    return {"ancestors": (_others(before, "ancestors") + entries)[:most]}
 
 
 def _ours(before: Json, name: str) -> list[Json]:

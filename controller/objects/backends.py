@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
 
 import msgspec
 
 from controller.objects.base import FAULT, Key, Object, Struct
 from controller.objects.references import AuthorityRef, SecretRef
+from controller.objects.routes import SessionPersistence
 
 
 class PolicyTarget(Struct, frozen=True):
@@ -57,15 +57,21 @@ class BackendTLSPolicy(Object, frozen=True):
 
 
 class ExternalHostname(Struct, frozen=True):
-    """The host that an XBackend stands for."""
+    """ExternalHostnameBackend: the host that an XBackend stands for."""
 
     hostname: str = ""
 
 
-class XBackendPort(Struct, frozen=True):
-    """The port of an XBackend."""
+class EndpointSelector(Struct, frozen=True):
+    """EndpointSelectorBackend: the labels that a pod of its namespace must have, all of them."""
 
-    number: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    match_labels: dict[str, str] = {}
+
+
+class XBackendPort(Struct, frozen=True):
+    """BackendPort: of the host, or of the pods. Whether there is such a port, its status says."""
+
+    number: int = 0
 
 
 class XBackendTLS(Struct, frozen=True):
@@ -77,13 +83,15 @@ class XBackendTLS(Struct, frozen=True):
 
 
 class XBackendSpec(Struct, frozen=True):
-    """XBackendSpec, of which backends by hostname are understood."""
+    """BackendSpec."""
 
     type: str = ""
     port: XBackendPort = XBackendPort()
-    external_hostname: ExternalHostname = ExternalHostname()
+    external_hostname: ExternalHostname | None = None
+    endpoint_selector: EndpointSelector | None = None
     protocol: str = ""
     tls: XBackendTLS = XBackendTLS()
+    session_persistence: SessionPersistence | None = None
 
 
 class XBackend(Object, frozen=True):

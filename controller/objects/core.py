@@ -7,9 +7,24 @@ from typing import Final
 
 import msgspec
 
-from controller.objects.base import Key, Object, Port, Struct
+from controller.objects.base import OPTION, Key, Meta, Object, Port, Struct
 
 GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"  # the label of what is made for a Gateway
+# The label of what has an XBackend's endpoints. Kubernetes copies the labels of a Service to its EndpointSlices.
+XBACKEND_NAME: Final = f"{OPTION}xbackend"
+
+
+class OwnerReference(Struct, frozen=True):
+    """OwnerReference."""
+
+    kind: str = ""
+    uid: str = ""
+
+
+class OwnedMeta(Meta, frozen=True):
+    """ObjectMeta of what may have been made for another object."""
+
+    owner_references: tuple[OwnerReference, ...] = ()
 
 
 class ServicePort(Struct, frozen=True):
@@ -54,12 +69,16 @@ class ServiceStatus(Struct, frozen=True):
 class Service(Object, frozen=True):
     """core/v1 Service. Its status matters: the addresses of a Gateway's own Service are the Gateway's."""
 
+    metadata: OwnedMeta = OwnedMeta()
     spec: ServiceSpec = ServiceSpec()
     status: ServiceStatus = ServiceStatus()
 
     def index_keys(self) -> Iterator[Key]:
         if GATEWAY_NAME in self.metadata.labels:
             yield "services of gateway", self.metadata.namespace, self.metadata.labels[GATEWAY_NAME]
+        for owner in self.metadata.owner_references:
+            if owner.kind == "XBackend":
+                yield "services of xbackend", self.metadata.namespace, owner.uid
 
 
 class SliceConditions(Struct, frozen=True):
@@ -107,6 +126,8 @@ class EndpointSlice(Object, frozen=True):
 
     def index_keys(self) -> Iterator[Key]:
         yield "slices", self.metadata.namespace, self.service
+        if XBACKEND_NAME in self.metadata.labels:
+            yield "slices of xbackend", self.metadata.namespace, self.metadata.labels[XBACKEND_NAME]
 
 
 class Secret(Object, frozen=True):

@@ -74,7 +74,7 @@ KINDS: Final = {
         _gateway_api(UDPRoute, "udproutes", has_status=True),
         _gateway_api(BackendTLSPolicy, "backendtlspolicies", has_status=True, guards=True),
         _gateway_api(ReferenceGrant, "referencegrants", "v1beta1"),
-        Kind(XBackend, X_GROUP, ("v1alpha1",), "xbackends"),
+        Kind(XBackend, X_GROUP, ("v1alpha1",), "xbackends", has_status=True),
         _extension(filters.Filter, "filters", has_status=True),
         _extension(filters.FilterDefinition, "filterdefinitions", namespaced=False),
         _extension(filters.NamespacedFilterDefinition, "namespacedfilterdefinitions"),

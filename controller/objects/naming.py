@@ -1,4 +1,4 @@
-"""Names of what is made for a Gateway (GEP-1762: NAME-CLASS); pure."""
+"""Names of what is made for a Gateway (GEP-1762: NAME-CLASS), or for an XBackend; pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ def limited(text: str, most: int = 63) -> str:
 
 def generated_name(gateway: str, class_name: str) -> str:
     """The name of everything made for a Gateway: a DNS label, as a Service needs."""
-    name = re.sub(r"[^a-z0-9-]", "-", f"{gateway}-{class_name}")
-    if not name[0].isalpha():
-        name = f"gw-{name}"
-    return limited(name)
+    return limited(_as_label(f"{gateway}-{class_name}", "gw-"))
+
+
+def name_prefix(xbackend: str) -> str:
+    """What the name of the Service made for an XBackend begins with (generateName): of a Service's 63 characters the API server
+    wants five for itself."""
+    return limited(_as_label(xbackend, "xb-"), 57) + "-"
+
+
+def _as_label(text: str, beginning: str) -> str:
+    """A DNS label, but for its length; it gets another beginning where it has no letter there."""
+    name = re.sub(r"[^a-z0-9-]", "-", text)
+    return name if name[0].isalpha() else f"{beginning}{name}"

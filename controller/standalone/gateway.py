@@ -23,6 +23,7 @@ from controller.state.world import Report, World
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running
 from controller.translate.shared.status import Status
+from controller.translate.xbackends import Pods
 from gateway.admin.server import Admin, Saved
 from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Key, Listener, Part, Relay, Rule, key
@@ -209,6 +210,9 @@ class Standalone:
             if condition.type in _TOLD and condition.reason not in _TOLD_BY_WORKERS
             if (words := complaint(condition))
         ]
+
+    async def look_for(self, pods: dict[Ref, Pods | None]) -> None:
+        """Here are no pods: whoever writes the files writes their EndpointSlices."""
 
     async def follow(self, gateways: dict[GatewayName, Running | None]) -> None:
         """The workers run already."""

@@ -17,13 +17,14 @@ from controller.objects.policies import POLICIES
 from controller.objects.routes import ROUTES
 from controller.state.view import View
 from controller.state.world import World
-from controller.translate import backends, python_filters
+from controller.translate import backends, python_filters, xbackends
 from controller.translate.gateways import gateways
 from controller.translate.gateways.gateways import Running
 from controller.translate.policies import attachment, backend_tls, guarding
 from controller.translate.routes import routes
 from controller.translate.shared.names import BackendName, FilterName, Needed
 from controller.translate.shared.status import Status
+from controller.translate.xbackends import Pods
 from gateway import snapshot
 from gateway.snapshot import Part, Parts
 
@@ -41,6 +42,7 @@ class Update(NamedTuple):
     parts: dict[GatewayName, dict[snapshot.Key, Part | None]]
     statuses: dict[Ref, Status | None]
     gateways: dict[GatewayName, Running | None]  # Gateways whose infrastructure may have to follow
+    pods: dict[Ref, Pods | None]  # XBackends whose Services may have to
 
 
 class Translator:
@@ -58,14 +60,15 @@ class Translator:
         self._attached: dict[GatewayName, Counter[str]] = {}
         self._own: dict[GatewayName, tuple[Needed, ...]] = {}  # that listeners need
         self._of: dict[tuple[str, str, str], Counter[GatewayName]] = {}  # which Gateways use a Service, or a Filter
-        self._spoken: dict[tuple[str, str], Counter[str]] = {}  # how routes speak to a Service
+        self._spoken: dict[tuple[str, str, str], Counter[str]] = {}  # how routes speak to a backend
         self.gateways: dict[GatewayName, Running] = {}
+        self.pods: dict[Ref, Pods] = {}
         self._roots: set[Key] = set()
-        self._update = Update({}, {}, {})
+        self._update = Update({}, {}, {}, {})
 
     def update(self) -> Update:
         """Work out what has changed since the last time."""
-        self._update = Update({}, {}, {})
+        self._update = Update({}, {}, {}, {})
         for _ in range(2):  # attached routes are noted in the first pass and read in the second
             changed = self._take_changes()
             affected = self.view.update(changed)
@@ -73,8 +76,9 @@ class Translator:
             self._translate_gateways(todo)
             self._translate_routes(todo)
             self._translate_needed(todo)
+            self._look_for_pods(todo)
             self._say(todo)
-        update, self._update = self._update, Update({}, {}, {})
+        update, self._update = self._update, Update({}, {}, {}, {})
         return update
 
     def _take_changes(self) -> set[Key]:
@@ -211,17 +215,15 @@ class Translator:
             self._put(where, part)
 
     def _note_user(self, where: GatewayName, name: Needed, by: int) -> None:
-        """Who sends requests to a Service, or has a Filter look at them."""
-        if isinstance(name, BackendName) and name.kind != "Service":
-            return
-        kind = "service" if isinstance(name, BackendName) else name.kind
+        """Who sends requests to a Service or an XBackend, or has a Filter look at them."""
+        kind = name.kind.lower() if isinstance(name, BackendName) else name.kind
         users = self._of.setdefault((kind, name.namespace, name.name), Counter())
         users[where] += by
         self.world.note((f"gateways of {kind}", name.namespace, name.name), frozenset(+users))
         if isinstance(name, BackendName):
-            spoken = self._spoken.setdefault((name.namespace, name.name), Counter())
+            spoken = self._spoken.setdefault((kind, name.namespace, name.name), Counter())
             spoken[name.spoken] += by
-            self.world.note(("spoken to service", name.namespace, name.name), frozenset(+spoken))
+            self.world.note((f"spoken to {kind}", name.namespace, name.name), frozenset(+spoken))
 
     def _need_no_more(self, where: GatewayName, name: Needed) -> None:
         del self._needed[where][name]
@@ -243,6 +245,18 @@ class Translator:
         for name in found:
             for where in self._users.get(name, ()):
                 self._put_needed(where, name)
+
+    def _look_for_pods(self, todo: set[Key]) -> None:
+        for key in _calls(todo, xbackends.pods):
+            ref = Ref("XBackend", *key[1:])
+            found = self.view.call(xbackends.pods, *key[1:])
+            if key in self.view.failures or self.pods.get(ref) == found:
+                continue  # what our own code fails at is left as it is
+            self._update.pods[ref] = found
+            if found is None:
+                del self.pods[ref]
+            else:
+                self.pods[ref] = found
 
     # --- statuses ---
 
@@ -297,6 +311,7 @@ OWN_VALUES: Final = {
     "ListenerSet": _with_status(gateways.listener_set_status),
     **{kind: OwnValues((routes.route,), given=Ref._fields) for kind in ROUTES},  # statuses of routes come with their rules
     "BackendTLSPolicy": _with_status(backend_tls.status),
+    "XBackend": _with_status(xbackends.status, xbackends.pods),
     "Filter": _with_status(python_filters.status),
     **{kind: _with_status(guarding.status, given=Ref._fields) for kind in ("ListenerFilter", "RouteRuleFilterPolicy")},
     **{kind: _with_status(attachment.status, given=Ref._fields) for kind in POLICIES},
@@ -304,6 +319,7 @@ OWN_VALUES: Final = {
 STATUSES: Final = frozenset(row.status for row in OWN_VALUES.values() if row.status is not None)
 KINDS_OF: Final[dict[Any, str]] = {  # of functions that are for one kind alone
     backend_tls.validated: "BackendTLSPolicy",
+    xbackends.judged: "XBackend",
     **{function: kind for kind, row in OWN_VALUES.items() if "kind" not in row.given for function in row.functions},
 }
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from controller.objects.backends import XBackend
+from controller.objects.base import X_GROUP
 from controller.objects.core import EndpointSlice, Service, ServicePort
 from controller.objects.routes import BackendRef
 from controller.state.view import View, guarded
+from controller.translate import xbackends
 from controller.translate.policies import backend_tls, services
-from controller.translate.shared import conditions, reference_grants
+from controller.translate.shared import conditions, endpoints, reference_grants
 from controller.translate.shared.addresses import leads_home
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.names import BackendName, Protocol
@@ -30,23 +31,19 @@ SPOKEN: dict[str, Protocol | Literal[""]] = {
 }  # fmt: skip
 
 
-XBACKEND_PROTOCOLS: dict[str, Protocol] = {
-    "": "http", "HTTP": "http", "HTTP11": "http", "WSS": "http", "HTTP2": "h2c", "H2C": "h2c", "GRPC": "h2c", "TCP": "tcp",
-}  # fmt: skip
-
-
 class Resolved(NamedTuple):
-    """A backend, or the condition that says why there is none."""
+    """A backend, or the condition that says why there is none; and the backend that is not used for that, but is told so."""
 
     backend: BackendName | None
     fault: Condition | None = None
+    refused: BackendName | None = None
 
 
-def resolve(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
-    """What a reference from a route of this kind in this namespace leads to."""
+def resolve(view: View, kind: str, namespace: str, ref: BackendRef, *, grpc: bool = False) -> Resolved:
+    """What a reference from a route of this kind in this namespace leads to. `grpc`: calls are sent there in any case."""
     to = ref.namespace or namespace
-    if (ref.group, ref.kind) == ("gateway.networking.x-k8s.io", "XBackend"):
-        return _resolve_xbackend(view, kind, namespace, ref)
+    if (ref.group, ref.kind) == (X_GROUP, "XBackend"):
+        return _resolve_xbackend(view, kind, namespace, ref, "h2c" if grpc else SPOKEN[kind])
     if (ref.group, ref.kind) != ("", "Service"):
         return _fault("InvalidKind", conditions.invalid_kind(ref.group, ref.kind))
     if not reference_grants.permitted(view, kind, namespace, "", "Service", to, ref.name):
@@ -74,7 +71,7 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
     if spoken == "udp" and (asks := _asks_for_tls(view, to, ref.name, ref.port, port.name if port else "")):
         text = f'Service "{to}/{ref.name}" is spoken to over TLS only, by {asks}; datagrams cannot be.'
         return _fault("UnsupportedProtocol", text)
-    return Resolved(BackendName("Service", to, ref.name, ref.port, spoken))
+    return Resolved(BackendName("Service", to, ref.name, ref.port, "h2c" if grpc else spoken))
 
 
 def _asks_for_tls(view: View, namespace: str, service: str, number: int, port_name: str) -> str:
@@ -85,24 +82,26 @@ def _asks_for_tls(view: View, namespace: str, service: str, number: int, port_na
     return "an UpstreamTLSPolicy" if services.upstream_tls(view, namespace, service, number) is not None else ""
 
 
-def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef) -> Resolved:
+def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef, spoken: Protocol | Literal[""]) -> Resolved:
     to = ref.namespace or namespace
     if not reference_grants.permitted(view, kind, namespace, ref.group, "XBackend", to, ref.name):
         return _fault("RefNotPermitted", conditions.not_permitted("XBackend", to, ref.name, kind, namespace))
-    found = view.get(XBackend, to, ref.name)
-    if found is None:
+    found, verdict = view.get(XBackend, to, ref.name), view.call(xbackends.judged, to, ref.name)
+    if found is None or verdict is None:
         return _fault("BackendNotFound", f'XBackend "{to}/{ref.name}" does not exist.')
-    if leads_home(view, found.spec.external_hostname.hostname):
-        return _fault("BackendNotFound", f'XBackend "{to}/{ref.name}" points to the data plane itself.')
-    if found.spec.type != "ExternalHostname":
-        return _fault("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": type ExternalHostname is supported.')
-    secured = backend_tls.of_xbackend(view, found)
-    if isinstance(secured, str):
-        return _fault("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": {secured}')
-    if found.spec.protocol not in XBACKEND_PROTOCOLS or SPOKEN[kind] == "udp":
-        listed = ", ".join(name for name in XBACKEND_PROTOCOLS if name)
-        return _fault("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": the protocols {listed} are supported.')
-    return Resolved(BackendName("XBackend", to, ref.name, 0, SPOKEN[kind]))
+    name = BackendName("XBackend", to, ref.name, 0, spoken)
+    if verdict.refusal is not None:
+        reason, words = verdict.refusal
+        return Resolved(None, conditions.unresolved(reason, f'XBackend "{to}/{ref.name}": {words}'), name)
+    if unspoken := xbackends.not_spoken(spoken, found):
+        return Resolved(None, conditions.unresolved("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": {unspoken}'), name)
+    if ref.port is not None:
+        text = (
+            f'backendRef "{ref.name}" has port {ref.port}; a reference to an XBackend has none: '
+            f"leave it away, port {found.spec.port.number} is what its spec.port says."
+        )
+        return Resolved(None, conditions.unresolved("BackendNotFound", text), name)
+    return Resolved(name)
 
 
 def _fault(reason: str, message: str) -> Resolved:
@@ -132,14 +131,7 @@ def backend(
     """The endpoints of a backend: the ready ones; without any, those that still serve while terminating."""
     named = str(BackendName(kind, namespace, name, number, spoken))
     if kind == "XBackend":
-        found = view.get(XBackend, namespace, name)
-        if found is None:
-            return snapshot.Backend(named)
-        secured = backend_tls.of_xbackend(view, found)
-        if isinstance(secured, str):
-            return snapshot.Backend(named)  # not in the clear, where TLS was asked for
-        endpoint = snapshot.Endpoint(found.spec.external_hostname.hostname, found.spec.port.number)
-        return snapshot.Backend(named, (endpoint,), spoken or XBACKEND_PROTOCOLS[found.spec.protocol], secured)
+        return xbackends.backend(view, namespace, name, spoken)
     service = view.get(Service, namespace, name)
     if service is None:
         return snapshot.Backend(named)
@@ -157,16 +149,10 @@ def backend(
         return snapshot.Backend(named, (snapshot.Endpoint(service.spec.external_name, number),), protocol, tls)
     if port is None:
         return snapshot.Backend(named)
-    ready: set[snapshot.Endpoint] = set()
-    leaving: set[snapshot.Endpoint] = set()
-    for ref in view.index("slices", namespace, name):
-        found_slice = view.get(EndpointSlice, ref.namespace, ref.name)
-        if found_slice is not None:
-            _sort_endpoints(found_slice, port.name, ready, leaving, is_strange=lambda address: leads_home(view, address))
-    chosen = ready or leaving
+    slices, port_name = view.index("slices", namespace, name), port.name
     return snapshot.Backend(
         named,
-        tuple(sorted(chosen, key=lambda e: (e.address, e.port))),
+        endpoints.of_slices(view, slices, lambda one: _port_named(one, port_name)),
         protocol,
         tls,
         health=services.health(view, namespace, name, number) if protocol != "udp" else None,
@@ -174,27 +160,8 @@ def backend(
     )
 
 
-def _sort_endpoints(
-    found: EndpointSlice, port_name: str, ready: set[snapshot.Endpoint], leaving: set[snapshot.Endpoint], *,
-    is_strange: Callable[[str], bool],
-) -> None:  # fmt: skip
-    number = next((p.port for p in found.ports or () if (p.name or "") == port_name), None)
-    if number is None:
-        return
-    for endpoint in found.endpoints or ():
-        state = endpoint.conditions
-        # Unknown means yes for ready, and the same as ready for serving (EndpointConditions).
-        is_ready = state.ready is not False
-        is_serving = state.serving if state.serving is not None else is_ready
-        pod = endpoint.target_ref.name if endpoint.target_ref and endpoint.target_ref.kind == "Pod" else ""
-        for address in endpoint.addresses[:1]:  # all addresses of an endpoint are fungible
-            # The API server takes no such addresses, but names (addressType FQDN) it does not look at.
-            if not address or is_strange(address):
-                continue
-            if is_ready:
-                ready.add(snapshot.Endpoint(address, number, pod))
-            elif is_serving and state.terminating:
-                leaving.add(snapshot.Endpoint(address, number, pod))
+def _port_named(found: EndpointSlice, name: str) -> int | None:
+    return next((p.port for p in found.ports or () if (p.name or "") == name), None)
 
 
 @guarded(lambda *_: True)
@@ -204,9 +171,9 @@ def is_fresh(view: View, kind: str, namespace: str, name: str, number: int, spok
     Argo Rollouts moves a Service to other pods by a label in its selector, and flips weights 20 ms later; the
     slices follow when Kubernetes gets to it. Pods are named after that label's value.
     """
-    endpoints = view.call(backend, kind, namespace, name, number, spoken).endpoints
-    if not endpoints:
+    known = view.call(backend, kind, namespace, name, number, spoken).endpoints
+    if not known:
         return False
     service = view.get(Service, namespace, name) if kind == "Service" else None
     wanted = service.spec.selector.get(HASH_LABEL) if service is not None else None
-    return wanted is None or all(not e.pod or f"-{wanted}-" in e.pod for e in endpoints)
+    return wanted is None or all(not e.pod or f"-{wanted}-" in e.pod for e in known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from controller.objects.references import ObjectReference, ParametersRef
 from controller.objects.routes import (
@@ -30,9 +31,16 @@ SUPPORTED = (
 )  # fmt: skip
 
 
+class Resolve(Protocol):
+    """Where a reference leads."""
+
+    def __call__(self, ref: BackendRef, *, grpc: bool = False) -> Resolved:
+        """`grpc`: calls are sent there."""
+
+
 def translate(
     filters: tuple[HTTPFilter, ...],
-    resolve: Callable[[BackendRef], Resolved],
+    resolve: Resolve,
     find: Callable[[ParametersRef], FilterName | Condition],
 ) -> tuple[tuple[snapshot.Filter, ...], list[Resolved], list[Needed]]:
     """The filters' specs; what their references resolved to; and the backends that they need."""
@@ -65,9 +73,7 @@ def translate(
                     )
                 )
             case "ExternalAuth" if one.external_auth:
-                found = resolve(_as_backend(one.external_auth.backend_ref))
-                if found.backend is not None and one.external_auth.protocol == "GRPC":
-                    found = Resolved(found.backend._replace(spoken="h2c"))
+                found = resolve(_as_backend(one.external_auth.backend_ref), grpc=one.external_auth.protocol == "GRPC")
                 resolved.append(found)
                 specs.append(_authorisation(one.external_auth, found))
                 needed += [found.backend] if found.backend is not None else []

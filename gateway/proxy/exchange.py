@@ -84,8 +84,8 @@ class Exchange:
     def proceed(self) -> None:
         """Go on from the choice of a target."""
         target, route, request = self.target, self.entry.route, self.request
-        if route.sessions is not None:
-            self._held = route.sessions.find(request, target.backend)
+        if target.sessions is not None:
+            self._held = target.sessions.find(request, target.backend)
         if target.cors is not None:
             preflight, self.client_response.more = target.cors.answer(request)
             self.client_response.withheld = cors.DECIDING
@@ -110,7 +110,7 @@ class Exchange:
                 return
         self._head = self._compose(target)
         is_to_open = self._upgrading and not self.client.is_framed  # a tunnel: `response` decides whether it is open
-        if route.sessions is not None or out.withheld or out.web is not None or self._is_watched or is_to_open:
+        if target.sessions is not None or out.withheld or out.web is not None or self._is_watched or is_to_open:
             self.read_in_full()
         elif request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
             self._answers = target.answers
@@ -317,10 +317,10 @@ class Exchange:
         self._started = True
         self._status = response.status
         self.client.touch()
-        sessions, out, target = self.entry.route.sessions, self.client_response, self.target
+        out, target = self.client_response, self.target
         session: Sequence[Field] = ()
-        if sessions is not None:
-            session = sessions.begin(self.request, target.backend, self._endpoint, self._held, self.client.scheme)
+        if target.sessions is not None:
+            session = target.sessions.begin(self.request, target.backend, self._endpoint, self._held, self.client.scheme)
         passed = out.begin(self.request, response, target.edit_response, session, is_whole=self.request_done)
         if self._answers is not None and head and out.is_fixed:
             self._answers.remember(head, passed, response.length, response.status)

@@ -22,6 +22,7 @@ from gateway.snapshot import (
     Fault,
     Filter,
     Mirror,
+    Persistence,
     Redirect,
     RequestHeaders,
     ResponseHeaders,
@@ -131,6 +132,7 @@ class Target:
         "reason",
         "redirect_status",
         "rewrite",
+        "sessions",
         "taken",
     )  # fmt: skip
 
@@ -146,6 +148,7 @@ class Target:
         self.endpoints = backend.endpoints if backend is not None else NOBODY
         self.counter = counter
         self.hashed = False  # a client's requests go to the same endpoint
+        self.sessions: Sessions | None = None
         self.fault = 0
         self.reason = ""
         self.location: redirect.Location | None = None
@@ -242,8 +245,8 @@ class Route:
     """A prepared rule."""
 
     __slots__ = (
-        "backend_timeout", "choices", "grpc", "is_programmed", "name", "request_timeout", "retry", "sessions", "shared",
-        "timeouts", "turns",
+        "backend_timeout", "choices", "grpc", "is_programmed", "name", "request_timeout", "retry", "shared", "timeouts",
+        "turns",
     )  # fmt: skip
 
     def __init__(
@@ -278,17 +281,29 @@ class Route:
             if not target.fault:
                 target.fault, target.reason = 500, "this rule has no backend to send the request to"
             targets, weights = [target], [1]
-        self.sessions: Sessions | None = None
-        if rule.persistence is not None:
-            named = dict.fromkeys(target.backend for target in targets if target.backend is not None)
-            self.sessions = Sessions(rule.name, rule.persistence, tuple(named))
+        _give_sessions(rule, targets)
         for target in targets:
-            target.settle(timed=self.timeouts is not None, looked_at=self.sessions is not None or target.hashed)
+            target.settle(timed=self.timeouts is not None, looked_at=target.sessions is not None or target.hashed)
         self.turns = WeightedSplit(targets, weights, phase=phase).turns
         # What filters in Python need.
         self.is_programmed = any(target.programs for target in targets)
         self.shared = sum(isinstance(spec, Scripted) for spec in rule.filters)  # programs that every target has, first of all
         self.choices = _choices(targets) if self.is_programmed else NO_CHOICES
+
+
+def _give_sessions(rule: Rule, targets: list[Target]) -> None:
+    """Those of the rule, to targets whose backends have none of their own. Those are the same whatever rule leads there, and
+    backends that ask for the same share the cookie or header."""
+    alike: dict[tuple[str, Persistence], list[Target]] = {}
+    for target, spec in zip(targets, rule.targets, strict=False):  # without a weight there is one that is nobody's
+        asked = spec.persistence or rule.persistence
+        if asked is not None and target.backend is not None:
+            alike.setdefault(("" if spec.persistence else rule.name, asked), []).append(target)
+    for (owner, asked), several in alike.items():
+        backends = dict.fromkeys(target.backend for target in several if target.backend is not None)
+        sessions = Sessions(owner, asked, tuple(backends))
+        for target in several:
+            target.sessions = sessions
 
 
 def _choices(targets: Iterable[Target]) -> dict[str, Target]:

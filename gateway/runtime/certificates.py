@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.snapshot import Backend as BackendPart
 from gateway.snapshot import Certificate, Listener, Parts, Problem, key
 from gateway.tls import contexts
+
+# What a backend is offered to be spoken to in (RFC 7301). Whose bytes are passed on speaks what the client speaks.
+_ALPN: Final = {"http": "http/1.1", "h2c": "h2", "tcp": "", "udp": ""}
 
 
 class Certificates:
@@ -62,10 +66,11 @@ class Certificates:
             return None
         before = self._parts.get(key(part))
         certificate = self._parts.get(("certificate", part.tls.certificate))
-        if not isinstance(before, BackendPart) or before.tls != part.tls or part.name not in self._of_backends:
+        is_same = isinstance(before, BackendPart) and (before.tls, before.protocol) == (part.tls, part.protocol)
+        if not is_same or part.name not in self._of_backends:
             if part.tls.certificate and not isinstance(certificate, Certificate):
                 raise ValueError(f"certificate {part.tls.certificate} is not known")
             given = part.tls.own or (certificate if isinstance(certificate, Certificate) else None)
-            made = contexts.towards(part.tls, given, "h2" if part.protocol == "h2c" else "http/1.1")
+            made = contexts.towards(part.tls, given, _ALPN[part.protocol])
             self._of_backends[part.name] = made
         return self._of_backends[part.name]

@@ -24,7 +24,7 @@ MAX_SESSIONS: Final = 64  # of one client: a rule has 16 backends, or as many as
 
 
 class Sessions:
-    """The sessions of one rule."""
+    """The sessions of one rule; or, where `rule` is empty, those that backends have of their own, whatever rule leads there."""
 
     __slots__ = ("_backends", "_spec", "_tokens", "rule")
 

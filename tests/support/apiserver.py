@@ -121,6 +121,9 @@ class ApiServer(Serving):
             return await self._watch(request, where) if with_watch else self._list(where, request.query)
         if verb == "create":
             body = await request.json()
+            beginning = body["metadata"].pop("generateName", "")
+            if "name" not in body["metadata"]:
+                body["metadata"]["name"] = f"{beginning}{self.version:05d}"
             at = (*at[:3], body["metadata"]["name"])
             if at in self.objects:
                 return self._status(409, "exists")

@@ -8,6 +8,7 @@ from controller.objects.base import Ref
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running
 from controller.translate.shared.status import Status
+from controller.translate.xbackends import Pods
 from gateway.snapshot import Change, Parts, apply
 
 
@@ -25,3 +26,6 @@ class Sink:
 
     async def follow(self, gateways: dict[GatewayName, Running | None]) -> None:
         """Nothing runs."""
+
+    async def look_for(self, pods: dict[Ref, Pods | None]) -> None:
+        """Here are no pods."""

@@ -38,7 +38,14 @@ spec:
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: plain, namespace: default}
-spec: {parentRefs: [{name: main}], rules: [{backendRefs: [{name: back, port: 80}]}]}
+spec:
+  parentRefs: [{name: main}]
+  rules: [{backendRefs: [{name: back, port: 80}, {group: gateway.networking.x-k8s.io, kind: XBackend, name: pods}]}]
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackend
+metadata: {name: pods, namespace: default}
+spec: {type: EndpointSelector, endpointSelector: {matchLabels: {app: pods}}, port: {number: 8080}}
 ---
 apiVersion: v1
 kind: Service
@@ -89,6 +96,7 @@ async def live(stage: Stage, folder: Path) -> None:
             server.put(PLURALS[one["kind"]], one)
         made = ("serviceaccounts", "deployments", "services", "horizontalpodautoscalers", "poddisruptionbudgets")
         await stage.until(lambda: all(server.find(one, "default", "main-fsm-gateway-cls") for one in made))
+        await stage.until(lambda: any(at[1] == "services" and at[3].startswith("pods-") for at in server.objects))
         service = server.find("services", "default", "main-fsm-gateway-cls")
         assert service is not None
         server.put("services", {**service, "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}})

@@ -215,9 +215,10 @@ def _filters(
             )
     specs, led_to, needed = filters.translate(
         one.filters.requests,
-        lambda ref: resolve(view, owner.kind, owner.namespace, ref),
+        lambda ref, *, grpc=False: resolve(view, owner.kind, owner.namespace, ref, grpc=grpc),
         lambda ref: python_filters.resolve(view, owner.namespace, ref),
     )
+    needed += [each.refused for each in led_to if each.refused is not None]
     fault = next((each.fault for each in led_to if each.fault is not None), None)
     return specs, tuple(needed), conditions.listener_unresolved(fault.reason, fault.message) if fault else None
 

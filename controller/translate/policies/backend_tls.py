@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller.objects.backends import BackendTLSPolicy, BackendValidation, PolicyTarget, XBackend
-from controller.objects.base import OPTION, Ref
+from controller.objects.base import OPTION, X_GROUP, Ref
 from controller.objects.core import Service
 from controller.state.view import View, guarded
 from controller.translate import certificates
@@ -151,17 +151,34 @@ def status(view: View, namespace: str, name: str) -> PolicyStatus | None:
     said = [accepted, resolved]
     older = _older(view, policy)
     nowhere = _nowhere(view, policy)
-    if nowhere:
+    elsewhere = _elsewhere(policy)
+    if elsewhere and len(elsewhere) == len(policy.spec.target_refs):
+        said[0] = conditions.policy_invalid(" ".join(elsewhere))
+    elif nowhere:
         said[0] = conditions.filter_not_valid("TargetNotFound", nowhere)
     elif older:
         said[0] = conditions.policy_conflicted(older)
     elif made is None:
         said.append(conditions.failing_closed("nothing is sent to what it is for"))
+    if elsewhere and said[0].is_true:
+        said[0] = conditions.with_fault(said[0], " ".join(elsewhere))
     targets = [
-        Ref("Service", namespace, one.name) for one in policy.spec.target_refs if (one.group, one.kind) == ("", "Service")
+        Ref(one.kind, namespace, one.name)
+        for one in policy.spec.target_refs
+        if (one.group, one.kind) in (("", "Service"), (X_GROUP, "XBackend"))
     ]
     told = ancestors.of(view, targets, *said)
     return PolicyStatus(policy.metadata.generation, told) if told else None
+
+
+def _elsewhere(policy: BackendTLSPolicy) -> list[str]:
+    """The targets that are no Services, in words: nothing is done there. An XBackend must not be one (GEP-4894)."""
+    found = []
+    for index, target in enumerate(policy.spec.target_refs):
+        if (target.group, target.kind) != ("", "Service"):
+            own = "; its own spec.tls says how it is spoken to" if target.kind == "XBackend" else ""
+            found.append(f'spec.targetRefs[{index}]: {target.kind} "{target.name}" cannot have a BackendTLSPolicy{own}.')
+    return found
 
 
 def _nowhere(view: View, policy: BackendTLSPolicy) -> str:

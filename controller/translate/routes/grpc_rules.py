@@ -32,7 +32,10 @@ def rules(view: View, found: GRPCRoute) -> Rules:
         unsupported += wrong
         if wrong:
             continue
-        specs, targets, needed, resolved = forwarding(view, found.ref, rule.filters, rule.backend_refs)
+        sessions = persistence(found, index, rule.session_persistence)
+        specs, targets, needed, resolved = forwarding(
+            view, found.ref, rule.filters, rule.backend_refs, has_sessions=sessions is not None
+        )
         made.append(
             snapshot.Rule(
                 name=f"GRPCRoute/{found.metadata.namespace}/{found.metadata.name}/{index}",
@@ -41,7 +44,7 @@ def rules(view: View, found: GRPCRoute) -> Rules:
                 matches=matches.grpc_matches(rule),
                 filters=specs,
                 targets=targets,
-                persistence=persistence(found, index, rule.session_persistence),
+                persistence=sessions,
                 grpc=True,
             )
         )

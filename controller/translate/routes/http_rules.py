@@ -8,7 +8,7 @@ from controller.objects.base import Ref
 from controller.objects.references import ParametersRef
 from controller.objects.routes import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, SessionPersistence
 from controller.state.view import View
-from controller.translate import filters, python_filters, sessions
+from controller.translate import filters, python_filters, sessions, xbackends
 from controller.translate.backends import Resolved, resolve
 from controller.translate.policies import services
 from controller.translate.shared import conditions, matches
@@ -75,7 +75,10 @@ def resolution(faults: list[Condition]) -> Condition:
 
 
 def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[Needed], list[Resolved]]:
-    specs, targets, needed, resolved = forwarding(view, found.ref, rule.filters, rule.backend_refs)
+    asked_here = persistence(found, index, rule.session_persistence)
+    specs, targets, needed, resolved = forwarding(
+        view, found.ref, rule.filters, rule.backend_refs, has_sessions=asked_here is not None
+    )
     asked = [one.backend for one in resolved if one.backend is not None and one.backend.kind == "Service"]
     made = snapshot.Rule(
         name=f"{found.metadata.namespace}/{found.metadata.name}/{index}",
@@ -86,7 +89,7 @@ def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[sna
         targets=targets,
         timeouts=_timeouts(rule),
         retry=_retry(rule) or services.retry(view, asked),
-        persistence=persistence(found, index, rule.session_persistence) or services.session(view, asked),
+        persistence=asked_here or services.session(view, asked),
     )
     return made, needed, resolved
 
@@ -98,12 +101,13 @@ def order(found: AnyRoute, index: int) -> snapshot.Order:
 
 
 def forwarding(
-    view: View, route: Ref, rule_filters: tuple[HTTPFilter, ...], refs: tuple[BackendRef, ...]
+    view: View, route: Ref, rule_filters: tuple[HTTPFilter, ...], refs: tuple[BackendRef, ...], *, has_sessions: bool = True
 ) -> tuple[tuple[snapshot.Filter, ...], tuple[snapshot.Target, ...], list[Needed], list[Resolved]]:
-    """The filters and targets of a rule, the backends that they need, and what references led to."""
+    """The filters and targets of a rule, the backends that they need, and what references led to. `has_sessions`: what backends
+    say of sessions does not count, as the rule itself does, or none can be."""
 
-    def look_up(ref: BackendRef) -> Resolved:
-        return resolve(view, route.kind, route.namespace, ref)
+    def look_up(ref: BackendRef, *, grpc: bool = False) -> Resolved:
+        return resolve(view, route.kind, route.namespace, ref, grpc=grpc)
 
     def find(ref: ParametersRef) -> FilterName | Condition:
         return python_filters.resolve(view, route.namespace, ref)
@@ -122,10 +126,13 @@ def forwarding(
             if breaker is not None:
                 needed.append(breaker)
                 own += (snapshot.Scripted(str(breaker)),)
-            targets.append(snapshot.Target(weight, str(one.backend), own, hashed=services.is_hashed(view, one.backend)))
+            sessions_ = None if has_sessions else xbackends.persistence(view, one.backend)
+            is_hashed = services.is_hashed(view, one.backend)
+            targets.append(snapshot.Target(weight, str(one.backend), own, hashed=is_hashed, persistence=sessions_))
         else:
             reason = one.fault.message if one.fault else ""
             targets.append(snapshot.Target(weight, "", (), 500, reason))
+    needed += [one.refused for one in resolved if one.refused is not None]
     return specs, tuple(targets), needed, resolved
 
 

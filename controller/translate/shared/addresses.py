@@ -9,7 +9,12 @@ from controller.state.view import View
 
 def leads_home(view: View, host: str) -> bool:
     """Whether a host is the data plane itself, which only files on one's own machine may name."""
-    return is_loopback(host) and not view.note("setting", "loopback backends")
+    return is_loopback(host) and not are_from_files(view)
+
+
+def are_from_files(view: View) -> bool:
+    """Whether objects come from files on one's own machine: what nobody writes there is not there."""
+    return bool(view.note("setting", "loopback backends"))
 
 
 def is_loopback(host: str) -> bool:

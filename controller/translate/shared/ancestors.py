@@ -12,6 +12,7 @@ from controller.translate.shared.conditions import Condition
 from controller.translate.shared.status import AncestorStatus
 
 MAX_ANCESTORS: Final = 16  # entries that PolicyStatus has room for
+MAX_OF_BACKENDS: Final = 32  # and BackendStatus
 
 
 def is_ours(view: View, class_name: str) -> bool:
@@ -20,16 +21,17 @@ def is_ours(view: View, class_name: str) -> bool:
     return found is not None and found.spec.controller_name == CONTROLLER
 
 
-def of(view: View, targets: Iterable[Ref], *said: Condition) -> tuple[AncestorStatus, ...]:
-    """What is said of a policy, to each of them."""
+def of(view: View, targets: Iterable[Ref], *said: Condition, most: int = MAX_ANCESTORS) -> tuple[AncestorStatus, ...]:
+    """What is said of a policy, or of the target itself, to each of them."""
     found = {gateway for target in targets for gateway in _gateways(view, target)}
-    return tuple(AncestorStatus(gateway, said) for gateway in sorted(found)[:MAX_ANCESTORS])
+    return tuple(AncestorStatus(gateway, said) for gateway in sorted(found)[:most])
 
 
 def _gateways(view: View, target: Ref) -> Iterable[tuple[str, str]]:
     where = (target.namespace, target.name)
     if target.kind != "Gateway":
-        key = ("gateways of service",) if target.kind == "Service" else ("gateways of route", target.kind)
+        is_backend = target.kind in ("Service", "XBackend")
+        key = (f"gateways of {target.kind.lower()}",) if is_backend else ("gateways of route", target.kind)
         noted: Iterable[tuple[str, str]] = view.note(*key, *where)
         return noted
     gateway = view.get(Gateway, *where)

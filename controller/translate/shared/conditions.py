@@ -10,8 +10,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from controller.objects.base import GATEWAY_GROUP, Ref
+from controller.objects.base import Ref
 from controller.objects.core import Service
+from controller.objects.kinds import KINDS
 from controller.objects.references import ParentRef
 from controller.objects.routes import BackendRef
 
@@ -321,6 +322,19 @@ def policy_unresolved(reason: str, message: str) -> Condition:
     return _false("ResolvedRefs", reason, message)
 
 
+# --- XBackend ---
+
+
+def backend_accepted() -> Condition:
+    """Accepted."""
+    return _true("Accepted", "Accepted", "XBackend is accepted.")
+
+
+def backend_invalid(message: str) -> Condition:
+    """Accepted: it asks for something that cannot be done."""
+    return _false("Accepted", "Invalid", message)
+
+
 # --- filters of our own ---
 
 
@@ -373,11 +387,19 @@ def port_not_found(service: Service, ref: BackendRef, transport: str) -> str:
     return text
 
 
+def no_slices(label: str, value: str, port: int) -> str:
+    """An XBackend whose pods nobody looks for, as there is no cluster."""
+    return (
+        "spec.endpointSelector: no endpoint is known; where there is no cluster to find pods, an EndpointSlice with the label "
+        f"{label}: {value}, their addresses and port {port} says where they are."
+    )
+
+
 def not_permitted(kind: str, namespace: str, name: str, from_kind: str, from_namespace: str) -> str:
     """A reference to another namespace that no ReferenceGrant allows."""
     return (
         f'{kind} "{namespace}/{name}" may not be referenced from namespace {from_namespace}: a ReferenceGrant in '
-        f"namespace {namespace} from {GATEWAY_GROUP} {from_kind} in {from_namespace} to {kind} would allow it."
+        f"namespace {namespace} from {KINDS[from_kind].group} {from_kind} in {from_namespace} to {kind} would allow it."
     )
 
 

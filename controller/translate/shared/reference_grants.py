@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from controller.objects.base import GATEWAY_GROUP
+from controller.objects.kinds import KINDS
 from controller.objects.references import ReferenceGrant
 from controller.state.view import View
 
 
 def permitted(view: View, from_kind: str, from_namespace: str, to_group: str, to_kind: str, namespace: str, name: str) -> bool:
-    """Whether an object of the Gateway API in one namespace may refer to an object in another."""
+    """Whether an object of a kind in one namespace may refer to an object in another."""
     if from_namespace == namespace:
         return True
     for ref in view.index("grants", namespace):
@@ -16,7 +16,7 @@ def permitted(view: View, from_kind: str, from_namespace: str, to_group: str, to
         if grant is None:
             continue
         from_matches = any(
-            (f.group, f.kind, f.namespace) == (GATEWAY_GROUP, from_kind, from_namespace) for f in grant.spec.from_
+            (f.group, f.kind, f.namespace) == (KINDS[from_kind].group, from_kind, from_namespace) for f in grant.spec.from_
         )
         to_matches = any((t.group, t.kind) == (to_group, to_kind) and t.name in ("", name) for t in grant.spec.to)
         if from_matches and to_matches:

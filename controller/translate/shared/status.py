@@ -60,6 +60,10 @@ class PolicyStatus(msgspec.Struct, frozen=True):
     ancestors: tuple[AncestorStatus, ...]
 
 
+class BackendStatus(PolicyStatus, frozen=True):
+    """Our entries of BackendStatus (GEP-4894), which has room for more."""
+
+
 class ExtensionStatus(msgspec.Struct, frozen=True):
     """The status of one of our own kinds: in short, and of what is attached to something, to each Gateway."""
 
