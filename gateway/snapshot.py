@@ -282,6 +282,16 @@ class Health(Struct, frozen=True):
     matches: tuple[HealthMatch, ...] = ()
 
 
+class RetryBudget(Struct, frozen=True):
+    """`RetryConstraint` (GEP-3388): how much of what backends are sent may be sent again. Backends with one name share it."""
+
+    name: str
+    percent: int = 20  # of what was sent in the last `interval` seconds
+    interval: float = 10.0
+    count: int = 10  # that may be sent again in any case, every `seconds`
+    seconds: float = 1.0
+
+
 class Backend(Struct, frozen=True, tag="backend"):
     """A named set of endpoints. Empty means that nothing is ready: 503."""
 
@@ -291,6 +301,7 @@ class Backend(Struct, frozen=True, tag="backend"):
     tls: BackendTLS | None = None
     health: Health | None = None
     balance: Literal["RoundRobin", "LeastLoad"] = "RoundRobin"
+    budget: RetryBudget | None = None
 
 
 class Persistence(Struct, frozen=True):

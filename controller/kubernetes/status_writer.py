@@ -12,7 +12,7 @@ import msgspec
 
 from controller.kubernetes.api import Api, ApiError, path_of
 from controller.kubernetes.watch import Stored
-from controller.objects.base import CONTROLLER, GATEWAY_GROUP, Ref
+from controller.objects.base import CONTROLLER, Ref
 from controller.objects.gateways import GatewayAddress, RouteKind
 from controller.objects.kinds import KINDS
 from controller.translate.shared.ancestors import MAX_ANCESTORS, MAX_OF_BACKENDS
@@ -224,7 +224,7 @@ def _ancestors(before: Json, status: PolicyStatus | ExtensionStatus, now: str) -
     entries = []
     for ancestor in status.ancestors:
         namespace, name = ancestor.gateway
-        ref = {"group": GATEWAY_GROUP, "kind": "Gateway", "namespace": namespace, "name": name}
+        ref = {"group": ancestor.group, "kind": ancestor.kind, "namespace": namespace, "name": name}
         old = next((a for a in _ours(before, "ancestors") if a.get("ancestorRef") == ref), {})
         said = _said(old, ancestor.conditions, status.generation, now)
         entries.append({"ancestorRef": ref, "controllerName": CONTROLLER, **said})

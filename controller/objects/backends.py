@@ -1,4 +1,5 @@
-"""What a backend may be besides a Service, and how one is spoken to over TLS: XBackend and BackendTLSPolicy."""
+"""What a backend may be besides a Service, how one is spoken to over TLS, and what may be sent to it again: XBackend,
+BackendTLSPolicy and XBackendTrafficPolicy."""
 
 from __future__ import annotations
 
@@ -98,3 +99,42 @@ class XBackend(Object, frozen=True):
     """gateway.networking.x-k8s.io XBackend."""
 
     spec: XBackendSpec = XBackendSpec()
+
+
+class BudgetDetails(Struct, frozen=True):
+    """BudgetDetails: how many of the requests of an interval may be retries, of a hundred."""
+
+    percent: int = 20
+    interval: str = "10s"
+
+
+class RequestRate(Struct, frozen=True):
+    """RequestRate, with the defaults of minRetryRate."""
+
+    count: int = 10
+    interval: str = "1s"
+
+
+class RetryConstraint(Struct, frozen=True):
+    """RetryConstraint (GEP-3388)."""
+
+    budget: BudgetDetails = BudgetDetails()
+    min_retry_rate: RequestRate = RequestRate()
+
+
+class XBackendTrafficPolicySpec(Struct, frozen=True):
+    """BackendTrafficPolicySpec. Its sessionPersistence is deprecated, and yet meant."""
+
+    target_refs: tuple[PolicyTarget, ...] = ()
+    retry_constraint: RetryConstraint | None = None
+    session_persistence: SessionPersistence | None = None
+
+
+class XBackendTrafficPolicy(Object, frozen=True):
+    """gateway.networking.x-k8s.io XBackendTrafficPolicy."""
+
+    spec: XBackendTrafficPolicySpec = XBackendTrafficPolicySpec()
+
+    def index_keys(self) -> Iterator[Key]:
+        for target in self.spec.target_refs:
+            yield "traffic policies of", self.metadata.namespace, target.kind, target.name

@@ -20,7 +20,7 @@ from controller.state.world import World
 from controller.translate import backends, python_filters, xbackends
 from controller.translate.gateways import gateways
 from controller.translate.gateways.gateways import Running
-from controller.translate.policies import attachment, backend_tls, guarding
+from controller.translate.policies import attachment, backend_tls, backend_traffic, guarding
 from controller.translate.routes import routes
 from controller.translate.shared.names import BackendName, FilterName, Needed
 from controller.translate.shared.status import Status
@@ -312,6 +312,7 @@ OWN_VALUES: Final = {
     **{kind: OwnValues((routes.route,), given=Ref._fields) for kind in ROUTES},  # statuses of routes come with their rules
     "BackendTLSPolicy": _with_status(backend_tls.status),
     "XBackend": _with_status(xbackends.status, xbackends.pods),
+    "XBackendTrafficPolicy": _with_status(backend_traffic.status),
     "Filter": _with_status(python_filters.status),
     **{kind: _with_status(guarding.status, given=Ref._fields) for kind in ("ListenerFilter", "RouteRuleFilterPolicy")},
     **{kind: _with_status(attachment.status, given=Ref._fields) for kind in POLICIES},
@@ -320,6 +321,7 @@ STATUSES: Final = frozenset(row.status for row in OWN_VALUES.values() if row.sta
 KINDS_OF: Final[dict[Any, str]] = {  # of functions that are for one kind alone
     backend_tls.validated: "BackendTLSPolicy",
     xbackends.judged: "XBackend",
+    backend_traffic.standing: "XBackendTrafficPolicy",
     **{function: kind for kind, row in OWN_VALUES.items() if "kind" not in row.given for function in row.functions},
 }
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from controller.objects.backends import XBackend
 from controller.objects.base import X_GROUP
 from controller.objects.core import EndpointSlice, Service, ServicePort
 from controller.objects.routes import BackendRef
 from controller.state.view import View, guarded
 from controller.translate import xbackends
-from controller.translate.policies import backend_tls, services
+from controller.translate.policies import backend_tls, backend_traffic, services
 from controller.translate.shared import conditions, endpoints, reference_grants
 from controller.translate.shared.addresses import leads_home
 from controller.translate.shared.conditions import Condition
@@ -131,7 +133,8 @@ def backend(
     """The endpoints of a backend: the ready ones; without any, those that still serve while terminating."""
     named = str(BackendName(kind, namespace, name, number, spoken))
     if kind == "XBackend":
-        return xbackends.backend(view, namespace, name, spoken)
+        made = xbackends.backend(view, namespace, name, spoken)
+        return msgspec.structs.replace(made, budget=_budget(view, kind, namespace, name, made.protocol))
     service = view.get(Service, namespace, name)
     if service is None:
         return snapshot.Backend(named)
@@ -146,7 +149,9 @@ def backend(
     if isinstance(tls, Condition):
         return snapshot.Backend(named, (), protocol)  # nobody can prove to be it: nothing may be sent there
     if service.spec.type == "ExternalName":
-        return snapshot.Backend(named, (snapshot.Endpoint(service.spec.external_name, number),), protocol, tls)
+        named_endpoint = (snapshot.Endpoint(service.spec.external_name, number),)
+        limited = _budget(view, kind, namespace, name, protocol)
+        return snapshot.Backend(named, named_endpoint, protocol, tls, budget=limited)
     if port is None:
         return snapshot.Backend(named)
     slices, port_name = view.index("slices", namespace, name), port.name
@@ -157,7 +162,13 @@ def backend(
         tls,
         health=services.health(view, namespace, name, number) if protocol != "udp" else None,
         balance="LeastLoad" if services.algorithm(view, namespace, name, number) == "LeastLoad" else "RoundRobin",
+        budget=_budget(view, kind, namespace, name, protocol),
     )
+
+
+def _budget(view: View, kind: str, namespace: str, name: str, protocol: str) -> snapshot.RetryBudget | None:
+    """What may be sent again; of bytes and datagrams nothing is."""
+    return backend_traffic.budget(view, kind, namespace, name) if protocol in ("http", "h2c") else None
 
 
 def _port_named(found: EndpointSlice, name: str) -> int | None:

@@ -136,6 +136,7 @@ class Statistics(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=Tr
     filters: tuple[FilterStatistics, ...] = ()
     ejected: tuple[tuple[str, str], ...] = ()  # backend, and an endpoint of it that stands aside
     unconnected: tuple[tuple[str, str, Count], ...] = ()  # backend, reason, attempts to connect that failed
+    refused_retries: tuple[tuple[str, Count], ...] = ()  # of what a budget is for; retries
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(target.seconds) for target in self.targets):

@@ -106,6 +106,7 @@ class Snapshot(Collector):
         yield self._gauge("fsm_client_connections", "Client connections that are open.", "connections")
         yield from self._ejected()
         yield self._unconnected()
+        yield self._refused_retries()
         yield self._gauge("fsm_tunnels", "Upgraded connections (WebSocket) that are open.", "tunnels")
 
     def _added_up(self) -> dict[tuple[str, str], tuple[list[int], list[int], float]]:
@@ -197,6 +198,17 @@ class Snapshot(Collector):
         family = CounterMetricFamily("fsm_backend_connect_failures", text, labels=["backend", "reason"])
         for labels, count in sums.items():
             family.add_metric([*labels], count)
+        return family
+
+    def _refused_retries(self) -> Metric:
+        sums: Tally[str] = Tally()
+        for worker in self._workers:
+            for backend, count in worker.refused_retries:
+                sums[backend] += count
+        text = "Retries that a retry budget refused (503), by the Service or XBackend."
+        family = CounterMetricFamily("fsm_retries_refused", text, labels=["backend"])
+        for backend, count in sums.items():
+            family.add_metric([backend], count)
         return family
 
     def _counter(self, name: str, text: str, attribute: str) -> Metric:

@@ -155,6 +155,7 @@ class Worker:
             ),
             ejected=self._runtime.backends.ejected(),
             unconnected=self._runtime.backends.failures(),
+            refused_retries=self._runtime.backends.refused_retries(),
         )
 
 

@@ -94,6 +94,8 @@ class Attempts:
         endpoint = self._tried[-1] if reused else self._untried(self._backend)
         if endpoint is None:
             return False
+        if not untouched and not self._is_granted():
+            return True
         exchange.rewind()
         self._attempt(endpoint, fresh=True)  # an idle connection may have been closed like the last
         return True
@@ -106,17 +108,28 @@ class Attempts:
         )
 
     def later(self, *, is_safe: bool = True) -> bool:
-        """HTTPRouteRetry: another attempt, if the rule grants one; False where it does not."""
+        """HTTPRouteRetry: another attempt, if the rule grants one; False where it does not. Where its backend's budget grants
+        none, that is the answer (GEP-3388), and what the last attempt came to is not passed on."""
         exchange = self._exchange
         retry = exchange.entry.route.retry
         if retry is None or not is_safe or self._retries >= retry.attempts or not exchange.can_resend:
             return False
+        if not self._is_granted():
+            return True
         exchange.rewind()
         # At least what the rule says; without a word of it, a little, and more each time.
         delay = retry.backoff or min(BACKOFF * 2**self._retries, MAX_BACKOFF)
         self._retries += 1
         self._later = asyncio.get_running_loop().call_later(delay, self._retry)
         return True
+
+    def _is_granted(self) -> bool:
+        """Whether the backend's budget has room for one more; where it has not, the request is answered."""
+        budget = self._backend.budget
+        if budget is None or budget.allows():
+            return True
+        self._exchange.refuse(503, "the retry budget of the backend is used up")
+        return False
 
     def _retry(self) -> None:
         self._later = None

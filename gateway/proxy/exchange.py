@@ -43,8 +43,7 @@ class Exchange:
     ) -> None:
         # Given.
         self.client = client
-        self.request = request
-        self.entry = entry
+        self.request, self.entry = request, entry
         self._backends = backends
         # What is known of the request.
         self.head_only = request.method == b"HEAD"
@@ -119,7 +118,7 @@ class Exchange:
         self.timers.time_request()
         if target.mirrors and not self._upgrading:  # a copy's answer is dropped: there is nobody to speak the other protocol
             self.request_body.mirror(mirroring.start(target.mirrors, self._backends, self._head), is_whole=self.is_sent)
-        self.send(self._held if self._held is not None else self._next(target))
+        self.send(self._next(target))
 
     def _authorize(self, target: Target) -> bool:
         """Whether all have been asked whether the request may pass (ExternalAuth); what comes of the body meanwhile waits."""
@@ -133,10 +132,12 @@ class Exchange:
         return False
 
     def _next(self, target: Target) -> Endpoint | None:
-        """Whose turn it is."""
-        if target.hashed:
-            return target.endpoint_for(self.client.address)
-        return next(target.endpoints.turns, None)
+        """Where the client belongs, or whose turn it is."""
+        if self._held is None and not target.hashed:
+            return next(target.endpoints.turns, None)
+        if target.backend is not None and target.backend.budget is not None:
+            target.backend.budget.count()  # as taking a turn does
+        return self._held or target.endpoint_for(self.client.address)
 
     def _translate(self) -> None:
         """From here on the request is gRPC's, and its answer is translated back."""

@@ -17,6 +17,7 @@ from gateway.scripting.program import FilterProgram
 from gateway.scripting.sandbox import supervisor
 from gateway.scripting.sandbox.forkserver_client import Forkserver
 from gateway.scripting.services import ServiceFactory, Supply, supplier
+from gateway.scripting.shared_state.memory import Memory
 from gateway.scripting.timers import LAST, Timers
 from gateway.scripting.watchdog import watch
 from gateway.snapshot import Parts, Script, key
@@ -46,6 +47,10 @@ class Programs:
         if program is None:
             program = self.by_name[name] = FilterProgram(name, self._room)
         return program
+
+    def shared_memory(self) -> Memory:
+        """The memory that all workers map."""
+        return self._services.memory()
 
     async def put(self, part: Script) -> None:
         """Put a source into force. Raises ScriptError where it cannot be used; the one before stays then."""

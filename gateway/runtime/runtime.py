@@ -86,7 +86,7 @@ class Runtime:
         self.turns = Turns()
         self._trimmer = Trimmer()
         self._certificates = Certificates(self.parts)
-        self.backends = Backends(self.clock, self.turns, self._certificates)
+        self.backends = Backends(self.clock, self.turns, self._certificates, lambda: self.programs.shared_memory())
         self.programs = Programs(self.parts, self.backends.reach, memory, index, count)
         self.ports = Ports(bind, port_offset, self.clock, self.turns, self.backends.get, self._certificates, self._quiet.set)
         self._listeners: dict[str, Listener] = {}

@@ -11,6 +11,7 @@ from gateway.interfaces import Endpoint
 from gateway.transport.dial import DialError
 from gateway.upstream.health_checks import Checks
 from gateway.upstream.load_balancing import EndpointPicker
+from gateway.upstream.retry_budget import RetryAllowance
 
 log = logging.getLogger("fsm.upstream")
 TOLD_AGAIN: Final = 60.0  # seconds after which the same reason is told again
@@ -19,13 +20,14 @@ TOLD_AGAIN: Final = 60.0  # seconds after which the same reason is told again
 class Backend:
     """A named set of endpoints that changes in place: endpoints come and go without touching a route."""
 
-    __slots__ = ("_quiet_until", "checks", "endpoints", "failures", "name")
+    __slots__ = ("_quiet_until", "budget", "checks", "endpoints", "failures", "name")
     EJECTION: Final = 1.0  # seconds that an endpoint stands aside after it refused a connection
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.endpoints: EndpointPicker[Endpoint] = EndpointPicker()
         self.checks: Checks | None = None
+        self.budget: RetryAllowance | None = None
         self.failures: Counter[str] = Counter()  # to connect, by reason
         self._quiet_until: dict[str, float] = {}  # of each: it has been told
 

@@ -72,16 +72,25 @@ def _least(items: Sequence[T], load: Callable[[T], int]) -> Iterator[T]:
         yield items[best]
 
 
+def _told(items: Iterator[T], taken: Callable[[], None]) -> Iterator[T]:
+    """The same items, each told before it is taken."""
+    for item in items:
+        taken()
+        yield item
+
+
 class EndpointPicker(Generic[T]):
     """Members that take turns, without end: `next(turns, None)`. Members that fail can stand aside, unless all do."""
 
-    __slots__ = ("_aside", "_load", "_members", "turns")
+    __slots__ = ("_aside", "_load", "_members", "_order", "_taken", "turns")
 
     def __init__(self, members: Sequence[T] = ()) -> None:
         self._load: Callable[[T], int] | None = None
         self._members = tuple(members)
         self._aside: set[T] = set()
-        self.turns: Iterator[T] = cycle(self._members)
+        self._taken: Callable[[], None] | None = None
+        self._order: Iterator[T] = cycle(self._members)
+        self.turns = self._order
 
     def __len__(self) -> int:
         return len(self._members)
@@ -110,8 +119,14 @@ class EndpointPicker(Generic[T]):
         return max(self._available(), key=draw, default=None)
 
     def next(self) -> T | None:
-        """Whose turn it is, or None where there is nobody."""
-        return next(self.turns, None)
+        """Whose turn it is, or None where there is nobody; not counted."""
+        return next(self._order, None)
+
+    def count(self, taken: Callable[[], None] | None) -> None:
+        """Have each of `turns` that is taken told; None for no more."""
+        if taken != self._taken:
+            self._taken = taken
+            self.turns = _told(self._order, taken) if taken is not None else self._order
 
     def prefer(self, load: Callable[[T], int] | None) -> None:
         """Take the member with the least to do, instead of turns; None for turns."""
@@ -136,7 +151,8 @@ class EndpointPicker(Generic[T]):
 
     def _settle(self) -> None:
         if self._load is not None:
-            self.turns = _least(self._available(), self._load)
-            return
-        following, available = next(self.turns, None), self._available()
-        self.turns = _from(available, available.index(following) if following in available else 0)
+            self._order = _least(self._available(), self._load)
+        else:
+            following, available = next(self._order, None), self._available()
+            self._order = _from(available, available.index(following) if following in available else 0)
+        self.turns = _told(self._order, self._taken) if self._taken is not None else self._order

@@ -38,6 +38,16 @@ def test_what_was_not_served() -> None:
     assert "fsm_datagrams_dropped_total 1.0" in text
 
 
+def test_retries_that_a_budget_refused() -> None:
+    workers = [
+        Statistics(refused_retries=(("Service/ns/s", 2), ("Service/ns/t", 0))),
+        Statistics(refused_retries=(("Service/ns/s", 3),)),
+    ]
+    text = exposition(workers).decode()
+    assert 'fsm_retries_refused_total{backend="Service/ns/s"} 5.0' in text
+    assert 'fsm_retries_refused_total{backend="Service/ns/t"} 0.0' in text
+
+
 def test_streams() -> None:
     worker = Statistics(relays=(RelayStatistics("TCPRoute/ns/r/0", 3, 1),), relayed=2)
     text = exposition([worker, worker]).decode()

@@ -59,6 +59,11 @@ spec:
   targetRefs: [{group: "", kind: Service, name: back}]
   validation: {hostname: back, wellKnownCACertificates: System}
 ---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: budget, namespace: default}
+spec: {targetRefs: [{group: "", kind: Service, name: back}], retryConstraint: {}}
+---
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: how, namespace: default}

@@ -10,10 +10,10 @@ from controller.objects.routes import AnyRoute, BackendRef, HTTPFilter, HTTPRout
 from controller.state.view import View
 from controller.translate import filters, python_filters, sessions, xbackends
 from controller.translate.backends import Resolved, resolve
-from controller.translate.policies import services
+from controller.translate.policies import backend_traffic, services
 from controller.translate.shared import conditions, matches
 from controller.translate.shared.conditions import Condition
-from controller.translate.shared.names import FilterName, Needed
+from controller.translate.shared.names import BackendName, FilterName, Needed
 from gateway import snapshot
 from gateway.base.durations import seconds
 
@@ -126,7 +126,7 @@ def forwarding(
             if breaker is not None:
                 needed.append(breaker)
                 own += (snapshot.Scripted(str(breaker)),)
-            sessions_ = None if has_sessions else xbackends.persistence(view, one.backend)
+            sessions_ = None if has_sessions else _own_persistence(view, one.backend)
             is_hashed = services.is_hashed(view, one.backend)
             targets.append(snapshot.Target(weight, str(one.backend), own, hashed=is_hashed, persistence=sessions_))
         else:
@@ -134,6 +134,11 @@ def forwarding(
             targets.append(snapshot.Target(weight, "", (), 500, reason))
     needed += [one.refused for one in resolved if one.refused is not None]
     return specs, tuple(targets), needed, resolved
+
+
+def _own_persistence(view: View, name: BackendName) -> snapshot.Persistence | None:
+    """How clients come back to where they were within a backend: as an XBackend says itself, else as a policy says of it."""
+    return xbackends.persistence(view, name) or backend_traffic.persistence(view, name.kind, name.namespace, name.name)
 
 
 def _retry(rule: HTTPRule) -> snapshot.Retry | None:

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from controller.objects.base import GATEWAY_GROUP
 from controller.objects.gateways import GatewayAddress, RouteKind
 from controller.objects.references import ParentRef
 from controller.translate.shared.conditions import Condition
@@ -47,10 +48,12 @@ class ListenerSetStatus(msgspec.Struct, frozen=True):
 
 
 class AncestorStatus(msgspec.Struct, frozen=True):
-    """PolicyAncestorStatus, for a Gateway (namespace and name)."""
+    """PolicyAncestorStatus, for a Gateway (namespace and name), or for a target where there is none."""
 
     gateway: tuple[str, str]
     conditions: tuple[Condition, ...]
+    kind: str = "Gateway"
+    group: str = GATEWAY_GROUP
 
 
 class PolicyStatus(msgspec.Struct, frozen=True):
