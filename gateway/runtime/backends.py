@@ -80,7 +80,9 @@ class Backends:
                 found.follow(spec)
             backend.budget = found
         backend.endpoints.count(backend.budget.count if backend.budget is not None else None)
-        if before is not None and all(other.budget is not before for other in self._backends.values()):
+        if before is None or before is backend.budget:
+            return
+        if all(other.budget is not before for other in self._backends.values()):
             self._budgets.pop(before.spec.name, None)
 
     def _take_retry(self, spec: RetryBudget) -> bool:
