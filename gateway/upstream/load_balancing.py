@@ -90,7 +90,7 @@ class EndpointPicker(Generic[T]):
         self._aside: set[T] = set()
         self._taken: Callable[[], None] | None = None
         self._order: Iterator[T] = cycle(self._members)
-        self.turns = self._order
+        self.turns: Iterator[T] = self._order
 
     def __len__(self) -> int:
         return len(self._members)
