@@ -15,6 +15,7 @@ from controller.files.source import FileSource
 from controller.inspect.status_report import as_dict, complaint, described, is_healthy, parts
 from controller.objects.base import Ref
 from controller.objects.documents import DocumentFault
+from controller.objects.gateways import ALL
 from controller.objects.routes import ROUTES
 from controller.state.world import Report, World
 from controller.translate import Translation, translate
@@ -72,10 +73,15 @@ class LoadedFiles:
         for ref in [ref for kind in ROUTES for ref in self.world.refs(kind)]:
             if ref not in self.translation.statuses:
                 file, line = self.source.origins.get(ref, ("", 0))
-                gateways = ", ".join(f"{r.namespace}/{r.name}" for r in self.world.refs("Gateway")) or "none"
-                message = f"no parentRef names a Gateway of a GatewayClass of ours; Gateways here: {gateways}"
-                found.append(DocumentFault(file, line, message, str(ref)))
+                found.append(DocumentFault(file, line, self._why_nowhere(ref), str(ref)))
         return found
+
+    def _why_nowhere(self, ref: Ref) -> str:
+        gateways = ", ".join(f"{r.namespace}/{r.name}" for r in self.world.refs("Gateway")) or "none"
+        why = "no parentRef names a Gateway of a GatewayClass of ours"
+        if self.world.read(("object", ref)).spec.use_default_gateways == ALL:
+            why += ", and none of these has defaultScope: All, which useDefaultGateways asks for"
+        return f"{why}; Gateways here: {gateways}"
 
 
 def validate_files(path: Path, *, as_json: bool) -> None:

@@ -49,15 +49,22 @@ def parts(ref: Ref, status: Status) -> Iterable[tuple[str, tuple[Condition, ...]
             yield str(ref), status.conditions
         case PolicyStatus() | ExtensionStatus():
             for ancestor in status.ancestors:
-                yield f"{ref} on {ancestor.gateway[1]}", ancestor.conditions
+                yield f"{ref} on {_seen_from(ref, *ancestor.gateway)}", ancestor.conditions
         case GatewayStatus() | ListenerSetStatus():
             yield str(ref), status.conditions
             for listener in status.listeners:
                 yield f"{ref} listener {listener.name} ({listener.attached} routes)", listener.conditions
         case RouteStatus():
-            for parent in status.parents:
-                section = f"/{parent.parent.section_name}" if parent.parent.section_name else ""
-                yield f"{ref} on {parent.parent.name}{section}", parent.conditions
+            for one in status.parents:
+                parent = one.parent
+                section = f" listener {parent.section_name}" if parent.section_name else ""
+                port = f" port {parent.port}" if parent.port is not None else ""
+                yield f"{ref} on {_seen_from(ref, parent.namespace, parent.name)}{section}{port}", one.conditions
+
+
+def _seen_from(ref: Ref, namespace: str | None, name: str) -> str:
+    """A Gateway's name, with its namespace where that is another one than the object's."""
+    return name if namespace in (None, ref.namespace) else f"{namespace}/{name}"
 
 
 def as_dict(condition: Condition) -> dict[str, str]:

@@ -267,6 +267,7 @@ class Cluster:
                 found = self.world.read(("object", ref))
                 for parent in found.spec.parent_refs if found is not None else ():
                     gateways.add((parent.namespace or ref.namespace, parent.name))
+                gateways.update(self.world.read(("gateways of route", *ref)))  # by ListenerSets, or by default
         return gateways & self.reconciler.publications.keys()
 
     async def follow(self, gateways: dict[GatewayName, Running | None]) -> None:

@@ -35,11 +35,12 @@ log = logging.getLogger("fsm.status")
 APART: Final = 0.1
 MAX_RETRY_SECONDS: Final = 60.0  # seconds until a status that is refused is tried again
 WRITERS: Final = 8
+MAX_PARENTS: Final = 32  # entries that RouteStatus has room for: as many as parentRefs, to which default Gateways come
 
 # The types of conditions that are ours to take away.
 OURS: Final = frozenset((
     "Accepted", "Programmed", "ResolvedRefs", "Conflicted", "PartiallyInvalid", "SupportedVersion", "OverlappingTLSConfig",
-    "InsecureFrontendValidationMode", "FailingClosed",
+    "InsecureFrontendValidationMode", "FailingClosed", "DefaultGateway",
 ))  # fmt: skip
 
 Json = dict[str, Any]
@@ -215,7 +216,7 @@ def merged(before: Json, status: Status | None, now: str) -> Json:
                 old = next((p for p in _ours(before, "parents") if p.get("parentRef") == ref), {})
                 said = _said(old, parent.conditions, status.generation, now)
                 entries.append({"parentRef": ref, "controllerName": CONTROLLER, **said})
-            return {**before, "parents": _others(before, "parents") + entries}
+            return {**before, "parents": (_others(before, "parents") + entries)[:MAX_PARENTS]}
         case None:
             return {**before, **{name: _others(before, name) for name in ("parents", "ancestors") if name in before}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -11,6 +12,10 @@ from controller.objects.naming import generated_name
 from controller.objects.references import AuthorityRef, ParametersRef, SecretRef
 from controller.objects.routes import HTTPFilter
 from controller.objects.selectors import Selector
+
+# Scopes of default Gateways (GEP-3793); no scope is the same as "None".
+ALL: Final = "All"
+DEFAULT_SCOPES: Final = ("", "None", ALL)
 
 
 class GatewayClassSpec(Struct, frozen=True):
@@ -170,6 +175,8 @@ class Gateway(Object, frozen=True):
     def index_keys(self) -> Iterator[Key]:
         yield "gateways of class", self.spec.gateway_class_name
         yield "gateways that run as", self.metadata.namespace, self.generated_name
+        if self.spec.default_scope == ALL:
+            yield ("default gateways",)
 
 
 class ListenerSetParent(Struct, frozen=True):

@@ -210,6 +210,7 @@ class HTTPRouteSpec(Struct, frozen=True):
     """HTTPRouteSpec."""
 
     parent_refs: tuple[ParentRef, ...] = ()
+    use_default_gateways: str = ""
     hostnames: tuple[str, ...] = ()
     rules: tuple[HTTPRule, ...] = (HTTPRule(),)
 
@@ -249,6 +250,7 @@ class GRPCRouteSpec(Struct, frozen=True):
     """GRPCRouteSpec."""
 
     parent_refs: tuple[ParentRef, ...] = ()
+    use_default_gateways: str = ""
     hostnames: tuple[str, ...] = ()
     rules: tuple[GRPCRule, ...] = (GRPCRule(),)
 
@@ -270,6 +272,7 @@ class StreamRouteSpec(Struct, frozen=True):
     """TLSRouteSpec, TCPRouteSpec and UDPRouteSpec."""
 
     parent_refs: tuple[ParentRef, ...] = ()
+    use_default_gateways: str = ""
     hostnames: tuple[str, ...] = ()
     rules: tuple[StreamRule, ...] = ()
 

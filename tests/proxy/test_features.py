@@ -306,3 +306,15 @@ async def test_HTTPRouteBackendProtocolH2C_for_clients_of_both_kinds(proxy: Prox
     assert (await proxy.get())[0] == 200
     assert (await (await client(proxy.port)).get()).status == 200
     await backend.stop()
+
+
+async def test_default_Gateways(proxy: Proxy, server: Server) -> None:
+    """GEP-3793, which has no name of a feature: a route that names no Gateway is served, as long as one takes it."""
+    rules = "[{backendRefs: [{name: a, port: 80}]}]"
+    route = http_route(rules).replace("parentRefs: [{name: gw}]", "useDefaultGateways: All")
+    for scope, status in ((", defaultScope: All", 200), ("", 404), (", defaultScope: All", 200), (", defaultScope: None", 404)):
+        translation = await serve(proxy, gateway(more=scope), service("a", server.port), route)
+        assert (await proxy.get())[0] == status
+        said = translation.statuses[Ref("Gateway", "default", "gw")]
+        assert isinstance(said, GatewayStatus)
+        assert any(one.type == "DefaultGateway" for one in said.conditions) == (status == 200)

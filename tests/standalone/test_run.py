@@ -247,6 +247,45 @@ async def test_two_gateways_cannot_have_the_same_port_and_hostname(running: Runn
     assert (await running.get())[0] == 404  # the route names the first Gateway
 
 
+async def test_a_default_gateway_comes_and_goes(running: Running) -> None:
+    """A route that names none (GEP-3793) is served while a Gateway takes it, and its status has an entry as long."""
+    named = (running.folder / "gateway.yaml").read_text()
+    by_default = named + "  defaultScope: All\n"
+    route = (running.folder / "httproute.yaml").read_text()
+    asking = route.replace("  parentRefs:\n    - name: simple-fsm-gateway\n", "  useDefaultGateways: All\n")
+    assert asking != route
+    running.replace("httproute.yaml", asking)
+    running.replace("gateway.yaml", by_default)
+    await running.start()
+    assert await running.get() == (200, "v1")
+
+    async def entries() -> set[str]:
+        async with running.session.get(f"{running.admin}/status") as answer:
+            return {one["object"] for one in await answer.json() if one["object"].startswith("HTTPRoute")}
+
+    async def is_served() -> bool:
+        return (await running.get(), await entries()) == ((200, "v1"), {entry})
+
+    async def is_not_served() -> bool:
+        return ((await running.get())[0], await entries()) == (404, set())
+
+    entry = "HTTPRoute default/argo-rollouts-http-route on simple-fsm-gateway"
+    assert await entries() == {entry}
+    for text, arrives in ((named, is_not_served), (by_default, is_served), (named, is_not_served)):
+        running.replace("gateway.yaml", text)
+        await running.until(arrives)
+    # Another Gateway arrives in its place, and goes.
+    entry = "HTTPRoute default/argo-rollouts-http-route on second"
+    running.replace("gateway.yaml", by_default.replace("simple-fsm-gateway", "second"))
+    await running.until(is_served)
+    (running.folder / "gateway.yaml").unlink()
+
+    async def is_nowhere() -> bool:
+        return await entries() == set()
+
+    await running.until(is_nowhere)
+
+
 async def test_explain_asks_the_running_gateway(running: Running) -> None:
     await running.start()
     done = subprocess.run(

@@ -32,7 +32,11 @@ def some(kind: int, which: str, choice: int) -> AnyObject:
                 {"name": "http", "port": 80 + choice % 2, "protocol": "HTTP", "hostname": f"{other}.example"}
                 if choice % 5
                 else {"name": "http", "port": 80, "protocol": ["HTTP", "TCP"][choice % 2]},
+                defaultScope=["None", "All"][choice % 2],
             )
+        case 1 if choice % 4 == 3:
+            spec = {"useDefaultGateways": "All", "rules": [{"backendRefs": [{"name": other, "port": 80}]}]}
+            return obj("HTTPRoute", which, spec={**spec, "parentRefs": [{"name": "b"}][: choice % 3]})
         case 1:
             ref: dict[str, Any] = {"name": other, "port": 80 + choice % 2, "weight": choice % 4}
             if choice % 3 == 0:

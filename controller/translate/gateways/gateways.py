@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from controller.objects.base import CONTROLLER, Ref
 from controller.objects.core import Service
-from controller.objects.gateways import Gateway, GatewayAddress, GatewayClass, ListenerSet
+from controller.objects.gateways import ALL, DEFAULT_SCOPES, Gateway, GatewayAddress, GatewayClass, ListenerSet
 from controller.state.view import View, guarded
 from controller.state.world import Report
 from controller.translate import certificates
@@ -180,6 +180,8 @@ def _refused(view: View, found: Gateway) -> Condition | None:
         if address.routability and address.routability not in ROUTABILITY:
             known = ", ".join(ROUTABILITY)
             return conditions.unsupported_address(f'routability "{address.routability}" is not known; {known} are.')
+    if found.spec.default_scope not in DEFAULT_SCOPES:
+        return conditions.unsupported_scope(found.spec.default_scope)
     other = _namesake(view, found)
     if other:
         return conditions.gateway_namesake(found.metadata.namespace, other, found.generated_name)
@@ -274,6 +276,8 @@ def gateway_status(view: View, namespace: str, name: str) -> GatewayStatus | Non
 
 def _more(found: Gateway, info: GatewayInfo) -> Iterator[Condition]:
     """Conditions that are there only where there is something to say."""
+    if found.spec.default_scope == ALL:
+        yield conditions.default_gateway(ALL)
     match info.client:
         case CertificateFault(kind, message):
             yield conditions.client_certificate(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from controller.objects.base import GATEWAY_GROUP, Ref
-from controller.objects.gateways import ListenerSet
+from controller.objects.gateways import ALL, DEFAULT_SCOPES, ListenerSet
 from controller.objects.references import ParentRef
 from controller.objects.routes import AnyRoute, GRPCRoute, HTTPRoute, TCPRoute, TLSRoute, UDPRoute
 from controller.state.view import View, guarded
@@ -53,6 +53,7 @@ class _Parent(NamedTuple):
     ref: ParentRef
     info: GatewayInfo
     owner: Ref
+    is_default: bool = False  # no parentRef says so, but the Gateway's defaultScope (GEP-3793)
 
 
 def _nowhere(view: View, error: Exception, kind: str, namespace: str, name: str) -> RouteInfo:
@@ -61,18 +62,17 @@ def _nowhere(view: View, error: Exception, kind: str, namespace: str, name: str)
     if found is None:
         return RouteInfo(None, ())
     said = (conditions.unsupported_value(conditions.fault_of_ours(error)), conditions.route_resolved())
-    ours = [one for one in found.spec.parent_refs if _parent(view, found, one) is not None]
-    parents = tuple(ParentStatus(_verbatim(one), said) for one in ours)
+    parents = tuple(ParentStatus(_verbatim(one.ref), said) for one in _parents(view, found))
     return RouteInfo(RouteStatus(found.metadata.generation, parents) if parents else None, ())
 
 
 @guarded(_nowhere)
 def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
-    """One route, against every Gateway of ours that it names."""
+    """One route, against every Gateway of ours that it names, or that takes it by default."""
     found = view.get(TYPES[kind], namespace, name)
     if found is None:
         return RouteInfo(None, ())
-    parents = [one for parent in found.spec.parent_refs if (one := _parent(view, found, parent))]
+    parents = list(_parents(view, found))
     if not parents:
         return RouteInfo(None, ())
     made = _translated(view, found)
@@ -83,7 +83,7 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
     for parent in parents:
         info = parent.info
         refusal, taken = _attach(view, found, parent)
-        accepted = refusal or made.unsupported or conditions.route_accepted()
+        accepted = refusal or made.unsupported or _scope_fault(found) or conditions.route_accepted(by_default=parent.is_default)
         partially = [made.partially] if made.partially and accepted.is_true else []
         said.append(ParentStatus(_verbatim(parent.ref), (accepted, made.resolved, *partially)))
         if accepted.is_true:
@@ -124,6 +124,30 @@ def _translated(view: View, found: AnyRoute) -> Rules:
             return grpc_rules.rules(view, found)
         case _:
             return stream_rules.relays(view, found)
+
+
+def _parents(view: View, found: AnyRoute) -> Iterator[_Parent]:
+    """What is ours of a route's parents: those of its parentRefs, and beside them default Gateways, where it wants these."""
+    whole: set[Ref] = set()  # Gateways that are named as default Gateways are: all of their own listeners
+    for ref in found.spec.parent_refs:
+        parent = _parent(view, found, ref)
+        if parent is not None:
+            yield parent
+            if (ref.section_name, ref.port) == (None, None):
+                whole.add(parent.owner)
+    if found.spec.use_default_gateways != ALL:
+        return
+    for one in view.index("default gateways"):
+        info = view.call(gateway, one.namespace, one.name) if one not in whole else None
+        if info is not None:
+            yield _Parent(ParentRef(one.name, namespace=one.namespace), info, one, is_default=True)
+
+
+def _scope_fault(found: AnyRoute) -> Condition | None:
+    scope = found.spec.use_default_gateways
+    if scope in DEFAULT_SCOPES:
+        return None
+    return conditions.unsupported_value(conditions.unknown_scope("spec.useDefaultGateways", scope))
 
 
 def _parent(view: View, found: AnyRoute, parent: ParentRef) -> _Parent | None:

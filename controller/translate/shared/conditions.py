@@ -109,6 +109,16 @@ def unsupported_address(message: str) -> Condition:
     return _false("Accepted", "UnsupportedAddress", f"spec.addresses: {message}")
 
 
+def unsupported_scope(found: str) -> Condition:
+    """Accepted: spec.defaultScope."""
+    return _false("Accepted", "Invalid", unknown_scope("spec.defaultScope", found))
+
+
+def default_gateway(scope: str) -> Condition:
+    """DefaultGateway (GEP-3793); absent where the Gateway takes only routes that name it."""
+    return _true("DefaultGateway", "DefaultGateway", f"Gateway has default scope {scope}.")
+
+
 def programmed(message: str) -> Condition:
     """Programmed."""
     return _true("Programmed", "Programmed", message)
@@ -239,21 +249,18 @@ def listener_unresolved(reason: str, message: str) -> Condition:
 # --- routes ---
 
 
-def route_accepted() -> Condition:
-    """Accepted."""
-    return _true("Accepted", "Accepted", "Route is accepted.")
+def route_accepted(*, by_default: bool = False) -> Condition:
+    """Accepted; or by a Gateway that the route does not name (GEP-3793)."""
+    return _true("Accepted", "Accepted", "Route is bound to default Gateway." if by_default else "Route is accepted.")
 
 
 def no_matching_parent(parent: ParentRef, listeners: Iterable[str]) -> Condition:
     """Accepted: no listener has this name or port."""
     wanted = [f'sectionName "{parent.section_name}"'] if parent.section_name else []
     wanted += [f"port {parent.port}"] if parent.port is not None else []
-    return _false(
-        "Accepted",
-        "NoMatchingParent",
-        f'{parent.kind or "Gateway"} "{parent.name}" has no listener with {" and ".join(wanted)}; '
-        f"it has {', '.join(listeners) or 'none'}.",
-    )
+    which = f"listener with {' and '.join(wanted)}" if wanted else "listener of its own"
+    text = f'{parent.kind or "Gateway"} "{parent.name}" has no {which}; it has {", ".join(listeners) or "none"}.'
+    return _false("Accepted", "NoMatchingParent", text)
 
 
 def parent_not_accepted(parent: Ref) -> Condition:
@@ -362,6 +369,11 @@ def fault_of_ours(error: Exception) -> str:
 
 
 # --- words that conditions, `fsm validate` and `fsm explain` share ---
+
+
+def unknown_scope(field: str, found: str) -> str:
+    """A scope of default Gateways that is none."""
+    return f'{field}: found "{found}"; All and None are known.'
 
 
 def service_not_found(namespace: str, name: str) -> str:
