@@ -49,7 +49,8 @@ def parts(ref: Ref, status: Status) -> Iterable[tuple[str, tuple[Condition, ...]
             yield str(ref), status.conditions
         case PolicyStatus() | ExtensionStatus():
             for ancestor in status.ancestors:
-                yield f"{ref} on {_seen_from(ref, *ancestor.gateway)}", ancestor.conditions
+                kind = "" if ancestor.kind == "Gateway" else f"{ancestor.kind} "
+                yield f"{ref} on {kind}{_seen_from(ref, *ancestor.gateway)}", ancestor.conditions
         case GatewayStatus() | ListenerSetStatus():
             yield str(ref), status.conditions
             for listener in status.listeners:

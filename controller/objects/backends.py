@@ -8,17 +8,8 @@ from collections.abc import Iterator
 import msgspec
 
 from controller.objects.base import FAULT, Key, Object, Struct
-from controller.objects.references import AuthorityRef, SecretRef
+from controller.objects.references import AuthorityRef, PolicyTarget, SecretRef
 from controller.objects.routes import SessionPersistence
-
-
-class PolicyTarget(Struct, frozen=True):
-    """LocalPolicyTargetReferenceWithSectionName."""
-
-    group: str
-    kind: str
-    name: str
-    section_name: str = ""
 
 
 class AltName(Struct, frozen=True):

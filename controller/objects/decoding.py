@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from controller.objects.backends import BackendTLSPolicy, BackendTLSPolicySpec, PolicyTarget
+from controller.objects.backends import BackendTLSPolicy, BackendTLSPolicySpec
 from controller.objects.base import Meta, Ref
 from controller.objects.conversion import convert, explained
 from controller.objects.documents import spelled
@@ -25,6 +25,7 @@ from controller.objects.filters import (
     RuleTarget,
 )
 from controller.objects.kinds import AnyObject, Kind
+from controller.objects.references import PolicyTarget
 
 T = TypeVar("T")
 

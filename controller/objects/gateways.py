@@ -1,4 +1,4 @@
-"""GatewayClass, Gateway and ListenerSet, with the defaults of the Gateway API v1.7.0."""
+"""GatewayClass, Gateway, ListenerSet and XTelemetryPolicy, with the defaults of the Gateway API v1.7.0."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from controller.objects.base import GATEWAY_GROUP, Key, Meta, Object, Struct
 from controller.objects.naming import generated_name
-from controller.objects.references import AuthorityRef, ParametersRef, SecretRef
+from controller.objects.references import AuthorityRef, ObjectReference, ParametersRef, PolicyTarget, SecretRef
 from controller.objects.routes import HTTPFilter
 from controller.objects.selectors import Selector
 
@@ -203,3 +203,33 @@ class ListenerSet(Object, frozen=True):
     def index_keys(self) -> Iterator[Key]:
         parent = self.spec.parent_ref
         yield "listener sets of", parent.namespace or self.metadata.namespace, parent.name
+
+
+class TelemetryProvider(Struct, frozen=True):
+    """TelemetryProvider: where spans go."""
+
+    backend_ref: ObjectReference
+
+
+class Tracing(Struct, frozen=True):
+    """TracingPolicy; what is said of spans is not read as long as there are none."""
+
+    mode: str = "ImplementationDefault"
+    provider: TelemetryProvider | None = None
+
+
+class XTelemetryPolicySpec(Struct, frozen=True):
+    """TelemetryPolicySpec (GEP-4768)."""
+
+    target_refs: tuple[PolicyTarget, ...] = ()
+    tracing: Tracing | None = None
+
+
+class XTelemetryPolicy(Object, frozen=True):
+    """gateway.networking.x-k8s.io XTelemetryPolicy."""
+
+    spec: XTelemetryPolicySpec = XTelemetryPolicySpec()
+
+    def index_keys(self) -> Iterator[Key]:
+        for target in self.spec.target_refs:
+            yield "telemetry policies of", self.metadata.namespace, target.name

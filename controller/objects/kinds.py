@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from controller.objects import core, filters
 from controller.objects.backends import BackendTLSPolicy, XBackend, XBackendTrafficPolicy
 from controller.objects.base import EXTENSION_GROUP, GATEWAY_GROUP, POLICY_GROUP, X_GROUP, Object
-from controller.objects.gateways import Gateway, GatewayClass, ListenerSet
+from controller.objects.gateways import Gateway, GatewayClass, ListenerSet, XTelemetryPolicy
 from controller.objects.policies import POLICIES
 from controller.objects.policies.base import Policy
 from controller.objects.references import ReferenceGrant
@@ -17,8 +17,8 @@ from controller.objects.routes import AnyRoute, GRPCRoute, HTTPRoute, TCPRoute, 
 
 AnyObject: TypeAlias = (
     GatewayClass | Gateway | ListenerSet | AnyRoute | ReferenceGrant | BackendTLSPolicy | XBackend | XBackendTrafficPolicy
-    | core.Service | core.EndpointSlice | core.Secret | core.ConfigMap | core.Namespace | core.ClusterTrustBundle
-    | filters.Filter | filters.FilterDefinition | filters.NamespacedFilterDefinition | filters.FilterConfig
+    | XTelemetryPolicy | core.Service | core.EndpointSlice | core.Secret | core.ConfigMap | core.Namespace
+    | core.ClusterTrustBundle | filters.Filter | filters.FilterDefinition | filters.NamespacedFilterDefinition | filters.FilterConfig
     | filters.ListenerFilter | filters.RouteRuleFilterPolicy | Policy | filters.Settings
 )  # fmt: skip
 # Of Secrets only certificates are followed, and those that something names.
@@ -76,6 +76,7 @@ KINDS: Final = {
         _gateway_api(ReferenceGrant, "referencegrants", "v1beta1"),
         Kind(XBackend, X_GROUP, ("v1alpha1",), "xbackends", has_status=True),
         Kind(XBackendTrafficPolicy, X_GROUP, ("v1alpha1",), "xbackendtrafficpolicies", has_status=True),
+        Kind(XTelemetryPolicy, X_GROUP, ("v1alpha1",), "xtelemetrypolicies", has_status=True),
         _extension(filters.Filter, "filters", has_status=True),
         _extension(filters.FilterDefinition, "filterdefinitions", namespaced=False),
         _extension(filters.NamespacedFilterDefinition, "namespacedfilterdefinitions"),

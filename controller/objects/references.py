@@ -57,6 +57,15 @@ class ObjectReference(Struct, frozen=True):
     port: int | None = None
 
 
+class PolicyTarget(Struct, frozen=True):
+    """LocalPolicyTargetReferenceWithSectionName."""
+
+    group: str
+    kind: str
+    name: str
+    section_name: str = ""
+
+
 class GrantFrom(Struct, frozen=True):
     """ReferenceGrantFrom."""
 

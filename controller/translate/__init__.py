@@ -18,7 +18,7 @@ from controller.objects.routes import ROUTES
 from controller.state.view import View
 from controller.state.world import World
 from controller.translate import backends, python_filters, xbackends
-from controller.translate.gateways import gateways
+from controller.translate.gateways import gateways, telemetry
 from controller.translate.gateways.gateways import Running
 from controller.translate.policies import attachment, backend_tls, backend_traffic, guarding
 from controller.translate.routes import routes
@@ -313,6 +313,7 @@ OWN_VALUES: Final = {
     "BackendTLSPolicy": _with_status(backend_tls.status),
     "XBackend": _with_status(xbackends.status, xbackends.pods),
     "XBackendTrafficPolicy": _with_status(backend_traffic.status),
+    "XTelemetryPolicy": _with_status(telemetry.status),
     "Filter": _with_status(python_filters.status),
     **{kind: _with_status(guarding.status, given=Ref._fields) for kind in ("ListenerFilter", "RouteRuleFilterPolicy")},
     **{kind: _with_status(attachment.status, given=Ref._fields) for kind in POLICIES},

@@ -9,6 +9,7 @@ import msgspec
 from controller.objects.backends import XBackend
 from controller.objects.base import X_GROUP
 from controller.objects.core import EndpointSlice, Service, ServicePort
+from controller.objects.references import ObjectReference
 from controller.objects.routes import BackendRef
 from controller.state.view import View, guarded
 from controller.translate import xbackends
@@ -29,7 +30,7 @@ APP_PROTOCOLS: dict[str, Protocol] = {
 # How routes of a kind speak to backends, whatever those say; "" where appProtocol decides.
 SPOKEN: dict[str, Protocol | Literal[""]] = {
     "HTTPRoute": "", "GRPCRoute": "h2c", "TLSRoute": "tcp", "TCPRoute": "tcp", "UDPRoute": "udp",
-    "Gateway": "", "ListenerSet": "",
+    "Gateway": "", "ListenerSet": "", "XTelemetryPolicy": "",
 }  # fmt: skip
 
 
@@ -74,6 +75,11 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef, *, grpc: boo
         text = f'Service "{to}/{ref.name}" is spoken to over TLS only, by {asks}; datagrams cannot be.'
         return _fault("UnsupportedProtocol", text)
     return Resolved(BackendName("Service", to, ref.name, ref.port, "h2c" if grpc else spoken))
+
+
+def as_backend(ref: ObjectReference) -> BackendRef:
+    """A reference that is not one of a rule's, as `resolve` takes it."""
+    return BackendRef(name=ref.name, group=ref.group, kind=ref.kind, namespace=ref.namespace, port=ref.port)
 
 
 def _asks_for_tls(view: View, namespace: str, service: str, number: int, port_name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from controller.objects.references import ObjectReference, ParametersRef
+from controller.objects.references import ParametersRef
 from controller.objects.routes import (
     BackendRef,
     ExternalAuthFilter,
@@ -17,7 +17,7 @@ from controller.objects.routes import (
     PathModifier,
 )
 from controller.translate import sessions
-from controller.translate.backends import Resolved
+from controller.translate.backends import Resolved, as_backend
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.names import FilterName, Needed
 from controller.translate.shared.written_text import fault, field_faults, name_faults
@@ -60,7 +60,7 @@ def translate(
                 path = one.url_rewrite.path
                 specs.append(snapshot.Rewrite(one.url_rewrite.hostname, _path(path) if path else None))
             case "RequestMirror" if one.request_mirror:
-                found = resolve(_as_backend(one.request_mirror.backend_ref))
+                found = resolve(as_backend(one.request_mirror.backend_ref))
                 resolved.append(found)
                 if found.backend is not None:  # a mirror that leads nowhere must not hurt the request itself
                     needed.append(found.backend)
@@ -73,7 +73,7 @@ def translate(
                     )
                 )
             case "ExternalAuth" if one.external_auth:
-                found = resolve(_as_backend(one.external_auth.backend_ref), grpc=one.external_auth.protocol == "GRPC")
+                found = resolve(as_backend(one.external_auth.backend_ref), grpc=one.external_auth.protocol == "GRPC")
                 resolved.append(found)
                 specs.append(_authorisation(one.external_auth, found))
                 needed += [found.backend] if found.backend is not None else []
@@ -171,7 +171,3 @@ def _authorisation(auth: ExternalAuthFilter, found: Resolved) -> snapshot.Filter
     return snapshot.ExternalAuth(
         str(found.backend), "HTTP", http.path, http.allowed_headers, http.allowed_response_headers, body
     )
-
-
-def _as_backend(ref: ObjectReference) -> BackendRef:
-    return BackendRef(name=ref.name, group=ref.group, kind=ref.kind, namespace=ref.namespace, port=ref.port)

@@ -325,6 +325,7 @@ def test_references_and_values_that_cannot_be_used(kind: str, target: str, confi
 
 FILTER = {"type": "IPRestriction", "configRef": {"kind": "IPRestriction", "name": "ips"}}
 TLS = {"hostname": "app.internal", "caCertificateRefs": [{"kind": "ConfigMap", "group": "", "name": "ca"}]}
+GW = {"group": GATEWAY_GROUP, "kind": "Gateway", "name": "gw"}
 APP = {"group": "", "kind": "Service", "name": "app"}
 Row = tuple[str, str, Any, str]
 
@@ -386,7 +387,19 @@ ROWS: list[Row] = [
     ("ListenerSet", "certificate of another namespace", listener_set("x", protocol="HTTPS", tls={"certificateRefs": [{"name": "cert", "namespace": OTHER}]}), "accepted or refused"),
     ("ListenerSet", "TLS in the clear", listener_set("x", tls={"certificateRefs": [{"name": "cert"}]}), "refused"),
     ("ListenerSet", "missing Gateway", {"parentRef": {"name": "x"}, "listeners": []}, "silent"),
+    ("XTelemetryPolicy", "asks for nothing", {"targetRefs": [GW], "tracing": {"mode": "Disabled"}}, "accepted"),
+    ("XTelemetryPolicy", "asks for the default", {"targetRefs": [GW], "tracing": {}}, "accepted"),
+    ("XTelemetryPolicy", "asks for tracing", {"targetRefs": [GW], "tracing": {"mode": "Enabled", "provider": {"backendRef": {"name": "app", "port": 80}}}}, "refused"),
+    ("XTelemetryPolicy", "unknown mode", {"targetRefs": [GW], "tracing": {"mode": "Sometimes"}}, "refused"),
+    ("XTelemetryPolicy", "a provider for nothing", {"targetRefs": [GW], "tracing": {"provider": {"backendRef": {"name": "app", "port": 80}}}}, "refused"),
+    ("XTelemetryPolicy", "says nothing", {"targetRefs": [GW]}, "refused"),
+    ("XTelemetryPolicy", "missing target", {"targetRefs": [{**GW, "name": "x"}], "tracing": {"mode": "Disabled"}}, "refused"),
+    ("XTelemetryPolicy", "unsupported kind", {"targetRefs": [APP], "tracing": {"mode": "Disabled"}}, "refused"),
+    ("XTelemetryPolicy", "another group", {"targetRefs": [{**GW, "group": "x"}], "tracing": {"mode": "Disabled"}}, "refused"),
+    ("XTelemetryPolicy", "no target", {"targetRefs": [], "tracing": {"mode": "Disabled"}}, "silent"),
     ("Gateway", "valid", gateway_spec(), "in force"),
+    ("Gateway", "unknown scope", gateway_spec(defaultScope="Some"), "refused"),
+    ("Gateway", "default", gateway_spec(defaultScope="All"), "in force"),
     ("Gateway", "unknown class", {**gateway_spec(), "gatewayClassName": "x"}, "silent"),
     ("Gateway", "unsupported address", gateway_spec(addresses=[{"type": "Hostname", "value": "x"}]), "refused"),
     ("Gateway", "invalid parametersRef", gateway_spec(infrastructure={"parametersRef": {"kind": "ConfigMap", "group": "", "name": "x"}}), "refused"),
@@ -404,6 +417,8 @@ ROWS: list[Row] = [
     ("Gateway", "missing authority for TLS", gateway_spec(listener={"protocol": "TLS", "tls": {"certificateRefs": [{"name": "cert"}]}}, tls={"frontend": {"default": {"validation": {"caCertificateRefs": [{"name": "x", "kind": "ConfigMap", "group": ""}]}}}}), "refused"),
     ("Gateway", "certificate of another namespace", gateway_spec(listener={"protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "cert", "namespace": OTHER}]}}), "accepted"),
     ("HTTPRoute", "valid", route_spec(), "in force"),
+    ("HTTPRoute", "unknown scope", route_spec(useDefaultGateways="Some"), "refused"),
+    ("HTTPRoute", "no default Gateway", {"useDefaultGateways": "All", "rules": [{"backendRefs": [{"name": "app", "port": 80}]}]}, "silent"),
     ("HTTPRoute", "of another namespace", route_spec({"namespace": OTHER}), "refused"),
     ("HTTPRoute", "missing section", route_spec({"sectionName": "x"}), "refused"),
     ("HTTPRoute", "missing port", route_spec({"port": 1}), "refused"),

@@ -64,6 +64,13 @@ kind: XBackendTrafficPolicy
 metadata: {name: budget, namespace: default}
 spec: {targetRefs: [{group: "", kind: Service, name: back}], retryConstraint: {}}
 ---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XTelemetryPolicy
+metadata: {name: spans, namespace: default}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: main}]
+  tracing: {mode: Disabled}
+---
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: how, namespace: default}

@@ -9,6 +9,7 @@ from support.objects import gateway, obj, route, world
 from support.refusals import pem, said_of
 
 from controller.objects.base import Ref
+from controller.objects.kinds import AnyObject
 from controller.translate import translate
 from gateway.snapshot import Backend, Rule
 
@@ -17,7 +18,7 @@ CA = {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "ca"}]}
 NAMED = {"hostname": "api.example"}
 
 
-def translated(tls: dict[str, Any] | None) -> tuple[Backend | None, Rule, Any]:
+def translated(tls: dict[str, Any] | None, *more: AnyObject) -> tuple[Backend | None, Rule, Any]:
     authority, chain, key = pem()
     spec: dict[str, Any] = {
         "type": "ExternalHostname", "externalHostname": {"hostname": "api.example"}, "port": {"number": 443}, "protocol": "HTTP",
@@ -27,7 +28,8 @@ def translated(tls: dict[str, Any] | None) -> tuple[Backend | None, Rule, Any]:
         world(
             gateway(), found, obj("ConfigMap", "ca", data={"ca.crt": authority}),
             obj("Secret", "own", type="kubernetes.io/tls", stringData={"tls.crt": chain, "tls.key": key}),
-            route("r", {"group": GROUP, "kind": "XBackend", "name": "x"}),
+            obj("Secret", "own", "vault", type="kubernetes.io/tls", stringData={"tls.crt": chain, "tls.key": key}),
+            route("r", {"group": GROUP, "kind": "XBackend", "name": "x"}), *more,
         )
     )  # fmt: skip
     (parts,) = made.parts.values()
@@ -89,3 +91,18 @@ def test_what_cannot_be_done_is_refused_and_nothing_goes_in_the_clear(tls: dict[
     assert words in resolved.message
     assert rule.targets[0].fault == 500
     assert backend is None or not backend.endpoints
+
+
+@pytest.mark.parametrize(("group", "is_granted"), [(GROUP, True), ("gateway.networking.k8s.io", False)])
+def test_a_certificate_of_another_namespace_is_granted_to_the_kind_by_its_own_group(group: str, is_granted: bool) -> None:
+    grant = obj("ReferenceGrant", "g", "vault", {
+        "from": [{"group": group, "kind": "XBackend", "namespace": "default"}], "to": [{"group": "", "kind": "Secret"}],
+    })  # fmt: skip
+    tls = {
+        "mode": "ClientAndServer",
+        "validation": {**NAMED, "wellKnownCACertificates": "System"},
+        "clientCertificateRef": {"name": "own", "namespace": "vault"},
+    }
+    _, _, resolved = translated(tls, grant)
+    assert resolved.is_true == is_granted
+    assert is_granted or f"from {GROUP} XBackend in default to Secret would allow it" in resolved.message

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from controller.objects.backends import BackendTLSPolicy, BackendValidation, PolicyTarget, XBackend
+from controller.objects.backends import BackendTLSPolicy, BackendValidation, XBackend
 from controller.objects.base import OPTION, X_GROUP, Ref
 from controller.objects.core import Service
+from controller.objects.references import PolicyTarget
 from controller.state.view import View, guarded
 from controller.translate import certificates
 from controller.translate.shared import ancestors, conditions
@@ -157,7 +158,7 @@ def status(view: View, namespace: str, name: str) -> PolicyStatus | None:
     elif nowhere:
         said[0] = conditions.filter_not_valid("TargetNotFound", nowhere)
     elif older:
-        said[0] = conditions.policy_conflicted(older)
+        said[0] = conditions.policy_conflicted("BackendTLSPolicy", older)
     elif made is None:
         said.append(conditions.failing_closed("nothing is sent to what it is for"))
     if elsewhere and said[0].is_true:

@@ -301,7 +301,7 @@ def unresolved(reason: str, message: str) -> Condition:
     return _false("ResolvedRefs", reason, message)
 
 
-# --- BackendTLSPolicy ---
+# --- BackendTLSPolicy and XTelemetryPolicy ---
 
 
 def policy_accepted() -> Condition:
@@ -314,9 +314,10 @@ def policy_invalid(message: str) -> Condition:
     return _false("Accepted", "Invalid", message)
 
 
-def policy_conflicted(older: str) -> Condition:
+def policy_conflicted(kind: str, first: str) -> Condition:
     """Accepted: another policy has the same target."""
-    return _false("Accepted", "Conflicted", f'BackendTLSPolicy "{older}" has the same target and is older.')
+    text = f'{kind} "{first}" has the same target and comes before it (the oldest does, then the first by name).'
+    return _false("Accepted", "Conflicted", text)
 
 
 def policy_resolved() -> Condition:
