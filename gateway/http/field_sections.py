@@ -25,6 +25,7 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
 
 from gateway.http.http1 import (
+    BODILESS,
     CHUNKED,
     CHUNKED_FIELD,
     CODING,
@@ -281,18 +282,22 @@ def _is_handshake(field: Field) -> bool:
     return field.name in _HANDSHAKE or (field.kind == FOLDED and fold(field.name) in _HANDSHAKE)
 
 
-def response(pairs: list[Pair], *, ended: bool) -> Response:
-    """A response from its field section. Raises Malformed."""
+def response(pairs: list[Pair], *, ended: bool, head_only: bool) -> Response:
+    """A response from its field section, and where it has content the field that frames it. Raises Malformed."""
     pseudo, fields = _split(pairs, _RESPONSE)
     status = pseudo.get(b":status", b"")
     if len(status) != 3 or not status.isdigit() or not 100 <= int(status) <= 599:
         raise Malformed(":status is not a status")
     made = Response(int(status), b"", False, fields)
-    if ended and made.length == NO_LENGTH:
+    if head_only or made.status < 200 or made.status in BODILESS:
+        return made  # RFC 9110 §8.6: a length would be that of another answer, and none is made up
+    if made.length != NO_LENGTH:
+        if ended and made.length > 0:
+            raise Malformed("the content is shorter than content-length")
+    elif ended:
         made.length = 0
-        if made.status >= 200 and made.status not in (204, 304):
-            made.fields = [*fields, Field(LENGTH, b"content-length", b"0", b"content-length: 0")]
-    elif not ended and made.length == NO_LENGTH and made.status >= 200:
+        made.fields = [*fields, Field(LENGTH, b"content-length", b"0", b"content-length: 0")]
+    else:
         made.length = CHUNKED
         made.fields = [*fields, CHUNKED_FIELD]
     return made

@@ -105,8 +105,8 @@ def response_head(response: Response, edit: Edit | None, connection: bytes, *, d
         if field.kind not in (CONNECTION, HOP, UPGRADE, SHADOW) and field.name not in response.options
     ]
     if response.status == 204:
-        # RFC 9110 §8.6, RFC 9112 §6.1: it has neither content nor anything that says how long that would be.
-        fields = [field for field in fields if field.kind not in (LENGTH, CODING)]
+        # RFC 9110 §8.6, RFC 9112 §6.1: no content, and nothing that says how long it would be or what follows.
+        fields = [field for field in fields if field.kind not in (LENGTH, CODING) and field.name != b"trailer"]
     elif dechunked or response.status == 304:
         fields = [field for field in fields if field.kind != CODING]
     if edit is not None:
@@ -124,11 +124,12 @@ _NOT_INTERIM = (CONNECTION, HOP, LENGTH, CODING, SHADOW)
 def interim_head(response: Response) -> bytes:
     """1xx, as it goes to the client (RFC 9110 §15.2): without what would frame content, as it has none (§8.6)."""
     is_switch = response.status == 101
+    gone = response.options | {b"trailer"}
     lines = [b"HTTP/1.1 %d %b" % (response.status, response.reason)]
     lines += [
         field.line
         for field in response.fields
-        if (is_switch if field.kind == UPGRADE else field.kind not in _NOT_INTERIM and field.name not in response.options)
+        if (is_switch if field.kind == UPGRADE else field.kind not in _NOT_INTERIM and field.name not in gone)
     ]
     if is_switch:
         lines.append(b"Connection: Upgrade")

@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gateway.http.http1 import CODING, CONNECTION, EXPECT, LENGTH, UPGRADE, Field, Response, content_length
+from gateway.http.http1 import BODILESS, CODING, CONNECTION, EXPECT, LENGTH, UPGRADE, Field, Response, content_length
 
 MAX_SLOTS: Final = 12
 OFTEN: Final = 32  # uses after which a template with several slots gets an expression of its own
@@ -335,7 +335,7 @@ def weave(shape: ResponseShape, block: bytes) -> Callable[[bytes], bytes | None]
 def response_shape(old: Sequence[Field], response: Response) -> ResponseShape | None:
     """A shape from the fields of one response and a whole other one; None where only the slow path will do."""
     slots = differing(old, response.fields)
-    if not slots or len(slots) > MAX_SLOTS or response.http10 or response.status < 200 or response.status in (204, 304):
+    if not slots or len(slots) > MAX_SLOTS or response.http10 or response.status < 200 or response.status in BODILESS:
         return None
     length_hole = -1
     for number, index in enumerate(slots):

@@ -115,6 +115,7 @@ NOT_A_TRAILER: Final = frozenset(KIND) | {b"authorization", b"cookie", b"set-coo
 
 CHUNKED: Final = -1  # a body that tells its own end
 NO_LENGTH: Final = -2  # no framing field at all
+BODILESS: Final = (204, 304)  # statuses of final responses that have no content, whatever they say (RFC 9110 §6.4.1)
 
 # Lines seen before, and how many of each name: a name whose values never repeat is not worth remembering.
 _lines: dict[bytes, Field] = {}
@@ -169,6 +170,7 @@ class Framing(NamedTuple):
 
 
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_NO_OPTION_OF_A_CONNECTION: Final = frozenset((b"content-length", b"transfer-encoding"))
 _PLAIN_FRAMING: Final = Framing(NO_LENGTH, _NO_OPTIONS)
 
 
@@ -178,7 +180,10 @@ def content_length(value: bytes) -> int | None:
 
 
 def framing(fields: Iterable[Field]) -> Framing:
-    """Message body length by RFC 9112 §6.3, refusing every ambiguity that it mentions. PLAIN fields have no part in it."""
+    """Message body length by RFC 9112 §6.3, refusing every ambiguity that it mentions. PLAIN fields have no part in it.
+
+    What frames a message stays with it, also where Connection lists it (RFC 9110 §7.6.1: no field for all recipients may be).
+    """
     length = NO_LENGTH
     coding = None
     options = _NO_OPTIONS
@@ -195,7 +200,7 @@ def framing(fields: Iterable[Field]) -> Framing:
                 raise ProtocolError(400, "Transfer-Encoding is given more than once")
             coding = value.lower()
         elif kind == CONNECTION:
-            options |= {option.strip(b" \t").lower() for option in value.split(b",")}
+            options |= {option.strip(b" \t").lower() for option in value.split(b",")} - _NO_OPTION_OF_A_CONNECTION
     if coding is not None:
         if length != NO_LENGTH:
             raise ProtocolError(400, "Content-Length and Transfer-Encoding are both given")

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
+from gateway.http.http1 import BODILESS
+
 REASON: Final = {status.value: status.phrase.encode() for status in HTTPStatus} | {
     413: b"Content Too Large", 414: b"URI Too Long", 422: b"Unprocessable Content",  # as RFC 9110 has them
 }  # fmt: skip
 
+EMPTY: Final = (*BODILESS, 205)  # statuses of answers that get no content here (RFC 9110 §15.3.6); a 205 is framed
 NO_RULE: Final = "no rule matches this host, path, method, headers and query"
 MISDIRECTED: Final = "this host is served on connections of its own: ask again on a new one"
 # What an error of ours means to a gRPC client (the mapping of gRPC's own documentation, and 504 as what it is).
@@ -58,17 +61,26 @@ def answer(
 
 
 def whole(
-    status: int, lines: Iterable[bytes], body: bytes, *, close: bool, head_only: bool, keep_alive_10: bool = False
+    status: int,
+    lines: Iterable[bytes],
+    body: bytes,
+    *,
+    close: bool,
+    head_only: bool,
+    keep_alive_10: bool = False,
+    is_known: bool = True,
 ) -> bytes:
-    """A whole response of these field lines and this body, with what frames it."""
+    """A whole response of these field lines and this body, with what frames it. `is_known`: whether it is that of a GET."""
+    if status in EMPTY:
+        body = b""
     head = [b"HTTP/1.1 %d %b" % (status, REASON.get(status, b"")), *lines]
-    if status not in (204, 304):  # RFC 9110 §8.6; of a 304 it would be the length that a 200 has
+    if status not in BODILESS and is_known:  # RFC 9110 §8.6; of a 304 it would be the length that a 200 has
         head.append(b"Content-Length: %d" % len(body))
     if close:
         head.append(b"Connection: close")
     elif keep_alive_10:
         head.append(b"Connection: keep-alive")
-    return b"\r\n".join(head) + b"\r\n\r\n" + (b"" if head_only or status in (204, 304) else body)
+    return b"\r\n".join(head) + b"\r\n\r\n" + (b"" if head_only else body)
 
 
 def not_switched(status: int) -> str:

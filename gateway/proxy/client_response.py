@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.http.chunked import chunk, last_chunk
 from gateway.http.forwarding import failure, response_head
-from gateway.http.http1 import CHUNKED, NO_LENGTH, Edit, Field, Request, Response
+from gateway.http.http1 import BODILESS, CHUNKED, NO_LENGTH, Edit, Field, Request, Response
 from gateway.http.local_replies import answer, grpc_answer
 from gateway.interfaces import DownstreamPeer
 from gateway.proxy.grpc_web import GrpcWebTranslation
@@ -62,7 +62,7 @@ class ClientResponse:
 
     def is_bodiless(self, status: int) -> bool:
         """Whether a response of this status has no content, whatever its head says (RFC 9112 §6.3, case 1)."""
-        return self._head_only or status in (204, 304)
+        return self._head_only or status in BODILESS
 
     def begin(
         self, request: Request, response: Response, edit: Edit | None, session: Sequence[Field], *, is_whole: bool

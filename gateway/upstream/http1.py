@@ -9,7 +9,7 @@ from gateway.base.clock import Clock
 from gateway.http import early_faults
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.head_templates import ResponseShape
-from gateway.http.http1 import CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
+from gateway.http.http1 import BODILESS, CHUNKED, NO_LENGTH, Field, Interim, ProtocolError, Response, parse_response
 from gateway.interfaces import Endpoint, ResponseHeads, ResponseSink, UpstreamHandler
 from gateway.snapshot import DEFAULT_LIMITS
 from gateway.tls.contexts import unread
@@ -343,7 +343,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
         self._interim = None
         self._keep = response.keep_alive
         length = response.length
-        if user.head_only or response.status in (204, 304):
+        if user.head_only or response.status in BODILESS:
             length = 0
         elif length >= 0 and self._keep:
             self.endpoint.learn(response)

@@ -16,7 +16,7 @@ from gateway.base.clock import Clock
 from gateway.http import field_sections, http2_frames
 from gateway.http.chunked import Chunks, chunk, last_chunk
 from gateway.http.field_sections import Malformed, Pair
-from gateway.http.http1 import CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
+from gateway.http.http1 import BODILESS, CHUNKED, NO_LENGTH, Interim, ProtocolError, length_behind
 from gateway.http.http2_frames import ConnectionFault
 from gateway.http.http2_stream import Stream
 from gateway.interfaces import Endpoint, ResponseSink, UpstreamHandler
@@ -132,8 +132,8 @@ class Http2UpstreamStream(Stream):
     """One request to a backend, and its response."""
 
     __slots__ = (
-        "_accept", "_chunks", "_expected", "_headed", "_interim", "_left", "_response_length", "_tunnel", "endpoint",
-        "reused", "user",
+        "_accept", "_chunks", "_expected", "_headed", "_interim", "_is_bodiless", "_left", "_response_length", "_tunnel",
+        "endpoint", "reused", "user",
     )  # fmt: skip
     connection: Http2UpstreamConnection
 
@@ -150,6 +150,7 @@ class Http2UpstreamStream(Stream):
         self._interim: Interim | None = None  # once there was one
         self._response_length = NO_LENGTH
         self._expected = -1  # octets of the response's content still to come; -1 where nobody knows
+        self._is_bodiless = False  # there can be none
 
     # --- Peer ---
 
@@ -255,7 +256,7 @@ class Http2UpstreamStream(Stream):
                 raise Malformed("a second field section that does not end the stream")
             self.connection.end_remote(self, pairs)
             return
-        response = field_sections.response(pairs, ended=end)
+        response = field_sections.response(pairs, ended=end, head_only=user.head_only)
         if self._accept is not None and 200 <= response.status < 300 and not end:
             user.response(field_sections.switched(response, self._accept), b"")
             return
@@ -268,7 +269,8 @@ class Http2UpstreamStream(Stream):
         if response.status < 200 or self.user is not user:
             return
         self._response_length = response.length if response.length != NO_LENGTH else 0
-        if user.head_only or response.status in (204, 304):
+        if user.head_only or response.status in BODILESS:
+            self._is_bodiless = True
             self._response_length = 0
         elif response.length >= 0:
             self._expected = response.length
@@ -284,12 +286,22 @@ class Http2UpstreamStream(Stream):
         user = self._full_user()
         if user is None:
             return
+        if self._is_bodiless:
+            if data:
+                self._end_before(user)
+            return
         if self._expected >= 0:
             self._expected -= len(data)
             if self._expected < 0:
                 raise Malformed("more content than content-length says")
         framed = self._response_length == CHUNKED and not user.wants_payload
         user.response_data(chunk(data) if framed else data)
+
+    def _end_before(self, user: UpstreamHandler) -> None:
+        """Content where there can be none (RFC 9110 §6.4.1) is no part of the response, which its head has ended."""
+        self.user = None
+        self.reset(http2_frames.PROTOCOL_ERROR)
+        user.response_end()
 
     def complete(self, trailers: list[Pair] | None) -> None:
         if self._tunnel is not None:

@@ -99,7 +99,9 @@ def test_a_response_says_the_same_as_a_head_and_as_a_block(status: int, fields: 
     head = f"HTTP/1.1 {status} Why\r\nContent-Length: 3\r\nConnection: close\r\n"
     head += "".join(f"{n}: {v}\r\n" for n, v in fields) + "\r\n"
     parsed = parse_response(head.encode()[:-4])
-    read = field_sections.response(Decoder(1 << 16).decode(field_sections.response_block(head.encode())), ended=False)
+    read = field_sections.response(
+        Decoder(1 << 16).decode(field_sections.response_block(head.encode())), ended=False, head_only=False
+    )
     assert (read.status, read.length) == (parsed.status, 3)
     assert [(f.name, f.value) for f in read.fields] == [(f.name, f.value) for f in parsed.fields if f.name != b"connection"]
 

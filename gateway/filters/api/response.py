@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from gateway.filters.api.bodies import MAX_BODY_BYTES, BodySource, Refused, decoded, encoded
 from gateway.filters.api.filter_metrics import Metrics as Metrics
 from gateway.filters.api.headers import TOKEN, Headers, length_field
 from gateway.filters.api.request import Request
 from gateway.filters.api.shared_state import Shared as Shared
-from gateway.http.http1 import CODING, LENGTH, Field
+from gateway.http.http1 import BODILESS, CODING, LENGTH, Field
 from gateway.http.http1 import Response as RawResponse
-from gateway.http.local_replies import REASON
-
-BARE: Final = (204, 304)  # statuses of responses without content (RFC 9110 §6.4.1)
+from gateway.http.local_replies import EMPTY, REASON
 
 
 class Response:
@@ -93,12 +91,16 @@ class Response:
     @property
     def content(self) -> bytes | None:
         """A body in place of the backend's; None for the backend's own."""
-        is_bare = self.status in BARE
-        if self._raw is None:
-            return b"" if is_bare else self._body
-        if self._body is None and is_bare == (self._raw.status in BARE):
+        is_empty, raw = self.status in EMPTY, self._raw
+        if raw is None:
+            return b"" if is_empty else self._body
+        if self._body is None and (self.status == raw.status or self._is_alike(raw)):
             return None
-        return b"" if is_bare or self._body is None else self._body
+        return b"" if is_empty or self._body is None else self._body
+
+    def _is_alike(self, raw: RawResponse) -> bool:
+        """Whether what frames the backend's content is right for another status as well."""
+        return self.status != 205 and (self.status in BODILESS) == (raw.status in BODILESS)
 
     def raw(self) -> RawResponse:
         """What goes on, of a backend's response."""
@@ -118,7 +120,7 @@ class Response:
 
     def _framing(self) -> list[Field]:
         """Of a body that is not the backend's. RFC 9110 §8.6: a 204 has no Content-Length; of a 304 it would be a 200's."""
-        return [length_field(self.content or b"")] if self.status not in BARE else []
+        return [length_field(self.content or b"")] if self.status not in BODILESS else []
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"

@@ -41,6 +41,7 @@ class Denied(NamedTuple):
     status: int
     fields: tuple[Field, ...] = ()
     body: bytes = b""
+    is_head: bool = False  # the server was asked by HEAD: its body is not here, nor is its length known
 
 
 Verdict = Allowed | Denied
@@ -50,13 +51,14 @@ UNREACHABLE: Final = Denied(503, (), b"the authorization server does not answer\
 class AuthCheck:
     """One question. `told` is called once."""
 
-    __slots__ = ("_ask", "_backend", "_told", "spec")
+    __slots__ = ("_ask", "_backend", "_is_head", "_told", "spec")
 
     def __init__(self, spec: ExternalAuth, backend: Backend, told: Callable[[Verdict], None]) -> None:
         self.spec = spec
         self._backend = backend
         self._told = told
         self._ask: InternalRequest | None = None
+        self._is_head = False
 
     @property
     def is_asked(self) -> bool:
@@ -67,9 +69,8 @@ class AuthCheck:
         """Send it."""
         is_grpc = self.spec.protocol == "GRPC"
         content = (_as_grpc if is_grpc else _as_http)(self.spec, request, body, address, scheme)
-        self._ask = InternalRequest(
-            content, self._heard, most=MAX_ANSWER_BYTES, head_only=not is_grpc and request.method == b"HEAD"
-        )
+        self._is_head = not is_grpc and request.method == b"HEAD"
+        self._ask = InternalRequest(content, self._heard, most=MAX_ANSWER_BYTES, head_only=self._is_head)
         self._ask.send(next(self._backend.endpoints.turns, None), PATIENCE)
 
     def cancel(self) -> None:
@@ -83,7 +84,7 @@ class AuthCheck:
         elif self.spec.protocol == "GRPC":
             self._told(_grpc_verdict(answer.response, answer.trailers, answer.body))
         else:
-            self._told(_http_verdict(self.spec, answer.response, answer.body))
+            self._told(_http_verdict(self.spec, answer.response, answer.body, is_head=self._is_head))
 
 
 # --- HTTP ---
@@ -97,10 +98,10 @@ def _as_http(spec: ExternalAuth, request: Request, body: bytes, address: bytes, 
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def _http_verdict(spec: ExternalAuth, answer: Response, body: bytes) -> Verdict:
+def _http_verdict(spec: ExternalAuth, answer: Response, body: bytes, *, is_head: bool) -> Verdict:
     fields = tuple(field for field in answer.fields if field.kind in (PLAIN, FOLDED) and field.name not in _NOT_COPIED)
     if answer.status != 200:
-        return Denied(answer.status, fields, body)
+        return Denied(answer.status, fields, body, is_head)
     wanted = {name.lower().encode() for name in spec.allowed_response_headers}
     # An empty list means all of them, but for what frames or addresses a message.
     return Allowed(tuple(field for field in fields if not wanted or field.name in wanted))
@@ -173,4 +174,5 @@ def refusal(verdict: Denied, request: Request, *, is_framed: bool, close: bool, 
     """The answer that a client gets: what the server says, or its words for a gRPC client on a stream."""
     if not is_framed and is_grpc(request):
         return grpc_answer(verdict.status, verdict.body.decode("utf-8", "replace").strip())
-    return whole(verdict.status, [field.line for field in verdict.fields], verdict.body, close=close, head_only=head_only)
+    lines = [field.line for field in verdict.fields]
+    return whole(verdict.status, lines, verdict.body, close=close, head_only=head_only, is_known=not verdict.is_head)
