@@ -312,6 +312,9 @@ class Persistence(Struct, frozen=True):
     path: str = "/"
     seconds: float = 0.0  # how long a session may last; 0 for as long as the client keeps it
     permanent: bool = False  # the cookie outlives the browser's session
+    same_site: str = ""  # Strict, Lax or None; "" for nothing about it
+    secure: bool | None = None  # None: where the listener is one of TLS
+    domain: str = ""  # for which the cookie is; "" for the host that sets it
 
 
 class Target(Struct, frozen=True):

@@ -18,8 +18,8 @@ from controller.objects.routes import AnyRoute, GRPCRoute, HTTPRoute, TCPRoute, 
 AnyObject: TypeAlias = (
     GatewayClass | Gateway | ListenerSet | AnyRoute | ReferenceGrant | BackendTLSPolicy | XBackend | XBackendTrafficPolicy
     | XTelemetryPolicy | core.Service | core.EndpointSlice | core.Secret | core.ConfigMap | core.Namespace
-    | core.ClusterTrustBundle | filters.Filter | filters.FilterDefinition | filters.NamespacedFilterDefinition | filters.FilterConfig
-    | filters.ListenerFilter | filters.RouteRuleFilterPolicy | Policy | filters.Settings
+    | core.ClusterTrustBundle | filters.Filter | filters.FilterDefinition | filters.NamespacedFilterDefinition
+    | filters.FilterConfig | filters.ListenerFilter | filters.RouteRuleFilterPolicy | Policy | filters.Settings
 )  # fmt: skip
 # Of Secrets only certificates are followed, and those that something names.
 CERTIFICATES: Final = MappingProxyType({"fieldSelector": "type=kubernetes.io/tls"})

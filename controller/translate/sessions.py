@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from controller.objects.policies.session_sticky import SessionStickyConfig
 from controller.objects.routes import SessionPersistence
 from controller.translate.shared.written_text import fault, name_faults
 from gateway import snapshot
@@ -21,6 +22,15 @@ def persistence(asked: SessionPersistence, owner: str) -> snapshot.Persistence:
     cookie = asked.cookie
     name, path = cookie.name or f"fsm-session-{digest}", cookie.path or "/"
     return snapshot.Persistence("", name, path, lasting, cookie.lifetime_type == "Permanent" and lasting > 0)
+
+
+def sticky(asked: SessionStickyConfig) -> snapshot.Persistence:
+    """What a SessionStickyPolicy asks for, whose cookie is for every path."""
+    lasting = float(asked.expires)
+    secure = True if asked.needs_secure else asked.secure
+    return snapshot.Persistence(
+        "", asked.cookie_name, "/", lasting, lasting > 0, asked.same_site or "", secure, asked.domain or ""
+    )
 
 
 def faults(asked: SessionPersistence) -> Iterator[str]:

@@ -17,7 +17,11 @@ TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]*")  # RFC 9110 §5.5: octets from 0x80 are opaque
 # RFC 3986 §3.3: what need not be percent-encoded, and what is.
 PATH: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
+# RFC 6265 §4.1.1: a domain is a <subdomain> of RFC 1034 §3.5, as RFC 1123 §2.1 has it.
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+COOKIE_DOMAIN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 COOKIE_PATH: Final = re.compile(r"/[\x20-\x3a\x3c-\x7e]*")  # RFC 6265 §4.1.1
+SAME_SITE: Final = ("Strict", "Lax", "None")
 MAX_SHOWN: Final = 60  # characters of what was found
 
 
@@ -81,6 +85,22 @@ def cookie_path(text: str) -> bytes:
     """The path for which a cookie is."""
     if not COOKIE_PATH.fullmatch(text):
         raise ValueError(f'{shown(text)} is not a path that a cookie can have: it begins with "/" and holds no ";"')
+    return text.encode()
+
+
+def cookie_domain(text: str) -> bytes:
+    """The domain for which a cookie is. A dot in front, which clients ignore (RFC 6265 §5.2.3), is none."""
+    if text.startswith("."):
+        raise ValueError(f"{shown(text)} begins with a dot, which means nothing: without it subdomains are meant as well")
+    if not COOKIE_DOMAIN.fullmatch(text):
+        raise ValueError(f'{shown(text)} is not a domain that a cookie can have: letters, digits, "-" and dots between them')
+    return text.encode()
+
+
+def same_site(text: str) -> bytes:
+    """From which pages a cookie is sent (rfc6265bis §4.1.2.7)."""
+    if text not in SAME_SITE:
+        raise ValueError(f"{shown(text)} is none of {', '.join(SAME_SITE)}")
     return text.encode()
 
 

@@ -26,10 +26,10 @@ MAX_SESSIONS: Final = 64  # of one client: a rule has 16 backends, or as many as
 class Sessions:
     """The sessions of one rule; or, where `rule` is empty, those that backends have of their own, whatever rule leads there."""
 
-    __slots__ = ("_backends", "_spec", "_tokens", "rule")
+    __slots__ = ("_attributes", "_backends", "_spec", "_tokens", "rule")
 
     def __init__(self, rule: str, spec: Persistence, backends: Sequence[Backend]) -> None:
-        """Raises ValueError for names and paths that cannot be written."""
+        """Raises ValueError for what cannot be written of names and a cookie's attributes."""
         self.rule = rule
         self._spec = spec
         if spec.header:
@@ -37,6 +37,11 @@ class Sessions:
         else:
             grammar.cookie_name(spec.cookie)
             grammar.cookie_path(spec.path)
+            if spec.domain:
+                grammar.cookie_domain(spec.domain)
+            if spec.same_site:
+                grammar.same_site(spec.same_site)
+        self._attributes = {scheme: _attributes(spec, is_tls=scheme == b"https") for scheme in (b"http", b"https")}
         self._backends = backends
         self._tokens: dict[tuple[str, str], str] = {}
 
@@ -86,11 +91,7 @@ class Sessions:
         if spec.header:
             name, text = spec.header, value
         else:
-            name, text = "Set-Cookie", f"{spec.cookie}={value}; Path={spec.path}; HttpOnly"
-            if spec.permanent:
-                text += f"; Max-Age={int(spec.seconds)}"
-            if scheme == b"https":
-                text += "; Secure"
+            name, text = "Set-Cookie", f"{spec.cookie}={value}{self._attributes[scheme]}"
         raw = name.encode()
         return (Field(PLAIN, raw.lower(), text.encode(), raw + b": " + text.encode()),)
 
@@ -103,3 +104,18 @@ class Sessions:
             said = f"{self.rule}\n{backend}\n{endpoint.name}".encode()
             found = self._tokens[key] = hashlib.blake2b(said, digest_size=12).hexdigest()
         return found
+
+
+def _attributes(spec: Persistence, *, is_tls: bool) -> str:
+    """What follows a cookie's value on a listener with or without TLS (RFC 6265 §4.1.1; SameSite is rfc6265bis §4.1.2.7)."""
+    said = [f"Path={spec.path}"]
+    if spec.domain:
+        said.append(f"Domain={spec.domain}")
+    said.append("HttpOnly")
+    if spec.permanent:
+        said.append(f"Max-Age={int(spec.seconds)}")
+    if is_tls if spec.secure is None else spec.secure:
+        said.append("Secure")
+    if spec.same_site:
+        said.append(f"SameSite={spec.same_site}")
+    return "".join(f"; {one}" for one in said)

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 
+import msgspec
 import pytest
+import trustme
 from support.proxy import OK, Proxy, Server, make_rule, parsed
 
 from gateway.filters import cors
-from gateway.snapshot import Backend, Cors, Endpoint, Persistence, ResponseHeaders, Retry, Target, Timeouts
+from gateway.snapshot import (
+    Backend,
+    Certificate,
+    Cors,
+    Endpoint,
+    Listener,
+    Persistence,
+    ResponseHeaders,
+    Retry,
+    Target,
+    Timeouts,
+)  # fmt: skip
 
 
 def fields_of(answer: bytes) -> dict[str, str]:
@@ -283,6 +297,40 @@ async def test_weights_choose_the_backend_and_a_session_binds_within_each(
     for _ in range(6):
         got, body = await whole(proxy, **held)
         assert (got["x-backend"], body) in seen
+
+
+@pytest.mark.parametrize(
+    ("spec", "in_the_clear", "over_tls"),
+    [
+        (Persistence(), "", "; Secure"),
+        (Persistence(secure=True), "; Secure", "; Secure"),
+        (Persistence(secure=False), "", ""),
+        (Persistence(same_site="Strict"), "; SameSite=Strict", "; Secure; SameSite=Strict"),
+        (Persistence(same_site="None", secure=True), "; Secure; SameSite=None", "; Secure; SameSite=None"),
+        (Persistence(seconds=60, permanent=True, secure=True), "; Max-Age=60; Secure", "; Max-Age=60; Secure"),
+    ],
+)
+async def test_attributes_of_a_cookie(
+    proxy: Proxy, server: Server, other: Server, authority: trustme.CA, spec: Persistence, in_the_clear: str, over_tls: str
+) -> None:
+    mine = authority.issue_cert("example.com")
+    chain = b"".join(one.bytes() for one in mine.cert_chain_pems).decode()
+    certificate = Certificate("c", chain, mine.private_key_pem.bytes().decode())
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    for domain, said in (("", ""), ("example.com", "; Domain=example.com")):
+        await sessions(proxy, server, other, msgspec.structs.replace(spec, cookie="sid", domain=domain))
+        got, _ = await whole(proxy)
+        assert got["set-cookie"].partition(";")[2] == f" Path=/{said}; HttpOnly{in_the_clear}"
+        await proxy.apply(certificate, Listener("l", 80, protocol="HTTPS", certificates=("c",)))
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, ssl=context, server_hostname="example.com")
+        try:
+            writer.write(b"GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n")
+            async with asyncio.timeout(5):
+                _, fields, _ = parsed(await reader.read())
+        finally:
+            writer.close()
+        assert fields["set-cookie"].partition(";")[2] == f" Path=/{said}; HttpOnly{over_tls}"
 
 
 async def test_a_header_leads_back(proxy: Proxy, server: Server, other: Server) -> None:

@@ -640,7 +640,12 @@ async def test_metrics_of_a_filter(proxy: Proxy, server: Server) -> None:
     await proxy.get()
     await proxy.get()
     series = proxy.runtime.programs.get("s0").measures.series
-    await until(lambda: ("histogram", "lookup_seconds", ()) in series)
+    await until(
+        lambda: (
+            series.get(("histogram", "lookup_seconds", ()))
+            and series.get(("counter", "logins_total", (("kind", "guest"),))) == [4]
+        )
+    )
     assert series["counter", "logins_total", (("kind", "guest"),)] == [4]
     assert series["gauge", "depth", ()] == [7]
     assert sum(series["histogram", "lookup_seconds", ()][:-1]) == 2

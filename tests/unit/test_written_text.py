@@ -106,6 +106,8 @@ WRITERS: list[tuple[str, Callable[[str], object]]] = [
     ("header of a session", lambda text: Sessions("r", Persistence(header=text), ())),
     ("cookie", lambda text: Sessions("r", Persistence(cookie=text), ())),
     ("path of a cookie", lambda text: Sessions("r", Persistence(cookie="c", path=f"/{text}"), ())),
+    ("domain of a cookie", lambda text: Sessions("r", Persistence(cookie="c", domain=f"a{text}"), ())),
+    ("SameSite of a cookie", lambda text: Sessions("r", Persistence(cookie="c", same_site=f"Lax{text}"), ())),
     ("health check", lambda text: Checks(Health(path=f"/{text}"), EndpointPicker())),
 ]
 
@@ -120,7 +122,8 @@ def test_it_is_not_written_either(write: Callable[[str], object], text: str) -> 
 
 @given(st.text())
 def test_what_may_be_a_value_stays_one(text: str) -> None:
-    for check in (grammar.field_name, grammar.field_value, grammar.path, grammar.host, grammar.target, grammar.cookie_path):
+    fields = (grammar.field_name, grammar.field_value, grammar.cookie_path, grammar.cookie_domain)
+    for check in (*fields, grammar.path, grammar.host, grammar.target):
         try:
             octets = check(text)
         except ValueError as error:
@@ -134,6 +137,9 @@ def test_what_may_be_a_value_stays_one(text: str) -> None:
     [
         ("HealthCheckPolicy", {"path": "/healthz\n"}),
         ("SessionStickyPolicy", {"cookieName": "_srv_id\n"}),
+        ("SessionStickyPolicy", {"domain": "example.com\n"}),
+        ("SessionStickyPolicy", {"domain": "example.com; HttpOnly"}),
+        ("SessionStickyPolicy", {"sameSite": "Lax\n"}),
         ("BackendLBPolicy", {"sessionPersistence": {"sessionName": "a\n"}}),
         ("RateLimitPolicy", {"requests": 1, "statTimeWindow": 1, "responseHeadersToAdd": [{"name": "X-A", "value": CUT}]}),
         (

@@ -112,8 +112,7 @@ def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence
             return sessions.persistence(_as_in_routes(balancing.session_persistence), str(backend))
         found: SessionStickyConfig | None = of_service(view, "SessionStickyPolicy", where)
         if found is not None:
-            lasting = float(found.expires)
-            return snapshot.Persistence("", found.cookie_name, "/", lasting, lasting > 0)
+            return sessions.sticky(found)
     return None
 
 
