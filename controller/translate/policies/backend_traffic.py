@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from controller.objects.backends import PolicyTarget, RetryConstraint, XBackend, XBackendTrafficPolicy
+from controller.objects.backends import RetryConstraint, XBackend, XBackendTrafficPolicy
 from controller.objects.base import X_GROUP, Ref
 from controller.objects.core import Service
+from controller.objects.references import PolicyTarget
 from controller.state.view import View, guarded
 from controller.translate import sessions
 from controller.translate.shared import ancestors, conditions
