@@ -22,7 +22,10 @@ app.add_typer(gateway, name="gw", hidden=True)
 filtering = typer.Typer(no_args_is_help=True, help="Write filters in Python: begin one, test it, try it, measure it.")
 app.add_typer(filtering, name="filter")
 
-PathArgument = Annotated[Path, typer.Argument(help="A YAML file, or a directory of them.", exists=True)]
+PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="A YAML file, or a directory of them.", exists=True)]
+PathsArgument = Annotated[
+    list[Path], typer.Argument(metavar="PATH...", help="YAML files, or directories of them; - for standard input.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
 
 
@@ -35,7 +38,9 @@ def run(
     workers: Annotated[Optional[int], typer.Option(min=1, help="Processes that serve; one per core by default.")] = None,  # noqa: UP045
     bind: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     admin: Annotated[str, typer.Option(help="HOST:PORT of the admin page; empty for none.")] = "127.0.0.1:9091",
-    drain: Annotated[float, typer.Option(help="Seconds that requests may take to finish at the end.")] = 10.0,
+    drain: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Seconds that requests may take to finish at the end.")
+    ] = 10.0,
     inline_filters: Annotated[
         bool,
         typer.Option("--inline-filters", help="Run filters in the workers, not in confined processes: faster, and trusted."),
@@ -51,27 +56,30 @@ def run(
 
 
 @app.command()
-def validate(path: PathArgument, as_json: JsonOption = False) -> None:
-    """Check YAML as the API server and the controller would. Exits with 1 when something is wrong."""
+def validate(paths: PathsArgument, as_json: JsonOption = False) -> None:
+    """Check YAML as the API server and the controller would.
+
+    Exits with 1 when something is wrong, with 2 when there is nothing to check.
+    """
     from controller.cli.validate import validate_files
 
-    validate_files(path, as_json=as_json)
+    validate_files(paths, as_json=as_json)
 
 
 @app.command()
-def translate(path: PathArgument, as_json: JsonOption = False) -> None:
+def translate(paths: PathsArgument, as_json: JsonOption = False) -> None:
     """Show what YAML means: the parts that data planes get, and the statuses."""
     from controller.cli.validate import translate_files
 
-    translate_files(path, as_json=as_json)
+    translate_files(paths, as_json=as_json)
 
 
 @app.command()
-def status(path: PathArgument, as_json: JsonOption = False) -> None:
+def status(paths: PathsArgument, as_json: JsonOption = False) -> None:
     """Show the statuses that a cluster would write for the objects in YAML files."""
     from controller.cli.validate import status_files
 
-    status_files(path, as_json=as_json)
+    status_files(paths, as_json=as_json)
 
 
 @app.command()

@@ -2,111 +2,95 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import yaml
 from rich.markup import escape
-from rich.table import Table
 
 from controller.cli import console
-from controller.files.source import FileSource
-from controller.inspect.status_report import as_dict, complaint, described, is_healthy, parts
-from controller.objects.base import Ref
+from controller.files.source import SUFFIXES
+from controller.inspect.loaded_files import LoadedFiles
+from controller.inspect.status_report import as_dict, counted, described, parts
 from controller.objects.documents import DocumentFault
-from controller.objects.gateways import ALL
-from controller.objects.routes import ROUTES
-from controller.state.world import Report, World
-from controller.translate import Translation, translate
-from controller.translate.shared.status import Status
+from controller.translate import Translation
 from gateway.snapshot import redacted
 
-
-class LoadedFiles:
-    """Files, read and translated."""
-
-    def __init__(self, path: Path) -> None:
-        self.world = World()
-        self.world.note(("setting", "addresses"), ("127.0.0.1",))
-        self.world.note(("setting", "loopback backends"), True)
-        self.source = FileSource(path, self.world)
-        self.source.load()
-        for ref in self.world.refs("Gateway"):
-            report = Report(True, "Valid; nothing serves it while it is only looked at.")
-            self.world.note(("report", ref.namespace, ref.name), report)
-        self.translation: Translation = translate(self.world)
-
-    def faults(self) -> list[DocumentFault]:
-        """All that is wrong: what the API server would refuse, then what the controller would complain of."""
-        found = list(self.source.faults)
-        for ref, status in sorted((self.translation.statuses | self._would_say()).items()):
-            for name, said in parts(ref, status):
-                origin = self.source.origins.get(ref)
-                for condition in said:
-                    if text := complaint(condition):
-                        file, line = origin or ("", 0)
-                        found.append(DocumentFault(file, line, text, name))
-        for ref, several in sorted(self.translation.failing.items()):
-            file, line = self.source.origins.get(ref, ("", 0))
-            for part, text in several:
-                found.append(
-                    DocumentFault(file, line, f"the controller fails at it: {text}; please report this", str(ref), part)
-                )
-        return [*found, *self._orphans()]
-
-    def _would_say(self) -> dict[Ref, Status]:
-        """What the controller would say of refused objects, were they taken: all that is wrong in one go."""
-        if not self.source.refused:
-            return {}
-        scratch = World()
-        for key in (("setting", "addresses"), ("setting", "loopback backends")):
-            scratch.note(key, self.world.read(key))
-        for obj in (*self.world, *self.source.refused.values()):
-            scratch.put(obj)
-        statuses = translate(scratch).statuses
-        return {ref: statuses[ref] for ref in self.source.refused if ref in statuses}
-
-    def _orphans(self) -> list[DocumentFault]:
-        """Routes that no Gateway of ours takes: the API says nothing of them, a person should."""
-        found = []
-        for ref in [ref for kind in ROUTES for ref in self.world.refs(kind)]:
-            if ref not in self.translation.statuses:
-                file, line = self.source.origins.get(ref, ("", 0))
-                found.append(DocumentFault(file, line, self._why_nowhere(ref), str(ref)))
-        return found
-
-    def _why_nowhere(self, ref: Ref) -> str:
-        gateways = ", ".join(f"{r.namespace}/{r.name}" for r in self.world.refs("Gateway")) or "none"
-        why = "no parentRef names a Gateway of a GatewayClass of ours"
-        if self.world.read(("object", ref)).spec.use_default_gateways == ALL:
-            why += ", and none of these has defaultScope: All, which useDefaultGateways asks for"
-        return f"{why}; Gateways here: {gateways}"
+STANDARD_INPUT: Final = "standard input"
+NOTHING: Final = 2  # exit code where there is nothing to look at
 
 
-def validate_files(path: Path, *, as_json: bool) -> None:
-    """Print every fault; exit with 1 if there is one."""
-    loaded = LoadedFiles(path)
-    faults = loaded.faults()
+@contextmanager
+def looked_at(paths: Sequence[Path]) -> Iterator[LoadedFiles]:
+    """What these files say; `-` is standard input. Exits with 2 where there is no such file, or none in a folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = [path if str(path) != "-" else _from_standard_input(folder) for path in paths]
+        for path in given:
+            if not path.exists():
+                raise _nothing(f"{path}: there is no such file or folder")
+        loaded = LoadedFiles(*given)
+        if not loaded.source.files:
+            raise _nothing(f"{', '.join(map(str, paths))}: no file with a name in {', '.join(SUFFIXES)} was found")
+        yield loaded
+
+
+def _from_standard_input(folder: str) -> Path:
+    path = Path(folder, STANDARD_INPUT)
+    path.write_bytes(sys.stdin.buffer.read())
+    return path
+
+
+def _nothing(words: str) -> SystemExit:
+    console.err.print(f"[red]{escape(words)}[/]")
+    return SystemExit(NOTHING)
+
+
+def shown(fault: DocumentFault) -> DocumentFault:
+    """A fault as it is shown: of what came by standard input without the name of the file that it was kept in."""
+    is_given = Path(fault.file).name == STANDARD_INPUT
+    return replace(fault, file=STANDARD_INPUT) if is_given else fault
+
+
+def validate_files(paths: Sequence[Path], *, as_json: bool) -> None:
+    """Print every fault; exit with 1 if there is one, with 2 if there is nothing to look at."""
+    with looked_at(paths) as loaded:
+        faults, notes = [*map(shown, loaded.faults())], [*map(shown, loaded.notes())]
     if as_json:
-        console.json(
-            [{"file": f.file, "line": f.line, "object": f.object, "field": f.field, "message": f.message} for f in faults]
-        )
+        console.json([*(_as_dict(one) for one in faults), *(_as_dict(one) | {"onlyHere": True} for one in notes)])
     else:
-        for fault in faults:
-            where = (f"{fault.file}:{fault.line}: " if fault.line else f"{fault.file}: ") if fault.file else ""
-            what = ": ".join(part for part in (fault.object, fault.field) if part)
-            console.out.print(f"[bold]{escape(where)}[/][red]{escape(what)}[/]: {escape(fault.message)}", soft_wrap=True)
-        if not faults:
-            console.out.print(f"[green]{len(loaded.world)} objects are valid[/]")
-    raise SystemExit(1 if faults else 0)
+        for one in faults:
+            _print_fault(one, "red")
+        for one in notes:
+            _print_fault(one, "yellow", "only where files are served without a cluster: ")
+    if faults:
+        raise SystemExit(1)
+    if not len(loaded.source):
+        raise _nothing(f"{', '.join(map(str, paths))}: no object that means anything to a gateway was found")
+    if not as_json:
+        are = "is" if len(loaded.source) == 1 else "are"
+        console.out.print(f"[green]{counted(len(loaded.source), 'object')} {are} valid[/]")
 
 
-def translate_files(path: Path, *, as_json: bool) -> None:
+def _print_fault(fault: DocumentFault, colour: str, before: str = "") -> None:
+    where = (f"{fault.file}:{fault.line}: " if fault.line else f"{fault.file}: ") if fault.file else ""
+    what = ": ".join(part for part in (fault.object, fault.field) if part)
+    console.out.print(f"[bold]{escape(where)}[/][{colour}]{escape(what)}[/]: {escape(before + fault.message)}", soft_wrap=True)
+
+
+def _as_dict(fault: DocumentFault) -> dict[str, Any]:
+    return {"file": fault.file, "line": fault.line, "object": fault.object, "field": fault.field, "message": fault.message}
+
+
+def translate_files(paths: Sequence[Path], *, as_json: bool) -> None:
     """Print parts and statuses."""
-    loaded = LoadedFiles(path)
-    for fault in loaded.source.faults:
-        console.err.print(f"[red]{escape(str(fault))}[/]")
+    with looked_at(paths) as loaded:
+        _print_faults(loaded.source.faults)
     value = rendered(loaded.translation)
     if as_json:
         console.json(value)
@@ -114,6 +98,11 @@ def translate_files(path: Path, *, as_json: bool) -> None:
         console.out.print(
             yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120), end="", markup=False, soft_wrap=True
         )
+
+
+def _print_faults(faults: Iterable[DocumentFault]) -> None:
+    for fault in map(shown, faults):
+        console.err.print(f"[red]{escape(str(fault))}[/]")
 
 
 def rendered(translation: Translation) -> dict[str, Any]:
@@ -131,21 +120,24 @@ def rendered(translation: Translation) -> dict[str, Any]:
     }
 
 
-def status_files(path: Path, *, as_json: bool) -> None:
-    """Print the statuses as a table."""
-    loaded = LoadedFiles(path)
-    if as_json:
-        console.json(described(loaded.translation.statuses))
-        return
-    for fault in loaded.source.faults:
-        console.err.print(f"[red]{escape(str(fault))}[/]")
-    table = Table("object", "condition", "reason", "message", box=None, header_style="bold", pad_edge=False)
-    last: Ref | str = ""
-    for ref, status in sorted(loaded.translation.statuses.items()):
-        for name, said in parts(ref, status):
-            for condition in said:
-                colour = "green" if is_healthy(condition) else "red"
-                state = f"[{colour}]{condition.type}={condition.status}[/]"
-                table.add_row("" if name == last else name, state, condition.reason, escape(condition.message))
-                last = name
-    console.out.print(table)
+def status_files(paths: Sequence[Path], *, as_json: bool) -> None:
+    """Print the statuses, and what is to be said of objects that have none."""
+    with looked_at(paths) as loaded:
+        if as_json:
+            console.json(described(loaded.translation.statuses, loaded.translation.remarks))
+            return
+        _print_faults(loaded.source.faults)
+        notes = loaded.notes()
+    statuses, remarks = loaded.translation.statuses, loaded.translation.remarks
+    for entry in described(statuses, remarks):
+        console.out.print(f"[bold]{escape(entry['object'])}[/]", soft_wrap=True)
+        for one in entry["conditions"]:
+            colour = "green" if one["healthy"] else "red"
+            state = f"{one['type']}={one['status']}"
+            console.out.print(
+                f"  [{colour}]{state}[/]{' ' * (28 - len(state))} {one['reason']}: {escape(one['message'])}", soft_wrap=True
+            )
+        for words in entry["remarks"]:
+            console.out.print(f"  [red]{escape(words)}[/]", soft_wrap=True)
+    for fault in map(shown, notes):
+        _print_fault(fault, "yellow", "only where files are served without a cluster: ")

@@ -87,7 +87,14 @@ class Publication:
 class Reconciler:
     """The controller's loop: changes in, parts and statuses out."""
 
-    def __init__(self, world: World, sink: Sink, *, before: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        sink: Sink,
+        *,
+        before: Callable[[], Awaitable[None]] | None = None,
+        after: Callable[[], Awaitable[None]] | None = None,  # a round that has left nothing to do
+    ) -> None:
         self.world = world
         self.translator = Translator(world)
         self.publications: dict[GatewayName, Publication] = {}
@@ -96,6 +103,7 @@ class Reconciler:
         self._aside: dict[Ref, AnyObject] = {}  # objects that broke a round
         self._sink = sink
         self._before = before
+        self._after = after
         self._barriers: dict[GatewayName, Barrier] = {}
         self._awake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
@@ -140,6 +148,8 @@ class Reconciler:
         self._set_alarm()
         if self.world.changed:
             self.wake()
+        if self._after is not None and not self._awake.is_set():
+            await self._kept_going(self._after())
 
     async def _kept_going(self, work: Awaitable[None]) -> None:
         """A step of a round, of which a fault of our own keeps no other from being taken."""

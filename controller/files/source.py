@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from controller.files.lines import line_of
 from controller.files.validate import Valid, is_near, readable, validate
 from controller.objects.base import CONTROLLER, GATEWAY_CLASS, Meta, Ref
 from controller.objects.core import Namespace
@@ -62,8 +63,9 @@ def is_ours(path: Path) -> bool:
 class FileSource:
     """Objects out of a directory of YAML files, followed by events."""
 
-    def __init__(self, root: Path, world: World) -> None:
+    def __init__(self, root: Path, world: World, *more: Path) -> None:
         self.root = root
+        self._roots = (root, *more)
         self._world = world
         self._stamps: dict[Path, Stamp] = {}
         self._objects: dict[Path, dict[Ref, AnyObject]] = {}  # the last good state of each file
@@ -79,6 +81,15 @@ class FileSource:
         """All that is wrong now."""
         found = [fault for path in sorted(self._faults) for fault in self._faults[path]]
         return found + [fault for ref in sorted(self._doubles) for fault in self._doubles[ref]]
+
+    def __len__(self) -> int:
+        """How many objects the files define."""
+        return len(self._claims)
+
+    @property
+    def files(self) -> int:
+        """How many files there are."""
+        return len(self._stamps)
 
     def file_of(self, ref: Ref) -> Path | None:
         """The file whose word counts for an object."""
@@ -119,7 +130,7 @@ class FileSource:
         return bool(changed or gone)
 
     def _find(self) -> dict[Path, Stamp]:
-        return self._stamped([self.root] if not self.root.is_dir() else self._walk())
+        return self._stamped(path for root in self._roots for path in (self._walk(root) if root.is_dir() else [root]))
 
     def _stamped(self, paths: Iterable[Path]) -> dict[Path, Stamp]:
         found: dict[Path, Stamp] = {}
@@ -136,9 +147,9 @@ class FileSource:
                 found[path] = Stamp(status.st_ino, status.st_mtime_ns, status.st_size)
         return found
 
-    def _walk(self) -> list[Path]:
+    def _walk(self, root: Path) -> list[Path]:
         result: list[Path] = []
-        for folder, folders, names in os.walk(self.root):
+        for folder, folders, names in os.walk(root):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             result += [path for name in sorted(names) if is_ours(path := Path(folder, name))]
         return result
@@ -201,7 +212,8 @@ class FileSource:
             ref = result.object.ref
             self.refused.pop(ref, None)
             if ref in good:
-                faults.append(document.fault((), "is defined twice in this file; the first one counts"))
+                first = self.origins[ref].line
+                faults.append(document.fault((), f"is defined in line {first} of this file already; that one counts"))
                 return
             good[ref] = result.object
             self.origins[ref] = Origin(document.file, document.line())
@@ -245,8 +257,10 @@ class FileSource:
         paths = sorted(claims)
         self._doubles.pop(ref, None)
         if len(paths) > 1:
-            words = f"is defined in {paths[0]} already; that one counts"
-            self._doubles[ref] = [DocumentFault(str(path), 0, words, str(ref)) for path in paths[1:]]
+            words = f"is defined in {paths[0]}:{line_of(str(paths[0]), ref)} already; that one counts"
+            self._doubles[ref] = [DocumentFault(str(path), line_of(str(path), ref), words, str(ref)) for path in paths[1:]]
+        if paths and ref in self.origins and self.origins[ref].file != str(paths[0]):
+            self.origins[ref] = Origin(str(paths[0]), line_of(str(paths[0]), ref))
         if not paths:
             self._world.drop(ref)
         elif self._world.read(("object", ref)) is not claims[paths[0]]:

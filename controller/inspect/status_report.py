@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controller.objects.base import Ref
+from controller.objects.documents import spelled
+from controller.translate.remarks import Remark, Remarks
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.status import (
     ClassStatus,
@@ -26,23 +28,38 @@ def is_healthy(condition: Condition) -> bool:
     return condition.is_true != (condition.type in BAD_WHEN_TRUE)
 
 
-def complaint(condition: Condition) -> str:
-    """What a person should hear of a condition; "" of one that is good news."""
-    if condition.fault:
-        return condition.fault
-    return "" if is_healthy(condition) else f"{condition.type}={condition.status}, {condition.reason}: {condition.message}"
+def described(statuses: Mapping[Ref, Status], remarks: Mapping[Ref, Remarks]) -> list[dict[str, Any]]:
+    """One entry for each object, listener and parent: its name and its conditions, and what else is to be said of it."""
+    found = []
+    for ref in sorted(statuses.keys() | remarks.keys()):
+        said = [(name, _conditions(said)) for name, said in parts(ref, statuses[ref])] if ref in statuses else []
+        for index, (name, conditions) in enumerate(said or [(str(ref), [])]):
+            words = [_in_words(one) for one in remarks.get(ref, ())] if not index else []
+            found.append({"object": name, "conditions": conditions, "remarks": words})
+    return found
 
 
-def described(statuses: Mapping[Ref, Status]) -> list[dict[str, Any]]:
-    """One entry for each object, listener and parent: its name and its conditions."""
-    return [
-        {"object": name, "conditions": [{**as_dict(c), "healthy": is_healthy(c)} for c in said]}
-        for ref, status in sorted(statuses.items())
-        for name, said in parts(ref, status)
-    ]
+def _conditions(said: Iterable[Condition]) -> list[dict[str, Any]]:
+    return [{**as_dict(one), "healthy": is_healthy(one)} for one in said]
+
+
+def _in_words(remark: Remark) -> str:
+    return ": ".join(part for part in (spelled(remark.path), remark.message) if part)
 
 
 def parts(ref: Ref, status: Status) -> Iterable[tuple[str, tuple[Condition, ...]]]:
+    """What conditions are about, with how many routes a listener has, and the conditions."""
+    attached = [listener.attached for listener in getattr(status, "listeners", ())]
+    for index, (name, said) in enumerate(named(ref, status)):
+        yield (f"{name} ({counted(attached[index - 1], 'route')})" if index and attached else name), said
+
+
+def counted(count: int, what: str) -> str:
+    """So many of them, in words."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def named(ref: Ref, status: Status) -> Iterable[tuple[str, tuple[Condition, ...]]]:
     """What conditions are about, and the conditions."""
     match status:
         case ClassStatus() | ExtensionStatus(ancestors=()):
@@ -54,7 +71,7 @@ def parts(ref: Ref, status: Status) -> Iterable[tuple[str, tuple[Condition, ...]
         case GatewayStatus() | ListenerSetStatus():
             yield str(ref), status.conditions
             for listener in status.listeners:
-                yield f"{ref} listener {listener.name} ({listener.attached} routes)", listener.conditions
+                yield f"{ref} listener {listener.name}", listener.conditions
         case RouteStatus():
             for one in status.parents:
                 parent = one.parent

@@ -4,34 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from controller.delivery.reconcile import Reconciler
 from controller.files.source import FileSource
 from controller.files.watcher import Watcher
-from controller.inspect.status_report import complaint, described, parts
+from controller.inspect.complaints import Complaint, of_remarks, of_status
+from controller.inspect.one_address import crowded_out
+from controller.inspect.status_report import described
 from controller.objects.base import Ref
 from controller.objects.documents import DocumentFault
+from controller.ports import sign
+from controller.standalone.ports import OwnPorts, wanted
 from controller.standalone.source_editor import SourceEditor
 from controller.state.problems import ObjectProblem
 from controller.state.world import Report, World
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running
-from controller.translate.shared.status import Status
+from controller.translate.remarks import Remarks
+from controller.translate.shared.status import RouteStatus, Status
 from controller.translate.xbackends import Pods
 from gateway.admin.server import Admin, Saved
 from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Key, Listener, Part, Relay, Rule, key
 from gateway.snapshot import Problem as PartProblem
 
-# What is told of statuses as it comes up: that what was written is refused or has no effect. Of sockets the workers tell.
-_TOLD: Final = ("Accepted", "ResolvedRefs", "FailingClosed")
-_TOLD_BY_WORKERS: Final = ("ScriptInvalid", "PortUnavailable")
+_TOLD_BY_WORKERS: Final = "Accepted ScriptInvalid"  # as a problem of a part
+
+
+class Summary(NamedTuple):
+    """What is in force, in short."""
+
+    routes: int
+    listeners: tuple[Listener, ...]
+
+
+class PortsUnavailableError(Exception):
+    """Ports that others have, or that there cannot be: where, and in words."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
 
 
 class Standalone:
@@ -46,37 +66,56 @@ class Standalone:
         self.world.note(("setting", "inline filters"), "default" if inline else "")
         self.source = FileSource(path, self.world)
         self.workers = Workers(workers, bind=bind, port_offset=port_offset)
-        self.reconciler = Reconciler(self.world, self, before=self._look)
+        self.world.note(("setting", "remarks"), True)
+        self.reconciler = Reconciler(self.world, self, before=self._look, after=self._settled)
         editor = SourceEditor(self.world, self.source, self._after)
         self.admin = Admin(self.workers, extra={"/status": self._statuses, "/faults": self._faults}, editor=editor)
         self.on_applied: Callable[[Change, float, tuple[PartProblem, ...]], None] = lambda *_: None
         self.on_faults: Callable[[list[DocumentFault]], None] = lambda _: None
-        self.on_refusals: Callable[[list[DocumentFault]], None] = lambda _: None
-        self.on_problem: Callable[[str], None] = lambda _: None
-        self.reconciler.problems.told = self._told
+        self.on_complaints: Callable[[list[Complaint]], None] = lambda _: None  # all that there are, where they have changed
+        self.on_problems: Callable[[tuple[PartProblem, ...]], None] = lambda _: None  # the same, of parts
+        self.on_settled: Callable[[Summary], None] = lambda _: None
+        self.on_problem: Callable[[str, bool], None] = lambda *_: None  # and whether it is one still
+        self.reconciler.problems.told = partial(self._told, stands=True)
+        self.reconciler.problems.over = partial(self._told, stands=False)
         self._path = path
         self._watcher: Watcher | None = None
         self._rules: dict[str, dict[GatewayName, Rule]] = {}
         self._shared: dict[Key, dict[GatewayName, Part]] = {}
         self._gateways: set[GatewayName] = set()
-        self._crowded_out: dict[str, tuple[Listener, str]] = {}  # listeners that others are in the way of, and the words
+        self._served: dict[str, Listener] = {}
+        self._without_place: dict[str, tuple[Listener, str]] = {}  # listeners that others are in the way of, and the words
+        self._ports = OwnPorts(bind, port_offset, self._freed)
+        self._sign: socket.socket | None = None  # at the port of the admin page
         self._said: list[DocumentFault] = []
-        self._refusals: dict[Ref, list[DocumentFault]] = {}
+        self._complaints: dict[Ref, list[Complaint]] = {}
+        self._remarks: dict[Ref, Remarks] = {}
+        self._have_changed = True  # what is complained of
+        self._routes: set[Ref] = set()  # that are accepted
+        self._unavailable: list[str] | None = None  # ports, at the start; None before anybody has looked
+        self._is_freed = False  # a port that somebody else had
         self._first = True
         self._seen = 0.0  # when files changed that nobody has looked at yet
         self._began = 0.0  # when those changed whose meaning is on its way
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, admin: tuple[str, int] | None) -> None:
-        """Start the workers, bring everything up once, and follow the files from then on."""
+        """Start the workers, bring everything up once, and follow the files from then on.
+
+        Raises PortsUnavailableError where another process has a port that is to be served; nothing is served then.
+        """
         if admin is not None:
             await self.admin.start(*admin)  # first: whether there is a worker yet is what health says
+            self._sign = sign("TCP", int(self.admin.address.rpartition(":")[2]))
         await self.workers.start()
         loop = asyncio.get_running_loop()
         self._watcher = Watcher(self._path, loop.call_soon_threadsafe, self._changed)
         self._changed()
         await self.reconciler.round()
+        if self._unavailable:
+            raise PortsUnavailableError(self._unavailable)
         await self.reconciler.round()  # what the workers acknowledged goes into the statuses
+        self._complain()
         self.admin.ready = True
         self._task = asyncio.create_task(self.reconciler.run())
 
@@ -89,7 +128,23 @@ class Standalone:
         if self._watcher is not None:
             await asyncio.to_thread(self._watcher.stop)
         await self.workers.stop(delay=delay, grace=grace)
+        self._ports.close()
         await self.admin.stop()
+        if self._sign is not None:
+            self._sign.close()
+
+    @property
+    def has_place_for_none(self) -> bool:
+        """Whether there are listeners, and none can be served for want of a port."""
+        return bool(self._without_place) and not self._serving()
+
+    def summary(self) -> Summary:
+        """What is in force, in short."""
+        return Summary(len(self._routes), self._serving())
+
+    def _serving(self) -> tuple[Listener, ...]:
+        unable = {problem.part for problem in self.workers.problems}
+        return tuple(one for name, one in sorted(self._served.items()) if name not in unable)
 
     def _changed(self) -> None:
         self._seen = self._seen or time.perf_counter()
@@ -104,9 +159,13 @@ class Standalone:
             self.source.load()
         elif self._watcher is not None:
             self.source.load(self._watcher.take())
-        if self.source.faults != self._said:
-            self._said = list(self.source.faults)
-            self.on_faults(self._said)
+        faults = self.source.faults
+        if faults != self._said:
+            self._said = faults
+            self.on_faults(faults)
+        if self._is_freed:
+            self._is_freed = False
+            await self._try_again()
 
     async def _after(self, file: Path, name: str) -> Saved:
         """What became of a filter whose file was written: once that is known."""
@@ -143,41 +202,78 @@ class Standalone:
             else:
                 self._shared.pop(k, None)
                 drop.append(k)
+        if self._unavailable is None:
+            self._unavailable = self._not_to_be_had()
+        if self._unavailable and self._task is None:
+            return  # nothing is served
+        await self._apply(change.version, put, drop)
+        self._gateways.add(gateway)
+        self._report_all()
+
+    async def _apply(self, version: str, put: dict[Key, Part], drop: list[Key]) -> None:
         self._keep_apart(put, drop)
-        merged = Change(change.version, tuple(put.values()), tuple(drop))
+        merged = Change(version, tuple(put.values()), tuple(drop))
         problems = await self.workers.apply(merged)
+        self._ports.keep(map(wanted, self._served.values()))
         started, self._began = self._began or time.perf_counter(), 0.0
         took = time.perf_counter() - started
         names = tuple(f"{kind} {name}" for kind, name in (*map(key, merged.put), *merged.drop))
-        self.admin.applied(change.version, names, took)
+        self.admin.applied(version, names, took)
         self.on_applied(merged, took, problems)
-        self._gateways.add(gateway)
+        self.on_problems(tuple(one for one in problems if one.part not in self._served))  # of those their conditions tell
+
+    def _report_all(self) -> None:
         for one in self._gateways:  # what one Gateway lets go, another may get
-            self._report(one, problems)
+            self._report(one, self.workers.problems)
+
+    # --- ports ---
+
+    def _not_to_be_had(self) -> list[str]:
+        """Take the ports of all listeners, before any is served; says of which ones nothing will come by itself."""
+        found = []
+        for _, parts in sorted(self.reconciler.translator.parts.items()):
+            for part in parts.values():
+                refused = self._ports.take(wanted(part)) if isinstance(part, Listener) else None
+                if refused is not None and refused.is_final:
+                    found.append(f"{key(part)[1]}: {refused.words}")
+        return found
+
+    def _freed(self) -> None:
+        """Who had a port that is wanted here is gone."""
+        self._is_freed = True
+        self.reconciler.wake()
+
+    async def _try_again(self) -> None:
+        if self._without_place:
+            await self._apply(self.workers.version, {}, [])
+            self._report_all()
 
     def _keep_apart(self, put: dict[Key, Part], drop: list[Key]) -> None:
-        """On a cluster each Gateway has an address of its own; here a port and hostname can be only one listener's."""
-        serving = {part.name: part for part in self.workers.parts.values() if isinstance(part, Listener)}
+        """On a cluster each Gateway has an address of its own; here a port and hostname can be only one listener's.
+
+        A port that another process has is nobody's; each change tries again, and so does the end of that process.
+        """
+        before = set(self._served)
         for kind, name in drop:
             if kind == "listener":
-                serving.pop(name, None)
-                self._crowded_out.pop(name, None)
-        waiting = {name: listener for name, (listener, _) in self._crowded_out.items()}
-        self._crowded_out.clear()
-        for part in (*put.values(), *waiting.values()):
-            if not isinstance(part, Listener):
+                self._served.pop(name, None)
+                self._without_place.pop(name, None)
+        waiting = {name: listener for name, (listener, _) in self._without_place.items()}
+        self._without_place.clear()
+        for part in [*put.values(), *waiting.values()]:
+            if not isinstance(part, Listener) or (part.name in waiting and key(part) in put and part is not put[key(part)]):
                 continue
-            other = next((one for one in serving.values() if one.name != part.name and _collide(one, part)), None)
-            if other is None:
-                serving[part.name] = put[key(part)] = part
+            words = crowded_out(self._served.values(), part)
+            if not words and (refused := self._ports.take(wanted(part))) is not None:
+                words = refused.words
+            if words:
+                self._without_place[part.name] = (part, words)
+                self._served.pop(part.name, None)
             else:
-                self._crowded_out[part.name] = (
-                    part,
-                    f"port {part.port} is taken by listener {other.name} for the same hostname",
-                )
-        for name in self._crowded_out:
+                self._served[part.name] = put[key(part)] = part
+        for name in self._without_place:
             put.pop(("listener", name), None)
-            if ("listener", name) in self.workers.parts:
+            if name in before:
                 drop.append(("listener", name))
 
     def _report(self, gateway: GatewayName, problems: tuple[PartProblem, ...]) -> None:
@@ -185,31 +281,39 @@ class Standalone:
         parts = self.reconciler.publications[gateway].parts
         names = {name for kind, name in parts if kind in ("listener", "script")}
         own = tuple((p.part, p.message) for p in problems if p.part in names)
-        own += tuple((name, words) for name, (_, words) in self._crowded_out.items() if name in names)
+        own += tuple((name, words) for name, (_, words) in self._without_place.items() if name in names)
         if self.world.note(("report", *gateway), Report(True, "Served by this process.", own)):
             self.reconciler.wake()
 
     async def write(self, statuses: dict[Ref, Status | None]) -> None:
-        """There is no API server to hold them: they are shown instead, and refusals told as they come up."""
-        news: list[DocumentFault] = []
+        """There is no API server to hold them: they are shown instead, and what they complain of is told."""
         for ref, status in statuses.items():
-            before = self._refusals.pop(ref, [])
-            now = self._refused(ref, status) if status is not None else []
+            before = self._complaints.pop(ref, [])
+            found = of_status(ref, status) if status is not None else []
+            now = [one for one in found if one.reason != _TOLD_BY_WORKERS]
             if now:
-                self._refusals[ref] = now
-            news += [fault for fault in now if fault not in before]
-        if news:
-            self.on_refusals(news)
+                self._complaints[ref] = now
+            self._have_changed |= now != before
+            self._routes.discard(ref)
+            if isinstance(status, RouteStatus) and any(parent.conditions[0].is_true for parent in status.parents):
+                self._routes.add(ref)
 
-    def _refused(self, ref: Ref, status: Status) -> list[DocumentFault]:
-        file, line = self.source.origins.get(ref, (str(self._path), 0))
-        return [
-            DocumentFault(file, line, words, name)
-            for name, said in parts(ref, status)
-            for condition in said
-            if condition.type in _TOLD and condition.reason not in _TOLD_BY_WORKERS
-            if (words := complaint(condition))
-        ]
+    async def _settled(self) -> None:
+        if self._task is not None:  # before that there is more to come
+            self._complain()
+            self.on_settled(self.summary())
+
+    def _complain(self) -> None:
+        remarks = self.reconciler.translator.remarks
+        if not self._have_changed and remarks == self._remarks:
+            return
+        self._have_changed, self._remarks = False, dict(remarks)
+        self.on_complaints(self.complaints())
+
+    def complaints(self) -> list[Complaint]:
+        """All that is complained of now."""
+        found = [one for _, several in sorted(self._complaints.items()) for one in several]
+        return found + [one for ref, several in sorted(self._remarks.items()) for one in of_remarks(ref, several)]
 
     async def look_for(self, pods: dict[Ref, Pods | None]) -> None:
         """Here are no pods: whoever writes the files writes their EndpointSlices."""
@@ -218,22 +322,17 @@ class Standalone:
         """The workers run already."""
 
     async def _statuses(self) -> Any:
-        return described(self.reconciler.translator.statuses)
+        return described(self.reconciler.translator.statuses, self.reconciler.translator.remarks)
 
     async def _faults(self) -> Any:
+        found, origins = self.complaints(), dict(self.source.origins)
         unable = [f"{problem.part} is not in force: {problem.message}" for problem in self.workers.problems]
-        return [*map(str, self.source.faults), *map(str, self.reconciler.problems), *unable]
+        complaints = await asyncio.to_thread(lambda: [str(one.located(origins)) for one in found])
+        return [*map(str, self.source.faults), *map(str, self.reconciler.problems), *unable, *complaints]
 
-    def _told(self, problem: ObjectProblem) -> None:
+    def _told(self, problem: ObjectProblem, *, stands: bool) -> None:
         origin = self.source.origins.get(problem.about)
-        self.on_problem(f"{f'{origin.file}:{origin.line}: ' if origin else ''}{problem}")
-
-
-def _collide(one: Listener, other: Listener) -> bool:
-    if one.port != other.port or (one.protocol != other.protocol and "UDP" in (one.protocol, other.protocol)):
-        return False
-    together = one.protocol == other.protocol or {one.protocol, other.protocol} == {"HTTPS", "TLS"}
-    return not together or one.hostname == other.hostname
+        self.on_problem(f"{f'{origin.file}:{origin.line}: ' if origin and stands else ''}{problem}", stands)
 
 
 def _merged(parts: list[Part]) -> Part:

@@ -28,11 +28,12 @@ class ObjectProblem(NamedTuple):
 
 
 class Problems:
-    """What is wrong with objects and stands in no status. `told` hears of each that is new."""
+    """What is wrong with objects and stands in no status. `told` hears of each that is new, `over` of each that is no more."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, Ref], tuple[ObjectProblem, ...]] = {}
         self.told: Callable[[ObjectProblem], None] = lambda _: None
+        self.over: Callable[[ObjectProblem], None] = lambda _: None
         self.rounds_failed = 0  # rounds of the controller's loop that something of our own broke
 
     def __iter__(self) -> Iterator[ObjectProblem]:
@@ -47,6 +48,9 @@ class Problems:
         for one in several:
             if one not in before:
                 self.told(one)
+        for one in before:
+            if one not in several:
+                self.over(one)
 
     def forget(self, about: Ref) -> None:
         """An object is gone."""

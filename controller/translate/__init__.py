@@ -17,10 +17,11 @@ from controller.objects.policies import POLICIES
 from controller.objects.routes import ROUTES
 from controller.state.view import View
 from controller.state.world import World
-from controller.translate import backends, python_filters, xbackends
+from controller.translate import backends, python_filters, remarks, xbackends
 from controller.translate.gateways import gateways, telemetry
 from controller.translate.gateways.gateways import Running
 from controller.translate.policies import attachment, backend_tls, backend_traffic, guarding
+from controller.translate.remarks import Remarks
 from controller.translate.routes import routes
 from controller.translate.shared.names import BackendName, FilterName, Needed
 from controller.translate.shared.status import Status
@@ -53,6 +54,7 @@ class Translator:
         self.view = View(world)
         self.parts: dict[GatewayName, Parts] = {}
         self.statuses: dict[Ref, Status] = {}
+        self.remarks: dict[Ref, Remarks] = {}  # where they are asked for
         self._routes: dict[Ref, routes.RouteInfo] = {}
         self._needed: dict[GatewayName, Counter[Needed]] = {}
         self._users: dict[Needed, dict[GatewayName, None]] = {}
@@ -94,6 +96,8 @@ class Translator:
             ref: Ref = key[1]
             if ref.kind in OWN_VALUES:
                 found.update(OWN_VALUES[ref.kind].keys(ref))
+            if ref.kind in REMARKS and self.world.read(("setting", "remarks")):
+                found.update(REMARKS[ref.kind].keys(ref))
         self._roots |= found
         return found
 
@@ -264,6 +268,17 @@ class Translator:
         for key in todo:
             if key[0] in STATUSES:
                 self._status(_about(key), self.view.value(key))
+            elif key[0] in REMARKING:
+                self._remark(key)
+
+    def _remark(self, key: Key) -> None:
+        ref, said = _about(key), self.view.value(key)
+        self.remarks.pop(ref, None)
+        if said:
+            self.remarks[ref] = said
+        if self.world.read(("object", ref)) is None:
+            self._roots.discard(key)
+            self.view.forget(key)
 
     def _status(self, ref: Ref, status: Status | None) -> None:
         if self.statuses.get(ref) == status:
@@ -319,11 +334,25 @@ OWN_VALUES: Final = {
     **{kind: _with_status(attachment.status, given=Ref._fields) for kind in POLICIES},
 }
 STATUSES: Final = frozenset(row.status for row in OWN_VALUES.values() if row.status is not None)
+# What is to be said besides, where that is asked for.
+REMARKS: Final = {
+    "Gateway": OwnValues((remarks.of_gateway,)),
+    "ListenerSet": OwnValues((remarks.of_listener_set,)),
+    **{kind: OwnValues((remarks.of_route,), given=Ref._fields) for kind in ROUTES},
+    "EndpointSlice": OwnValues((remarks.of_slice,)),
+    "Service": OwnValues((remarks.of_service,)),
+}
+REMARKING: Final = frozenset(function for row in REMARKS.values() for function in row.functions)
 KINDS_OF: Final[dict[Any, str]] = {  # of functions that are for one kind alone
     backend_tls.validated: "BackendTLSPolicy",
     xbackends.judged: "XBackend",
     backend_traffic.standing: "XBackendTrafficPolicy",
-    **{function: kind for kind, row in OWN_VALUES.items() if "kind" not in row.given for function in row.functions},
+    **{
+        function: kind
+        for kind, row in (*OWN_VALUES.items(), *REMARKS.items())
+        if "kind" not in row.given
+        for function in row.functions
+    },
 }
 
 
@@ -362,13 +391,19 @@ class Translation(NamedTuple):
     parts: dict[GatewayName, Parts]
     statuses: dict[Ref, Status]
     failing: dict[Ref, list[tuple[str, str]]]  # at what our own code fails: parts of objects, and messages
+    remarks: dict[Ref, Remarks]  # where they are asked for
 
 
 def translate(world: World) -> Translation:
     """Everything the world implies for our Gateways: what each should do, and what to say about it."""
     translator = Translator(world)
     translator.update()
-    return Translation(translator.parts, translator.statuses, translator.failing())
+    return translated(translator)
 
 
-__all__ = ["CONTROLLER", "GatewayName", "Translation", "Translator", "Update", "translate"]
+def translated(translator: Translator) -> Translation:
+    """What a translator has come to."""
+    return Translation(translator.parts, translator.statuses, translator.failing(), translator.remarks)
+
+
+__all__ = ["CONTROLLER", "GatewayName", "Translation", "Translator", "Update", "translate", "translated"]

@@ -41,6 +41,10 @@ class Resolved(NamedTuple):
     fault: Condition | None = None
     refused: BackendName | None = None
 
+    def within(self, *path: str | int) -> Resolved:
+        """The same, of a reference that stands at this field."""
+        return self if self.fault is None else self._replace(fault=conditions.within(self.fault, *path))
+
 
 def resolve(view: View, kind: str, namespace: str, ref: BackendRef, *, grpc: bool = False) -> Resolved:
     """What a reference from a route of this kind in this namespace leads to. `grpc`: calls are sent there in any case."""
@@ -48,28 +52,29 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef, *, grpc: boo
     if (ref.group, ref.kind) == (X_GROUP, "XBackend"):
         return _resolve_xbackend(view, kind, namespace, ref, "h2c" if grpc else SPOKEN[kind])
     if (ref.group, ref.kind) != ("", "Service"):
-        return _fault("InvalidKind", conditions.invalid_kind(ref.group, ref.kind))
+        return _fault("InvalidKind", conditions.invalid_kind(ref.group, ref.kind), "kind")
     if not reference_grants.permitted(view, kind, namespace, "", "Service", to, ref.name):
         return _fault("RefNotPermitted", conditions.not_permitted("Service", to, ref.name, kind, namespace))
     service = view.get(Service, to, ref.name)
     if service is None:
         return _fault("BackendNotFound", conditions.service_not_found(to, ref.name))
     if ref.port is None:
-        return _fault("BackendNotFound", conditions.port_missing(to, ref.name))
+        return _fault("BackendNotFound", conditions.port_missing(to, ref.name), "port")
     if not 1 <= ref.port <= 65535:
-        return _fault("BackendNotFound", conditions.port_not_found(service, ref, transport(SPOKEN[kind])))
+        return _fault("BackendNotFound", conditions.port_not_found(service, ref, transport(SPOKEN[kind])), "port")
     spoken = SPOKEN[kind]
     port = _port(service, ref.port, spoken)
     if service.spec.type == "ExternalName":
         if leads_home(view, service.spec.external_name):
             return _fault("BackendNotFound", f'Service "{to}/{ref.name}" points to the data plane itself.')
     elif port is None:
-        return _fault("BackendNotFound", conditions.port_not_found(service, ref, transport(spoken)))
+        return _fault("BackendNotFound", conditions.port_not_found(service, ref, transport(spoken)), "port")
     if port is not None and not spoken and port.app_protocol.lower() not in APP_PROTOCOLS:
         return _fault(
             "UnsupportedProtocol",
             f'Service "{to}/{ref.name}" port {ref.port}: appProtocol "{port.app_protocol}" is not supported; '
             "kubernetes.io/h2c, kubernetes.io/ws and those of HTTP are.",
+            "port",
         )
     if spoken == "udp" and (asks := _asks_for_tls(view, to, ref.name, ref.port, port.name if port else "")):
         text = f'Service "{to}/{ref.name}" is spoken to over TLS only, by {asks}; datagrams cannot be.'
@@ -112,8 +117,8 @@ def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef, sp
     return Resolved(name)
 
 
-def _fault(reason: str, message: str) -> Resolved:
-    return Resolved(None, conditions.unresolved(reason, message))
+def _fault(reason: str, message: str, field: str = "name") -> Resolved:
+    return Resolved(None, conditions.at(conditions.unresolved(reason, message), field))
 
 
 def _port(service: Service, number: int, spoken: str) -> ServicePort | None:

@@ -47,7 +47,7 @@ def translate(
     specs: list[snapshot.Filter] = []
     resolved: list[Resolved] = []
     needed: list[Needed] = []
-    for one in filters:
+    for index, one in enumerate(filters):
         match one.type:
             case "RequestHeaderModifier":
                 specs.append(snapshot.RequestHeaders(*_headers(one.request_header_modifier or HeaderFilter())))
@@ -61,7 +61,7 @@ def translate(
                 specs.append(snapshot.Rewrite(one.url_rewrite.hostname, _path(path) if path else None))
             case "RequestMirror" if one.request_mirror:
                 found = resolve(as_backend(one.request_mirror.backend_ref))
-                resolved.append(found)
+                resolved.append(found.within("filters", index, "requestMirror", "backendRef"))
                 if found.backend is not None:  # a mirror that leads nowhere must not hurt the request itself
                     needed.append(found.backend)
                     specs.append(snapshot.Mirror(str(found.backend), *_share(one.request_mirror)))
@@ -74,13 +74,13 @@ def translate(
                 )
             case "ExternalAuth" if one.external_auth:
                 found = resolve(as_backend(one.external_auth.backend_ref), grpc=one.external_auth.protocol == "GRPC")
-                resolved.append(found)
+                resolved.append(found.within("filters", index, "externalAuth", "backendRef"))
                 specs.append(_authorisation(one.external_auth, found))
                 needed += [found.backend] if found.backend is not None else []
             case "ExtensionRef" if one.extension_ref:
                 led = find(one.extension_ref)
                 if isinstance(led, Condition):
-                    resolved.append(Resolved(None, led))
+                    resolved.append(Resolved(None, led).within("filters", index, "extensionRef"))
                     specs.append(snapshot.Fault(500, "a filter of this rule cannot be resolved"))
                 else:
                     needed.append(led)

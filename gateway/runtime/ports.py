@@ -12,6 +12,7 @@ from functools import partial
 from typing import Literal, Protocol, TypeAlias
 
 from gateway.base.clock import Clock
+from gateway.base.sockets import bound
 from gateway.downstream.alpn import AlpnProtocol
 from gateway.downstream.http1 import DownstreamHttp1
 from gateway.downstream.port import ListenerPort
@@ -144,20 +145,7 @@ class Ports:
 
     def _bound(self, port: int, kind: socket.SocketKind) -> socket.socket:
         """A socket on a port, shared with the other workers."""
-        everywhere = not self._bind and socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if everywhere or ":" in self._bind else socket.AF_INET
-        made = socket.socket(family, kind)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6 and not self._bind:
-                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            made.bind((self._bind, port + self._offset))
-            made.setblocking(False)
-        except OSError:
-            made.close()
-            raise
-        return made
+        return bound(self._bind, port + self._offset, kind, is_shared=True)
 
     async def _listen(
         self,

@@ -17,7 +17,7 @@ import pytest
 from support.standalone import Running
 from support.statistics import weights
 
-from controller.cli.run import Printer
+from controller.cli.printer import Printer
 from controller.objects.documents import DocumentFault
 from gateway.snapshot import Change, Problem, Script
 
@@ -201,11 +201,12 @@ async def test_a_low_port_without_the_right_to_it(running: Running) -> None:
 async def test_a_port_in_use(running: Running, apps) -> None:
     running.port = apps[0].port
     await running.start(ready=False)
-    # SO_REUSEPORT is not set on the other program's socket, so the port cannot be shared.
     async with asyncio.timeout(15):
         assert await running.process.wait() == 1
         await running._reading
-    assert "is in use by another program" in running.said
+    assert f"TCP port {apps[0].port} is in use by process {os.getpid()} (" in running.said
+    assert "another --port-offset avoids it" in running.said
+    assert "in force after" not in running.said
 
 
 async def test_statuses_are_shown(running: Running) -> None:
@@ -379,9 +380,10 @@ async def test_a_worker_is_small_and_imports_little(running: Running) -> None:
 
 def test_a_terminal_gets_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     """Of names, problems and faults, which quote files and filters."""
-    printer = Printer(0)
+    printer = Printer()
     hostile = "\x1b[2J\x1b]0;title\x07[red]\u202e"
     printer.applied(Change("1", (Script(hostile, ""),)), 0.1, (Problem(hostile, hostile),))
+    printer.problems((Problem(hostile, hostile),))
     printer.faults([DocumentFault(f"{hostile}.yaml", 1, hostile)])
     words = capsys.readouterr().err
     assert r"\x1b[2J\x1b]0;title\x07[red]\u202e" in words

@@ -180,16 +180,16 @@ kind: HTTPRoute
 metadata: {name: r}
 spec: {%srules: [{filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301}}]}]}
 """
-NOWHERE = "no parentRef names a Gateway of a GatewayClass of ours"
+NOWHERE = "spec.parentRefs: names no Gateway; Gateways here: gw"
 
 
 @pytest.mark.parametrize(
     ("scope", "asked", "words"),
     [
         (", defaultScope: All", "useDefaultGateways: All, ", ""),
-        (", defaultScope: All", "", f"{NOWHERE}; Gateways here: default/gw"),
-        (", defaultScope: All", "useDefaultGateways: None, ", f"{NOWHERE}; Gateways here: default/gw"),
-        ("", "useDefaultGateways: All, ", f"{NOWHERE}, and none of these has defaultScope: All, which useDefaultGateways asks for; Gateways here: default/gw"),
+        (", defaultScope: All", "", NOWHERE),
+        (", defaultScope: All", "useDefaultGateways: None, ", NOWHERE),
+        ("", "useDefaultGateways: All, ", 'spec.useDefaultGateways: found "All", and no Gateway has defaultScope: All; Gateways here: gw'),
         (", defaultScope: Most", "", 'spec.defaultScope: "Most" is not one of "All" or "None"'),
         (", defaultScope: All", "useDefaultGateways: [All], ", 'spec.useDefaultGateways: ["All"] is not one of "All" or "None"'),
     ],

@@ -351,7 +351,8 @@ def _listener_status(one: ListenerInfo, known: _Said, info: GatewayInfo) -> List
         reason = one.conditions[0].reason if not one.is_accepted and one.owner.kind == "ListenerSet" else "Invalid"
         said.append(conditions.not_programmed(reason, "The listener is not valid."))
     elif problem:
-        said[0] = conditions.port_unavailable(f"The data plane cannot serve it: {problem}.")
+        unavailable = conditions.port_unavailable(f"The data plane cannot serve it: {problem}.")
+        said[0] = conditions.at(unavailable, "spec", "listeners", one.place, "port")
         said.append(conditions.not_programmed("Invalid", f"The data plane cannot serve it: {problem}."))
     elif known.report.programmed:
         said.append(conditions.programmed("Listener is programmed."))

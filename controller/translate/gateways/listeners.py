@@ -9,6 +9,7 @@ from sys import intern
 from typing import NamedTuple
 
 from controller.objects.base import GATEWAY_GROUP, OPTION, Ref
+from controller.objects.conversion import path_of
 from controller.objects.filters import SecretKey
 from controller.objects.gateways import Gateway, GatewayListener, ListenerSet, RouteKind, RouteNamespaces
 from controller.state.view import View
@@ -53,6 +54,7 @@ class ListenerInfo(NamedTuple):
     certificates: tuple[snapshot.Certificate, ...]
     filters: tuple[snapshot.Filter, ...] = ()  # for every request, before it is matched
     backends: tuple[Needed, ...] = ()  # that they need
+    place: int = 0  # among its owner's
 
     @property
     def is_valid(self) -> bool:
@@ -67,18 +69,25 @@ class ListenerInfo(NamedTuple):
 
 class _Candidate(NamedTuple):
     owner: Ref
+    place: int  # among its owner's
     listener: GatewayListener
     key: str
+
+    def within(self, condition: Condition) -> Condition:
+        """A condition with the fields of the owner that it is about, where it has words of what is wrong."""
+        if not condition.details and not condition.fault and condition.is_true != (condition.type == "Conflicted"):
+            return condition  # good news
+        return conditions.within(condition, "spec", "listeners", self.place)
 
 
 def listeners(view: View, gateway: Gateway, sets: Sequence[ListenerSet]) -> tuple[ListenerInfo, ...]:
     """All listeners of a Gateway, in its order, and then those of its ListenerSets, the oldest first."""
     where = f"{gateway.metadata.namespace}/{gateway.metadata.name}"
-    own = [_Candidate(gateway.ref, one, f"{where}/{one.name}") for one in gateway.spec.listeners]
+    own = [_Candidate(gateway.ref, place, one, f"{where}/{one.name}") for place, one in enumerate(gateway.spec.listeners)]
     others = [
-        _Candidate(one.ref, listener, f"ListenerSet/{one.metadata.namespace}/{one.metadata.name}/{listener.name}")
+        _Candidate(one.ref, place, listener, f"ListenerSet/{one.metadata.namespace}/{one.metadata.name}/{listener.name}")
         for one in sets
-        for listener in one.spec.listeners
+        for place, listener in enumerate(one.spec.listeners)
     ]
     conflicts = _conflicts(own, others)
     allowed = client_limits.of(gateway).limits
@@ -90,15 +99,16 @@ def _guarded(
     view: View, gateway: Gateway, candidate: _Candidate, conflict: list[Condition] | None, allowed: snapshot.Limits
 ) -> ListenerInfo:
     """A listener, of which a fault of our own takes down no other."""
-    owner, one, key = candidate
+    owner, place, one, key = candidate
 
     def instead(error: Exception) -> ListenerInfo:
         said = (conditions.unsupported_listener_value(conditions.fault_of_ours(error)), conditions.listener_resolved())
         return ListenerInfo(owner, one.name, key, one.port, one.protocol, "", RouteNamespaces(), (), said, None, ())
 
-    return view.attempt(
+    made = view.attempt(
         f"{owner}, listener {one.name}", lambda: _listener(view, gateway, candidate, conflict, allowed), instead
     )
+    return made._replace(place=place, conditions=tuple(map(candidate.within, made.conditions)))
 
 
 def _agreed(made: list[ListenerInfo]) -> Iterator[ListenerInfo]:
@@ -113,7 +123,9 @@ def _agreed(made: list[ListenerInfo]) -> Iterator[ListenerInfo]:
             text = (
                 f'tls.options: {OPTION}cipher-suites differ from those of listener "{other.name}" at the same port {one.port}.'
             )
-            refused = conditions.unsupported_listener_value(text)
+            refused = conditions.within(
+                conditions.unsupported_listener_value(text), "spec", "listeners", one.place, "tls", "options"
+            )
             yield one._replace(conditions=(refused, *one.conditions[1:]), part=None)
         else:
             yield one
@@ -122,7 +134,7 @@ def _agreed(made: list[ListenerInfo]) -> Iterator[ListenerInfo]:
 def _listener(
     view: View, gateway: Gateway, candidate: _Candidate, conflict: list[Condition] | None, allowed: snapshot.Limits
 ) -> ListenerInfo:
-    owner, one, key = candidate
+    owner, _, one, key = candidate
     kinds, kinds_condition = _kinds(one)
     found: tuple[snapshot.Certificate, ...] = ()
     clients: snapshot.Clients | None = None
@@ -136,7 +148,7 @@ def _listener(
         said += [conditions.listener_accepted(), conditions.no_conflicts()]
     fault = _misuse(one) or _options_fault(one)
     if fault and said[0].is_true:
-        said[0] = conditions.unsupported_listener_value(fault)
+        said[0] = conditions.at(conditions.unsupported_listener_value(fault), *path_of(fault.partition(": ")[0]))
     if is_terminated(one):
         found, unresolved = _certificates(view, owner, one)
         resolved = resolved or unresolved
@@ -163,7 +175,9 @@ def _listener(
             resolved = resolved or unfiltered
     late = certificates.time_faults(found) if resolved is None else ""
     all_found = conditions.listener_resolved()
-    said.append(resolved or (conditions.with_fault(all_found, late) if late else all_found))
+    if late:
+        all_found = conditions.at(conditions.with_fault(all_found, late), "tls", "certificateRefs")
+    said.append(resolved or all_found)
     met, guarding = _own_filters(view, gateway, one)
     needed += (*met, *guarding)
     if one.protocol == "UDP":  # there is no connection to meet: they meet a flow, where it is passed on
@@ -309,13 +323,13 @@ def _conflict(candidate: _Candidate, against: _Candidate) -> list[Condition] | N
         named += f" of {against.owner}"
     if _SHARING[one.protocol] != _SHARING[other.protocol]:
         message = f"Port {one.port} is {one.protocol} here and {other.protocol} in {named}."
-        return conditions.listener_conflict("ProtocolConflict", message)
+        return conditions.listener_conflict("ProtocolConflict", message, "port")
     if one.protocol in ("TCP", "UDP"):
         message = f"Port {one.port} is taken by {named}; there can be one {one.protocol} listener on a port."
-        return conditions.listener_conflict("HostnameConflict", message)
+        return conditions.listener_conflict("HostnameConflict", message, "port")
     if one.hostname.lower() == other.hostname.lower():
         message = f'{named[:1].upper()}{named[1:]} has the same port {one.port} and hostname "{one.hostname or "*"}".'
-        return conditions.listener_conflict("HostnameConflict", message)
+        return conditions.listener_conflict("HostnameConflict", message, "hostname" if one.hostname else "port")
     return None
 
 
@@ -360,19 +374,21 @@ def _kinds(one: GatewayListener) -> tuple[tuple[RouteKind, ...], Condition | Non
     bad = ", ".join(f"{k.group}/{k.kind}" for k in wanted if k not in known)
     can = " and ".join(kind.kind for kind in known)
     message = f"allowedRoutes.kinds: {bad} cannot be served by a listener with protocol {one.protocol}; {can} can."
-    return valid, conditions.listener_unresolved("InvalidRouteKinds", message)
+    return valid, conditions.at(conditions.listener_unresolved("InvalidRouteKinds", message), "allowedRoutes", "kinds")
 
 
 def _certificates(view: View, owner: Ref, one: GatewayListener) -> tuple[tuple[snapshot.Certificate, ...], Condition | None]:
     refs = one.tls.certificate_refs if one.tls else ()
     if not refs:
-        return (), conditions.listener_unresolved("InvalidCertificateRef", "tls.certificateRefs names no certificate.")
+        said = conditions.listener_unresolved("InvalidCertificateRef", "tls.certificateRefs names no certificate.")
+        return (), conditions.at(said, "tls")
     found: list[snapshot.Certificate] = []
-    for ref in refs:
+    for index, ref in enumerate(refs):
         certificate = certificates.certificate(view, owner.kind, owner.namespace, ref)
         if isinstance(certificate, CertificateFault):
             reason = "RefNotPermitted" if certificate.kind == "grant" else "InvalidCertificateRef"
-            return (), conditions.listener_unresolved(reason, certificate.message)
+            said = conditions.listener_unresolved(reason, certificate.message)
+            return (), conditions.at(said, "tls", "certificateRefs", index)
         found.append(certificate)
     return tuple(found), None
 

@@ -9,6 +9,7 @@ from controller.state.view import View
 from controller.translate import filters
 from controller.translate.routes.http_rules import (
     Rules,
+    faults_of,
     forwarding,
     order,
     persistence,
@@ -49,7 +50,7 @@ def rules(view: View, found: GRPCRoute) -> Rules:
             )
         )
         backends.update(dict.fromkeys(needed))
-        faults += [one.fault for one in resolved if one.fault is not None]
+        faults += faults_of(resolved, index)
     return Rules(tuple(made), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(found.spec.rules)))
 
 

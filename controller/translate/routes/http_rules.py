@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+import msgspec
+
 from controller.objects.base import Ref
 from controller.objects.references import ParametersRef
 from controller.objects.routes import AnyRoute, BackendRef, HTTPFilter, HTTPRoute, HTTPRule, SessionPersistence
@@ -48,7 +50,7 @@ def http(view: View, found: HTTPRoute) -> Rules:
             needed = []
         rules.append(made)
         backends.update(dict.fromkeys(needed))
-        faults += [one.fault for one in resolved if one.fault is not None]
+        faults += faults_of(resolved, index)
     return Rules(tuple(rules), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(found.spec.rules)))
 
 
@@ -58,8 +60,9 @@ def unsupported_rules(faults: list[str], count: int) -> tuple[Condition | None, 
         return None, None
     text = "; ".join(faults)
     if len({fault.split(".")[0] for fault in faults}) == count:
-        return conditions.unsupported_value(text), None
-    return None, Condition("PartiallyInvalid", "True", "UnsupportedValue", f"Dropped Rule: {text}")
+        return msgspec.structs.replace(conditions.unsupported_value(text), details=conditions.written(faults)), None
+    message = f"Dropped Rule: {text}"
+    return None, Condition("PartiallyInvalid", "True", "UnsupportedValue", message, details=conditions.written(faults))
 
 
 def _unsupported(rule: HTTPRule) -> list[str]:
@@ -71,7 +74,13 @@ def resolution(faults: list[Condition]) -> Condition:
     if not faults:
         return conditions.route_resolved()
     # One reason is written; the words name everything that is wrong.
-    return conditions.unresolved(faults[0].reason, " ".join(dict.fromkeys(fault.message for fault in faults)))
+    said = conditions.unresolved(faults[0].reason, " ".join(dict.fromkeys(fault.message for fault in faults)))
+    return msgspec.structs.replace(said, details=tuple(dict.fromkeys(one for fault in faults for one in fault.details)))
+
+
+def faults_of(resolved: list[Resolved], index: int) -> list[Condition]:
+    """What is wrong with the references of a route's rule."""
+    return [conditions.within(one.fault, "spec", "rules", index) for one in resolved if one.fault is not None]
 
 
 def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[Needed], list[Resolved]]:
@@ -114,11 +123,11 @@ def forwarding(
 
     specs, resolved, needed = filters.translate(rule_filters, look_up, find)
     targets = []
-    for ref in refs:
+    for index, ref in enumerate(refs):
         weight = min(max(ref.weight, 0), HEAVIEST)
         own, own_resolved, own_needed = filters.translate(ref.filters, look_up, find)
         one = look_up(ref)
-        resolved += [one, *own_resolved]
+        resolved += [each.within("backendRefs", index) for each in (one, *own_resolved)]
         needed += own_needed
         if one.backend is not None:
             needed.append(one.backend)

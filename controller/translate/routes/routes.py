@@ -55,6 +55,14 @@ class _Parent(NamedTuple):
     owner: Ref
     is_default: bool = False  # no parentRef says so, but the Gateway's defaultScope (GEP-3793)
 
+    def of(self, found: AnyRoute, refusal: Condition | None) -> Condition | None:
+        """A refusal, with the field that it is about: one of the parentRef's, where it names none of the route's own."""
+        if refusal is None or any(one.path[:1] == ("spec",) for one in refusal.details):
+            return refusal
+        if self.is_default:
+            return conditions.within(refusal, "spec", "useDefaultGateways")
+        return conditions.within(refusal, "spec", "parentRefs", found.spec.parent_refs.index(self.ref))
+
 
 def _nowhere(view: View, error: Exception, kind: str, namespace: str, name: str) -> RouteInfo:
     """In place of a route that our own code fails at: it is served nowhere, and says so."""
@@ -83,7 +91,12 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
     for parent in parents:
         info = parent.info
         refusal, taken = _attach(view, found, parent)
-        accepted = refusal or made.unsupported or _scope_fault(found) or conditions.route_accepted(by_default=parent.is_default)
+        accepted = (
+            parent.of(found, refusal)
+            or made.unsupported
+            or _scope_fault(found)
+            or conditions.route_accepted(by_default=parent.is_default)
+        )
         partially = [made.partially] if made.partially and accepted.is_true else []
         said.append(ParentStatus(_verbatim(parent.ref), (accepted, made.resolved, *partially)))
         if accepted.is_true:
@@ -215,7 +228,8 @@ def _attach(
     named = [one for one in owned if ref.section_name in (None, one.name) and ref.port in (None, one.port)]
     if not named:
         listed = [f"{one.name} (port {one.port})" for one in owned]
-        return conditions.no_matching_parent(ref, listed), []
+        field = "sectionName" if ref.section_name not in (None, *(one.name for one in owned)) else "port"
+        return conditions.at(conditions.no_matching_parent(ref, listed), field), []
     home = parent.owner.namespace
     allowed = [one for one in named if route_kind_allowed(one, kind) and is_allowed(view, one.namespaces, home, namespace)]
     if not allowed:
@@ -223,7 +237,8 @@ def _attach(
     wanted = () if isinstance(found, (TCPRoute, UDPRoute)) else found.spec.hostnames
     taken = [(one, *pair) for one in allowed for pair in hostnames(wanted, one.hostname).items()]
     if not taken:
-        return conditions.no_hostname(wanted, [one.hostname for one in allowed]), []
+        said = conditions.no_hostname(wanted, [one.hostname for one in allowed])
+        return conditions.at(said, "spec", "hostnames"), []
     return None, taken
 
 

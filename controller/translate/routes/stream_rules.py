@@ -5,7 +5,7 @@ from __future__ import annotations
 from controller.objects.routes import TCPRoute, TLSRoute, UDPRoute
 from controller.state.view import View
 from controller.translate.policies import guarding
-from controller.translate.routes.http_rules import Rules, forwarding, order, resolution
+from controller.translate.routes.http_rules import Rules, faults_of, forwarding, order, resolution
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.names import Needed
 from gateway import snapshot
@@ -21,7 +21,7 @@ def relays(view: View, found: TLSRoute | TCPRoute | UDPRoute) -> Rules:
         # An invalid reference refuses its share of the connections.
         _, targets, needed, resolved = forwarding(view, found.ref, (), rule.backend_refs)
         backends.update(dict.fromkeys(needed))
-        faults += [one.fault for one in resolved if one.fault is not None]
+        faults += faults_of(resolved, index)
         name = f"{kind}/{meta.namespace}/{meta.name}/{index}"
         given = guarding.rule_filters(view, found.ref, rule.name)
         backends.update(dict.fromkeys(given))

@@ -7,14 +7,24 @@ words name the object and say what would fix it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
 from controller.objects.base import Ref
+from controller.objects.conversion import path_of
 from controller.objects.core import Service
+from controller.objects.documents import Path
 from controller.objects.kinds import KINDS
 from controller.objects.references import ParentRef
 from controller.objects.routes import BackendRef
+
+
+class Detail(NamedTuple):
+    """One thing that is wrong: with which field of the object, and in words."""
+
+    path: Path
+    message: str
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -25,6 +35,7 @@ class Condition(msgspec.Struct, frozen=True):
     reason: str
     message: str
     fault: str = ""  # what is wrong though the condition is good, for who looks at files; part of the message as well
+    details: tuple[Detail, ...] = ()  # the message in pieces, each with its field, for who looks at files
 
     @property
     def is_true(self) -> bool:
@@ -38,6 +49,26 @@ def _true(type_: str, reason: str, message: str) -> Condition:
 
 def _false(type_: str, reason: str, message: str) -> Condition:
     return Condition(type_, "False", reason, message)
+
+
+def at(condition: Condition, *path: str | int) -> Condition:
+    """The same, which is about this field."""
+    return msgspec.structs.replace(condition, details=(Detail(path, condition.fault or condition.message),))
+
+
+def within(condition: Condition, *prefix: str | int) -> Condition:
+    """The same, where the fields that it is about stand below this one."""
+    details = condition.details or (Detail((), condition.fault or condition.message),)
+    return msgspec.structs.replace(condition, details=tuple(Detail((*prefix, *one.path), one.message) for one in details))
+
+
+def written(faults: Iterable[str]) -> tuple[Detail, ...]:
+    """Details of faults that begin with their field, as `rules[0].matches[0].path.value: words`."""
+    made = []
+    for fault in faults:
+        field, colon, words = fault.partition(": ")
+        made.append(Detail(("spec", *path_of(field)), words) if colon else Detail(("spec",), fault))
+    return tuple(made)
 
 
 # --- GatewayClass ---
@@ -90,7 +121,7 @@ def with_warning(condition: Condition, message: str) -> Condition:
 
 def with_fault(condition: Condition, message: str) -> Condition:
     """The same, with words about something that is wrong and has no effect, and did not keep it from being so."""
-    return msgspec.structs.replace(with_warning(condition, message), fault=message)
+    return msgspec.structs.replace(with_warning(condition, message), fault=message, details=())
 
 
 def gateway_parameters(message: str) -> Condition:
@@ -200,9 +231,9 @@ def unsupported_protocol(protocol: str) -> Condition:
     )
 
 
-def listener_conflict(reason: str, message: str) -> list[Condition]:
+def listener_conflict(reason: str, message: str, field: str) -> list[Condition]:
     """Conflicted, and therefore not accepted."""
-    return [_false("Accepted", reason, message), _true("Conflicted", reason, message)]
+    return [at(_false("Accepted", reason, message), field), at(_true("Conflicted", reason, message), field)]
 
 
 def unsupported_listener_value(message: str) -> Condition:

@@ -1,0 +1,72 @@
+"""Files, read and translated as they would be served, and all that is to be said of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from controller.files.source import FileSource
+from controller.inspect import one_address
+from controller.inspect.complaints import Complaint, of_remarks, of_status
+from controller.objects.base import Ref
+from controller.objects.documents import DocumentFault
+from controller.state.world import World
+from controller.translate import Translation, Translator, translate, translated
+from controller.translate.shared.status import Status
+
+_SETTINGS = {("setting", "addresses"): ("127.0.0.1",), ("setting", "loopback backends"): True, ("setting", "remarks"): True}
+
+
+class LoadedFiles:
+    """What files say. `more` are read as if they were in one folder with the first."""
+
+    def __init__(self, path: Path, *more: Path) -> None:
+        self.world = _world()
+        self.source = FileSource(path, self.world, *more)
+        self.source.load()
+        one_address.note_served(self.world)
+        self._translator = Translator(self.world)
+        self._translator.update()
+        self.translation: Translation = translated(self._translator)
+
+    def faults(self) -> list[DocumentFault]:
+        """All that is wrong: what the API server would refuse, then what the controller would complain of."""
+        found = list(self.source.faults)
+        found += [one.located(self.source.origins) for one in self._complaints() if not one.here]
+        for ref, several in sorted(self.translation.failing.items()):
+            file, line = self.source.origins.get(ref, ("", 0))
+            for part, text in several:
+                found.append(
+                    DocumentFault(file, line, f"the controller fails at it: {text}; please report this", str(ref), part)
+                )
+        return found
+
+    def notes(self) -> list[DocumentFault]:
+        """What is wrong here only: on a cluster it would be well."""
+        found = [one for one in self._complaints() if one.here]
+        for ref in one_address.note_places(self.world, self._translator):
+            found += [one for one in of_status(ref, self._translator.statuses[ref]) if one.here]
+        one_address.note_served(self.world)
+        self._translator.update()
+        return [one.located(self.source.origins) for one in found]
+
+    def _complaints(self) -> list[Complaint]:
+        said = sorted((self.translation.statuses | self._would_say()).items())
+        found = [one for ref, status in said for one in of_status(ref, status)]
+        return found + [one for ref, several in sorted(self.translation.remarks.items()) for one in of_remarks(ref, several)]
+
+    def _would_say(self) -> dict[Ref, Status]:
+        """What the controller would say of refused objects, were they taken: all that is wrong in one go."""
+        if not self.source.refused:
+            return {}
+        scratch = _world()
+        for obj in (*self.world, *self.source.refused.values()):
+            scratch.put(obj)
+        statuses = translate(scratch).statuses
+        return {ref: statuses[ref] for ref in self.source.refused if ref in statuses}
+
+
+def _world() -> World:
+    made = World()
+    for key, value in _SETTINGS.items():
+        made.note(key, value)
+    return made
