@@ -36,7 +36,7 @@ def explain_request(url: str, *, path: Path | None, admin: str, method: str, hea
 
 
 def _from_files(path: Path) -> list[Part]:
-    from controller.cli.validate import LoadedFiles
+    from controller.inspect.loaded_files import LoadedFiles
 
     loaded = LoadedFiles(path)
     for fault in loaded.source.faults:

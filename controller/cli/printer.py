@@ -31,7 +31,7 @@ T = TypeVar("T")
 class Summed(NamedTuple):
     """One thing that stands for others of its kind as well."""
 
-    index: int
+    place: int
     others: int
 
 
@@ -153,7 +153,7 @@ class Printer:
         told = summed([kind(one) for one in things])
         for one in told[:MAX_TOLD]:
             more = f" (and {one.others} more of this kind)" if one.others else ""
-            err.print(f"[{colour}]{shown(words(things[one.index]))}{shown(more)}[/]")
+            err.print(f"[{colour}]{shown(words(things[one.place]))}{shown(more)}[/]")
         others = sum(1 + one.others for one in told[MAX_TOLD:])
         if others:
             err.print(f"[{colour}]and {others} more of other kinds[/]")

@@ -79,8 +79,8 @@ def validate_files(paths: Sequence[Path], *, as_json: bool) -> None:
 
 def _print_fault(fault: DocumentFault, colour: str, before: str = "") -> None:
     where = (f"{fault.file}:{fault.line}: " if fault.line else f"{fault.file}: ") if fault.file else ""
-    what = ": ".join(part for part in (fault.object, fault.field) if part)
-    console.out.print(f"[bold]{escape(where)}[/][{colour}]{escape(what)}[/]: {escape(before + fault.message)}", soft_wrap=True)
+    what = "".join(f"{part}: " for part in (fault.object, fault.field) if part)
+    console.out.print(f"[bold]{escape(where)}[/][{colour}]{escape(what)}[/]{escape(before + fault.message)}", soft_wrap=True)
 
 
 def _as_dict(fault: DocumentFault) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Every fault names the file, line, object and field, what was found, and what wou
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache, lru_cache
@@ -17,14 +18,17 @@ import jsonschema_rs
 import msgspec
 import yaml
 
+from controller.files import core_rules
 from controller.files.cel_rules import fits, holds
-from controller.objects.conversion import convert, quoted, sounds_secret
+from controller.objects.conversion import convert, other_type, quoted, sounds_secret
 from controller.objects.documents import Document, DocumentFault, Path, spelled
 from controller.objects.kinds import KINDS, AnyObject, Kind
 
 NEAR: Final = 0.85  # from 0 for nothing in common to 1 for the same
 # What the API server lets objects be called (RFC 1123 §2.1, in lower case).
 LABEL_RULE: Final = 'lower-case letters, digits and "-", at most 63, are needed, with a letter or digit at both ends'
+LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
+LABEL_VALUE_RULE: Final = 'letters, digits, "-", "_" and ".", at most 63, are needed, with a letter or digit at both ends'
 NAME_RULE: Final = 'lower-case letters, digits, "-" and ".", at most 253, are needed, with a letter or digit at both ends'
 
 
@@ -43,21 +47,28 @@ def validate(document: Document) -> Valid | list[DocumentFault] | None:
         near = _nearly(document.value["kind"], api_version)
         return [document.fault(("kind",), near)] if near else None
     if not isinstance(api_version, str) or api_version not in kind.api_versions:
-        group = _group(api_version)
-        if isinstance(api_version, str) and all(
-            group != ours and not is_near(group, ours) for ours in map(_group, kind.api_versions)
-        ):
+        if isinstance(api_version, str) and _is_others(api_version, kind):
             return None  # another group's kind of the same name
-        served = " or ".join(kind.api_versions)
-        return [document.fault(("apiVersion",), f'found "{api_version}"; {served} is served')]
+        found = f"found {quoted(api_version)}" if api_version is not None else "is missing"
+        return [document.fault(("apiVersion",), f"{found}; {' or '.join(kind.api_versions)} is served")]
     faults = list(_metadata(document, kind))
-    if not faults:
-        schema = _schema(kind.type.__name__, api_version.rpartition("/")[2])
-        if schema is not None:
-            faults = list(schema.check(document))
-    if faults:
-        return faults
-    return _typed(document, kind)
+    schema = _schema(kind.type.__name__, api_version.rpartition("/")[2])
+    if schema is not None and isinstance(document.value.get("metadata"), dict):
+        faults += schema.check(document)
+    typed = _typed(document, kind) if schema is None or not faults else []
+    if isinstance(typed, Valid):
+        faults += core_rules.faults(typed.object, document)
+        return faults or typed
+    said = {fault.field for fault in faults}
+    return faults + [fault for fault in typed if fault.field not in said]
+
+
+def _is_others(api_version: str, kind: Kind) -> bool:
+    """Whether a kind of this name may well be another group's. Kubernetes' own groups are known to have none."""
+    group = _group(api_version) or (api_version if "." in api_version else "")  # written without a version
+    if not group or "." not in group or group.endswith(".k8s.io"):
+        return False
+    return not any(is_near(group, ours) for ours in map(_group, kind.api_versions))
 
 
 def _group(api_version: Any) -> str:
@@ -88,21 +99,39 @@ def _metadata(document: Document, kind: Kind) -> Iterator[DocumentFault]:
     if not isinstance(meta, dict):
         yield document.fault(("metadata",), "is missing; metadata.name is needed")
         return
+    meta.setdefault("namespace", "default" if kind.namespaced else "")
     name = meta.get("name")
     if name is None or name == "":
         yield document.fault(("metadata", "name"), "is missing")
     elif not isinstance(name, str):
-        yield document.fault(("metadata", "name"), f"found {quoted(name)}; text is needed: quote it")
+        yield document.fault(("metadata", "name"), f"found {quoted(name)}; {other_type('str', name)}")
     elif not fits("dns1123Subdomain", name):
         yield document.fault(("metadata", "name"), f"found {quoted(name)}; {NAME_RULE}")
     namespace = meta.get("namespace", "")
     if not isinstance(namespace, str):
-        yield document.fault(("metadata", "namespace"), f"found {quoted(namespace)}; text is needed: quote it")
+        yield document.fault(("metadata", "namespace"), f"found {quoted(namespace)}; {other_type('str', namespace)}")
     elif namespace and not fits("dns1123Label", namespace):
         yield document.fault(("metadata", "namespace"), f"found {quoted(namespace)}; {LABEL_RULE}")
+    yield from _keys_and_values(document, meta)
     if not kind.namespaced and meta.get("namespace"):
         yield document.fault(("metadata", "namespace"), f"a {kind.type.__name__} has no namespace; remove it")
-    meta.setdefault("namespace", "default" if kind.namespaced else "")
+
+
+def _keys_and_values(document: Document, meta: dict[str, Any]) -> Iterator[DocumentFault]:
+    """Labels and annotations (ObjectMeta): texts, and what a label may hold."""
+    for field in ("labels", "annotations"):
+        given = meta.get(field)
+        if given is None:
+            continue
+        if not isinstance(given, dict):
+            yield document.fault(("metadata", field), f"found {quoted(given)}; names and values are needed")
+            continue
+        for key, value in given.items():
+            where = ("metadata", field, key)
+            if not isinstance(value, str):
+                yield document.fault(where, f"found {quoted(value)}; {other_type('str', value)}")
+            elif field == "labels" and not LABEL_VALUE.fullmatch(value):
+                yield document.fault(where, f"found {quoted(value)}; {LABEL_VALUE_RULE}")
 
 
 def _typed(document: Document, kind: Kind) -> Valid | list[DocumentFault]:
@@ -175,7 +204,7 @@ class Schema:
         for plain, discreet in errors:
             path = tuple(plain.instance_path)
             error = discreet if self._is_secret(path, _at(document.value, path)) else plain
-            faults.append(document.fault(path, _shortened(error.message) + _hint(path, document.value)))
+            faults.append(document.fault(path, _words(error.message, path, document.value, is_masked=error is discreet)))
         if faults:
             yield from faults
             return
@@ -209,15 +238,24 @@ def _has_password(schema: Any) -> bool:
     return isinstance(schema, dict) and (_is_password(schema) or any(map(_has_password, schema.values())))
 
 
-def _shortened(message: str) -> str:
-    """jsonschema's words already quote what was found; shorten what would fill a page."""
-    return message if len(message) < 300 else f"{message[:300]}…"
+_OTHER_TYPE: Final = re.compile(r'(.*) is not of type "(string|integer|number)"', re.DOTALL)
 
 
-def _hint(path: Path, value: Any) -> str:
+def _words(message: str, path: Path, value: Any, *, is_masked: bool) -> str:
+    """jsonschema's words, which quote what was found: shortened where they would fill a page, and with what would work."""
+    found = _at(value, path)
+    other = _OTHER_TYPE.fullmatch(message)
+    if other and isinstance(found, str | int | float):
+        needed = other_type(other[2], found)
+        if not needed.endswith("is needed"):  # it is known what was meant
+            return f"found {'what is no such value' if is_masked else quoted(found)}; {needed}"
+    shortened = message if len(message) < 300 else f"{message[:300]}…"
+    return shortened + _hint(path, found)
+
+
+def _hint(path: Path, found: Any) -> str:
     """The original canary article wrote weights into `port`; say what was meant."""
-    if len(path) >= 3 and path[-1] == "port" and path[-3] == "backendRefs":
-        found = _at(value, path)
+    if len(path) >= 3 and path[-1] == "port" and path[-3] == "backendRefs" and type(found) is int:
         return f'; if a share of the traffic was meant, write "weight: {found}" and the Service\'s port here'
     return ""
 

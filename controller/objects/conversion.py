@@ -10,6 +10,7 @@ import msgspec
 from controller.objects.documents import Path
 
 T = TypeVar("T")
+ANY_KEY: Final = "(any key)"  # of a map, in a path of msgspec's
 SHOWN: Final = 60  # characters of what was found that a message quotes
 # What may hold a secret is not quoted: objects of kinds that do, and fields whose name says so.
 _SECRETIVE_FIELD: Final = re.compile("pass|secret|token|credential|authorization", re.IGNORECASE)
@@ -30,7 +31,8 @@ def convert(value: Any, type_: type[T]) -> T | tuple[Path, str]:
 def explained(error: msgspec.ValidationError, value: Any, type_: Any) -> tuple[Path, str]:
     """msgspec's error as a path, and words that say what was found and what would work."""
     message, _, where = str(error).partition(" - at `")
-    path = path_of(where.partition("`")[0].removeprefix("$"))
+    got = message.rpartition("got `")[2].rstrip("`") if "got `" in message else ""
+    path = _with_keys(path_of(where.partition("`")[0].removeprefix("$")), value, got)
     missing = re.fullmatch("Object missing required field `(.*)`", message)
     if missing:
         return (*path, missing[1]), "is missing; it is needed"
@@ -38,7 +40,7 @@ def explained(error: msgspec.ValidationError, value: Any, type_: Any) -> tuple[P
     found = _KINDS.get(type(_at(value, path)), "something else") if is_secret else quoted(_at(value, path))
     expected = re.fullmatch("Expected (.*?)(, got .*)?", message)
     if expected:
-        return path, f"found {found}; {expected[1].replace('`', '')} is needed"
+        return path, f"found {found}; {other_type(expected[1].replace('`', ''), _at(value, path))}"
     if message.startswith(("Invalid", "Number", "Object")):
         return path, f"found {found}: {message[:1].lower()}{message[1:]}"
     return path, message  # a type's own words, which say it all
@@ -60,10 +62,39 @@ _KINDS: Final[dict[type, str]] = {
 }
 
 
+def other_type(expected: str, found: Any) -> str:
+    """What is needed where something of another type was found; YAML makes a number of 80 and a text of "80"."""
+    if expected in ("str", "string") and isinstance(found, int | float):
+        words = {"True": "yes, on and true", "False": "no, off and false"}.get(str(found))
+        return f"text is needed: quote it{f' (YAML reads {words} so)' if words else ''}"
+    if expected.startswith(("int", "number")) and isinstance(found, str) and found.strip().lstrip("+-").isdecimal():
+        return "a number is needed: write it without quotes"
+    return f"{expected} is needed"
+
+
+_GOT: Final[dict[str, tuple[type, ...]]] = {
+    "str": (str,), "int": (int,), "float": (float,), "bool": (bool,), "array": (list,), "object": (dict,),
+    "null": (type(None),),
+}  # fmt: skip
+
+
+def _with_keys(path: Path, value: Any, got: str) -> Path:
+    """A path with the keys of maps, which msgspec leaves out (`.labels[...]`): those that lead to a value of the type found."""
+    for place, part in enumerate(path):
+        if part == ANY_KEY:
+            within = _at(value, path[:place])
+            for key in within if isinstance(within, dict) else ():
+                whole = _with_keys((*path[:place], key, *path[place + 1 :]), value, got)
+                if type(_at(value, whole)) in _GOT.get(got, ()):
+                    return whole
+            return path[:place]
+    return path
+
+
 def path_of(text: str) -> Path:
     """msgspec's `.spec.ports[0].port` as a path."""
     parts: list[str | int] = []
-    for piece in text.replace("[", ".[").strip(".").split("."):
+    for piece in text.replace("[...]", f".[{ANY_KEY}]").replace("[", ".[").strip(".").split("."):
         if piece.startswith("["):
             parts.append(int(piece[1:-1]) if piece[1:-1].isdigit() else piece[1:-1])
         elif piece:

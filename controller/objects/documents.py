@@ -7,6 +7,7 @@ keeps timestamps as the text that they are.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -16,6 +17,8 @@ import yaml
 NO_OBJECT: Final = "not a Kubernetes object: apiVersion, kind and metadata are needed"
 MAX_VALUES: Final = 200_000  # values in one document; aliases make many of few
 Path: TypeAlias = tuple[str | int, ...]
+_PLAIN: Final = re.compile(r"[A-Za-z_]\w*")  # names of fields
+_MAPS: Final = ("labels", "annotations", "matchLabels", "data", "stringData", "binaryData", "options")  # with keys of any kind
 
 
 class Loader(yaml.CSafeLoader):
@@ -73,10 +76,15 @@ class Document:
 
 
 def spelled(path: Path) -> str:
-    """A path as people write it: spec.rules[0].backendRefs[1].port."""
+    """A path as people write it: spec.rules[0].backendRefs[1].port, metadata.labels["example.com/team"]."""
     text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    for around, part in zip(("", *path), path, strict=False):
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif around in _MAPS or (text and not _PLAIN.fullmatch(part)):
+            text += f'["{part}"]'
+        else:
+            text += f".{part}" if text else part
     return text
 
 
@@ -122,7 +130,7 @@ def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document 
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
         yield DocumentFault(file, node.start_mark.line + 1, NO_OBJECT)
         return
-    if value["kind"] == "List" and isinstance(value.get("items"), list):
+    if value["kind"].endswith("List") and isinstance(value.get("items"), list):
         for index, item in enumerate(value["items"]):
             inner = {path[2:]: line for path, line in lines.items() if path[:2] == ("items", index)}
             if isinstance(item, dict) and isinstance(item.get("kind"), str):

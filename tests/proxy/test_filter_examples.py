@@ -19,7 +19,7 @@ from aiohttp import web
 from msgspec.structs import replace
 from support.http2_peers import until
 
-from controller.cli.validate import LoadedFiles
+from controller.inspect.loaded_files import LoadedFiles
 from controller.ports import free_ports
 from gateway.runtime.runtime import Runtime
 from gateway.snapshot import Backend, Change

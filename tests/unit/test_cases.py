@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.cli.validate import LoadedFiles, rendered
+from controller.cli.validate import rendered
+from controller.inspect.loaded_files import LoadedFiles
 
 CASES = Path(__file__).parent.parent / "cases"
 

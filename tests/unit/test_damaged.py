@@ -14,10 +14,10 @@ import pytest
 from support.damage import Damage, Subject, bystanders, damages, documents, is_sampled, subjects
 from support.sink import Sink
 
-from controller.cli.validate import LoadedFiles
 from controller.delivery.reconcile import Reconciler
 from controller.files.source import FileSource
 from controller.files.validate import fault_of_spec
+from controller.inspect.loaded_files import LoadedFiles
 from controller.inspect.status_report import parts
 from controller.kubernetes.watch import Follower, _event_of
 from controller.objects.base import Ref

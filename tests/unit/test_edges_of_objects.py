@@ -415,7 +415,7 @@ async def test_events_are_written_by_who_leads() -> None:
 
 
 def test_a_guard_that_was_never_good_keeps_shut_what_it_guards(tmp_path: Path) -> None:
-    from controller.cli.validate import LoadedFiles
+    from controller.inspect.loaded_files import LoadedFiles
 
     policy = {
         "apiVersion": "gateway.flomesh.io/v1alpha1", "kind": "AccessControlPolicy", "metadata": {"name": "p", "namespace": "default"},

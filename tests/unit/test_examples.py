@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.validate import LoadedFiles
 from controller.inspect.explain import Asked, explain
+from controller.inspect.loaded_files import LoadedFiles
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.validate import LoadedFiles
 from controller.files.validate import Valid, validate
+from controller.inspect.loaded_files import LoadedFiles
 from controller.objects.documents import Document, DocumentFault, read
 
 ROUTE = """\
@@ -144,7 +144,7 @@ def test_timestamps_stay_text() -> None:
 
 def test_all_that_is_wrong_is_said_in_one_go(tmp_path) -> None:
     """The article's route: one port is refused by the schema, the other leads nowhere."""
-    from controller.cli.validate import LoadedFiles
+    from controller.inspect.loaded_files import LoadedFiles
 
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n"
     refs = "        - name: s\n          port: 100\n        - name: s\n          port: 0\n"
