@@ -18,6 +18,7 @@ import uvloop
 
 from gateway.admin.feed import Feed, FeedSource
 from gateway.admin.server import Admin
+from gateway.base import logs
 from gateway.base.privacy import keep_to_yourself
 from gateway.process.supervisor import Workers
 from gateway.snapshot import Change, Problem, key
@@ -107,7 +108,7 @@ async def _follow(feed: Feed) -> None:
 def main() -> None:
     """Entry point."""
     keep_to_yourself()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format=logs.FORMAT)
     uvloop.run(run(arguments()))
 
 

@@ -7,24 +7,43 @@ from typing import Annotated, Optional
 
 import typer
 
-app = typer.Typer(
+from controller.cli.commands import Commands
+
+app = Commands(
     name="fsm",
-    no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="A Kubernetes Gateway API implementation in Python: on a laptop from YAML files, or on a cluster.\n\n"
     "Try `fsm demo`, or `fsm run DIRECTORY --port-offset 8000` with YAML of your own.",
 )
-gateway = typer.Typer(no_args_is_help=True, help="Turn the gateway on a cluster on or off, or look at it.")
+gateway = Commands(help="Turn the gateway on a cluster on or off, or look at it.")
 app.add_typer(gateway, name="gateway")
 app.add_typer(gateway, name="gw", hidden=True)
 
-filtering = typer.Typer(no_args_is_help=True, help="Write filters in Python: begin one, test it, try it, measure it.")
+filtering = Commands(help="Write filters in Python: begin one, test it, try it, measure it.")
 app.add_typer(filtering, name="filter")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from gateway import __version__
+
+        typer.echo(f"fsm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def fsm(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version of this command.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
 
 PathArgument = Annotated[Path, typer.Argument(metavar="PATH", help="A YAML file, or a directory of them.", exists=True)]
 PathsArgument = Annotated[
-    list[Path], typer.Argument(metavar="PATH...", help="YAML files, or directories of them; - for standard input.")
+    list[Path], typer.Argument(metavar="PATH", help="YAML files, or directories of them; - for standard input.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
 
@@ -33,11 +52,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
 def run(
     path: PathArgument,
     port_offset: Annotated[
-        int, typer.Option(min=0, max=65534, help="Added to every listener's port: 8000 makes port 80 be 8080.")
+        int, typer.Option(min=0, max=65534, metavar="PORTS", help="Added to every listener's port: 8000 makes port 80 be 8080.")
     ] = 0,
-    workers: Annotated[Optional[int], typer.Option(min=1, help="Processes that serve; one per core by default.")] = None,  # noqa: UP045
-    bind: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    admin: Annotated[str, typer.Option(help="HOST:PORT of the admin page; empty for none.")] = "127.0.0.1:9091",
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, metavar="COUNT", help="Processes that serve; one per core by default."),
+    ] = None,
+    bind: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    admin: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the admin page is; empty for none.")
+    ] = "127.0.0.1:9091",
     drain: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Seconds that requests may take to finish at the end.")
     ] = 10.0,
@@ -82,13 +106,28 @@ def status(paths: PathsArgument, as_json: JsonOption = False) -> None:
     status_files(paths, as_json=as_json)
 
 
+MethodOption = Annotated[str, typer.Option("--request", "-X", metavar="METHOD", help="The method.")]
+HeaderOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header, as curl has it."),
+]
+
+
 @app.command()
 def explain(
-    url: Annotated[str, typer.Argument(help="For example http://demo.example.com/callme")],
-    path: Annotated[Optional[Path], typer.Option("--file", "-f", help="YAML to ask.", exists=True)] = None,  # noqa: UP045
-    admin: Annotated[str, typer.Option(help="Admin address of a data plane to ask, as http://127.0.0.1:9091.")] = "",
-    method: Annotated[str, typer.Option("--request", "-X", help="The method.")] = "GET",
-    header: Annotated[Optional[list[str]], typer.Option("--header", "-H", help="A header, as curl has it.")] = None,  # noqa: UP045
+    url: Annotated[str, typer.Argument(metavar="URL", help="For example http://demo.example.com/callme")],
+    file: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--file", "-f", metavar="PATH", help="YAML to ask; - for standard input."),
+    ] = None,
+    admin: Annotated[
+        str, typer.Option(metavar="URL", help="Admin address of a data plane to ask, as http://127.0.0.1:9091.")
+    ] = "",
+    method: MethodOption = "GET",
+    header: HeaderOption = None,
+    port_offset: Annotated[
+        int, typer.Option(min=0, max=65534, metavar="PORTS", help="With --file: that of `fsm run`. A data plane says its own.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Say which listener, rule and backend a request gets, and if none, what came nearest and why not.
@@ -97,20 +136,24 @@ def explain(
     """
     from controller.cli.explain import explain_request
 
-    explain_request(url, path=path, admin=admin, method=method, headers=header or [], as_json=as_json)
+    explain_request(
+        url, paths=file or [], admin=admin, method=method, headers=header or [], port_offset=port_offset, as_json=as_json
+    )
 
 
-FilterArgument = Annotated[Path, typer.Argument(help="A filter's .py file.", exists=True, dir_okay=False)]
+FilterArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A filter's .py file.", exists=True, dir_okay=False)]
 ConfigOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--config", help="What it is configured with: YAML, or a FilterConfig.", exists=True, dir_okay=False),
+    typer.Option(
+        "--config", metavar="FILE", help="What it is configured with: YAML, or a FilterConfig.", exists=True, dir_okay=False
+    ),
 ]
 
 
 @filtering.command("new")
 def filter_new(
-    name: Annotated[str, typer.Argument(help="As in api-key.")],
-    folder: Annotated[Path, typer.Option("--dir", help="Where to put it.")] = Path(),
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As in api-key.")],
+    folder: Annotated[Path, typer.Option("--dir", metavar="FOLDER", help="Where to put it.")] = Path(),
 ) -> None:
     """Write a filter to begin with, and its tests."""
     from controller.cli.filter import new_filter
@@ -120,7 +163,7 @@ def filter_new(
 
 @filtering.command("test")
 def filter_test(
-    paths: Annotated[list[Path], typer.Argument(help=".py files, or directories of them.", exists=True)],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help=".py files, or directories of them.", exists=True)],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -133,14 +176,19 @@ def filter_test(
 @filtering.command("run")
 def filter_run(
     path: FilterArgument,
-    url: Annotated[str, typer.Argument(help="For example http://demo.example.com/orders?id=7")] = "http://example.com/",
-    method: Annotated[str, typer.Option("--request", "-X", help="The method.")] = "GET",
-    header: Annotated[Optional[list[str]], typer.Option("--header", "-H", help="A header, as curl has it.")] = None,  # noqa: UP045
-    data: Annotated[str, typer.Option("--data", "-d", help="A body.")] = "",
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="For example http://demo.example.com/orders?id=7")
+    ] = "http://example.com/",
+    method: MethodOption = "GET",
+    header: HeaderOption = None,
+    data: Annotated[str, typer.Option("--data", "-d", metavar="TEXT", help="A body.")] = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a request through a filter, and show what a backend gets of it and what the client gets."""
+    """Send a request through a filter, and show what a backend gets of it and what the client gets.
+
+    Exits with 1 when the client gets a 5xx.
+    """
     from controller.cli.filter import run_filter
 
     run_filter(path, url, method=method, headers=header or [], body=data, config=config, as_json=as_json)
@@ -157,9 +205,11 @@ def filter_bench(path: FilterArgument, config: ConfigOption = None, as_json: Jso
 @app.command()
 def demo(
     fast: Annotated[bool, typer.Option("--fast", help="Short pauses between the steps.")] = False,
-    rate: Annotated[int, typer.Option(help="Requests a second.")] = 400,
-    port_offset: Annotated[int, typer.Option(help="Where to listen: 80 + offset; 0 finds a free one.")] = 0,
-    as_json: Annotated[Optional[Path], typer.Option("--json", help="Write the summary to a file.")] = None,  # noqa: UP045
+    rate: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Requests a second.")] = 400,
+    port_offset: Annotated[
+        int, typer.Option(min=0, max=65455, metavar="PORTS", help="Where to listen: 80 + offset; 0 finds a free one.")
+    ] = 0,
+    as_json: Annotated[Optional[Path], typer.Option("--json", metavar="FILE", help="Write the summary to a file.")] = None,  # noqa: UP045
 ) -> None:
     """A canary on this machine: two versions, real traffic, and weights that move 0 → 30 → 60 → 100 %."""
     from controller.cli.demo import run_demo
@@ -178,18 +228,26 @@ def version(
     show_version(client_only=client_only, as_json=as_json)
 
 
-NamespaceOption = Annotated[str, typer.Option("--fsm-namespace", "-N", help="The control plane's namespace.")]
-KubeconfigOption = Annotated[str, typer.Option("--kubeconfig", help="Path of a kubeconfig.", envvar="KUBECONFIG")]
-TimeoutOption = Annotated[str, typer.Option(help="How long to wait, as 90s or 5m.")]
+NamespaceOption = Annotated[
+    str, typer.Option("--fsm-namespace", "-N", metavar="NAMESPACE", help="The control plane's namespace.")
+]
+KubeconfigOption = Annotated[
+    str, typer.Option("--kubeconfig", metavar="FILE", help="Path of a kubeconfig.", envvar="KUBECONFIG")
+]
+TimeoutOption = Annotated[str, typer.Option(metavar="DURATION", help="How long to wait, as 90s or 5m.")]
 
 
 @app.command()
 def install(
     namespace: NamespaceOption = "fsm-system",
     kubeconfig: KubeconfigOption = "",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A value, as fsm.image=registry/name:tag.")] = None,
-    mesh_name: Annotated[str, typer.Option(help="The name of this installation.")] = "fsm",
-    channel: Annotated[str, typer.Option(help="Of the CRDs: standard, or experimental, which has more fields.")] = "standard",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A value, as fsm.image=registry/name:tag.")
+    ] = None,
+    mesh_name: Annotated[str, typer.Option(metavar="NAME", help="The name of this installation.")] = "fsm",
+    channel: Annotated[
+        str, typer.Option(metavar="CHANNEL", help="Of the CRDs: standard, or experimental, which has more fields.")
+    ] = "standard",
     skip_crds: Annotated[
         bool, typer.Option("--skip-crds", help="Leave the Gateway API's CRDs to whoever manages them in this cluster.")
     ] = False,
@@ -213,10 +271,10 @@ def install(
 
 @app.command()
 def uninstall(
-    what: Annotated[str, typer.Argument(help="For those used to `fsm uninstall mesh`.")] = "mesh",
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="For those used to `fsm uninstall mesh`.")] = "mesh",
     namespace: NamespaceOption = "fsm-system",
     kubeconfig: KubeconfigOption = "",
-    mesh_name: Annotated[str, typer.Option(help="The name of the installation.")] = "fsm",
+    mesh_name: Annotated[str, typer.Option(metavar="NAME", help="The name of the installation.")] = "fsm",
     force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask.")] = False,
 ) -> None:
     """Remove what `fsm install` made, and nothing else. CRDs stay: other people's objects live in them."""
@@ -254,12 +312,12 @@ def gateway_status(
 @app.command()
 def controller(
     namespace: Annotated[
-        str, typer.Option(help="The namespace that the controller runs in.", envvar="POD_NAMESPACE")
+        str, typer.Option(metavar="NAMESPACE", help="The namespace that the controller runs in.", envvar="POD_NAMESPACE")
     ] = "fsm-system",
-    identity: Annotated[str, typer.Option(help="This replica's name.", envvar="POD_NAME")] = "",
-    image: Annotated[str, typer.Option(help="The data planes' image.", envvar="FSM_IMAGE")] = "",
-    feed_port: Annotated[int, typer.Option(help="Where data planes connect.")] = 9443,
-    health_port: Annotated[int, typer.Option(help="Where probes ask.")] = 9090,
+    identity: Annotated[str, typer.Option(metavar="NAME", help="This replica's name.", envvar="POD_NAME")] = "",
+    image: Annotated[str, typer.Option(metavar="IMAGE", help="The data planes' image.", envvar="FSM_IMAGE")] = "",
+    feed_port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Where data planes connect.")] = 9443,
+    health_port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Where probes ask.")] = 9090,
     allow_inline_filters: Annotated[
         bool,
         typer.Option(
@@ -269,7 +327,9 @@ def controller(
     secret_namespaces: Annotated[
         str,
         typer.Option(
-            help="Whose Secrets may be read: namespaces, with commas between; empty for all.", envvar="FSM_SECRET_NAMESPACES"
+            metavar="NAMESPACES",
+            help="Whose Secrets may be read: namespaces, with commas between; empty for all.",
+            envvar="FSM_SECRET_NAMESPACES",
         ),
     ] = "",
 ) -> None:

@@ -7,10 +7,18 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
-out = Console(highlight=False)
-# Lines for people's logs are not folded: a terminal does that, and a file should not have it.
+# Lines are not folded: a terminal does that where it must, and neither a file nor a command that is copied should have it.
+# What is piped is as wide as it is.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def wrong(words: str) -> SystemExit:
+    """What a command is given cannot be: says so, and is the exit code for that."""
+    err.print(f"[red]{escape(words)}[/]")
+    return SystemExit(2)
 
 
 def json(value: Any) -> None:

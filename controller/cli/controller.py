@@ -16,6 +16,7 @@ from controller.deploy import manifests
 from controller.deploy.install import NAME, namespaces
 from controller.kubernetes.api import connect
 from controller.kubernetes.controller import Cluster, Options
+from gateway.base.logs import FORMAT
 from gateway.base.privacy import keep_to_yourself
 
 
@@ -24,7 +25,7 @@ def run_controller(
 ) -> None:
     """Run until SIGTERM."""
     keep_to_yourself()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format=FORMAT)
     options = Options(
         namespace=namespace,
         identity=identity or socket.gethostname(),

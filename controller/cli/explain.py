@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 import msgspec
@@ -11,23 +12,29 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from controller.cli import console
-from controller.inspect.explain import Asked, Explanation, explain
+from controller.inspect.explain import Asked, Explanation, explain, url_fault
 from gateway.snapshot import Part
 
 
-class ExplainedAnswer(msgspec.Struct):
+class Served(msgspec.Struct):
     """What a data plane's /snapshot says."""
 
     parts: list[Part]
+    port_offset: int = 0
 
 
-def explain_request(url: str, *, path: Path | None, admin: str, method: str, headers: list[str], as_json: bool) -> None:
+def explain_request(
+    url: str, *, paths: Sequence[Path], admin: str, method: str, headers: list[str], port_offset: int, as_json: bool
+) -> None:
     """Print the explanation; exit with 1 when the gateway itself would answer with an error."""
-    if (path is None) == (not admin):
-        raise SystemExit("give either --file, to ask YAML, or --admin, to ask a running data plane")
+    if bool(paths) == bool(admin):
+        raise console.wrong("give either --file, to ask YAML, or --admin, to ask a running data plane")
+    fault = url_fault(url)
+    if fault:
+        raise console.wrong(fault)
     pairs = tuple((name.strip(), value.strip()) for name, _, value in (header.partition(":") for header in headers))
-    parts = _from_files(path) if path is not None else _from_admin(admin)
-    result = explain(parts, Asked(url, method, pairs))
+    served = _from_admin(admin) if admin else Served(_from_files(paths), port_offset)
+    result = explain(served.parts, Asked(url, method, pairs), served.port_offset)
     if as_json:
         console.json(result)
     else:
@@ -35,24 +42,24 @@ def explain_request(url: str, *, path: Path | None, admin: str, method: str, hea
     raise SystemExit(1 if result.status >= 400 or result.outcome.startswith("nothing") else 0)
 
 
-def _from_files(path: Path) -> list[Part]:
-    from controller.inspect.loaded_files import LoadedFiles
+def _from_files(paths: Sequence[Path]) -> list[Part]:
+    from controller.cli.validate import looked_at
 
-    loaded = LoadedFiles(path)
-    for fault in loaded.source.faults:
-        console.err.print(f"[red]{escape(str(fault))}[/]")
-    return [part for parts in loaded.translation.parts.values() for part in parts.values()]
+    with looked_at(paths) as loaded:
+        for fault in loaded.source.faults:
+            console.err.print(f"[red]{escape(str(fault))}[/]")
+        return [part for parts in loaded.translation.parts.values() for part in parts.values()]
 
 
-def _from_admin(admin: str) -> list[Part]:
+def _from_admin(admin: str) -> Served:
     address = admin if "//" in admin else f"http://{admin}"
     if not address.startswith(("http://", "https://")):
-        raise SystemExit(f"{admin} is not an http address")
+        raise console.wrong(f"--admin: found {admin!r}; an address such as http://127.0.0.1:9091 is needed")
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/snapshot", timeout=10) as answer:  # noqa: S310
-            return msgspec.json.decode(answer.read(), type=ExplainedAnswer).parts
-    except urllib.error.URLError as error:
-        raise SystemExit(f"no data plane answers at {address}: {error.reason}") from None
+            return msgspec.json.decode(answer.read(), type=Served)
+    except (OSError, ValueError, HTTPException, msgspec.DecodeError) as error:
+        raise SystemExit(f"no data plane answers at {address}: {getattr(error, 'reason', None) or error}") from None
 
 
 def _tree(result: Explanation) -> Tree:

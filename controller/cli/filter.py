@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from pathlib import Path
@@ -69,6 +70,20 @@ def new_filter(name: str, folder: Path) -> None:
     console.out.print(f"[dim]fsm filter test {path}; fsm filter run {path} http://example.com/; fsm run {folder}[/]")
 
 
+class _Said(logging.Handler):
+    """Keeps what filters print and log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        heard = logging.getLogger("fsm.filter")
+        heard.addHandler(self)
+        heard.setLevel(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.levelname} {record.name.removeprefix('fsm.filter.')}: {record.getMessage()}")
+
+
 def _loaded(path: Path, config: str) -> loader.Code:
     try:
         return loader.load(path.stem, path.read_text(), config)
@@ -96,14 +111,19 @@ def configuration(path: Path | None) -> str:
 
 def test_filters(paths: list[Path], config: Path | None, *, as_json: bool) -> None:
     """Run the tests in filters' own files."""
+    said = _Said()
     results = [result for path in _sources(paths) for result in _tested(path, configuration(config))]
     failed = sum(1 for one in results if one["fault"])
+    if not results:
+        raise console.wrong(f"{', '.join(map(str, paths))}: no .py file was found")
     if as_json:
         console.json(results)
     else:
         for one in results:
             mark = "[red]✗[/]" if one["fault"] else "[green]✓[/]"
             console.out.print(f"{mark} {escape(one['file'])} {one['test']} {escape(one['fault'])}")
+        for line in said.lines:
+            console.out.print(f"[dim]{escape(line)}[/]")
         console.out.print(f"{len(results) - failed} passed, {failed} failed")
     raise SystemExit(1 if failed else 0)
 
@@ -145,10 +165,17 @@ def run_filter(path: Path, url: str, *, method: str, headers: list[str], body: s
     """Send one request through a filter, to a backend that answers 200."""
     _loaded(path, configuration(config))
     part = Script(path.stem, path.read_text(), configuration(config), execution="inline", is_tried=False, seconds=30.0)
+    said = _Said()
     sent = uvloop.run(_send(part, url, method, headers, body))
+    sent.log = [*said.lines, *sent.log]
     if as_json:
         console.json(sent)
-        return
+    else:
+        _show(sent)
+    raise SystemExit(1 if sent.status >= 500 else 0)
+
+
+def _show(sent: Sent) -> None:
     if sent.to_backend:
         console.out.print("[bold]the backend gets[/]")
         console.out.print(sent.to_backend, markup=False)
@@ -159,7 +186,7 @@ def run_filter(path: Path, url: str, *, method: str, headers: list[str], body: s
         console.out.print(f"{name}: {value}", markup=False)
     console.out.print(f"\n{sent.body}", markup=False)
     for line in sent.log:
-        console.out.print(f"[red]{escape(line)}[/]")
+        console.out.print(f"[dim]{escape(line)}[/]" if line.startswith(("INFO ", "DEBUG ")) else f"[red]{escape(line)}[/]")
 
 
 async def _send(part: Script, url: str, method: str, headers: list[str], body: str) -> Sent:

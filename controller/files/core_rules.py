@@ -112,7 +112,7 @@ def _service(found: Service) -> Iterator[tuple[Path, str]]:
             yield ("spec", "ports", index, "port"), f"found {port.port}, which ports[{other}] has for {port.protocol} as well"
 
 
-def _ports(ports: Sequence[ServicePort] | Sequence[SlicePort], where: Path) -> Iterator[tuple[Path, str]]:
+def _ports(ports: Sequence[ServicePort | SlicePort], where: Path) -> Iterator[tuple[Path, str]]:
     names: dict[str, int] = {}
     for index, port in enumerate(ports):
         name = port.name or ""

@@ -64,8 +64,25 @@ class Explanation(msgspec.Struct, frozen=True):
     hints: tuple[str, ...] = ()
 
 
-def explain(parts: Iterable[Part], asked: Asked) -> Explanation:
-    """Follow a request through a snapshot."""
+def url_fault(text: str) -> str:
+    """Why a text is no URL that a gateway could be asked for, in words; "" where it is one."""
+    example = "one such as http://demo.example.com/callme is needed"
+    try:
+        url = urlsplit(text if "//" in text else f"http://{text}")
+        port = url.port
+    except ValueError as error:
+        return f"{text!r} is no URL ({error}); {example}"
+    is_bare = "//" not in text and not set(".:/[") & set(text) and text != "localhost"
+    if is_bare or url.scheme not in ("http", "https") or not url.hostname or port == 0:
+        return f"{text!r} is no URL; {example}"
+    return ""
+
+
+def explain(parts: Iterable[Part], asked: Asked, port_offset: int = 0) -> Explanation:
+    """Follow a request through a snapshot, of which listeners are served at their ports and `port_offset`.
+
+    The URL must be one (`url_fault`).
+    """
     every = list(parts)
     said = f"{asked.method} {asked.url}"
     try:
@@ -73,9 +90,10 @@ def explain(parts: Iterable[Part], asked: Asked) -> Explanation:
     except ProtocolError as error:
         return Explanation(said, f"{error.status}: {error.reason}", error.status)
     listeners = [part for part in every if isinstance(part, Listener)]
-    here = [listener for listener in listeners if listener.port == port]
+    # As clients see it; or as the Gateway has it, where nothing is there.
+    here = [one for one in listeners if one.port + port_offset == port] or [one for one in listeners if one.port == port]
     if not here:
-        ports = sorted({listener.port for listener in listeners})
+        ports = sorted({listener.port + port_offset for listener in listeners})
         hint = f"listeners are on port {', '.join(map(str, ports))}" if ports else "there is no listener at all"
         return Explanation(said, f"nothing listens on port {port}", 0, hints=(hint,))
     table = _table(every, here)
@@ -150,14 +168,14 @@ def _outcome(
             return f"{one.status}: {one.reason}", one.status
     alive = [choice for choice in choices if choice.share]
     if not alive:
-        return "500: the rule has no backend with a weight", 500
+        return "answered by 500: the rule has no backend with a weight", 500
     failing = [choice for choice in alive if choice.status]
     if len(failing) == len(alive):
-        return f"{failing[0].status}: {failing[0].reason}", failing[0].status
+        return f"answered by {failing[0].status}: {failing[0].reason}", failing[0].status
     names = " or ".join(choice.backend for choice in alive if not choice.status)
     if failing:
         part = sum(choice.share for choice in failing)
-        return f"answered by {names}; but {part:.0%} of such requests fail: {failing[0].reason}", 0
+        return f"answered by {names}; but {part:.0%} of such requests by {failing[0].status}: {failing[0].reason}", 0
     return f"answered by {names}", 0
 
 

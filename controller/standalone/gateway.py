@@ -69,7 +69,8 @@ class Standalone:
         self.world.note(("setting", "remarks"), True)
         self.reconciler = Reconciler(self.world, self, before=self._look, after=self._settled)
         editor = SourceEditor(self.world, self.source, self._after)
-        self.admin = Admin(self.workers, extra={"/status": self._statuses, "/faults": self._faults}, editor=editor)
+        extra = {"/status": self._statuses, "/faults": self._faults}
+        self.admin = Admin(self.workers, extra=extra, editor=editor, port_offset=port_offset)
         self.on_applied: Callable[[Change, float, tuple[PartProblem, ...]], None] = lambda *_: None
         self.on_faults: Callable[[list[DocumentFault]], None] = lambda _: None
         self.on_complaints: Callable[[list[Complaint]], None] = lambda _: None  # all that there are, where they have changed

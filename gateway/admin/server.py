@@ -12,7 +12,7 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from typing import Any, Final, Protocol
@@ -117,9 +117,15 @@ class Admin:
     """The server. `extra` adds pages of whoever runs the data plane; with an `editor` the sources of filters can be changed."""
 
     def __init__(
-        self, plane: DataPlane, *, extra: dict[str, Callable[[], Awaitable[Any]]] | None = None, editor: Editor | None = None
+        self,
+        plane: DataPlane,
+        *,
+        extra: Mapping[str, Callable[[], Awaitable[Any]]] | None = None,
+        editor: Editor | None = None,
+        port_offset: int = 0,  # added to the listeners' ports, where they are served
     ) -> None:
         self._plane = plane
+        self._port_offset = port_offset
         self._editor = editor
         self._listeners: set[AdminListener] = set()
         self._runner: web.AppRunner | None = None
@@ -269,7 +275,8 @@ class Admin:
         version, parts, problems = plane.version, list(plane.parts.values()), plane.problems
 
         def encoded() -> bytes:
-            return msgspec.json.encode({"version": version, "parts": [redacted(part) for part in parts], "problems": problems})
+            shown = {"version": version, "port_offset": self._port_offset, "problems": problems}
+            return msgspec.json.encode({**shown, "parts": [redacted(part) for part in parts]})
 
         return await asyncio.to_thread(encoded)  # so that a large one does not keep the loop
 

@@ -5,15 +5,22 @@ and what has no end is cut.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, TextIO
 
 MAX_LINE_CHARS: Final = 4096  # characters of one line
 SHORT: Final = 500  # of one that is told to somebody: an answer, a report, a status
 LINES: Final = 50  # of one message
+LINES_A_SECOND: Final = 100  # that are taken of one who may say what it likes
+CHARACTERS_A_SECOND: Final = 1 << 16
+FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 def plain(text: str, most: int = MAX_LINE_CHARS) -> str:
@@ -65,6 +72,86 @@ def logger(name: str) -> logging.Logger:
     found = logging.getLogger(name)
     found.addFilter(_plainly)  # once, however often this is said
     return found
+
+
+class Flow:
+    """How much is taken of somebody's words in a second; `left_out` is told how many lines there were besides."""
+
+    def __init__(self, left_out: Callable[[int], None]) -> None:
+        self._left_out = left_out
+        self._since = 0.0
+        self._lines = 0
+        self._characters = 0
+        self._over = 0
+        self._later: asyncio.TimerHandle | None = None
+
+    def takes(self, text: str) -> bool:
+        """Whether there is room for a text."""
+        now = monotonic()
+        if now - self._since > 1:
+            self._since, self._lines, self._characters = now, 0, 0
+            self._tell()
+        lines = 1 + text.count("\n")
+        self._lines += lines
+        self._characters += len(text)
+        if self._lines <= LINES_A_SECOND and self._characters <= CHARACTERS_A_SECOND:
+            return True
+        self._over += lines
+        if self._later is None:
+            with suppress(RuntimeError):  # there is no loop here: it is told when there is more to say
+                self._later = asyncio.get_running_loop().call_later(1, self._tell)
+        return False
+
+    def _tell(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        over, self._over = self._over, 0
+        if over:
+            self._left_out(over)
+
+
+class Bounded(logging.Filter):
+    """Keeps each logger from filling a log."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self._handler = handler
+        self._flows: dict[str, Flow] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "is_of_ours", False):
+            return True
+        name = record.name
+        if name not in self._flows:
+            self._flows[name] = Flow(lambda over: self._say(name, over))
+        return self._flows[name].takes(record.getMessage())
+
+    def _say(self, name: str, over: int) -> None:
+        said = logging.LogRecord(name, logging.WARNING, __file__, 0, LEFT_OUT, (over,), None)
+        said.is_of_ours = True
+        self._handler.handle(said)
+
+
+LEFT_OUT: Final = f"%d more lines were left out: {LINES_A_SECOND} lines and {CHARACTERS_A_SECOND >> 10} KiB a second are taken"
+
+
+class Printed(io.TextIOBase):
+    """What is printed, line by line."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._say(line)
+        self._begun = self._begun[-MAX_LINE_CHARS:]
+        return len(text)
 
 
 class Plain(io.TextIOBase):

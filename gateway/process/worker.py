@@ -176,6 +176,16 @@ async def _run(arguments: argparse.Namespace) -> None:
     await Worker(runtime, reader, writer).follow()
 
 
+def hear_filters() -> None:
+    """Of filters also what is printed is heard, which is no warning; they cannot fill a log with it."""
+    heard, handler = logging.getLogger("fsm.filter"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(logs.FORMAT))
+    handler.addFilter(logs.Bounded(handler))
+    heard.addHandler(handler)
+    heard.setLevel(logging.INFO)
+    heard.propagate = False
+
+
 def main() -> None:
     """Entry point; started by `gateway.process.supervisor`."""
     parser = argparse.ArgumentParser(description="one worker of the data plane; started by its parent")
@@ -191,10 +201,8 @@ def main() -> None:
     ask_for_short_slices()
     faulthandler.register(signal.SIGUSR1)
     logs.speak_plainly()  # filters that run inline print here, and in logs they repeat what clients have sent
-    heard = logging.getLogger("fsm.filter")  # of filters also what is printed, which is no warning
-    heard.setLevel(logging.INFO)
-    heard.addHandler(logging.StreamHandler())
-    heard.handlers[0].setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, format=logs.FORMAT)
+    hear_filters()
     uvloop.run(_run(arguments))
 
 

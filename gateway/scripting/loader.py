@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.base.logs import logger, plain, whereto
+from gateway.base.logs import Printed, logger, plain, whereto
 from gateway.filters import api
 from gateway.filters.api.http_client import Call
 from gateway.scripting.hooks import HOOKS, Hook, HookName, Hooks
@@ -70,9 +70,11 @@ def load(name: str, source: str, config: str = "{}", services: Mapping[str, Any]
     module.__file__ = file
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     code = Code(name, file, module)
+    log = logger(f"fsm.filter.{name}")
+    module.__dict__["print"] = partial(print, file=Printed(log.info))  # so that it is known who says it
     given = {
         "config": _read_only(msgspec.json.decode(config)),
-        "log": logger(f"fsm.filter.{name}"),
+        "log": log,
         "every": partial(_every, code),
         "http": api.HttpClient(nobody),
         "shared": api.Shared(local(_own_memory, name)),

@@ -435,7 +435,7 @@ async def test_what_a_confined_filter_prints_is_heard(running: Running) -> None:
     (running.folder / "httproute.yaml").write_text(route.replace("- matches:\n", f"{filters}      matches:\n"))
     await running.start()
     assert await running.get() == (200, "v1")
-    await running.until(lambda: "fsm.filter.default/hello: printed by it" in running.said)
+    await running.until(lambda: "INFO fsm.filter.default/hello printed by it" in running.said)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 // A route as a graph: listeners → matches → filters → split → backends, with what passes along each edge.
 
 import { el } from './dom.js'
-import { duration, hostnamesOf, number, quantile, spoken, spokenMatch } from './model.js'
+import { duration, hostnamesOf, number, quantile, servedAt, spoken, spokenMatch } from './model.js'
 
 const SVG = 'http://www.w3.org/2000/svg'
 
@@ -16,7 +16,7 @@ export function drawRoute(route, state, places) {
   for (const name of new Set(route.rules.flatMap(rule => rule.at.map(at => at.listener)))) {
     const part = parts.get(`listener ${name}`)
     const node = el('div', { class: `node ${part ? '' : 'broken'}`, 'data-node': `listener ${name}` }, name,
-      el('small', {}, part ? `${part.protocol ?? 'HTTP'} :${part.port} ${part.hostname || '*'}` : 'is not served here'),
+      el('small', {}, part ? `${part.protocol ?? 'HTTP'} :${servedAt(part, state)} ${part.hostname || '*'}` : 'is not served here'),
       (part?.filters ?? []).map(filter => scripted(filter.script)))
     listeners.set(name, node)
     front.append(node)

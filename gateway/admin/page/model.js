@@ -13,6 +13,8 @@ export function routesOf(parts) {
   return [...routes.values()].sort((a, b) => a.key.localeCompare(b.key))
 }
 
+// The port at which clients find a listener.
+export const servedAt = (listener, state) => listener.port + (state.snapshot.port_offset ?? 0)
 export const hostnamesOf = rule => [...new Set(rule.at.map(at => at.hostname || '*'))]
 
 const none = () => ({ requests: 0, failed: 0, slots: new Array(32).fill(0), rate: 0 })

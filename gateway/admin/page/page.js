@@ -3,7 +3,7 @@
 import { el, fill, Places } from './dom.js'
 import { drawFilter, filtersOf, problemOf } from './filters.js'
 import { drawRoute } from './graph.js'
-import { counted, hostnamesOf, isFailing, number, routesOf } from './model.js'
+import { counted, hostnamesOf, isFailing, number, routesOf, servedAt } from './model.js'
 
 const $ = id => document.getElementById(id)
 const places = new Places()
@@ -119,7 +119,7 @@ const rows = (head, all) => el('table', {}, el('tr', {}, head.map(title => el('t
 
 function drawListeners() {
   return rows(['listener', 'port', 'protocol', 'hostname', 'routes', 'filters'], of('listener').map(one => [
-    one.name, `${one.port}`, `${one.protocol ?? 'HTTP'}${one.passthrough ? ' (passthrough)' : ''}`, one.hostname || '*',
+    one.name, `${servedAt(one, state)}`, `${one.protocol ?? 'HTTP'}${one.passthrough ? ' (passthrough)' : ''}`, one.hostname || '*',
     `${new Set([...of('rule'), ...of('relay')].filter(rule => rule.at.some(at => at.listener === one.name)).map(rule => rule.order?.[1] ?? rule.name)).size}`,
     (one.filters ?? []).map(filter => el('a', { href: `#filters/${encodeURIComponent(filter.script)}` }, filter.script, ' ')),
   ]))
@@ -135,9 +135,12 @@ function drawBackends() {
 
 function drawStatuses() {
   if (!state.statuses.length) return el('p', { class: 'soft' }, 'Statuses are on the objects: kubectl describe shows them.')
-  return rows(['object', 'condition', 'message'], state.statuses.flatMap(one => one.conditions.map((condition, at) => [
-    at ? '' : one.object, el('span', { class: condition.healthy ? '' : 'bad' }, `${condition.type}=${condition.status} (${condition.reason})`), condition.message,
-  ])))
+  return rows(['object', 'condition', 'message'], state.statuses.flatMap(one => [
+    ...one.conditions.map((condition, at) => [
+      at ? '' : one.object, el('span', { class: condition.healthy ? '' : 'bad' }, `${condition.type}=${condition.status} (${condition.reason})`), condition.message,
+    ]),
+    ...(one.remarks ?? []).map((words, at) => [at || one.conditions.length ? '' : one.object, el('span', { class: 'bad' }, 'leads nowhere'), words]),
+  ]))
 }
 
 function drawChanges() {

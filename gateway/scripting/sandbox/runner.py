@@ -14,9 +14,11 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
+from gateway.base.logs import Printed
 from gateway.filters import api
 from gateway.filters.api.bodies import BodySource
 from gateway.filters.api.http_client import Call
@@ -49,7 +51,7 @@ from gateway.scripting.sandbox.messages import (
     Want,
     Whole,
 )
-from gateway.scripting.sandbox.unasked import Gathered, Log, LogHandler, Printed
+from gateway.scripting.sandbox.unasked import Gathered, Log, LogHandler
 from gateway.scripting.timers import LAST, Timers
 
 FAULTS: Final[dict[str, type[Exception]]] = {"PermissionError": PermissionError, "ValueError": ValueError}
@@ -129,7 +131,7 @@ class FilterRunner:
 
     async def _load(self, message: Load) -> None:
         layers = restrictions.enter(message.memory)
-        sys.stdout = sys.stderr = Printed(self._log.say)
+        sys.stdout = sys.stderr = Printed(partial(self._log.say, logging.INFO))
         logging.getLogger("fsm.filter").addHandler(LogHandler(self._log.say))
         logging.getLogger("fsm.filter").setLevel(logging.INFO)
         try:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from time import monotonic
 from typing import Final, TypeAlias
 
-from gateway.base.logs import logger, plain
+from gateway.base.logs import LEFT_OUT, Flow, logger, plain
 from gateway.filters import api
 from gateway.filters.api.headers import field, is_method, pair
 from gateway.filters.api.http_client import Call
@@ -27,7 +26,6 @@ MAX_UNDER_WAY: Final = 1000  # of these under way
 MAX_FETCHES: Final = 100  # requests of its own under way, each of which may bring a megabyte
 WEIGHT: Final = 4 << 20  # octets of what it has asked for and is not done yet
 BODY: Final = messages.MAX_FRAME_BYTES - (1 << 16)  # octets that it may have whole
-LINES: Final = 100  # of its log, a second
 
 View: TypeAlias = tuple[api.Request | None, api.Response | None]
 
@@ -46,9 +44,8 @@ class ServiceCalls:
         self._given: set[tuple[int, str]] = set()  # those that it has had
         self._giving = asyncio.Lock()  # one at a time
         self._fetches = asyncio.Semaphore(MAX_FETCHES)
-        self._lines = 0
-        self._since = 0.0
         self._logger = logger(f"fsm.filter.{self._name}")
+        self._flow = Flow(lambda over: self._logger.warning(LEFT_OUT, over))
 
     def forget(self, exchange: int) -> None:
         """An exchange is over."""
@@ -157,11 +154,7 @@ class ServiceCalls:
 
     def say(self, said: Said) -> None:
         """Pass on its log, as far as that is a log and no flood."""
-        now = monotonic()
-        if now - self._since > 1:
-            self._since, self._lines = now, 0
-        self._lines += 1 + said.text.count("\n")
-        if self._lines <= LINES:
+        if self._flow.takes(said.text):
             self._logger.log(said.level, "%s", said.text)
 
 

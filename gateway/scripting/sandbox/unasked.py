@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
+from gateway.base.logs import LEFT_OUT, Flow
 from gateway.filters.api.filter_metrics import Labels, Measured
 from gateway.scripting.sandbox.messages import AT_ONCE, WORDS, FromCell, Measure, Said
 
-LINES: Final = 100  # of its log, a second
 GATHERING: Final = 0.05  # seconds that what was measured is added up before it is told
 GATHERED: Final = 1 << 18  # octets of it, about, at most
 
@@ -22,18 +20,11 @@ class Log:
 
     def __init__(self, send: Callable[[FromCell], None]) -> None:
         self._send = send
-        self._since = 0.0
-        self._sends = 0
+        self._flow = Flow(lambda over: send(Said(logging.WARNING, LEFT_OUT % over)))
 
     def say(self, level: int, text: str) -> None:
         """One line."""
-        now = monotonic()
-        if now - self._since > 1:
-            over, self._since, self._sends = self._sends - LINES, now, 0
-            if over > 0:
-                self._send(Said(logging.WARNING, f"{over} more lines were not passed on"))
-        self._sends += 1 + text.count("\n")
-        if self._sends <= LINES:
+        if self._flow.takes(text):
             words = text[:WORDS].encode("utf-8", "backslashreplace").decode()  # surrogates are no text
             self._send(Said(min(max(level, 0), 100), words[:WORDS]))
 
@@ -47,24 +38,6 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._say(record.levelno, self.format(record))
-
-
-class Printed(io.TextIOBase):
-    """What is printed, as lines for the log."""
-
-    def __init__(self, say: Callable[[int, str], None]) -> None:
-        self._say = say
-        self._begun = ""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        *lines, self._begun = (self._begun + text).split("\n")
-        for line in lines:
-            self._say(logging.INFO, line)
-        self._begun = self._begun[-WORDS:]
-        return len(text)
 
 
 class Gathered:
