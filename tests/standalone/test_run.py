@@ -438,18 +438,6 @@ async def test_what_a_confined_filter_prints_is_heard(running: Running) -> None:
     await running.until(lambda: "INFO fsm.filter.default/hello printed by it" in running.said)
 
 
-@pytest.mark.parametrize(
-    "options", [("--admin", "nonsense"), ("--admin", "127.0.0.1:99999"), ("--port-offset", "70000"), ("--workers", "-1")]
-)
-def test_options_that_cannot_be_are_named(tmp_path: Path, options: tuple[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "controller", "run", str(tmp_path), *options], capture_output=True, text=True, timeout=30
-    )
-    assert done.returncode == 2
-    assert options[0] in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_without_what_the_control_plane_needs_the_command_says_what_to_install(tmp_path: Path) -> None:
     """`pip install` of the package alone brings what a data plane needs."""
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('not installed', name='typer')")

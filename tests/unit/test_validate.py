@@ -56,6 +56,16 @@ def test_good() -> None:
         (ROUTE.replace("port: 80", "port: 0"), ["f.yaml:11: HTTPRoute default/r: spec.rules[0].backendRefs[0].port: 0 is less than the minimum of 1; if a share of the traffic was meant, write \"weight: 0\" and the Service's port here"]),
         (ROUTE.replace("port: 80", "prot: 80"), ['f.yaml:11: HTTPRoute default/r: spec.rules[0].backendRefs[0].prot: unknown field; did you mean "port"?', "Must have port for Service reference"]),
         (ROUTE.replace("          port: 80\n", ""), ["f.yaml:10: HTTPRoute default/r: spec.rules[0].backendRefs[0]: Must have port for Service reference"]),
+        (ROUTE.replace("port: 80", 'port: "80"'), ['f.yaml:11: HTTPRoute default/r: spec.rules[0].backendRefs[0].port: found "80"; a number is needed: write it without quotes']),
+        (ROUTE.replace("name: gw", "name: gw\n      sectionName: 8080"), ["f.yaml:8: HTTPRoute default/r: spec.parentRefs[0].sectionName: found 8080; text is needed: quote it"]),
+        (ROUTE + "      matches: [{headers: [{name: x, value: on}]}]\n", ["matches[0].headers[0].value: found true; text is needed: quote it (YAML reads yes, on and true so)"]),
+        (ROUTE.replace("  name: r\n", "  name: r\n  labels: {x: 1}\n"), ['f.yaml:5: HTTPRoute default/r: metadata.labels["x"]: found 1; text is needed: quote it']),
+        (ROUTE.replace("  name: r\n", "  name: r\n  annotations:\n    a.b/c: no\n"), ['f.yaml:6: HTTPRoute default/r: metadata.annotations["a.b/c"]: found false; text is needed: quote it (YAML reads no, off and false so)']),
+        (ROUTE.replace("  name: r\n", '  name: r\n  labels: {x: "-"}\n'), ['metadata.labels["x"]: found "-"; letters, digits']),
+        (ROUTE.replace("  name: r\n", "  name: r\n  labels: [x]\n"), ['metadata.labels: found ["x"]; names and values are needed']),
+        (ROUTE.replace("name: r\n", "name: 12\n"), ["f.yaml:4: HTTPRoute default/12: metadata.name: found 12; text is needed: quote it"]),
+        ("kind: ConfigMap\napiVersion: v1\nmetadata: {name: s}\ndata:\n  a: x\n  b.c: 1\n", ['f.yaml:6: ConfigMap default/s: data["b.c"]: found 1; text is needed: quote it']),
+        ("kind: Service\napiVersion: v1\nmetadata: {name: s}\nspec: {ports: [{port: '80'}]}\n", ['spec.ports[0].port: found "80"; a number is needed: write it without quotes']),
         (ROUTE.replace("port: 80", "port: eighty"), ['"eighty" is not of type "integer"']),
         (ROUTE.replace("        - name: s\n          port: 80\n", "        - name: s\n          port: 80\n          port: 100\n"), ['f.yaml:12: "port" is given twice; keep one']),
         (ROUTE.replace("/v1\n", "/v2\n"), ['f.yaml:1: HTTPRoute r: apiVersion: found "gateway.networking.k8s.io/v2"; gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1beta1 is served']),
@@ -106,6 +116,17 @@ def test_kinds_that_mean_nothing_to_a_gateway_are_passed_over() -> None:
         ("gateway.networking.k8s.io/v1", "UDSRoute", "did you mean UDPRoute"),
         ("gateway.networking.k8s.io/v1", "Listener", "of gateway.networking.k8s.io these are known: "),
         ("v1", "service", "did you mean Service (v1)?"),
+        (
+            "gateway.networking.k8s.io/v1beta2",
+            "HTTPRoute",
+            'found "gateway.networking.k8s.io/v1beta2"; gateway.networking.k8s.io/v1 or',
+        ),
+        ("gateway.networking.k8s.io", "HTTPRoute", 'found "gateway.networking.k8s.io"; gateway.networking.k8s.io/v1 or'),
+        ("v1", "HTTPRoute", 'found "v1"; gateway.networking.k8s.io/v1 or'),
+        ("networking.k8s.io/v1", "HTTPRoute", 'found "networking.k8s.io/v1"; gateway.networking.k8s.io/v1 or'),
+        ("null", "HTTPRoute", "apiVersion: is missing; gateway.networking.k8s.io/v1 or"),
+        ("discovery.k8s.io/v1", "endpointslices", "did you mean EndpointSlice (discovery.k8s.io/v1)?"),
+        ("gateway.flomesh.io/v1alpha1", "RateLimitPolicies", "did you mean RateLimitPolicy (gateway.flomesh.io/v1alpha1)?"),
         ("traefik.io/v1alpha1", "IngressRoute", ""),
         ("networking.k8s.io/v1", "Ingress", ""),
         ("serving.knative.dev/v1", "Service", ""),
@@ -133,6 +154,16 @@ def test_several_documents_lists_and_json() -> None:
         "HTTPRoute",
         "Gateway",
         "Namespace",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["List", "HTTPRouteList"])
+def test_what_is_wrong_within_a_list(kind: str) -> None:
+    items = "".join(f"  {row}\n" for row in ROUTE.replace("HTTPRoute", "httproute").splitlines()).replace("  a", "- a", 1)
+    found = faults(f"apiVersion: v1\nkind: {kind}\nitems:\n{items}- just text\n")
+    assert found == [
+        'f.yaml:5: httproute r: kind: found "httproute"; did you mean HTTPRoute (gateway.networking.k8s.io/v1)?',
+        "f.yaml:15: not a Kubernetes object: apiVersion, kind and metadata are needed",
     ]
 
 
