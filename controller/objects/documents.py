@@ -43,8 +43,7 @@ class DocumentFault:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
-        what = ": ".join(part for part in (self.object, self.field, self.message) if part)
-        return f"{where}: {what}"
+        return ": ".join(part for part in (where, self.object, self.field, self.message) if part)
 
 
 @dataclass
