@@ -20,7 +20,7 @@ import yaml
 
 from controller.files import core_rules
 from controller.files.cel_rules import fits, holds
-from controller.objects.conversion import convert, other_type, quoted, sounds_secret
+from controller.objects.conversion import convert, other_type, quoted, shown, sounds_secret
 from controller.objects.documents import Document, DocumentFault, Path, spelled
 from controller.objects.kinds import KINDS, AnyObject, Kind
 
@@ -112,26 +112,27 @@ def _metadata(document: Document, kind: Kind) -> Iterator[DocumentFault]:
         yield document.fault(("metadata", "namespace"), f"found {quoted(namespace)}; {other_type('str', namespace)}")
     elif namespace and not fits("dns1123Label", namespace):
         yield document.fault(("metadata", "namespace"), f"found {quoted(namespace)}; {LABEL_RULE}")
-    yield from _keys_and_values(document, meta)
+    yield from _keys_and_values(document, meta, is_secret=kind.type.holds_secrets)
     if not kind.namespaced and meta.get("namespace"):
         yield document.fault(("metadata", "namespace"), f"a {kind.type.__name__} has no namespace; remove it")
 
 
-def _keys_and_values(document: Document, meta: dict[str, Any]) -> Iterator[DocumentFault]:
+def _keys_and_values(document: Document, meta: dict[str, Any], *, is_secret: bool) -> Iterator[DocumentFault]:
     """Labels and annotations (ObjectMeta): texts, and what a label may hold."""
     for field in ("labels", "annotations"):
         given = meta.get(field)
         if given is None:
             continue
         if not isinstance(given, dict):
-            yield document.fault(("metadata", field), f"found {quoted(given)}; names and values are needed")
+            yield document.fault(("metadata", field), f"found {shown(given, is_secret=is_secret)}; names and values are needed")
             continue
         for key, value in given.items():
             where = ("metadata", field, key)
+            found = shown(value, is_secret=is_secret or sounds_secret(where))
             if not isinstance(value, str):
-                yield document.fault(where, f"found {quoted(value)}; {other_type('str', value)}")
+                yield document.fault(where, f"found {found}; {other_type('str', value)}")
             elif field == "labels" and not LABEL_VALUE.fullmatch(value):
-                yield document.fault(where, f"found {quoted(value)}; {LABEL_VALUE_RULE}")
+                yield document.fault(where, f"found {found}; {LABEL_VALUE_RULE}")
 
 
 def _typed(document: Document, kind: Kind) -> Valid | list[DocumentFault]:
@@ -248,7 +249,7 @@ def _words(message: str, path: Path, value: Any, *, is_masked: bool) -> str:
     if other and isinstance(found, str | int | float):
         needed = other_type(other[2], found)
         if not needed.endswith("is needed"):  # it is known what was meant
-            return f"found {'what is no such value' if is_masked else quoted(found)}; {needed}"
+            return f"found {shown(found, is_secret=is_masked)}; {needed}"
     shortened = message if len(message) < 300 else f"{message[:300]}…"
     return shortened + _hint(path, found)
 

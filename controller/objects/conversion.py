@@ -37,7 +37,7 @@ def explained(error: msgspec.ValidationError, value: Any, type_: Any) -> tuple[P
     if missing:
         return (*path, missing[1]), "is missing; it is needed"
     is_secret = getattr(type_, "holds_secrets", False) or sounds_secret(path)
-    found = _KINDS.get(type(_at(value, path)), "something else") if is_secret else quoted(_at(value, path))
+    found = shown(_at(value, path), is_secret=is_secret)
     expected = re.fullmatch("Expected (.*?)(, got .*)?", message)
     if expected:
         return path, f"found {found}; {other_type(expected[1].replace('`', ''), _at(value, path))}"
@@ -111,6 +111,11 @@ def _at(value: Any, path: Path) -> Any:
         else:
             return value
     return value
+
+
+def shown(value: Any, *, is_secret: bool) -> str:
+    """What was found: quoted, or what kind of thing it is where it may be a secret."""
+    return _KINDS.get(type(value), "something else") if is_secret else quoted(value)
 
 
 def quoted(value: Any) -> str:
