@@ -74,7 +74,7 @@ def logger(name: str) -> logging.Logger:
     return found
 
 
-class Flow:
+class LineRate:
     """How much is taken of somebody's words in a second; `left_out` is told how many lines there were besides."""
 
     def __init__(self, left_out: Callable[[int], None]) -> None:
@@ -117,14 +117,14 @@ class Bounded(logging.Filter):
     def __init__(self, handler: logging.Handler) -> None:
         super().__init__()
         self._handler = handler
-        self._flows: dict[str, Flow] = {}
+        self._flows: dict[str, LineRate] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if getattr(record, "is_of_ours", False):
             return True
         name = record.name
         if name not in self._flows:
-            self._flows[name] = Flow(lambda over: self._say(name, over))
+            self._flows[name] = LineRate(lambda over: self._say(name, over))
         return self._flows[name].takes(record.getMessage())
 
     def _say(self, name: str, over: int) -> None:

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from gateway.base.logs import CHARACTERS_A_SECOND, FORMAT, LINES_A_SECOND, Bounded, Flow, Printed
+from gateway.base.logs import CHARACTERS_A_SECOND, FORMAT, LINES_A_SECOND, Bounded, LineRate, Printed
 from gateway.process.worker import hear_filters
 from gateway.scripting import loader
 
@@ -58,7 +58,7 @@ async def test_what_is_left_out_is_counted(capsys: pytest.CaptureFixture[str]) -
 
 def test_long_lines_are_bounded_as_well() -> None:
     left_out: list[int] = []
-    flow = Flow(left_out.append)
+    flow = LineRate(left_out.append)
     assert flow.takes("x" * CHARACTERS_A_SECOND)
     assert not flow.takes("x")
 

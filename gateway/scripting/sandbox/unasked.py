@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from gateway.base.logs import LEFT_OUT, Flow
+from gateway.base.logs import LEFT_OUT, LineRate
 from gateway.filters.api.filter_metrics import Labels, Measured
 from gateway.scripting.sandbox.messages import AT_ONCE, WORDS, FromCell, Measure, Said
 
@@ -20,7 +20,7 @@ class Log:
 
     def __init__(self, send: Callable[[FromCell], None]) -> None:
         self._send = send
-        self._flow = Flow(lambda over: send(Said(logging.WARNING, LEFT_OUT % over)))
+        self._flow = LineRate(lambda over: send(Said(logging.WARNING, LEFT_OUT % over)))
 
     def say(self, level: int, text: str) -> None:
         """One line."""
