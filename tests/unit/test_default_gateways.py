@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.objects import gateway, obj, route, service, slice_, world
+from support.stage import Stage
 from support.statuses import NOW
 
 from controller.cli.validate import LoadedFiles
@@ -198,3 +199,42 @@ def test_validate_says_why_a_route_is_nowhere(tmp_path: Path, scope: str, asked:
     (tmp_path / "all.yaml").write_text(GATEWAY % (scope, asked))
     found = [": ".join(part for part in (one.field, one.message) if part) for one in LoadedFiles(tmp_path).faults()]
     assert (words in found) if words else (found == [])
+
+
+async def test_statuses_on_a_cluster_come_and_go_with_the_scope() -> None:
+    """Entries of routes, and the Gateway's condition, as the controller writes them; nobody writes parentRefs."""
+    stage = Stage(None)
+    server = stage.server
+
+    def gateway_at(name: str, generation: int, **spec: Any) -> dict[str, Any]:
+        listeners = [{"name": "http", "port": 80, "protocol": "HTTP"}]
+        return {
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+            "metadata": {"name": name, "namespace": "default", "generation": generation},
+            "spec": {"gatewayClassName": "fsm-gateway-cls", "listeners": listeners, **spec},
+        }  # fmt: skip
+
+    def parents() -> list[str]:
+        found = server.find("httproutes", "default", "r")
+        assert found is not None
+        assert "parentRefs" not in found["spec"]
+        return [one["parentRef"]["name"] for one in found.get("status", {}).get("parents", ())]
+
+    def is_told(name: str) -> bool:
+        said = (server.find("gateways", "default", name) or {}).get("status", {}).get("conditions", ())
+        return any((one["type"], one["status"]) == ("DefaultGateway", "True") for one in said)
+
+    spec = {"useDefaultGateways": "All", "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]}
+    async with stage.running():
+        meta = {"name": "r", "namespace": "default", "generation": 1}
+        server.put(
+            "httproutes", {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": meta, "spec": spec}
+        )
+        server.put("gateways", gateway_at("a", 1, defaultScope="All"))
+        await stage.until(lambda: parents() == ["a"] and is_told("a"))
+        server.put("gateways", gateway_at("b", 1, defaultScope="All"))
+        await stage.until(lambda: parents() == ["a", "b"] and is_told("b"))
+        server.put("gateways", gateway_at("a", 2))
+        await stage.until(lambda: parents() == ["b"] and not is_told("a"))
+        server.drop("gateway.networking.k8s.io", "gateways", "default", "b")
+        await stage.until(lambda: parents() == [])
