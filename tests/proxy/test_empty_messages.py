@@ -373,7 +373,7 @@ async def test_a_filters_own_answer_to_head(proxy: Proxy, server: Server, row: t
 # What an authorization server says in place of yes → framing fields, content
 BY_SERVERS = [
     ("GET", 403, ["Content-Length: 2"], b"no", TEXT, b"no"),
-    ("GET", 403, [TE], b"2\r\nno\r\n0\r\n\r\n", TEXT, b"no"),
+    ("GET", 403, [TE, "Trailer: X-Sum"], b"2\r\nno\r\n0\r\nX-Sum: 1\r\n\r\n", TEXT, b"no"),
     ("GET", 403, ["Content-Length: 0"], b"", NULL, b""),
     ("GET", 204, ["Content-Length: 2"], b"", NOTHING, b""),
     ("GET", 204, [], b"", NOTHING, b""),

@@ -25,7 +25,9 @@ PATIENCE: Final = 5.0  # seconds for an answer
 MAX_ANSWER_BYTES: Final = 1 << 16  # octets of an answer's content
 CHECK: Final = b"/envoy.service.auth.v3.Authorization/Check"
 # Never copied from an answer: they frame it, or say where it goes.
-_NOT_COPIED: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"date", b"keep-alive"))
+_NOT_COPIED: Final = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"trailer", b"connection", b"date", b"keep-alive")
+)
 
 
 class Allowed(NamedTuple):
