@@ -11,6 +11,8 @@ from support.stage import Stage
 from support.statuses import NOW
 
 from controller.cli.validate import LoadedFiles
+from controller.inspect.explain import Asked, explain
+from controller.inspect.status_report import described
 from controller.kubernetes.status_writer import MAX_PARENTS, merged
 from controller.objects.base import Ref
 from controller.objects.kinds import AnyObject
@@ -238,3 +240,12 @@ async def test_statuses_on_a_cluster_come_and_go_with_the_scope() -> None:
         await stage.until(lambda: parents() == ["b"] and not is_told("a"))
         server.drop("gateway.networking.k8s.io", "gateways", "default", "b")
         await stage.until(lambda: parents() == [])
+
+
+@pytest.mark.parametrize(("scope", "status"), [(", defaultScope: All", 301), ("", 404)])
+def test_explain_and_status_know_it(tmp_path: Path, scope: str, status: int) -> None:
+    (tmp_path / "all.yaml").write_text(GATEWAY % (scope, "useDefaultGateways: All, "))
+    made = LoadedFiles(tmp_path).translation
+    assert explain(made.parts["default", "gw"].values(), Asked("http://a.example/")).status == status
+    entries = {entry["object"] for entry in described(made.statuses)}
+    assert ("HTTPRoute default/r on gw" in entries) == (status == 301)
