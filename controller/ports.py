@@ -14,6 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from gateway.base.logs import plain
+
+NAME: Final = 60  # characters of what a process is called
 RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _PROC: Final = Path("/proc")
 # Of /proc/net: the tables of a transport, and the state of who takes what comes (include/net/tcp_states.h).
@@ -66,7 +69,7 @@ def holder(transport: str, port: int) -> Holder:
     inodes = set(_inodes(transport, port))
     for folder in _PROC.iterdir() if inodes else ():
         if folder.name.isdigit() and any(one in inodes for one in _sockets(folder)):
-            return Holder(int(folder.name), _name(folder))
+            return Holder(int(folder.name), plain(_name(folder), NAME))
     return Holder(0, "another program")
 
 

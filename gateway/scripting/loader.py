@@ -71,7 +71,8 @@ def load(name: str, source: str, config: str = "{}", services: Mapping[str, Any]
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     code = Code(name, file, module)
     log = logger(f"fsm.filter.{name}")
-    module.__dict__["print"] = partial(print, file=Printed(log.info))  # so that it is known who says it
+    if not isinstance(sys.stdout, Printed):  # as in a process of its own: here it must be known who says it
+        module.__dict__["print"] = partial(print, file=Printed(log.info))
     given = {
         "config": _read_only(msgspec.json.decode(config)),
         "log": log,

@@ -68,7 +68,7 @@ class Running:
         except aiohttp.ClientError:
             return False
 
-    async def until(self, check, seconds: float = 10.0) -> None:
+    async def until(self, check, seconds: float = 40.0) -> None:
         async with asyncio.timeout(seconds):
             while not (await check() if asyncio.iscoroutinefunction(check) else check()):
                 await asyncio.sleep(0.005)

@@ -69,6 +69,15 @@ def test_what_came_nearest() -> None:
 def test_no_endpoints_is_503() -> None:
     found = ask("http://h/", gateway(), service("s"), route("r", "s"))
     assert (found.status, found.choices[0].reason) == (503, "no endpoint is ready")
+    assert found.outcome == "answered by 503: no endpoint is ready"
+
+
+@pytest.mark.parametrize(("port", "listener"), [(8080, "default/gw/http"), (80, "default/gw/http"), (8081, "")])
+def test_ports_as_clients_see_them(port: int, listener: str) -> None:
+    parts = translate(world(*STAGE, route("r", "s"))).parts[("default", "gw")].values()
+    found = explain(parts, Asked(f"http://h:{port}/"), port_offset=8000)
+    assert found.listener == listener
+    assert found.hints == (() if listener else ("listeners are on port 8080",))
 
 
 def test_a_redirect_says_where_to() -> None:
