@@ -175,7 +175,7 @@ def _outcome(
     names = " or ".join(choice.backend for choice in alive if not choice.status)
     if failing:
         part = sum(choice.share for choice in failing)
-        return f"answered by {names}; but {part:.0%} of such requests by {failing[0].status}: {failing[0].reason}", 0
+        return f"answered by {names}; but {part:.0%} of such requests fail, by {failing[0].status}: {failing[0].reason}", 0
     return f"answered by {names}", 0
 
 

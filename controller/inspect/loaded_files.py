@@ -8,7 +8,7 @@ from controller.files.source import FileSource
 from controller.inspect import one_address
 from controller.inspect.complaints import Complaint, of_remarks, of_status
 from controller.objects.base import Ref
-from controller.objects.documents import DocumentFault
+from controller.objects.documents import DocumentFault, spelled
 from controller.state.world import World
 from controller.translate import Translation, Translator, translate, translated
 from controller.translate.shared.status import Status
@@ -23,6 +23,7 @@ class LoadedFiles:
         self.world = _world()
         self.source = FileSource(path, self.world, *more)
         self.source.load()
+        self.world.note(("refused",), frozenset(fault.object for fault in self.source.faults))
         one_address.note_served(self.world)
         self._translator = Translator(self.world)
         self._translator.update()
@@ -31,7 +32,9 @@ class LoadedFiles:
     def faults(self) -> list[DocumentFault]:
         """All that is wrong: what the API server would refuse, then what the controller would complain of."""
         found = list(self.source.faults)
-        found += [one.located(self.source.origins) for one in self._complaints() if not one.here]
+        said = {(fault.object, fault.field) for fault in found}
+        complaints = [one for one in self._complaints() if not one.here and (str(one.about), spelled(one.path)) not in said]
+        found += [one.located(self.source.origins) for one in complaints]
         for ref, several in sorted(self.translation.failing.items()):
             file, line = self.source.origins.get(ref, ("", 0))
             for part, text in several:

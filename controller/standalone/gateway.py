@@ -163,6 +163,7 @@ class Standalone:
         faults = self.source.faults
         if faults != self._said:
             self._said = faults
+            self.world.note(("refused",), frozenset(fault.object for fault in faults))
             self.on_faults(faults)
         if self._is_freed:
             self._is_freed = False

@@ -2,7 +2,8 @@
 
 The Gateway API leaves an object alone that no Gateway of ours is concerned by, and has nothing to say of Services and
 EndpointSlices. Whoever wrote them by hand wonders why nothing comes of it. Worked out where files are read
-(the note `("setting", "remarks")`), not on a cluster, where other controllers' objects are no matter of ours.
+(the note `("setting", "remarks")`), not on a cluster, where other controllers' objects are no matter of ours. What leads
+to something that is written and refused (the note `("refused",)`, of objects in words) is left out: that is said of the other.
 """
 
 from __future__ import annotations
@@ -63,9 +64,8 @@ def of_listener_set(view: View, namespace: str, name: str) -> Remarks:
     to, gateway = found.spec.parent_ref.namespace or namespace, found.spec.parent_ref.name
     if (found.spec.parent_ref.group, found.spec.parent_ref.kind) != (GATEWAY_GROUP, "Gateway"):
         return ()
-    if view.get(Gateway, to, gateway) is not None:
-        return ()
-    return (Remark(("spec", "parentRef", "name"), _missing(view, "Gateway", to, gateway)),)
+    words = "" if view.get(Gateway, to, gateway) is not None else _missing(view, "Gateway", to, gateway)
+    return (Remark(("spec", "parentRef", "name"), words),) if words else ()
 
 
 @guarded(lambda *_: ())
@@ -99,6 +99,8 @@ def _nowhere(view: View, namespace: str, parent: ParentRef) -> str:
 
 
 def _missing(view: View, kind: str, namespace: str, name: str) -> str:
+    if f"{kind} {namespace}/{name}" in view.note("refused"):
+        return ""
     return f'there is no {kind} "{namespace}/{name}"; {_known(view, kind, namespace, name)}'
 
 
@@ -132,7 +134,8 @@ def of_slice(view: View, namespace: str, name: str) -> Remarks:
         return (Remark(label, "is missing; it names the Service whose endpoints these are."),)
     service = view.get(Service, namespace, found.service)
     if service is None:
-        return (Remark(label, _missing(view, "Service", namespace, found.service)),)
+        words = _missing(view, "Service", namespace, found.service)
+        return (Remark(label, words),) if words else ()
     wanted = [port.name for port in service.spec.ports]
     written = [port.name or "" for port in found.ports or ()]
     without = [name for name in wanted if name not in written]
@@ -158,6 +161,8 @@ def of_service(view: View, namespace: str, name: str) -> Remarks:
         return ()
     if view.index("slices", namespace, name):
         return ()
+    if any(one.startswith(f"EndpointSlice {namespace}/") for one in view.note("refused")):
+        return ()  # it may be this one's
     words = (
         "has no endpoints, and its requests are answered with 503: no cluster makes them here; an EndpointSlice with the label"
         f" {SLICE_LABEL}: {name} would have them."

@@ -190,3 +190,17 @@ def test_lines_of_an_item_of_a_list(tmp_path: Path) -> None:
     (tmp_path / "gw.yaml").write_text(GATEWAY)
     [found] = told(tmp_path, text)
     assert found.startswith(f"f.yaml:{line(text, '- name: nowhere')}: HTTPRoute default/r on gw: ")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("      port: 80\n", "      port: 0\n", "Gateway default/gw: spec.listeners[0].port: 0 is less than the minimum of 1"),
+        ("    port: 8081", "    port: 99999", "EndpointSlice default/s-1: ports[0].port: found 99999; int <= 65535 is needed"),
+        ("{name: http, port: 80}", "{name: HTTP, port: 80}", 'Service default/s: spec.ports[0].name: found "HTTP"; '),
+    ],
+)
+def test_what_leads_to_something_refused_is_no_fault_of_its_own(tmp_path: Path, before: str, after: str, words: str) -> None:
+    found = told(tmp_path, ALL.replace(before, after, 1).replace(ROUTE, ROUTE if "Service" not in words else ""))
+    assert len(found) == 1, found
+    assert words in found[0]

@@ -88,7 +88,7 @@ def test_a_redirect_says_where_to() -> None:
 
 def test_a_share_that_fails_is_said() -> None:
     found = ask("http://h/", *STAGE, route("r", "s", "missing"))
-    assert found.outcome.startswith("answered by default/s:80; but 50% of such requests fail")
+    assert found.outcome.startswith("answered by default/s:80; but 50% of such requests fail, by 500: ")
 
 
 @pytest.mark.parametrize(
