@@ -191,7 +191,7 @@ async def test_a_low_port_without_the_right_to_it(running: Running) -> None:
         prefix = ("setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service")
     running.port = 81
     await running.start(prefix=prefix, ready=False)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         assert await running.process.wait() == 1
         await running._reading
     assert "port 81 needs the right to bind ports below 1024" in running.said
@@ -201,7 +201,7 @@ async def test_a_low_port_without_the_right_to_it(running: Running) -> None:
 async def test_a_port_in_use(running: Running, apps) -> None:
     running.port = apps[0].port
     await running.start(ready=False)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         assert await running.process.wait() == 1
         await running._reading
     assert f"TCP port {apps[0].port} is in use by process {os.getpid()} (" in running.said
@@ -361,7 +361,7 @@ async def test_nothing_is_left_behind(running: Running) -> None:
     await running.start()
     children = _children(running.process.pid)
     running.process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         assert await running.process.wait() == 0
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
