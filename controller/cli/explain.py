@@ -16,7 +16,7 @@ from controller.inspect.explain import Asked, Explanation, explain, url_fault
 from gateway.snapshot import Part
 
 
-class DataPlaneSnapshot(msgspec.Struct):
+class ServedParts(msgspec.Struct):
     """What a data plane's /snapshot says."""
 
     parts: list[Part]
@@ -33,7 +33,7 @@ def explain_request(
     if fault:
         raise console.wrong(fault)
     pairs = tuple((name.strip(), value.strip()) for name, _, value in (header.partition(":") for header in headers))
-    served = _from_admin(admin) if admin else DataPlaneSnapshot(_from_files(paths), port_offset)
+    served = _from_admin(admin) if admin else ServedParts(_from_files(paths), port_offset)
     result = explain(served.parts, Asked(url, method, pairs), served.port_offset)
     if as_json:
         console.json(result)
@@ -51,13 +51,13 @@ def _from_files(paths: Sequence[Path]) -> list[Part]:
         return [part for parts in loaded.translation.parts.values() for part in parts.values()]
 
 
-def _from_admin(admin: str) -> DataPlaneSnapshot:
+def _from_admin(admin: str) -> ServedParts:
     address = admin if "//" in admin else f"http://{admin}"
     if not address.startswith(("http://", "https://")):
         raise console.wrong(f"--admin: found {admin!r}; an address such as http://127.0.0.1:9091 is needed")
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/snapshot", timeout=10) as answer:  # noqa: S310
-            return msgspec.json.decode(answer.read(), type=DataPlaneSnapshot)
+            return msgspec.json.decode(answer.read(), type=ServedParts)
     except (OSError, ValueError, HTTPException, msgspec.DecodeError) as error:
         raise SystemExit(f"no data plane answers at {address}: {getattr(error, 'reason', None) or error}") from None
 

@@ -70,7 +70,7 @@ def new_filter(name: str, folder: Path) -> None:
     console.out.print(f"[dim]fsm filter test {path}; fsm filter run {path} http://example.com/; fsm run {folder}[/]")
 
 
-class _KeptLines(logging.Handler):
+class _Overheard(logging.Handler):
     """Keeps what filters print and log."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ def configuration(path: Path | None) -> str:
 
 def test_filters(paths: list[Path], config: Path | None, *, as_json: bool) -> None:
     """Run the tests in filters' own files."""
-    said = _KeptLines()
+    said = _Overheard()
     results = [result for path in _sources(paths) for result in _tested(path, configuration(config))]
     failed = sum(1 for one in results if one["fault"])
     if not results:
@@ -165,7 +165,7 @@ def run_filter(path: Path, url: str, *, method: str, headers: list[str], body: s
     """Send one request through a filter, to a backend that answers 200."""
     _loaded(path, configuration(config))
     part = Script(path.stem, path.read_text(), configuration(config), execution="inline", is_tried=False, seconds=30.0)
-    said = _KeptLines()
+    said = _Overheard()
     sent = uvloop.run(_send(part, url, method, headers, body))
     sent.log = [*said.lines, *sent.log]
     if as_json:

@@ -74,7 +74,7 @@ def logger(name: str) -> logging.Logger:
     return found
 
 
-class LineRate:
+class LineAllowance:
     """How much is taken of somebody's words in a second; `left_out` is told how many lines there were besides."""
 
     def __init__(self, left_out: Callable[[int], None]) -> None:
@@ -117,15 +117,15 @@ class Bounded(logging.Filter):
     def __init__(self, handler: logging.Handler) -> None:
         super().__init__()
         self._handler = handler
-        self._flows: dict[str, LineRate] = {}
+        self._allowances: dict[str, LineAllowance] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if getattr(record, "is_of_ours", False):
             return True
         name = record.name
-        if name not in self._flows:
-            self._flows[name] = LineRate(lambda over: self._say(name, over))
-        return self._flows[name].takes(record.getMessage())
+        if name not in self._allowances:
+            self._allowances[name] = LineAllowance(lambda over: self._say(name, over))
+        return self._allowances[name].takes(record.getMessage())
 
     def _say(self, name: str, over: int) -> None:
         said = logging.LogRecord(name, logging.WARNING, __file__, 0, LEFT_OUT, (over,), None)

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from gateway.base.logs import CHARACTERS_A_SECOND, FORMAT, LINES_A_SECOND, Bounded, LineRate, Printed
+from gateway.base.logs import CHARACTERS_A_SECOND, FORMAT, LINES_A_SECOND, Bounded, LineAllowance, Printed
 from gateway.process.worker import hear_filters
 from gateway.scripting import loader
 
@@ -58,9 +58,9 @@ async def test_what_is_left_out_is_counted(capsys: pytest.CaptureFixture[str]) -
 
 def test_long_lines_are_bounded_as_well() -> None:
     left_out: list[int] = []
-    flow = LineRate(left_out.append)
-    assert flow.takes("x" * CHARACTERS_A_SECOND)
-    assert not flow.takes("x")
+    allowance = LineAllowance(left_out.append)
+    assert allowance.takes("x" * CHARACTERS_A_SECOND)
+    assert not allowance.takes("x")
 
 
 def test_lines_are_cut_where_they_end() -> None:

@@ -129,7 +129,7 @@ spec:
   tracing: {mode: Enabled, provider: {backendRef: {name: otel, port: 4317}}}
 """)
     found = [(fault.line, fault.object, fault.message) for fault in LoadedFiles(tmp_path).faults()]
-    where = (12, "XTelemetryPolicy default/p on gw")
+    where = (17, "XTelemetryPolicy default/p on gw")
     assert found == [
         (*where, f"Accepted=False, Invalid: {REFUSED}"),
         (

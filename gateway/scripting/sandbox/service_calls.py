@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, TypeAlias
 
-from gateway.base.logs import LEFT_OUT, LineRate, logger, plain
+from gateway.base.logs import LEFT_OUT, LineAllowance, logger, plain
 from gateway.filters import api
 from gateway.filters.api.headers import field, is_method, pair
 from gateway.filters.api.http_client import Call
@@ -45,7 +45,7 @@ class ServiceCalls:
         self._giving = asyncio.Lock()  # one at a time
         self._fetches = asyncio.Semaphore(MAX_FETCHES)
         self._logger = logger(f"fsm.filter.{self._name}")
-        self._flow = LineRate(lambda over: self._logger.warning(LEFT_OUT, over))
+        self._allowance = LineAllowance(lambda over: self._logger.warning(LEFT_OUT, over))
 
     def forget(self, exchange: int) -> None:
         """An exchange is over."""
@@ -154,7 +154,7 @@ class ServiceCalls:
 
     def say(self, said: Said) -> None:
         """Pass on its log, as far as that is a log and no flood."""
-        if self._flow.takes(said.text):
+        if self._allowance.takes(said.text):
             self._logger.log(said.level, "%s", said.text)
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from gateway.base.logs import LEFT_OUT, LineRate
+from gateway.base.logs import LEFT_OUT, LineAllowance
 from gateway.filters.api.filter_metrics import Labels, Measured
 from gateway.scripting.sandbox.messages import AT_ONCE, WORDS, FromCell, Measure, Said
 
@@ -20,11 +20,11 @@ class Log:
 
     def __init__(self, send: Callable[[FromCell], None]) -> None:
         self._send = send
-        self._flow = LineRate(lambda over: send(Said(logging.WARNING, LEFT_OUT % over)))
+        self._allowance = LineAllowance(lambda over: send(Said(logging.WARNING, LEFT_OUT % over)))
 
     def say(self, level: int, text: str) -> None:
         """One line."""
-        if self._flow.takes(text):
+        if self._allowance.takes(text):
             words = text[:WORDS].encode("utf-8", "backslashreplace").decode()  # surrogates are no text
             self._send(Said(min(max(level, 0), 100), words[:WORDS]))
 
