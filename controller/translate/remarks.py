@@ -39,11 +39,13 @@ Remarks: TypeAlias = tuple[Remark, ...]
 
 @guarded(lambda *_: ())
 def of_gateway(view: View, namespace: str, name: str) -> Remarks:
-    """A Gateway of a class that is not ours."""
+    """A Gateway of a class that is not ours: of another controller's, which serves it on a cluster, or of none at all."""
     found = view.get(Gateway, namespace, name)
     if found is None or view.call(is_ours, found.spec.gateway_class_name):
         return ()
-    return (Remark(("spec", "gatewayClassName"), _class(view, found.spec.gateway_class_name)),)
+    class_name = found.spec.gateway_class_name
+    is_others = view.get(GatewayClass, "", class_name) is not None
+    return (Remark(("spec", "gatewayClassName"), _class(view, class_name), here=is_others),)
 
 
 def _class(view: View, name: str) -> str:

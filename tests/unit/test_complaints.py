@@ -204,3 +204,20 @@ def test_what_leads_to_something_refused_is_no_fault_of_its_own(tmp_path: Path, 
     found = told(tmp_path, ALL.replace(before, after, 1).replace(ROUTE, ROUTE if "Service" not in words else ""))
     assert len(found) == 1, found
     assert words in found[0]
+
+
+def test_a_gateway_of_another_controller_is_no_fault_of_the_files(tmp_path: Path) -> None:
+    """On a cluster that controller serves it; here nobody does, and a note says so."""
+    of_others = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: nginx}
+spec: {controllerName: gateway.nginx.org/nginx-gateway-controller}
+---
+"""
+    (tmp_path / "f.yaml").write_text(of_others + GATEWAY.replace("fsm-gateway-cls", "nginx"))
+    loaded = LoadedFiles(tmp_path)
+    assert loaded.faults() == []
+    (note,) = loaded.notes()
+    assert note.field == "spec.gatewayClassName"
+    assert note.message.startswith('found "nginx", a GatewayClass of the controller gateway.nginx.org/')
