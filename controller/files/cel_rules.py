@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -28,13 +28,28 @@ UNFIT: Final = (RuntimeError, TypeError, ValueError, KeyError, IndexError, Overf
 def holds(rule: str, value: Any) -> bool:
     """Whether a rule holds for `self`. Of transitions (`oldSelf`) there is nothing to say of an object that is read; of a rule
     with functions that nobody here knows neither, which is told once."""
-    compiled = _compiled(rule)
-    if compiled is None:
-        return True
+    return not list(failing([rule], value))
+
+
+def failing(rules: Iterable[str], value: Any) -> Iterator[str]:
+    """Those rules of a value, `self`, that do not hold. The value is made CEL's own once for all of them: that takes longer
+    than most rules do."""
+    context = None
+    for rule in rules:
+        compiled = _compiled(rule)
+        if compiled is None:
+            continue
+        if context is None:
+            context = cel.Context()
+            context.add_variable("self", value)
+        if not _holds(rule, compiled, context):
+            yield rule
+
+
+def _holds(rule: str, compiled: tuple[Any, tuple[str, ...]], context: Any) -> bool:
     program, functions = compiled
-    context = cel.Context()
-    context.add_variable("self", value)
-    context.add_variable("format", _FORMATS)
+    if "format" in rule:
+        context.add_variable("format", _FORMATS)
     for name in functions:
         context.add_function(name, FUNCTIONS[name])
     try:

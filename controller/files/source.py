@@ -7,21 +7,20 @@ one that guards something, and never was good, keeps that shut.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import stat
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from controller.files.lines import line_of
-from controller.files.validate import Valid, is_near, readable, validate
+from controller.files.reading import FileReading, Written
+from controller.files.validate import is_near
 from controller.objects.base import CONTROLLER, GATEWAY_CLASS, Meta, Ref
 from controller.objects.core import Namespace
-from controller.objects.decoding import salvaged
-from controller.objects.documents import Document, DocumentFault, read
+from controller.objects.documents import DocumentFault
 from controller.objects.filters import (
     WRITTEN_AS_FILE,
     ExtensionRef,
@@ -31,10 +30,9 @@ from controller.objects.filters import (
     FilterSpec,
 )
 from controller.objects.gateways import GatewayClass, GatewayClassSpec
-from controller.objects.kinds import KINDS, AnyObject
+from controller.objects.kinds import AnyObject
 from controller.state.world import World
 
-log = logging.getLogger("fsm.files")
 SUFFIXES = (".yaml", ".yml", ".json", ".py")
 GATEWAY_CLASS_REF = Ref("GatewayClass", "", GATEWAY_CLASS)
 MAX_BYTES = 16 << 20  # of one file
@@ -55,6 +53,23 @@ class Origin(NamedTuple):
     line: int
 
 
+class _Kept:
+    """What a file said before."""
+
+    def __init__(self, objects: dict[Ref, AnyObject]) -> None:
+        self.objects = objects
+        self._named: dict[str, list[Ref]] | None = None
+
+    def called(self, name: Any, kind: str) -> dict[Ref, AnyObject]:
+        """Those of a name and kind; also where the kind is misspelt now."""
+        if self._named is None:
+            self._named = {}
+            for ref in self.objects:
+                self._named.setdefault(ref.name, []).append(ref)
+        named = self._named.get(name, ()) if isinstance(name, str) else ()
+        return {ref: self.objects[ref] for ref in named if is_near(ref.kind, kind)}
+
+
 def is_ours(path: Path) -> bool:
     """Whether a file's name says YAML, and is not an editor's or a mount's own."""
     return path.suffix in SUFFIXES and not path.name.startswith((".", "#")) and not path.name.endswith("~")
@@ -68,6 +83,7 @@ class FileSource:
         self._roots = (root, *more)
         self._world = world
         self._stamps: dict[Path, Stamp] = {}
+        self._readings: dict[Path, FileReading] = {}
         self._objects: dict[Path, dict[Ref, AnyObject]] = {}  # the last good state of each file
         self._faults: dict[Path, list[DocumentFault]] = {}
         self._claims: dict[Ref, dict[Path, AnyObject]] = {}  # which files define an object
@@ -114,7 +130,7 @@ class FileSource:
         first = not self._claims
         touched: set[Ref] = set()
         for path in gone:
-            for store in (self._stamps, self._faults):
+            for store in (self._stamps, self._faults, self._readings):
                 store.pop(path, None)
             self._claim(path, self._objects.pop(path, {}), {}, touched)
         for path in changed:
@@ -175,14 +191,15 @@ class FileSource:
             return
         faults: list[DocumentFault] = []
         good: dict[Ref, AnyObject] = {}
-        kept = self._objects.get(path, {})
-        for item in read(text, file):
-            if isinstance(item, DocumentFault):
+        kept = _Kept(self._objects.get(path, {}))
+        reading = self._readings.setdefault(path, FileReading(file))
+        for found in reading.read(text):
+            if isinstance(found, DocumentFault):
                 # From here on nothing is sure: everything that the file said before stays in force.
-                faults.append(item)
-                good = {**kept, **good}
+                faults.append(found)
+                good = {**kept.objects, **good}
                 continue
-            self._take(item, kept, good, faults)
+            self._take(found, file, kept, good, faults)
         self._objects[path] = good
         self._faults[path] = faults
         if not faults:
@@ -200,40 +217,27 @@ class FileSource:
             self.origins[obj.ref] = Origin(str(path), 1)
             yield obj.ref, obj
 
-    def _take(
-        self, document: Document, kept: dict[Ref, AnyObject], good: dict[Ref, AnyObject], faults: list[DocumentFault]
-    ) -> None:
-        try:
-            result = validate(document)
-        except Exception as error:
-            log.exception("%s", document.name)
-            result = [document.fault((), f"cannot be checked ({type(error).__name__}: {error}); please report this")]
-        if isinstance(result, Valid):
-            ref = result.object.ref
+    def _take(self, written: Written, file: str, kept: _Kept, good: dict[Ref, AnyObject], faults: list[DocumentFault]) -> None:
+        if written.object is not None:
+            ref = written.object.ref
             self.refused.pop(ref, None)
             if ref in good:
-                first = self.origins[ref].line
-                faults.append(document.fault((), f"is defined in line {first} of this file already; that one counts"))
+                words = f"is defined in line {self.origins[ref].line} of this file already; that one counts"
+                faults.append(DocumentFault(file, written.line, words, written.title))
                 return
-            good[ref] = result.object
-            self.origins[ref] = Origin(document.file, document.line())
-        elif result is not None:
-            faults += result
-            odd = readable(document)
-            if odd is not None:
-                self.refused[odd.ref] = odd
-                self.origins.setdefault(odd.ref, Origin(document.file, document.line()))
-            meta = document.value.get("metadata")
-            name = meta.get("name") if isinstance(meta, dict) else None
-            kind = KINDS.get(document.value["kind"])
-            # Also where its kind is misspelt now.
-            stays = {ref: old for ref, old in kept.items() if ref.name == name and is_near(ref.kind, document.value["kind"])}
-            good.update(stays)
-            guard = None
-            if kind is not None and not stays:
-                guard = salvaged(kind, document.value, f"{result[0].field}: {result[0].message}.")
-            if guard is not None and guard.ref not in good:
-                good[guard.ref] = guard  # it guards something, which stays shut as long as nobody knows how
+            good[ref] = written.object
+            self.origins[ref] = Origin(file, written.line)
+            return
+        faults += written.faults
+        odd = written.readable
+        if odd is not None:
+            self.refused[odd.ref] = odd
+            self.origins.setdefault(odd.ref, Origin(file, written.line))
+        stays = kept.called(written.name, written.kind)
+        good.update(stays)
+        guard = written.guard if not stays else None
+        if guard is not None and guard.ref not in good:
+            good[guard.ref] = guard  # it guards something, which stays shut as long as nobody knows how
 
     def _claim(self, path: Path, old: dict[Ref, AnyObject], new: dict[Ref, AnyObject], touched: set[Ref]) -> None:
         """Note what a file defines now, in place of what it did."""

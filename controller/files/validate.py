@@ -19,7 +19,7 @@ import msgspec
 import yaml
 
 from controller.files import core_rules
-from controller.files.cel_rules import fits, holds
+from controller.files.cel_rules import failing, fits
 from controller.objects.conversion import convert, other_type, quoted, shown, sounds_secret
 from controller.objects.documents import Document, DocumentFault, Path, spelled
 from controller.objects.kinds import KINDS, AnyObject, Kind
@@ -303,9 +303,9 @@ def _default(schema: dict[str, Any], value: Any) -> None:
 
 
 def _rules(document: Document, schema: dict[str, Any], value: Any, path: Path) -> Iterator[DocumentFault]:
-    for rule in schema.get("x-kubernetes-validations", ()):
-        if not holds(rule["rule"], value):
-            yield document.fault(path, rule.get("message") or f"fails {rule['rule']}")
+    rules = {rule["rule"]: rule.get("message") for rule in schema.get("x-kubernetes-validations", ())}
+    for rule in failing(rules, value):
+        yield document.fault(path, rules[rule] or f"fails {rule}")
     if isinstance(value, dict):
         extra = schema.get("additionalProperties")
         for name, inner in value.items():

@@ -13,16 +13,34 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import yaml
+from yaml.error import MarkedYAMLError
 
 NO_OBJECT: Final = "not a Kubernetes object: apiVersion, kind and metadata are needed"
 MAX_VALUES: Final = 200_000  # values in one document; aliases make many of few
+DEEPEST: Final = 200  # levels; the parser itself has no bound but the stack, whose end is the process's
+TOO_DEEP: Final = f"is nested too deeply: {DEEPEST} levels can be read"
 Path: TypeAlias = tuple[str | int, ...]
 _PLAIN: Final = re.compile(r"[A-Za-z_]\w*")  # names of fields
 _MAPS: Final = ("labels", "annotations", "matchLabels", "data", "stringData", "binaryData", "options")  # with keys of any kind
 
 
 class Loader(yaml.CSafeLoader):
-    """Safe YAML without timestamps."""
+    """Safe YAML without timestamps, and of bounded depth."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    # The parser, which calls itself for each level in C, tells of each node that it begins and ends by these two.
+    def descend_resolver(self, current_node: yaml.Node | None, current_index: Any) -> None:
+        """A node begins."""
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise MarkedYAMLError(None, None, TOO_DEEP, current_node.start_mark if current_node is not None else None)
+
+    def ascend_resolver(self) -> None:
+        """It ends."""
+        self._depth -= 1
 
 
 Loader.yaml_implicit_resolvers = {
@@ -91,10 +109,7 @@ def read(text: str, file: str) -> Iterator[Document | DocumentFault]:
     """The documents of a file, in order; a fault where one cannot be read. YAML that does not parse ends it."""
     loader = Loader(text)
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            if node is None:
-                break
+        for node in _nodes(loader):
             yield from _documents(node, loader, file)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -104,6 +119,41 @@ def read(text: str, file: str) -> Iterator[Document | DocumentFault]:
         yield DocumentFault(file, 0, f"not YAML: {error}")
     finally:
         loader.dispose()
+
+
+def read_whole(text: str, file: str) -> list[Document | DocumentFault] | None:
+    """The same of a text that parses to its end; None for another."""
+    loader = Loader(text)
+    try:
+        return [found for node in _nodes(loader) for found in _documents(node, loader, file)]
+    except yaml.YAMLError:
+        return None
+    finally:
+        loader.dispose()
+
+
+def read_value(text: str, file: str, path: Path = ()) -> Document | None:
+    """A text that is one value without a fault, as what stands at a path of some document; None for another, or for several.
+
+    The value need not be an object: it may be the list of one item that an item of a List is by itself.
+    """
+    loader = Loader(text)
+    lines: dict[Path, int] = {}
+    try:
+        nodes = list(_nodes(loader))
+        return Document(file, _build(nodes[0], loader, path, lines), lines) if len(nodes) == 1 else None
+    except (yaml.YAMLError, _NotJSONError):
+        return None
+    finally:
+        loader.dispose()
+
+
+def _nodes(loader: Loader) -> Iterator[yaml.Node]:
+    while loader.check_node():
+        node = loader.get_node()
+        if node is None:
+            return
+        yield node
 
 
 class _NotJSONError(Exception):
@@ -121,17 +171,13 @@ def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document 
     except _NotJSONError as error:
         yield DocumentFault(file, error.line, str(error))
         return
-    except RecursionError:
-        yield DocumentFault(file, node.start_mark.line + 1, "is nested too deeply to be read")
-        return
     if value is None:
         return
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
         yield DocumentFault(file, node.start_mark.line + 1, NO_OBJECT)
         return
     if value["kind"].endswith("List") and isinstance(value.get("items"), list):
-        for index, item in enumerate(value["items"]):
-            inner = {path[2:]: line for path, line in lines.items() if path[:2] == ("items", index)}
+        for item, inner in zip(value["items"], _lines_of_items(lines, len(value["items"])), strict=True):
             if isinstance(item, dict) and isinstance(item.get("kind"), str):
                 yield Document(file, item, inner)
             else:
@@ -140,10 +186,21 @@ def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document 
     yield Document(file, value, lines)
 
 
+def _lines_of_items(lines: dict[Path, int], count: int) -> list[dict[Path, int]]:
+    """The lines of a List's fields, for each of its items by itself."""
+    found: list[dict[Path, int]] = [{} for _ in range(count)]
+    for path, line in lines.items():
+        if len(path) > 1 and path[0] == "items" and isinstance(path[1], int):
+            found[path[1]][path[2:]] = line
+    return found
+
+
 def _build(node: yaml.Node, loader: Loader, path: Path, lines: dict[Path, int]) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
     if len(lines) > MAX_VALUES:
         raise _NotJSONError(node, f"has more than {MAX_VALUES} values; split it")
+    if len(path) > DEEPEST:  # an alias may stand for what it is in
+        raise _NotJSONError(node, TOO_DEEP)
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
         result: dict[Any, Any] = {}
@@ -158,6 +215,8 @@ def _build(node: yaml.Node, loader: Loader, path: Path, lines: dict[Path, int]) 
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, loader, (*path, index), lines) for index, item in enumerate(node.value)]
+    if node.tag == "tag:yaml.org,2002:str":
+        return node.value
     value = loader.construct_object(node)
     if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
         raise _NotJSONError(

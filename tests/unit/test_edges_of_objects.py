@@ -146,6 +146,10 @@ ODD_YAML = {
     "kind: List\nitems: [5, {kind: 6}, text]": "not a Kubernetes object",
     "kind: Service\nmetadata: {name: a, name: b}": '"name" is given twice',
     "kind: Service\nspec: " + "[" * 3000 + "]" * 3000: "nested too deeply",
+    # As deep as the parser's own stack does not reach.
+    **{f"kind: Service\nspec: {level * 100_000}": "nested too deeply" for level in ("[", "{? ", "{a: ")},
+    **{level * 100_000: "nested too deeply" for level in ("- ", "? ")},
+    "\n".join(" " * level + "a:" for level in range(1000)): "nested too deeply",
     "kind: Service\nmetadata: {name: a}\n---\nkind: Service\nspec: {? 5 : 6}": None,
 }
 
