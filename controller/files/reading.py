@@ -65,18 +65,21 @@ class FileReading:
 
     def read(self, text: str) -> Iterator[Found]:
         """The objects of its text now, in order."""
-        parts = cuts.documents(text)
         memory = _Memory(self._pieces, self._file)
+        parts = cuts.documents(text)
         if any(part not in self._pieces and not cuts.is_cuttable(part) for _, part in parts):
-            whole = tuple((0, found) for found in _judged(read(text, self._file), memory.valid()))
-            self._pieces = {text: _Piece(whole)}
-            return iter(found for _, found in whole)
-        self._pieces = {part: memory.piece(part) for _, part in parts}
+            parts = [cuts.Cut(0, text)]
+            self._pieces = {text: _Piece(tuple((0, found) for found in _judged(read(text, self._file), memory.valid())))}
+        else:
+            # Those that are not reached, since something before them is broken, may be as they were once it is mended.
+            self._pieces = {part: self._pieces[part] for _, part in parts if part in self._pieces}
         return self._found(parts, memory)
 
     def _found(self, parts: list[cuts.Cut], memory: _Memory) -> Iterator[Found]:
         for number, (above, part) in enumerate(parts):
-            piece = self._pieces[part]
+            piece = self._pieces.get(part)
+            if piece is None:
+                piece = self._pieces[part] = memory.piece(part)
             if not piece.parses:
                 rest = "".join(text for _, text in parts[number:])
                 yield from (_below(found, above) for found in _judged(read(rest, self._file), memory.valid()))
@@ -102,10 +105,7 @@ class _Memory:
         return self._valid
 
     def piece(self, text: str) -> _Piece:
-        """What a piece of the file comes to."""
-        known = self._pieces.get(text)
-        if known is not None:
-            return known
+        """What a new piece of the file comes to."""
         cut = cuts.items(text)
         frame = self._frame(cut) if cut is not None else None
         items: dict[str, _Item | None] = {}

@@ -36,6 +36,8 @@ from controller.state.world import World
 SUFFIXES = (".yaml", ".yml", ".json", ".py")
 GATEWAY_CLASS_REF = Ref("GatewayClass", "", GATEWAY_CLASS)
 MAX_BYTES = 16 << 20  # of one file
+MAX_DOCUMENTS = 100_000  # in one file
+MAX_FAULTS = 1000  # in one file: behind them nothing more is read
 
 
 class Stamp(NamedTuple):
@@ -181,6 +183,9 @@ class FileSource:
             if len(octets) > MAX_BYTES:
                 self._faults[path] = [DocumentFault(file, 0, f"larger than {MAX_BYTES >> 20} MiB; split it")]
                 return
+            if octets.count(b"\n---") >= MAX_DOCUMENTS:
+                self._faults[path] = [DocumentFault(file, 0, f"has more than {MAX_DOCUMENTS} documents; split it")]
+                return
             text = octets.decode()
         except (OSError, UnicodeDecodeError) as error:
             self._faults[path] = [DocumentFault(file, 0, f"cannot be read: {error}")]
@@ -194,6 +199,10 @@ class FileSource:
         kept = _Kept(self._objects.get(path, {}))
         reading = self._readings.setdefault(path, FileReading(file))
         for found in reading.read(text):
+            if len(faults) >= MAX_FAULTS:
+                faults.append(DocumentFault(file, 0, "has more faults than these; behind them nothing is read"))
+                good = {**kept.objects, **good}
+                break
             if isinstance(found, DocumentFault):
                 # From here on nothing is sure: everything that the file said before stays in force.
                 faults.append(found)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 
 DEEPEST: Final = 100  # levels
+MAX_EVENTS: Final = 400_000  # of the parser: one for each value and name of a field, two for a list or a mapping
 
 
 class WrittenError(ValueError):
@@ -20,7 +21,9 @@ def load(text: str) -> Any:
     """The value that a text means. Raises WrittenError with words for one line."""
     try:
         depth = 0
-        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        for number, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
+            if number > MAX_EVENTS:
+                raise WrittenError("it has more than 400,000 values and names")
             if isinstance(event, yaml.AliasEvent):
                 raise WrittenError("aliases are not understood here; write it out")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

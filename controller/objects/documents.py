@@ -18,6 +18,7 @@ from yaml.error import MarkedYAMLError
 NO_OBJECT: Final = "not a Kubernetes object: apiVersion, kind and metadata are needed"
 MAX_VALUES: Final = 200_000  # values in one document; aliases make many of few
 DEEPEST: Final = 200  # levels; the parser itself has no bound but the stack, whose end is the process's
+TOO_MANY: Final = f"has more than {MAX_VALUES} values; split it"
 TOO_DEEP: Final = f"is nested too deeply: {DEEPEST} levels can be read"
 Path: TypeAlias = tuple[str | int, ...]
 _PLAIN: Final = re.compile(r"[A-Za-z_]\w*")  # names of fields
@@ -25,18 +26,21 @@ _MAPS: Final = ("labels", "annotations", "matchLabels", "data", "stringData", "b
 
 
 class Loader(yaml.CSafeLoader):
-    """Safe YAML without timestamps, and of bounded depth."""
+    """Safe YAML without timestamps, of bounded depth, with a bounded number of values in a document."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._depth = 0
+        self._nodes = 0  # of this document: names of fields, and values
 
     # The parser, which calls itself for each level in C, tells of each node that it begins and ends by these two.
     def descend_resolver(self, current_node: yaml.Node | None, current_index: Any) -> None:
         """A node begins."""
+        self._nodes = self._nodes + 1 if self._depth else 0
         self._depth += 1
-        if self._depth > DEEPEST:
-            raise MarkedYAMLError(None, None, TOO_DEEP, current_node.start_mark if current_node is not None else None)
+        if self._depth > DEEPEST or self._nodes > 2 * MAX_VALUES:
+            mark = current_node.start_mark if current_node is not None else None
+            raise MarkedYAMLError(None, None, TOO_DEEP if self._depth > DEEPEST else TOO_MANY, mark)
 
     def ascend_resolver(self) -> None:
         """It ends."""
@@ -198,7 +202,7 @@ def _lines_of_items(lines: dict[Path, int], count: int) -> list[dict[Path, int]]
 def _build(node: yaml.Node, loader: Loader, path: Path, lines: dict[Path, int]) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
     if len(lines) > MAX_VALUES:
-        raise _NotJSONError(node, f"has more than {MAX_VALUES} values; split it")
+        raise _NotJSONError(node, TOO_MANY)
     if len(path) > DEEPEST:  # an alias may stand for what it is in
         raise _NotJSONError(node, TOO_DEEP)
     if isinstance(node, yaml.MappingNode):

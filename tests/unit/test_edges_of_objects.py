@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,21 @@ def test_aliases_do_not_fill_the_memory() -> None:
     (fault,) = read("kind: ConfigMap\n" + text, "f.yaml")
     assert isinstance(fault, DocumentFault)
     assert "more than" in fault.message
+
+
+READS_MANY = """
+import resource, sys
+from controller.objects.documents import read
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))  # all of them came to several times that
+print(*read("kind: ConfigMap\\ndata: [" + "a," * 3_000_000 + "]", "f.yaml"))
+"""
+
+
+def test_values_are_counted_before_they_fill_the_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", READS_MANY], capture_output=True, text=True, timeout=60, check=False)
+    assert "has more than 200000 values" in done.stdout, done.stderr
+    with pytest.raises(WrittenError, match="more than"):
+        load("[" + "a," * 500_000 + "]")
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 2000 + "}" * 2000, "a: b: c", "\x00", "!!python/object:os.system x"])

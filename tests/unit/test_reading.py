@@ -337,6 +337,22 @@ def test_a_list_that_cannot_be_cut_is_parsed_and_its_items_are_not_checked_again
     assert counted.checked == 1
 
 
+def test_a_file_of_nothing_but_faults_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(as_documents([good(1)]))
+    world = World()
+    one = FileSource(path, world)
+    one.load()
+    path.write_text("---\na\n" * 50_000)
+    one.load()
+    assert len(one.faults) == source.MAX_FAULTS + 1
+    assert "has more faults than these" in one.faults[-1].message
+    path.write_text("---\na\n" * 200_000)
+    one.load()
+    assert [fault.message for fault in one.faults] == ["has more than 100000 documents; split it"]
+    assert len(world.refs("Service")) == 1
+
+
 def test_where_texts_are_cut() -> None:
     assert [above for above, _ in documents("a: 1\n---\nb: |\n  ---\n---x\n--- c\n---")] == [0, 1, 5, 6]
     assert "".join(text for _, text in documents("a\r\n---\r\nb\n---\n")) == "a\r\n---\r\nb\n---\n"
