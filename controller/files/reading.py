@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -17,7 +18,7 @@ import yaml
 from controller.files import cuts
 from controller.files.validate import Valid, readable, validate
 from controller.objects.decoding import salvaged
-from controller.objects.documents import MAX_VALUES, Document, DocumentFault, Loader, read, read_value, read_whole
+from controller.objects.documents import MAX_REPEATED, MAX_VALUES, Document, DocumentFault, Loader, read, read_value, read_whole
 from controller.objects.kinds import KINDS, AnyObject
 
 log = logging.getLogger("fsm.files")
@@ -47,6 +48,7 @@ class _Item(NamedTuple):
 
 class _Piece(NamedTuple):
     found: tuple[tuple[int, Found], ...]  # each with the lines above what it was read from
+    repeated: int = 0  # values that its aliases stand for: a file may have so many
     parses: bool = True  # else what it says depends on what follows
     items: dict[str, _Item | None] = {}  # noqa: RUF012  of a List: by their text; None is one that means nothing by itself
 
@@ -73,18 +75,24 @@ class FileReading:
         else:
             # Those that are not reached, since something before them is broken, may be as they were once it is mended.
             self._pieces = {part: self._pieces[part] for _, part in parts if part in self._pieces}
-        return self._found(parts, memory)
+        return self._found(text, parts, memory)
 
-    def _found(self, parts: list[cuts.Cut], memory: _Memory) -> Iterator[Found]:
-        for number, (above, part) in enumerate(parts):
+    def _found(self, text: str, parts: list[cuts.Cut], memory: _Memory) -> Iterator[Found]:
+        given = repeated = start = 0
+        for above, part in parts:
             piece = self._pieces.get(part)
             if piece is None:
                 piece = self._pieces[part] = memory.piece(part)
+            repeated += piece.repeated
+            if repeated > MAX_REPEATED or (repeated and not piece.parses):  # it depends on what stands before it
+                yield from islice(_judged(read(text, self._file), memory.valid()), given, None)
+                return
             if not piece.parses:
-                rest = "".join(text for _, text in parts[number:])
-                yield from (_below(found, above) for found in _judged(read(rest, self._file), memory.valid()))
+                yield from (_below(found, above) for found in _judged(read(text[start:], self._file), memory.valid()))
                 return
             yield from (_below(found, above + further) for further, found in piece.found)
+            given += len(piece.found)
+            start += len(part)
 
 
 class _Memory:
@@ -115,10 +123,11 @@ class _Memory:
             values = len(frame.lines) + sum(item.values for _, item in sound)
             if len(sound) == len(cut.items) and values <= MAX_VALUES:
                 return _Piece(tuple((above, found) for above, item in sound for found in item.found), items=items)
-        documents = read_whole(text, self._file)
-        if documents is None:
+        whole = read_whole(text, self._file)
+        if whole is None:
             return _Piece((), parses=False, items=items)
-        return _Piece(tuple((0, found) for found in _judged(documents, self.valid())), items=items)
+        documents, repeated = whole
+        return _Piece(tuple((0, found) for found in _judged(documents, self.valid())), repeated, items=items)
 
     def _frame(self, cut: cuts.ListCuts) -> Document | None:
         """A List without its items; None if it is none, or if something of its head is open still where they begin."""

@@ -17,6 +17,7 @@ from yaml.error import MarkedYAMLError
 
 NO_OBJECT: Final = "not a Kubernetes object: apiVersion, kind and metadata are needed"
 MAX_VALUES: Final = 200_000  # values in one document; aliases make many of few
+MAX_REPEATED: Final = 500_000  # values that aliases stand for, in all documents of a file
 DEEPEST: Final = 200  # levels; the parser itself has no bound but the stack, whose end is the process's
 TOO_MANY: Final = f"has more than {MAX_VALUES} values; split it"
 TOO_DEEP: Final = f"is nested too deeply: {DEEPEST} levels can be read"
@@ -32,6 +33,7 @@ class Loader(yaml.CSafeLoader):
         super().__init__(stream)
         self._depth = 0
         self._nodes = 0  # of this document: names of fields, and values
+        self.repeated = 0  # values that aliases stood for so far
 
     # The parser, which calls itself for each level in C, tells of each node that it begins and ends by these two.
     def descend_resolver(self, current_node: yaml.Node | None, current_index: Any) -> None:
@@ -45,6 +47,13 @@ class Loader(yaml.CSafeLoader):
     def ascend_resolver(self) -> None:
         """It ends."""
         self._depth -= 1
+
+    def count(self, values: int, node: yaml.Node) -> None:
+        """So many values were made of a document. Raises YAMLError where the file's aliases stand for too much."""
+        self.repeated += max(values - self._nodes - 1, 0)
+        if self.repeated > MAX_REPEATED:
+            words = f"its aliases stand for more than {MAX_REPEATED} values; write them out"
+            raise MarkedYAMLError(None, None, words, node.start_mark)
 
 
 Loader.yaml_implicit_resolvers = {
@@ -125,11 +134,11 @@ def read(text: str, file: str) -> Iterator[Document | DocumentFault]:
         loader.dispose()
 
 
-def read_whole(text: str, file: str) -> list[Document | DocumentFault] | None:
-    """The same of a text that parses to its end; None for another."""
+def read_whole(text: str, file: str) -> tuple[list[Document | DocumentFault], int] | None:
+    """The same of a text that parses to its end, and how many values its aliases stand for; None for another."""
     loader = Loader(text)
     try:
-        return [found for node in _nodes(loader) for found in _documents(node, loader, file)]
+        return [found for node in _nodes(loader) for found in _documents(node, loader, file)], loader.repeated
     except yaml.YAMLError:
         return None
     finally:
@@ -170,11 +179,15 @@ class _NotJSONError(Exception):
 
 def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document | DocumentFault]:
     lines: dict[Path, int] = {}
+    fault = None
+    value: Any = None
     try:
         value = _build(node, loader, (), lines)
     except _NotJSONError as error:
-        yield DocumentFault(file, error.line, str(error))
-        return
+        fault = DocumentFault(file, error.line, str(error))
+    loader.count(len(lines), node)
+    if fault is not None:
+        yield fault
     if value is None:
         return
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):

@@ -337,6 +337,22 @@ def test_a_list_that_cannot_be_cut_is_parsed_and_its_items_are_not_checked_again
     assert counted.checked == 1
 
 
+def test_aliases_of_all_documents_are_counted_together() -> None:
+    """Each by itself would be small enough."""
+    entries = ", ".join(["*a"] * 99)
+    many = f"kind: Pod\na: &a [{', '.join('x' * 1000)}]\nb: [{entries}]\n"
+    for behind in ("", "---\nkind: ["):
+        text = "---\n".join([dumped(good(1), random.Random(0)), *[many] * 7]) + behind
+        one = FileReading("f")
+        found = list(one.read(text))
+        assert found == list(read_anew(text, "f")) == list(one.read(text))
+        assert isinstance(found[-1], DocumentFault)
+        assert "aliases stand for more than" in found[-1].message
+    assert not any(isinstance(found, DocumentFault) for found in FileReading("f").read("---\n".join([many] * 4)))
+    broken = "---\n".join([many] * 4) + "---\nkind: ["
+    assert list(FileReading("f").read(broken)) == list(read_anew(broken, "f"))
+
+
 def test_a_file_of_nothing_but_faults_is_not_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     path.write_text(as_documents([good(1)]))
