@@ -55,6 +55,20 @@ class Origin(NamedTuple):
     line: int
 
 
+def _octets(path: Path) -> bytes | None:
+    """What a file holds, up to one more than may be; None where it is none, such as a pipe or a device, which would be read for
+    ever. Nothing is waited for: there are files (of /proc) that have their content only later. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as opened:
+            octets: bytes | None = opened.read(MAX_BYTES + 1)
+        return octets
+    finally:
+        os.close(descriptor)
+
+
 class _Kept:
     """What a file said before."""
 
@@ -175,11 +189,10 @@ class FileSource:
     def _read(self, path: Path) -> None:
         file = str(path)
         try:
-            if not path.is_file():  # a pipe or a device would be read for ever
+            octets = _octets(path)
+            if octets is None:
                 self._faults[path] = [DocumentFault(file, 0, "is no file; a link to one, or one, is needed")]
                 return
-            with path.open("rb") as opened:
-                octets = opened.read(MAX_BYTES + 1)
             if len(octets) > MAX_BYTES:
                 self._faults[path] = [DocumentFault(file, 0, f"larger than {MAX_BYTES >> 20} MiB; split it")]
                 return

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
@@ -35,24 +35,21 @@ class Watcher:
         self._flush: asyncio.TimerHandle | None = None
         self._observer = Observer()
         self._handler = _Handler(self._seen, self._gone_seen)
-        self._watches: list[Any] = []
         self._folder = root if root.is_dir() else root.parent
         self._watch()
         self._observer.start()
 
     def _watch(self) -> None:
         """What is there now: the folder and all below, what links in it lead to, and, as it may go, the next folder above."""
-        for watch in self._watches:
-            self._observer.unschedule(watch)
-        self._watches = []
+        self._observer.unschedule_all()
         folder = self._folder
         if folder.is_dir():
             is_root = self.root == folder
             self._schedule(self._handler, folder, recursive=is_root)
             # A link to a file elsewhere changes there.
-            links = [path for path in (folder.rglob("*") if is_root else [self.root]) if path.is_symlink()]
-            for target in {path.resolve().parent for path in links}:
-                if target.is_dir() and not target.is_relative_to(folder.resolve()):
+            links = [path for path in (_below(folder) if is_root else [self.root]) if path.is_symlink()]
+            for target in {_led_to(path).parent for path in links}:
+                if target.is_dir() and not target.is_relative_to(_led_to(folder)):
                     self._schedule(self._handler, target, recursive=False)
         above = folder.absolute().parent
         while not above.is_dir() and above != above.parent:
@@ -63,7 +60,7 @@ class Watcher:
 
     def _schedule(self, handler: FileSystemEventHandler, folder: Path, *, recursive: bool) -> None:
         try:
-            self._watches.append(self._observer.schedule(handler, str(folder), recursive=recursive))
+            self._observer.schedule(handler, str(folder), recursive=recursive)
         except OSError:
             pass  # gone since it was looked for: whoever took it away was seen from above
 
@@ -122,6 +119,17 @@ class Watcher:
             self._files.update(path for path in paths if self.root in (path, self._folder))
         if self._all or self._files:
             self._changed()
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All that is in a folder now, but for what goes meanwhile (`Path.rglob` raises there)."""
+    for inner, folders, names in os.walk(folder):
+        yield from (Path(inner, name) for name in (*folders, *names))
+
+
+def _led_to(path: Path) -> Path:
+    """Where a path leads; for links in a circle, somewhere on it (`Path.resolve` raises there)."""
+    return Path(os.path.realpath(path))
 
 
 class _Handler(FileSystemEventHandler):

@@ -72,8 +72,8 @@ class SourceEditor:
 
     def _stays_inside(self, file: Path) -> None:
         """Raises ValueError for a link that leads elsewhere: who may write filters may not write any file for that."""
-        inside = self._files.root.resolve()
-        if not file.resolve().is_relative_to(inside):
+        inside = os.path.realpath(self._files.root)  # which links in a circle do not make raise
+        if not Path(os.path.realpath(file)).is_relative_to(inside):
             raise ValueError(f"{file} is a link that leads out of {self._files.root}; edit the file that it leads to")
 
     def _shown(self, name: str, place: SourcePlace) -> FilterSource:
@@ -250,7 +250,7 @@ def _walk(node: yaml.Node, path: documents.Path, *, in_flow: bool) -> tuple[yaml
 
 def _replace(path: Path, text: str) -> None:
     """Beside it, then in its place, with its mode; what a link leads to is what is written."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "w", newline="") as file:

@@ -15,6 +15,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -304,6 +305,8 @@ def remove(path: Path) -> None:
 
 class Backend(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -367,10 +370,13 @@ class Gateway:
         self.port, self.admin = free_ports(2)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "controller", "run", str(root), "--port-offset", str(self.port - 80), "--admin", f"127.0.0.1:{self.admin}", "--workers", "2"],
-            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "200"},
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "200", "PYTHONFAULTHANDLER": "1"},
         )  # fmt: skip
-        self.said: deque[bytes] = deque(maxlen=60)
-        threading.Thread(target=lambda: [self.said.append(line) for line in self._process.stderr or ()], daemon=True).start()
+        self.said: deque[bytes] = deque(maxlen=80)
+        self._reading = threading.Thread(
+            target=lambda: [self.said.append(line) for line in self._process.stderr or ()], daemon=True
+        )
+        self._reading.start()
 
     def wait_until_ready(self) -> None:
         until = time.monotonic() + 60
@@ -397,6 +403,17 @@ class Gateway:
                 if b"gateway.process.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                     found["workers"] = max(found.get("workers", 0), resident(int(child)))
         return found
+
+    def end_where_it_stands(self) -> None:
+        """End it so that it says what each of its threads was doing."""
+        if self._process.poll() is None:
+            workers = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+            self._process.send_signal(signal.SIGABRT)
+            self._process.wait(20)
+            for worker in workers:  # they end with it, but may be what is stuck
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(worker), signal.SIGKILL)
+            self._reading.join(5)
 
     def stop(self) -> None:
         self._process.terminate()
@@ -431,7 +448,7 @@ class Run:
         self.gateway = Gateway(root)
         self._edits: list[float] = []
         self._settled: dict[str, int] = {}
-        self.last = ""
+        self.last: deque[str] = deque(maxlen=12)
 
     def __call__(self) -> str:
         """Until its time is up. Raises Fault."""
@@ -442,7 +459,7 @@ class Run:
         try:
             while (now := time.monotonic()) < began + self._seconds:
                 way = self._chance.choice(self._files.ways)
-                self.last = way.__name__
+                self.last.append(way.__name__)
                 way()
                 if len(self._edits) % 3 == 0 or self._chance.random() < 0.2:
                     self._edit()
@@ -527,10 +544,9 @@ def main() -> int:
             print(run(), flush=True)
             run.gateway.stop()
         except Fault as fault:
-            print(f"FAULT after {run.last}: {fault}\n--seed {arguments.seed}; the last that it said:", flush=True)
+            run.gateway.end_where_it_stands()
+            print(f"FAULT after {', '.join(run.last)}: {fault}\n--seed {arguments.seed}; the last that it said:", flush=True)
             print(b"".join(run.gateway.said).decode(errors="replace"), flush=True)
-            with contextlib.suppress(Fault):
-                run.gateway.stop()
             return 1
     return 0
 

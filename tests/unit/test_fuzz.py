@@ -1,4 +1,4 @@
-"""A minute of fuzzing; `python tests/fuzz/target.py -max_total_time=3600` fuzzes for longer."""
+"""A minute of fuzzing; `python tests/fuzz/target.py -max_total_time=3600` and `python tests/fuzz/files.py` fuzz for longer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 TARGET = Path(__file__).parent.parent / "fuzz" / "target.py"
+FILES = TARGET.with_name("files.py")
 SECONDS = 60
 
 
@@ -27,3 +28,11 @@ def test_a_minute_of_fuzzing(tmp_path: Path) -> None:
     runs = next(line for line in done.stderr.splitlines() if "number_of_executed_units" in line)
     print(runs)
     assert int(runs.split()[-1]) > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says what memory is held")
+def test_files_of_every_kind_beside_a_gateway_that_serves() -> None:
+    command = [sys.executable, str(FILES), "--seconds", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]

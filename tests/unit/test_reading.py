@@ -6,7 +6,9 @@ Two sources follow the same files through the same edits: one remembers what it 
 from __future__ import annotations
 
 import json
+import os
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +379,21 @@ def test_where_texts_are_cut() -> None:
     assert cut.items == [(2, "- a: 1\n\n"), (4, "- b: |\n    - c\n")]
     assert cut.frame == "kind: List\nitems:\nmetadata: {}\n"
     assert items("kind: List\nitems:\n# a note\n- a: 1\n") is None
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket", "waits"])
+def test_what_is_no_file_is_said_to_be_none(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "f.yaml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(path))
+    else:  # a file, says its mode; whoever may read it waits for what the kernel says next
+        path.symlink_to("/proc/kmsg")
+    one_ = FileSource(tmp_path, World())
+    one_.load()
+    (fault,) = one_.faults
+    assert "is no file" in fault.message or "cannot be read" in fault.message
