@@ -105,6 +105,7 @@ class FileSource:
         self._claims: dict[Ref, dict[Path, AnyObject]] = {}  # which files define an object
         self._doubles: dict[Ref, list[DocumentFault]] = {}  # objects that more than one file defines
         self._namespaces: Counter[str] = Counter()  # objects defined in each
+        self.missing: set[Path] = set()  # not found by the last look at everything, if that was patient
         self.origins: dict[Ref, Origin] = {}
         self.refused: dict[Ref, AnyObject] = {}  # what the API server would not take, as far as it can be read
 
@@ -127,15 +128,22 @@ class FileSource:
         """The file whose word counts for an object."""
         return min(self._claims.get(ref, {}), default=None)
 
-    def load(self, only: set[Path] | None = None) -> bool:
+    def load(self, only: set[Path] | None = None, *, patient: bool = False) -> bool:
         """Look at every file, or `only` at some; True when something was read anew or is gone.
+
+        Of a look at everything nobody knows for how long a file that it misses has been gone: a folder may have been renamed
+        while it was looked at. Who is `patient` is told of these in `missing`, and says later that they are to be looked at.
 
         Where none is left, the last good state stays: a folder is taken away to be made anew (a checkout, a mount, `rm -rf` and
         a render), and nobody says by an empty one that nothing is to be served.
         """
         found = self._find() if only is None else self._stamped(only)
         gone = (self._stamps.keys() if only is None else self._stamps.keys() & only) - found.keys()
-        is_there = not gone or bool(found) or bool(self._find())
+        there = self._find() if gone and only is not None else found
+        gone = gone - there.keys()  # some may be back by now
+        is_there = not gone or bool(there)
+        self.missing = gone if patient and only is None and is_there else set()
+        gone = gone - self.missing
         if is_there:
             self._faults.pop(self.root, None)
         else:

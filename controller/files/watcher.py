@@ -81,7 +81,7 @@ class Watcher:
         self._call(lambda: self.note(paths))
 
     def _gone_seen(self, paths: list[Path] | None) -> None:
-        self._call(lambda: self._note_gone(paths))
+        self._call(lambda: self.note_gone(paths))
 
     def _folder_seen(self) -> None:
         self._call(self._folder_changed)
@@ -94,9 +94,10 @@ class Watcher:
         if self._folder.is_dir():
             self.note(None)
         else:
-            self._note_gone(None)
+            self.note_gone(None)
 
-    def _note_gone(self, paths: list[Path] | None) -> None:
+    def note_gone(self, paths: list[Path] | None) -> None:
+        """These files, or the root, are gone: which counts if they are not back in a moment."""
         loop = asyncio.get_running_loop()
         if self._flush is None:
             self._gone_since = loop.time()

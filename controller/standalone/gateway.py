@@ -159,7 +159,9 @@ class Standalone:
             self._first = False
             self.source.load()
         elif self._watcher is not None:
-            self.source.load(self._watcher.take())
+            self.source.load(self._watcher.take(), patient=True)
+            if self.source.missing:
+                self._watcher.note_gone(sorted(self.source.missing))
         faults = self.source.faults
         if faults != self._said:
             self._said = faults

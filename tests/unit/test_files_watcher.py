@@ -35,3 +35,20 @@ def test_all_below_a_folder(tmp_path: Path) -> None:
         assert watcher.take() == {below}
         watcher.note(None)
         assert watcher.take() is None
+
+
+def test_links_of_every_kind_end_no_watching(tmp_path: Path) -> None:
+    root = tmp_path / "files"
+    root.mkdir()
+    for name, to in {
+        "circle": "circle",
+        "up": "..",
+        "beside": "../other.yaml",
+        "nowhere": "x/y.yaml",
+        "to": "back",
+        "back": "to",
+    }.items():
+        (root / f"{name}.yaml").symlink_to(to)
+    with watched(root) as watcher:
+        for _ in range(3):  # as when the folder comes and goes
+            watcher._watch()

@@ -397,3 +397,21 @@ def test_what_is_no_file_is_said_to_be_none(tmp_path: Path, kind: str) -> None:
     one_.load()
     (fault,) = one_.faults
     assert "is no file" in fault.message or "cannot be read" in fault.message
+
+
+def test_what_a_look_at_everything_misses_is_not_gone_at_once(tmp_path: Path) -> None:
+    kept, going = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    kept.write_text(dumped(good(1), random.Random(0)))
+    going.write_text(dumped(good(2), random.Random(0)))
+    world = World()
+    one = FileSource(tmp_path, world)
+    one.load()
+    going.unlink()
+    one.load(patient=True)
+    assert one.missing == {going}
+    assert len(world.refs("Service")) == 2
+    one.load({going}, patient=True)  # once it has been gone for long enough
+    assert not one.missing
+    assert len(world.refs("Service")) == 1
+    assert not one.load(patient=True)
+    assert not one.missing
