@@ -67,6 +67,11 @@ async def run(options: argparse.Namespace) -> None:
             log.error("%s: %s", problem.part, problem.message)
         return problems
 
+    def failed(words: str) -> None:
+        log.error("%s", words)
+        admin.told()  # perhaps something is set aside
+
+    workers.on_failure = failed
     feed = Feed(source, put, cache=options.cache, instance=socket.gethostname())
 
     async def serve() -> None:

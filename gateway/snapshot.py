@@ -325,6 +325,7 @@ class Target(Struct, frozen=True):
     filters: tuple[Filter, ...] = ()
     fault: int = 0
     reason: str = ""
+    written: str = ""  # what a broken reference names; its counts go by it, as those of others by their backends
     hashed: bool = False  # a client's requests go to the same endpoint, by its address
     persistence: Persistence | None = None  # the backend's own: the rule's is not for it
 

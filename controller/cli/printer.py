@@ -15,7 +15,7 @@ from controller.inspect.complaints import Complaint
 from controller.inspect.status_report import counted
 from controller.objects.base import Ref
 from controller.objects.documents import DocumentFault
-from controller.standalone.gateway import Summary
+from controller.standalone.gateway import Summary, not_in_force
 from gateway.admin.server import Admin
 from gateway.base.logs import plain_lines
 from gateway.snapshot import Change, Problem, Script, key
@@ -114,8 +114,7 @@ class Printer:
         """What cannot be put in force as it is written, part by part; all of it."""
         for one in now:
             if one not in self._problems:
-                words = one.message.removeprefix(one.part).lstrip(" ,:")
-                err.print(f"[red]{shown(one.part)} is not in force: {shown(words)}[/]")
+                err.print(f"[red]{shown(one.part)} {shown(not_in_force(one))}[/]")
         still = {one.part for one in now}
         for part in sorted({one.part for one in self._problems} - still):
             err.print(f"[green]no longer: {shown(part)} is not in force[/]")

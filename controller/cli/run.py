@@ -64,7 +64,7 @@ async def _run(standalone: Standalone, printer: Printer, admin: tuple[str, int] 
     standalone.on_problems = printer.problems
     standalone.on_settled = printer.settled
     standalone.on_problem = lambda words, stands: printer.failing(words, stands=stands)
-    standalone.workers.on_failure = lambda words: lines([words])
+    standalone.on_failure = lambda words: lines([words])
     printer.origins = lambda: standalone.source.origins
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from controller.delivery.reconcile import Reconciler
-from controller.files.source import FileSource
+from controller.files.source import FileSource, Origin
 from controller.files.watcher import Watcher
 from controller.inspect.complaints import Complaint, of_remarks, of_status
 from controller.inspect.one_address import crowded_out
@@ -29,6 +29,7 @@ from controller.state.world import Report, World
 from controller.translate import GatewayName
 from controller.translate.gateways.gateways import Running
 from controller.translate.remarks import Remarks
+from controller.translate.shared.names import FilterName
 from controller.translate.shared.status import RouteStatus, Status
 from controller.translate.xbackends import Pods
 from gateway.admin.server import Admin, Saved
@@ -70,13 +71,15 @@ class Standalone:
         self.reconciler = Reconciler(self.world, self, before=self._look, after=self._settled)
         editor = SourceEditor(self.world, self.source, self._after)
         extra = {"/status": self._statuses, "/faults": self._faults}
-        self.admin = Admin(self.workers, extra=extra, editor=editor, port_offset=port_offset)
+        self.admin = Admin(self.workers, extra=extra, editor=editor)
         self.on_applied: Callable[[Change, float, tuple[PartProblem, ...]], None] = lambda *_: None
         self.on_faults: Callable[[list[DocumentFault]], None] = lambda _: None
         self.on_complaints: Callable[[list[Complaint]], None] = lambda _: None  # all that there are, where they have changed
         self.on_problems: Callable[[tuple[PartProblem, ...]], None] = lambda _: None  # the same, of parts
         self.on_settled: Callable[[Summary], None] = lambda _: None
         self.on_problem: Callable[[str, bool], None] = lambda *_: None  # and whether it is one still
+        self.on_failure: Callable[[str], None] = self.workers.on_failure
+        self.workers.on_failure = self._failed
         self.reconciler.problems.told = partial(self._told, stands=True)
         self.reconciler.problems.over = partial(self._told, stands=False)
         self._path = path
@@ -167,6 +170,7 @@ class Standalone:
             self._said = faults
             self.world.note(("refused",), frozenset(fault.object for fault in faults))
             self.on_faults(faults)
+            self.admin.told()
         if self._is_freed:
             self._is_freed = False
             await self._try_again()
@@ -293,14 +297,14 @@ class Standalone:
         """There is no API server to hold them: they are shown instead, and what they complain of is told."""
         for ref, status in statuses.items():
             before = self._complaints.pop(ref, [])
-            found = of_status(ref, status) if status is not None else []
-            now = [one for one in found if one.reason != _TOLD_BY_WORKERS]
+            now = of_status(ref, status) if status is not None else []
             if now:
                 self._complaints[ref] = now
             self._have_changed |= now != before
             self._routes.discard(ref)
             if isinstance(status, RouteStatus) and any(parent.conditions[0].is_true for parent in status.parents):
                 self._routes.add(ref)
+        self.admin.told()
 
     async def _settled(self) -> None:
         if self._task is not None:  # before that there is more to come
@@ -312,7 +316,8 @@ class Standalone:
         if not self._have_changed and remarks == self._remarks:
             return
         self._have_changed, self._remarks = False, dict(remarks)
-        self.on_complaints(self.complaints())
+        self.on_complaints([one for one in self.complaints() if one.reason != _TOLD_BY_WORKERS])
+        self.admin.told()
 
     def complaints(self) -> list[Complaint]:
         """All that is complained of now."""
@@ -328,15 +333,38 @@ class Standalone:
     async def _statuses(self) -> Any:
         return described(self.reconciler.translator.statuses, self.reconciler.translator.remarks)
 
-    async def _faults(self) -> Any:
+    async def _faults(self) -> list[DocumentFault]:
+        """All that is wrong, each thing once: what a condition tells of a part is not told of the part again."""
         found, origins = self.complaints(), dict(self.source.origins)
-        unable = [f"{problem.part} is not in force: {problem.message}" for problem in self.workers.problems]
-        complaints = await asyncio.to_thread(lambda: [str(one.located(origins)) for one in found])
-        return [*map(str, self.source.faults), *map(str, self.reconciler.problems), *unable, *complaints]
+        of_objects = [_as_fault(one, origins) for one in self.reconciler.problems]
+        scripts = {str(FilterName(*one.about[1:], one.about.kind)) for one in found if one.reason == _TOLD_BY_WORKERS}
+        unable = [one for one in self.workers.problems if one.part not in self._served]
+        of_parts = [
+            DocumentFault("", 0, not_in_force(one), one.part) for one in unable if one.part.partition("#")[0] not in scripts
+        ]
+        of_files = list(self.source.faults)
+        located = await asyncio.to_thread(lambda: [one.located(origins) for one in found])  # it reads files, for lines
+        return [*of_files, *of_objects, *located, *of_parts]
 
     def _told(self, problem: ObjectProblem, *, stands: bool) -> None:
         origin = self.source.origins.get(problem.about)
         self.on_problem(f"{f'{origin.file}:{origin.line}: ' if origin and stands else ''}{problem}", stands)
+        self.admin.told()
+
+    def _failed(self, words: str) -> None:
+        self.on_failure(words)
+        self.admin.told()  # perhaps something is set aside
+
+
+def not_in_force(problem: PartProblem) -> str:
+    """What is said of a part that cannot be put into force."""
+    words = problem.message.removeprefix(problem.part).lstrip(" ,:")
+    return f"is not in force: {words}"
+
+
+def _as_fault(problem: ObjectProblem, origins: Mapping[Ref, Origin]) -> DocumentFault:
+    file, line = origins.get(problem.about, ("", 0))
+    return DocumentFault(file, line, problem.message, str(problem.about), problem.part)
 
 
 def _merged(parts: list[Part]) -> Part:

@@ -156,7 +156,9 @@ class AdminListener:
         self.is_over = False
 
     def tell(self, event: bytes) -> bool:
-        """One more; False where it is too far behind, and is let go."""
+        """One more; False where it is too far behind, and is let go. What is to be said last anyhow is not said twice."""
+        if self._waiting and self._waiting[-1] == event:
+            return True
         if len(self._waiting) >= EVENTS:
             self.close()
             self._give_up()

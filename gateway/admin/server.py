@@ -49,6 +49,7 @@ SENT: Final = 10.0  # seconds in which a source has come
 SAVED: Final = 120.0  # seconds in which it is in force or refused
 ALIVE: Final = 15.0  # seconds between signs of life on a stream of changes
 PIECE: Final = 1 << 16  # bytes that are written at once
+TOLD: Final = b"event: told\ndata: {}\n\n"  # on the stream of changes
 LISTED: Final = 1000  # parts that a change names
 
 
@@ -57,6 +58,8 @@ class DataPlane(Protocol):
 
     parts: Parts
     version: str
+    bind: str  # the address that it listens on; "" for all
+    port_offset: int  # what is added to the ports of listeners
 
     @property
     def problems(self) -> tuple[Problem, ...]: ...
@@ -122,10 +125,8 @@ class Admin:
         *,
         extra: Mapping[str, Callable[[], Awaitable[Any]]] | None = None,
         editor: Editor | None = None,
-        port_offset: int = 0,  # added to the listeners' ports, where they are served
     ) -> None:
         self._plane = plane
-        self._port_offset = port_offset
         self._editor = editor
         self._listeners: set[AdminListener] = set()
         self._runner: web.AppRunner | None = None
@@ -196,7 +197,13 @@ class Admin:
         if not self._listeners:
             return
         named = (*parts[:LISTED], f"and {len(parts) - LISTED} more") if len(parts) > LISTED else parts
-        event = b"data: " + msgspec.json.encode(AppliedChange(time.time(), version, named, seconds * 1000)) + b"\n\n"
+        self._tell(b"data: " + msgspec.json.encode(AppliedChange(time.time(), version, named, seconds * 1000)) + b"\n\n")
+
+    def told(self) -> None:
+        """Tell everybody who listens that something else is said now of what was written: /status, /faults, problems."""
+        self._tell(TOLD)
+
+    def _tell(self, event: bytes) -> None:
         for listener in list(self._listeners):
             self._let_go += not listener.tell(event)
 
@@ -273,9 +280,10 @@ class Admin:
     async def _snapshot(self) -> bytes:
         plane = self._plane
         version, parts, problems = plane.version, list(plane.parts.values()), plane.problems
+        bind, offset = plane.bind, plane.port_offset
 
         def encoded() -> bytes:
-            shown = {"version": version, "port_offset": self._port_offset, "problems": problems}
+            shown = {"version": version, "listening": bind, "port_offset": offset, "problems": problems}
             return msgspec.json.encode({**shown, "parts": [redacted(part) for part in parts]})
 
         return await asyncio.to_thread(encoded)  # so that a large one does not keep the loop

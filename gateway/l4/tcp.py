@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from itertools import repeat
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from gateway.l4 import filters
 from gateway.l4.splice import Splice, reset
@@ -29,7 +29,7 @@ WAITING: Final = 8192  # connections whose ClientHello has not come yet
 
 
 class StreamCounters:
-    """What happened at one relay; survives changes of it."""
+    """What happened at one target of a relay; survives changes of it."""
 
     __slots__ = ("accepted", "refused")
 
@@ -38,8 +38,15 @@ class StreamCounters:
         self.refused = 0
 
 
+class StreamTarget(NamedTuple):
+    """A share of a relay's connections or flows: where they go, None where they are refused, and how many there were."""
+
+    backend: Backend | None
+    tally: StreamCounters
+
+
 class StreamRoute:
-    """A prepared relay: backends in turn, None for a share that is refused."""
+    """A prepared relay: its targets in turn. `tally` counts what came to none of them."""
 
     __slots__ = ("name", "programs", "tally", "turns")
 
@@ -49,15 +56,21 @@ class StreamRoute:
         backends: Callable[[str], Backend],
         programs: Callable[[str], FilterProgram],
         phase: float,
-        tally: StreamCounters,
+        tallies: Callable[[str, str], StreamCounters],
     ) -> None:
         self.name = relay.name
-        given = [backends(target.backend) if target.backend and not target.fault else None for target in relay.targets]
+        self.tally = tallies(relay.name, "")
+        given = [
+            StreamTarget(
+                backends(target.backend) if target.backend and not target.fault else None,
+                tallies(relay.name, target.backend or target.written),
+            )
+            for target in relay.targets
+        ]
         weights = [target.weight for target in relay.targets]
-        self.turns: Iterator[Backend | None] = (
-            WeightedSplit(given, weights, phase=phase).turns if any(weights) else repeat(None)
+        self.turns: Iterator[StreamTarget] = (
+            WeightedSplit(given, weights, phase=phase).turns if any(weights) else repeat(StreamTarget(None, self.tally))
         )
-        self.tally = tally
         self.programs = tuple(programs(spec.script) for spec in relay.filters)
 
 
@@ -207,10 +220,11 @@ class StreamConnection(BufferingProtocol):
                 line.tally.refused += 1
                 self.transport.abort()
                 return False
-        other = await reach(line) if line is not None else None
+        target = next(line.turns) if line is not None else None
+        other = await reach(target.backend) if target is not None and target.backend is not None else None
         if other is None or other.lost or self.lost:
-            if line is not None:
-                line.tally.refused += 1
+            if target is not None:
+                target.tally.refused += 1
             else:
                 stream_listener.refused += 1
             if other is None:
@@ -220,7 +234,8 @@ class StreamConnection(BufferingProtocol):
                     reset(one) if of.was_reset else one.abort()
             return False
         assert line is not None
-        line.tally.accepted += 1
+        assert target is not None
+        target.tally.accepted += 1
         active = filters.active_filters(line.programs, "data")
         if active and connection is not None:
             filters.join(active, connection, self.transport, other.transport, stream_listener.began(self._address))
@@ -231,11 +246,8 @@ class StreamConnection(BufferingProtocol):
         return True
 
 
-async def reach(line: StreamRoute) -> BufferingProtocol | None:
-    """A connection to the next backend of a line: each of its endpoints is tried once. None where there is none."""
-    backend = next(line.turns)
-    if backend is None:
-        return None
+async def reach(backend: Backend) -> BufferingProtocol | None:
+    """A connection to a backend: each of its endpoints is tried once. None where there is none."""
     tried: list[object] = []
     for _ in range(max(len(backend.endpoints), 1)):
         pool = backend.endpoints.next()

@@ -170,18 +170,16 @@ class Datagrams(asyncio.DatagramProtocol):
         flow.send(data)
 
     def _begin(self, client: Address) -> Flow | None:
-        backend = next(self.line.turns) if self.line is not None else None
-        pool = backend.endpoints.next() if backend is not None else None
-        if pool is None or self.line is None:
-            if self.line is not None:
-                self.line.tally.refused += 1
+        if self.line is None:
             return None
-        if not self._admission.admit(client[0], self.limits, len(self._flows)):
-            self.line.tally.refused += 1
+        backend, tally = next(self.line.turns)
+        pool = backend.endpoints.next() if backend is not None else None
+        if pool is None or not self._admission.admit(client[0], self.limits, len(self._flows)):
+            tally.refused += 1
             return None
         if len(self._flows) >= FLOWS:
             self.forget(min(self._flows, key=lambda one: self._flows[one].seen))
-        self.line.tally.accepted += 1
+        tally.accepted += 1
         flow = self._flows[client] = Flow(self, client, self._transport)
         task = asyncio.get_running_loop().create_task(self._connect(flow, client, pool.where))
         self._tasks.add(task)

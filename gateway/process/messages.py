@@ -92,9 +92,10 @@ class TargetStatistics(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RelayStatistics(msgspec.Struct, frozen=True, array_like=True):
-    """Connections or flows of one relay."""
+    """Connections or flows of one target of a relay; backend "" for those that came to none."""
 
     relay: str
+    backend: str
     accepted: Count
     refused: Count
 

@@ -45,8 +45,8 @@ class Workers:
 
     def __init__(self, count: int, *, bind: str = "", port_offset: int = 0) -> None:
         self._count = count
-        self._bind = bind
-        self._offset = port_offset
+        self.bind = bind
+        self.port_offset = port_offset
         self._tickets = secrets.token_bytes(32)
         self._memory = memory.create()
         self.on_failure: Callable[[str], None] = log.error
@@ -329,7 +329,7 @@ class Workers:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "gateway.process.worker", "--fd", str(theirs.fileno()), "--index", str(index),
-                    "--count", str(self._count), "--bind", self._bind, "--port-offset", str(self._offset),
+                    "--count", str(self._count), "--bind", self.bind, "--port-offset", str(self.port_offset),
                     "--memory", str(self._memory), pass_fds=(theirs.fileno(), self._memory),
                     stdin=asyncio.subprocess.DEVNULL, env=_environment(),
                 )  # fmt: skip

@@ -137,7 +137,9 @@ class Worker:
             dropped_datagrams=sum(port.refused for port in self._runtime.ports.udp.values()),
             connections=sum(len(listener_port.connections) for listener_port in listener_ports),
             tunnels=max(sum(listener_port.tunnels for listener_port in listener_ports), 0),
-            relays=tuple(RelayStatistics(name, t.accepted, t.refused) for name, t in self._runtime.tallies.items()),
+            relays=tuple(
+                RelayStatistics(relay, backend, t.accepted, t.refused) for (relay, backend), t in self._runtime.tallies.items()
+            ),
             relayed=max(self._runtime.ports.relayed(), 0),
             filters=tuple(
                 FilterStatistics(

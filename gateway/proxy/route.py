@@ -269,7 +269,8 @@ class Route:
         weights: list[int] = []
         for spec in rule.targets:
             backend = backends(spec.backend) if spec.backend else None
-            target = Target(rule.filters + spec.filters, backend, counters(rule.name, spec.backend), programs, rule.retry)
+            counter = counters(rule.name, spec.backend or spec.written)
+            target = Target(rule.filters + spec.filters, backend, counter, programs, rule.retry)
             target.hashed = spec.hashed
             if spec.fault:
                 target.fault, target.reason = spec.fault, spec.reason

@@ -80,7 +80,7 @@ class Runtime:
         self.clock = Clock(asyncio.get_running_loop().time())
         self.parts: Parts = {}
         self.counters: dict[tuple[str, str], Counter] = {}
-        self.tallies: dict[str, StreamCounters] = {}  # by relay
+        self.tallies: dict[tuple[str, str], StreamCounters] = {}  # by relay and backend
         self.steps = 0  # of changes; who asks sees whether there is progress
         self._quiet = asyncio.Event()
         self.turns = Turns()
@@ -236,8 +236,9 @@ class Runtime:
 
     def _put_relay(self, relay: Relay, old: Relay | None, affected: Affected) -> None:
         if old is None or (old.targets, old.filters) != (relay.targets, relay.filters):
-            tally = self.tallies.setdefault(relay.name, StreamCounters())
-            self._stream_routes[relay.name] = StreamRoute(relay, self.backends.get, self.programs.get, self._phase, tally)
+            self._stream_routes[relay.name] = StreamRoute(
+                relay, self.backends.get, self.programs.get, self._phase, self._stream_counters
+            )
         if old is not None:
             self._detach_relay(old, affected)
         for at in relay.at:
@@ -318,6 +319,10 @@ class Runtime:
     def counter(self, rule: str, backend: str) -> Counter:
         """The counter of a target; it outlives changes of the rule."""
         return self.counters.setdefault((rule, backend), Counter())
+
+    def _stream_counters(self, relay: str, backend: str) -> StreamCounters:
+        """The same of a relay's target; of what came to none, with backend ""."""
+        return self.tallies.setdefault((relay, backend), StreamCounters())
 
     async def _follow(self, port: int) -> list[Problem]:
         """Open, keep or close a port, as its listeners say."""

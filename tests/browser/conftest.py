@@ -1,4 +1,4 @@
-"""A browser, and the fixtures of the standalone tests."""
+"""A browser, and gateways to look at."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Page, async_playwright
-from support.standalone import apps, running
+from support.shop import MARKS, ROUTES
+from support.standalone import App, Running, apps, running
 
 __all__ = ["apps", "running"]
 
@@ -36,3 +37,13 @@ async def page() -> AsyncIterator[Page]:
     # A save that is refused is no error of the page, nor is a gateway that is gone.
     expected = ("the server responded with a status of 4", "net::ERR_CONNECTION", "net::ERR_INCOMPLETE", "Failed to fetch")
     assert not [words for words in complaints if not any(one in words for one in expected)]
+
+
+@pytest.fixture
+async def shop(running: Running, apps: tuple[App, App]) -> Running:
+    """The shop, served; its filter can be edited."""
+    (running.folder / "shop.yaml").write_text(ROUTES)
+    (running.folder / "marks.py").write_text(MARKS)
+    await running.start()
+    await running.until(lambda: "#key=" in running.said)
+    return running

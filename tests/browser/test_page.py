@@ -4,80 +4,16 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from playwright.async_api import Page, expect
-from support.standalone import App, Running
-
-ROUTES = """\
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: shop}
-spec:
-  parentRefs: [{name: simple-fsm-gateway}]
-  hostnames: [shop.example]
-  rules:
-  - matches:
-    - {path: {type: PathPrefix, value: /cart}, method: GET, headers: [{name: x-beta, value: "1"}]}
-    - {path: {type: Exact, value: /basket}}
-    filters:
-    - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: X-Shop, value: cart}]}}
-    - type: ExtensionRef
-      extensionRef: {group: extension.gateway.flomesh.io, kind: Filter, name: marks}
-    backendRefs:
-    - {name: argo-rollouts-stable-service, port: 80, weight: 70}
-    - {name: argo-rollouts-canary-service, port: 80, weight: 30}
-  - matches: [{path: {value: /old}}]
-    filters: [{type: RequestRedirect, requestRedirect: {hostname: new.example, statusCode: 301}}]
-  - matches: [{path: {value: /lost}}]
-    backendRefs: [{name: nowhere, port: 80}]
-"""
-MARKS = """\
-\"\"\"Marks requests.\"\"\"
-
-from gateway.filters.api import Request
-
-
-def request(request: Request) -> None:
-    if request.query.get("fail"):
-        raise ValueError("asked for")
-    request.headers["X-Mark"] = "first"
-
-
-def test_it_marks() -> None:
-    asked = Request.of()
-    request(asked)
-    assert asked.headers["x-mark"] == "first"
-"""
-EVIL = "<img src=x onerror=document.title='taken'>"
-
-
-@pytest.fixture
-async def shop(running: Running, apps: tuple[App, App]) -> Running:
-    (running.folder / "shop.yaml").write_text(ROUTES)
-    (running.folder / "marks.py").write_text(MARKS)
-    await running.start()
-    await running.until(lambda: "#key=" in running.said)
-    return running
-
-
-def with_key(running: Running) -> str:
-    found = re.search(r"http\S+#key=\S+", running.said)
-    assert found
-    return found[0]
-
-
-def node(page: Page, name: str):
-    return page.locator(f'[data-node="{name}"]')
-
-
-def count(page: Page, name: str):
-    return page.locator(f'[data-count="{name}"]')
+from support.admin_page import count, node, with_key
+from support.shop import MARKS, ROUTES
+from support.standalone import Running
 
 
 async def test_a_route_is_a_graph_with_live_counts(page: Page, shop: Running) -> None:
-    await page.goto(f"{shop.admin}/#routes/{'default/shop'.replace('/', '%2F')}")
-    await expect(page.locator("h2")).to_have_text("default/shop")
-    await expect(node(page, "listener default/simple-fsm-gateway/http")).to_contain_text("HTTP :80")
+    await page.goto(f"{shop.admin}/#routes/default%2Fshop")
+    await expect(page.locator("main h2")).to_have_text("HTTPRoute default/shop")
+    await expect(node(page, "listener default/simple-fsm-gateway/http")).to_contain_text(f"http://127.0.0.1:{shop.port}")
     await expect(node(page, "rule default/shop/0")).to_contain_text("GET /cart")
     await expect(node(page, "rule default/shop/0")).to_contain_text("header x-beta = 1")
     await expect(node(page, "rule default/shop/0")).to_contain_text("= /basket")
@@ -86,7 +22,7 @@ async def test_a_route_is_a_graph_with_live_counts(page: Page, shop: Running) ->
     await expect(node(page, "split default/shop/0")).to_have_text("70 : 30")
     await expect(node(page, "backend default/argo-rollouts-canary-service:80")).to_contain_text("30 %")
     await expect(node(page, "filter Redirect 301")).to_contain_text("new.example")
-    await expect(node(page, "backend 500")).to_contain_text('Service "default/nowhere" does not exist')
+    await expect(node(page, "backend default/nowhere:80")).to_contain_text('Service "default/nowhere" does not exist')
     # listener → 3 matches; match → 2 filters → split → 2 backends; match → redirect; match → nowhere
     await expect(page.locator(".graph path")).to_have_count(3 + 5 + 1 + 1)
     drawn = [await path.get_attribute("d") for path in await page.locator(".graph path").all()]
@@ -106,18 +42,7 @@ async def test_a_change_is_seen_without_a_reload(page: Page, shop: Running) -> N
     shop.replace("shop.yaml", ROUTES.replace("weight: 70", "weight: 40").replace("weight: 30", "weight: 60"))
     await expect(node(page, "split default/shop/0")).to_have_text("40 : 60")
     await page.click("#tabs >> text=Changes")
-    await expect(page.locator("main table")).to_contain_text("rule default/shop/0")
-
-
-async def test_what_comes_from_files_is_text(page: Page, shop: Running) -> None:
-    shop.replace("marks.py", f"# {EVIL}\n{MARKS}")
-    shop.replace("shop.yaml", ROUTES.replace("value: cart", f'value: "{EVIL}"'))
-    await page.goto(f"{shop.admin}/#routes/default%2Fshop")
-    await expect(node(page, "filter Request headers")).to_contain_text(EVIL)
-    await page.goto(f"{shop.admin}/#filters/default%2Fmarks")
-    await expect(page.locator(".source")).to_contain_text(EVIL)
-    assert await page.locator("img").count() == 0
-    assert await page.title() == "FSM Gateway"
+    await expect(page.locator("main table")).to_contain_text("HTTPRoute default/shop rules[0]")
 
 
 async def test_a_filter_is_read(page: Page, shop: Running) -> None:
@@ -125,7 +50,7 @@ async def test_a_filter_is_read(page: Page, shop: Running) -> None:
     await page.goto(f"{shop.admin}/#filters/default%2Fmarks")
     await expect(page.locator(".source")).to_contain_text('request.headers["X-Mark"] = "first"')
     await expect(page.locator('[data-test="test_it_marks"]')).to_have_text("✓ test_it_marks")
-    await expect(page.locator('[data-fact="used by"]')).to_have_text("default/shop/0")
+    await expect(page.locator('[data-fact="used by"] a')).to_have_text("HTTPRoute default/shop")
     await expect(page.locator("textarea")).to_have_count(0)
     await expect(page.locator("main")).to_contain_text("open the address with a key")
     assert (await shop.get("/basket?fail=1", host="shop.example"))[0] == 500
@@ -140,13 +65,13 @@ async def test_a_filter_is_edited(page: Page, shop: Running) -> None:
     editor = page.locator("textarea")
     await editor.fill(MARKS.replace('"first"', '"second"'))
     await page.keyboard.press("Control+s")
-    await expect(page.locator('[role="status"]')).to_contain_text("in force after")
+    await expect(page.locator('.bar [role="status"]')).to_contain_text("in force after")
     assert (shop.folder / "marks.py").read_text() == MARKS.replace('"first"', '"second"')
 
     # One that fails its own test: said with the line, and the one before serves on.
     await editor.fill(MARKS.replace('== "first"', '== "third"'))
     await page.click("text=Save")
-    await expect(page.locator('[role="status"]')).to_contain_text("the last good one stays")
+    await expect(page.locator('.bar [role="status"]')).to_contain_text("the last good one stays")
     await expect(page.locator('[data-test="test_it_marks"]')).to_have_text("✗ test_it_marks")
     await expect(page.locator(".source .here")).to_have_text("15")
     await expect(page.locator("#problems")).to_contain_text("default/marks")
@@ -154,8 +79,8 @@ async def test_a_filter_is_edited(page: Page, shop: Running) -> None:
 
     await editor.fill(MARKS)
     await page.click("text=Save")
-    await expect(page.locator('[role="status"]')).to_contain_text("in force after")
-    await expect(page.locator("#problems p")).to_have_count(0)
+    await expect(page.locator('.bar [role="status"]')).to_contain_text("in force after")
+    await expect(page.locator("#problems li").filter(has_text="marks")).to_have_count(0)
 
 
 async def test_what_is_typed_survives_what_happens_meanwhile(page: Page, shop: Running) -> None:
@@ -164,10 +89,10 @@ async def test_what_is_typed_survives_what_happens_meanwhile(page: Page, shop: R
     await page.locator("textarea").fill("# mine\n" + MARKS)
     shop.replace("shop.yaml", ROUTES.replace("weight: 70", "weight: 1"))
     shop.replace("marks.py", "# theirs\n" + MARKS)
-    await expect(page.locator('[role="status"]')).to_contain_text("has changed since you began")
+    await expect(page.locator('.bar [role="status"]')).to_contain_text("has changed since you began")
     await expect(page.locator("textarea")).to_have_value("# mine\n" + MARKS)
     await page.click("text=Save")
-    await expect(page.locator('[role="status"]')).to_contain_text("is not written")
+    await expect(page.locator('.bar [role="status"]')).to_contain_text("is not written")
     assert (shop.folder / "marks.py").read_text() == "# theirs\n" + MARKS
     await page.click("text=Discard")
     await expect(page.locator("textarea")).to_have_value("# theirs\n" + MARKS)
@@ -175,7 +100,7 @@ async def test_what_is_typed_survives_what_happens_meanwhile(page: Page, shop: R
 
 async def test_a_gateway_that_is_gone_is_said(page: Page, shop: Running) -> None:
     await page.goto(f"{shop.admin}/")
-    await expect(page.locator("h2")).to_be_visible()
+    await expect(page.locator("main h2")).to_be_visible()
     shop.process.terminate()
     await shop.process.wait()
-    await expect(page.locator("#problems")).to_contain_text("does not answer")
+    await expect(page.get_by_role("alert")).to_contain_text("does not answer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 
 import aiohttp
 import pytest
@@ -141,6 +142,47 @@ spec: {type: Greeting, definitionRef: {name: greeting}}
     assert (status, said["in_force"]) == (200, True), said
     assert await running.get(host="greeting.example") == (200, "servus\n")
     assert (running.folder / "greeting.yaml").read_text().count("timeout: 2s # enough") == 1
+
+
+async def test_faults_are_told_with_their_places_while_they_last(running: Running) -> None:
+    """`/faults`, and an event of `/events` each time that it says something else."""
+    await running.start()
+
+    async def faults() -> list[dict]:
+        async with running.session.get(f"{running.admin}/faults") as answer:
+            return await answer.json()
+
+    assert await faults() == []
+    async with running.session.get(f"{running.admin}/events") as events:
+
+        async def told(where: Callable[[list[dict]], bool]) -> None:
+            async with asyncio.timeout(10):
+                while True:
+                    if await events.content.readline() == b"event: told\n" and where(await faults()):
+                        return
+
+        assert await events.content.readline() == b": hello\n"
+        running.replace("lost.yaml", ROUTE.replace("kind: HTTPRoute", "kind: HTTPRoute\nspam: 1"))
+        await told(lambda now: len(now) == 1)
+        (fault,) = await faults()
+        assert fault["file"].endswith("/lost.yaml")
+        assert (fault["line"], fault["object"], fault["field"]) == (3, "HTTPRoute default/greeting", "spam")
+        running.replace("lost.yaml", ROUTE.replace("name: simple-fsm-gateway", "name: simple-fsm-gateway, sectionName: https"))
+        await told(lambda now: [fault["field"] for fault in now] == ["spec.parentRefs[0].sectionName"])
+        running.replace("lost.yaml", "")
+        await told(lambda now: now == [])
+
+
+async def test_what_a_worker_says_is_told_once_with_the_object_and_its_file(running: Running) -> None:
+    """The status of the Filter repeats what the worker says of its script."""
+    (running.folder / "greeting.yaml").write_text(ROUTE)
+    (running.folder / "greeting.py").write_text("def request(request:\n")
+    await running.start()
+    async with running.session.get(f"{running.admin}/faults") as answer:
+        faults = await answer.json()
+    assert len(faults) == 1, faults
+    assert "ScriptInvalid" in faults[0]["message"]
+    assert (faults[0]["object"], faults[0]["file"]) == ("Filter default/greeting", str(running.folder / "greeting.py"))
 
 
 async def test_no_answer_is_kept_by_browsers(greeting: Running) -> None:

@@ -62,6 +62,8 @@ class Plane:
 
     parts: ClassVar[Parts] = {}
     version = ""
+    bind = ""
+    port_offset = 0
     problems = ()
 
     async def statistics(self) -> list[Statistics]:

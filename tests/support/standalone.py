@@ -81,10 +81,15 @@ class Running:
         """Changes as they come into force; `listening` is set once none can be missed."""
         timeout = aiohttp.ClientTimeout(total=None)
         async with self.session.get(f"{self.admin}/events", timeout=timeout) as answer:
+            kind = b""
             async for line in answer.content:
                 listening.set()
-                if line.startswith(b"data: "):
+                if line.startswith(b"event: "):
+                    kind = line
+                elif line.startswith(b"data: ") and not kind:
                     yield json.loads(line[6:])
+                elif line == b"\n":
+                    kind = b""
 
     def replace(self, name: str, text: str) -> None:
         """As careful editors do: write beside, then rename."""

@@ -49,7 +49,13 @@ def test_retries_that_a_budget_refused() -> None:
 
 
 def test_streams() -> None:
-    worker = Statistics(relays=(RelayStatistics("TCPRoute/ns/r/0", 3, 1),), relayed=2)
+    worker = Statistics(
+        relays=(
+            RelayStatistics("TCPRoute/ns/r/0", "ns/a:1", 2, 1),
+            RelayStatistics("TCPRoute/ns/r/0", "ns/b:1", 1, 0),
+        ),
+        relayed=2,
+    )
     text = exposition([worker, worker]).decode()
     assert 'fsm_streams_total{relay="TCPRoute/ns/r/0",result="accepted"} 6.0' in text
     assert 'fsm_streams_total{relay="TCPRoute/ns/r/0",result="refused"} 2.0' in text

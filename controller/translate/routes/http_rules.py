@@ -140,7 +140,7 @@ def forwarding(
             targets.append(snapshot.Target(weight, str(one.backend), own, hashed=is_hashed, persistence=sessions_))
         else:
             reason = one.fault.message if one.fault else ""
-            targets.append(snapshot.Target(weight, "", (), 500, reason))
+            targets.append(snapshot.Target(weight, "", (), 500, reason, _written(ref, route.namespace)))
     needed += [one.refused for one in resolved if one.refused is not None]
     return specs, tuple(targets), needed, resolved
 
@@ -148,6 +148,11 @@ def forwarding(
 def _own_persistence(view: View, name: BackendName) -> snapshot.Persistence | None:
     """How clients come back to where they were within a backend: as an XBackend says itself, else as a policy says of it."""
     return xbackends.persistence(view, name) or backend_traffic.persistence(view, name.kind, name.namespace, name.name)
+
+
+def _written(ref: BackendRef, namespace: str) -> str:
+    """What a reference names, whether or not it is there, spelled as backends are."""
+    return str(BackendName(ref.kind, ref.namespace or namespace, ref.name, ref.port or 0))
 
 
 def _retry(rule: HTTPRule) -> snapshot.Retry | None:

@@ -1,23 +1,61 @@
 // Filters: what each is, what it says, whether its tests pass; and, where the gateway reads files, an editor.
 
-import { el, fill } from './dom.js'
-import { number } from './model.js'
+import { el, fill, name } from './dom.js'
+import { Finder } from './finder.js'
+import { filterTitle, number, routeOf } from './model.js'
+import { routeLink } from './routes.js'
 
 const WORDS = new Set('False None True and as assert async await break class continue def del elif else except finally for from global if import in is lambda match nonlocal not or pass raise return try while with yield'.split(' '))
 const TOKENS = /(?<text>[rbfRBF]{0,2}(?:"""[^]*?"""|'''[^]*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))|(?<note>#.*)|(?<word>[A-Za-z_]\w*)|[^]/g
 const drafts = new Map() // by name: what somebody typed and has not saved
 
-export const testsOf = source => [...source.matchAll(/^(?:async )?def (test_\w*)/gm)].map(found => found[1])
+export function filtersView(state) {
+  return new Finder({
+    tab: 'filters', what: 'filter', hint: 'Name, source, what is wrong', empty: 'No rule has a filter in Python.',
+    items: () => filtersOf(state).map(filter => {
+      const problem = problemOf(filter, state)
+      return {
+        name: filter.name, title: filterTitle(filter.name), filter, problem, isBroken: problem !== '',
+        text: [filter.name, filter.source, filter.where, filter.part?.built_in, problem].join('\n').toLowerCase(), print: String(problem !== ''),
+        small: places => [
+          problem && el('small', { class: 'bad' }, 'not in force as written'),
+          places.put(el('small', { class: 'live' }), counts => { const rate = counts.filters.get(filter.name)?.rate; return rate ? `${number(rate)} calls/s` : '' }),
+        ],
+      }
+    }),
+    chosenPrint: ({ filter, problem }) => JSON.stringify([filter, problem, usersOf(filter, state)]),
+    draw: ({ filter }, places) => drawFilter(filter, state, places, (...what) => save(state, ...what)),
+  })
+}
+
+async function save(state, name, text, digest) {
+  const answer = await fetch(`filters/${encodeURIComponent(name)}`, {
+    method: 'PUT', body: text, headers: { Authorization: `Bearer ${state.key}`, 'If-Match': `"${digest}"`, 'Content-Type': 'text/x-python' },
+  }).catch(error => ({ ok: false, status: 0, text: async () => `${error}` }))
+  if (!answer.ok) return { written: false, in_force: false, message: (await answer.text()).trim() || `refused: ${answer.status}` }
+  const result = { written: true, ...await answer.json() }
+  setTimeout(state.refresh)
+  return result
+}
+
+// Routes and listeners that have it.
+function usersOf(filter, state) {
+  const word = `"script":${JSON.stringify(filter.name)}`
+  const users = state.snapshot.parts.filter(part => (part.filters || part.targets) && JSON.stringify([part.filters, part.targets]).includes(word))
+  return [...new Set(users.map(part => routeOf(part) ?? (part.type === 'listener' ? `listener ${part.name}` : '')))].filter(Boolean)
+}
+
+const testsOf = source => [...source.matchAll(/^(?:async )?def (test_\w*)/gm)].map(found => found[1])
 
 // Filters that data planes know, and those that are written but not in force.
-export function filtersOf(state) {
+function filtersOf(state) {
   const known = new Map()
   for (const part of state.snapshot.parts) if (part.type === 'script') known.set(part.name, { name: part.name, source: part.source, part })
   for (const one of state.sources) known.set(one.name, { ...known.get(one.name), ...one })
   return [...known.values()].sort((a, b) => a.name.localeCompare(b.name))
 }
 
-export function problemOf(filter, state) {
+function problemOf(filter, state) {
   const problem = state.snapshot.problems.find(one => one.part === filter.name)
   if (problem) return problem.message
   const [namespace, name, third] = filter.name.split('#')[0].split('/') // KIND/NAMESPACE/NAME#SCOPE; a Filter's has no kind
@@ -26,25 +64,25 @@ export function problemOf(filter, state) {
   return [...new Set(said.flatMap(one => one.conditions.filter(condition => !condition.healthy).map(condition => condition.message)))].join('\n')
 }
 
-export const lineOf = message => Number(/\bline (\d+)/.exec(message)?.[1] ?? 0)
+const lineOf = message => Number(/\bline (\d+)/.exec(message)?.[1] ?? 0)
 
-export function drawFilter(filter, state, places, save) {
+function drawFilter(filter, state, places, save) {
   const problem = problemOf(filter, state)
   const { part } = filter
-  const users = state.snapshot.parts.filter(one => JSON.stringify([one.filters, one.targets]).includes(`"script":${JSON.stringify(filter.name)}`))
+  const users = usersOf(filter, state)
   const fact = (title, read) => el('div', {}, el('dt', {}, title), typeof read === 'function' ? places.put(el('dd', { 'data-fact': title }), counts => read(counts.filters.get(filter.name))) : el('dd', { 'data-fact': title }, read))
   const made = el('section', { 'data-filter': filter.name },
-    el('h2', {}, filter.name),
-    problem && el('div', { class: 'said', role: 'alert' }, problem),
+    el('h2', {}, name(filterTitle(filter.name))),
+    problem && el('div', { class: 'said' }, problem),
     el('dl', { class: 'facts' },
       fact('calls', one => one ? number(one.calls) : '0'), fact('a second', one => one ? number(one.rate) : '0'),
       fact('failed', one => one ? number(one.failures) : '0'), fact('slow', one => one ? number(one.slow) : '0'),
       fact('runs', one => one?.runs || 'nowhere yet'),
       part && fact('where it fails', part.passes ? 'requests pass' : 'requests get 500'),
-      fact('used by', users.length ? users.map(one => one.name).join(', ') : 'no rule'),
-      filter.where && fact('written in', filter.where)),
+      fact('used by', users.length ? users.map(one => el('div', {}, one.startsWith('listener ') ? name(one) : routeLink(one))) : 'no rule'),
+      filter.where && fact('written in', name(filter.where))),
     places.put(el('div', { class: 'bad' }), counts => { const last = counts.filters.get(filter.name)?.last; return last ? `last failure: ${last}` : '' }))
-  if (part?.built_in) made.append(el('p', {}, `${part.built_in} comes with the gateway; it is configured with:`), el('pre', { class: 'list' }, pretty(part.config)))
+  if (part?.built_in) made.append(el('p', {}, `${part.built_in} comes with the gateway; it is configured with:`), el('pre', { class: 'config', tabindex: '0', 'aria-label': `configuration of ${filter.name}` }, pretty(part.config)))
   else made.append(...drawSource(filter, problem, state, save))
   return made
 }
@@ -68,7 +106,7 @@ function drawSource(filter, problem, state, save) {
   if (!isEditable) {
     const why = filter.digest ? 'To edit it, open the address with a key that fsm run printed.'
       : filter.unwritable ? `It cannot be edited here: ${filter.unwritable}` : 'It is read here; whoever runs the gateway on files can edit it.'
-    return [el('div', { class: 'source' }, lines, el('pre', { tabindex: '0' }, colours(text))), verdict, el('p', { class: 'soft' }, why)]
+    return [el('div', { class: 'source' }, lines, el('pre', { tabindex: '0', 'aria-label': `source of ${filter.name}` }, colours(text))), verdict, el('p', { class: 'soft' }, why)]
   }
   const note = el('span', { role: 'status' })
   const editor = el('textarea', { spellcheck: 'false', autocomplete: 'off', wrap: 'off', 'aria-label': `source of ${filter.name}` })

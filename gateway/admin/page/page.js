@@ -1,13 +1,27 @@
-// The page: what is in force, drawn anew when a change comes into force; counts, written anew each second while somebody looks.
+// The page: what is in force, brought up to date when a change comes into force or something is said of what was written;
+// counts, written anew each second while somebody looks. What has not changed is left as it stands.
 
-import { el, fill, Places } from './dom.js'
-import { drawFilter, filtersOf, problemOf } from './filters.js'
-import { drawRoute } from './graph.js'
-import { counted, hostnamesOf, isFailing, number, routesOf, servedAt } from './model.js'
+import { el, fill, linked } from './dom.js'
+import { filtersView } from './filters.js'
+import { byObject, counted, counting, number } from './model.js'
+import { Problems } from './problems.js'
+import { routesView } from './routes.js'
+import { backendsView, changesView, listenersView, statusesView } from './tables.js'
 
 const $ = id => document.getElementById(id)
-const places = new Places()
-const state = { snapshot: { version: '', parts: [], problems: [] }, statuses: [], sources: [], counts: undefined, changes: [], search: '', key: takeKey(), said: undefined, redraw: () => draw() }
+const VIEWS = { routes: routesView, filters: filtersView, listeners: listenersView, backends: backendsView, statuses: statusesView, changes: changesView }
+const nothing = { version: '', parts: [], problems: [] }
+const state = {
+  // What the server said last.
+  snapshot: nothing, statuses: [], sources: [], faults: [], counts: undefined, changes: [],
+  // What that comes to: parts by "TYPE NAME", backends by name, faults by object.
+  parts: new Map(), backends: new Map(), faultsOf: new Map(),
+  // Of whoever looks: the key to edit, and what became of the last save.
+  key: takeKey(), said: undefined, redraw: () => { view?.forget(); draw() }, refresh,
+}
+const problems = new Problems($('problems'))
+const tabs = Object.keys(VIEWS).map(one => [one, el('a', { href: `#${one}` }, one[0].toUpperCase() + one.slice(1))])
+let view, current
 
 // The key to edit comes behind the #, which browsers send to nobody; it is kept for this tab only.
 function takeKey() {
@@ -19,142 +33,79 @@ function takeKey() {
   return sessionStorage.getItem('key')
 }
 
-const TABS = { routes: drawRoutes, filters: drawFilters, listeners: drawListeners, backends: drawBackends, statuses: drawStatuses, changes: drawChanges }
-
+const missing = new Set() // what this gateway does not have: it is asked for once
 async function read(path, otherwise) {
+  if (missing.has(path)) return otherwise
   const answer = await fetch(path)
-  if (!answer.ok) {
-    if (otherwise === undefined) throw new Error(`${path}: ${answer.status}`)
-    return otherwise
-  }
-  return answer.json()
+  if (answer.ok) return answer.json()
+  if (otherwise === undefined) throw new Error(`${path}: ${answer.status}`)
+  if (answer.status === 404) missing.add(path)
+  return otherwise
 }
 
-async function refresh() {
-  const [snapshot, statuses, sources] = await Promise.all([read('snapshot'), read('status', []), read('filters', [])])
-  Object.assign(state, { snapshot, statuses, sources })
+async function readAll() {
+  const [snapshot, statuses, sources, faults] = await Promise.all([read('snapshot'), read('status', []), read('filters', []), read('faults', null)])
+  const parts = new Map(snapshot.parts.map(part => [`${part.type} ${part.name}`, part]))
+  const backends = new Map(snapshot.parts.filter(part => part.type === 'backend').map(part => [part.name, part]))
+  const known = faults ?? snapshot.problems.map(problem => ({ file: '', line: 0, object: problem.part, field: '', message: problem.message }))
+  Object.assign(state, { snapshot, statuses, sources, faults: known, parts, backends, faultsOf: byObject(known) })
+  lost(false)
   draw()
 }
 
+// One at a time: what happens meanwhile is read once that has come.
+let reading, isDue = false
+function refresh() {
+  isDue = true
+  reading ??= (async () => { while (isDue) { isDue = false; await readAll() } })().finally(() => { reading = undefined })
+  return reading
+}
+
+let isCounting = false
 async function count() {
-  if (document.hidden) return
-  state.counts = counted(await read('statistics'), state.counts)
-  places.write(state.counts)
+  if (document.hidden || isCounting) return
+  isCounting = true
+  try { state.counts = counted(await read('statistics'), state.counts) } finally { isCounting = false }
+  const { total, connections, workers, unmatched, refused } = state.counts
+  const words = `${number(total.rate)} requests/s, ${counting(connections, 'connection')}, ${counting(workers, 'worker')}, ${number(unmatched)} without a rule, ${number(refused)} refused`
+  if ($('totals').textContent !== words) $('totals').textContent = words
+  view?.write(state.counts)
 }
 
 function draw() {
-  const [tab, name] = location.hash.slice(1).split(/\/(.*)/s)
-  const current = tab in TABS ? tab : 'routes'
-  const { activeElement } = document
-  const typing = activeElement?.tagName === 'TEXTAREA' || activeElement?.type === 'search' ? [activeElement.getAttribute('aria-label'), activeElement.selectionStart, activeElement.selectionEnd] : undefined
-  const scrolled = document.querySelector('.list')?.scrollTop
-  places.clear()
-  fill($('tabs'), Object.keys(TABS).map(one => el('a', { href: `#${one}`, 'aria-current': one === current && 'page' }, one[0].toUpperCase() + one.slice(1))))
-  fill($('problems'), state.snapshot.problems.map(problem => el('p', {}, `${problem.part}: ${problem.message}`)))
-  places.put($('totals'), counts => `${number(counts.total.rate)} requests/s, ${number(counts.connections)} connections, ${counts.workers} worker${counts.workers === 1 ? '' : 's'}, ${number(counts.unmatched)} without a rule, ${number(counts.refused)} refused`)
-  fill($('view'), TABS[current](name && decodeURIComponent(name)))
-  if (state.counts) places.write(state.counts)
-  if (document.querySelector('.list')) document.querySelector('.list').scrollTop = scrolled ?? 0
-  if (typing) {
-    const again = document.querySelector(`[aria-label=${JSON.stringify(typing[0])}]`)
-    again?.focus({ preventScroll: true })
-    again?.setSelectionRange(typing[1], typing[2])
+  const [tab, name] = linked(location.hash)
+  const wanted = tab in VIEWS ? tab : 'routes'
+  if (wanted !== current) {
+    current = wanted
+    view = VIEWS[current](state)
+    fill($('view'), view.element)
+    for (const [one, element] of tabs) {
+      if (one === current) element.setAttribute('aria-current', 'page')
+      else element.removeAttribute('aria-current')
+    }
   }
+  problems.update(state.faults)
+  view.update(name, state.counts)
 }
 
-// A list to choose from, and what was chosen.
-function sides(tab, items, name, draw, empty) {
-  const found = items.filter(item => item.text.toLowerCase().includes(state.search.toLowerCase()))
-  const chosen = items.find(item => item.name === name) ?? found[0]
-  const search = el('input', { type: 'search', placeholder: `Find among ${items.length}`, 'aria-label': `find ${tab}`, value: state.search, oninput: event => { state.search = event.target.value; state.redraw() } })
-  const list = el('nav', { class: 'list' }, search, found.slice(0, 500).map(item => el('a', { href: `#${tab}/${encodeURIComponent(item.name)}`, 'aria-current': item === chosen && 'true' }, item.name, item.small)))
-  if (found.length > 500) list.append(el('a', { class: 'soft' }, `and ${found.length - 500} more`))
-  return el('div', { class: 'sides' }, list, el('div', {}, chosen ? draw(chosen) : el('p', { class: 'soft' }, empty)))
+function lost(is = true) {
+  $('lost').textContent = is ? 'The gateway does not answer. What stands here is what it said last.' : ''
 }
 
-function drawRoutes(name) {
-  const items = routesOf(state.snapshot.parts).map(route => ({
-    name: route.key, route,
-    text: `${route.key} ${route.rules.flatMap(hostnamesOf).join(' ')}`,
-    small: [
-      isFailing(route) && el('small', { class: 'bad' }, 'leads nowhere in part'),
-      places.put(el('small'), counts => {
-        const of = route.kind === 'relay' ? counts.relays : counts.rules
-        return `${number(route.rules.reduce((sum, rule) => sum + (of.get(rule.name)?.rate ?? 0), 0))}/s`
-      }),
-    ],
-  }))
-  const drawn = ({ route }) => [
-    el('h2', {}, route.name),
-    drawRoute(route, state, places),
-    state.statuses.filter(one => one.object.split(' ').includes(route.name))
-      .flatMap(one => one.conditions.filter(condition => !condition.healthy).map(condition => el('p', { class: 'bad' }, `${one.object}: ${condition.type}: ${condition.message}`))),
-  ]
-  return sides('routes', items, name, drawn, 'No route is in force.')
-}
-
-function drawFilters(name) {
-  const items = filtersOf(state).map(filter => ({
-    name: filter.name, filter, text: filter.name,
-    small: [
-      problemOf(filter, state) && el('small', { class: 'bad' }, 'not in force as written'),
-      places.put(el('small'), counts => `${number(counts.filters.get(filter.name)?.rate ?? 0)} calls/s`),
-    ],
-  }))
-  return sides('filters', items, name, ({ filter }) => drawFilter(filter, state, places, save), 'No rule has a filter in Python.')
-}
-
-async function save(name, text, digest) {
-  const answer = await fetch(`filters/${encodeURIComponent(name)}`, {
-    method: 'PUT', body: text, headers: { Authorization: `Bearer ${state.key}`, 'If-Match': `"${digest}"`, 'Content-Type': 'text/x-python' },
-  }).catch(error => ({ ok: false, status: 0, text: async () => `${error}` }))
-  if (!answer.ok) return { written: false, in_force: false, message: (await answer.text()).trim() || `refused: ${answer.status}` }
-  const result = { written: true, ...await answer.json() }
-  setTimeout(refresh)
-  return result
-}
-
-const of = type => state.snapshot.parts.filter(part => part.type === type)
-const rows = (head, all) => el('table', {}, el('tr', {}, head.map(title => el('th', {}, title))), all.map(row => el('tr', {}, row.map(cell => cell instanceof Node && cell.tagName === 'TD' ? cell : el('td', {}, cell)))))
-
-function drawListeners() {
-  return rows(['listener', 'port', 'protocol', 'hostname', 'routes', 'filters'], of('listener').map(one => [
-    one.name, `${servedAt(one, state)}`, `${one.protocol ?? 'HTTP'}${one.passthrough ? ' (passthrough)' : ''}`, one.hostname || '*',
-    `${new Set([...of('rule'), ...of('relay')].filter(rule => rule.at.some(at => at.listener === one.name)).map(rule => rule.order?.[1] ?? rule.name)).size}`,
-    (one.filters ?? []).map(filter => el('a', { href: `#filters/${encodeURIComponent(filter.script)}` }, filter.script, ' ')),
-  ]))
-}
-
-function drawBackends() {
-  return rows(['backend', 'protocol', 'endpoints', 'stand aside'], of('backend').map(one => [
-    one.name, `${one.protocol ?? 'http'}${one.tls ? ' over TLS' : ''}`,
-    (one.endpoints ?? []).length ? one.endpoints.map(endpoint => `${endpoint.address}:${endpoint.port}${endpoint.pod ? ` (${endpoint.pod})` : ''}`).join(', ') : el('span', { class: 'bad' }, 'none is ready: 503'),
-    places.put(el('td', { class: 'bad' }), counts => [...counts.resting.get(one.name) ?? []].join(', ')),
-  ]))
-}
-
-function drawStatuses() {
-  if (!state.statuses.length) return el('p', { class: 'soft' }, 'Statuses are on the objects: kubectl describe shows them.')
-  return rows(['object', 'condition', 'message'], state.statuses.flatMap(one => [
-    ...one.conditions.map((condition, at) => [
-      at ? '' : one.object, el('span', { class: condition.healthy ? '' : 'bad' }, `${condition.type}=${condition.status} (${condition.reason})`), condition.message,
-    ]),
-    ...(one.remarks ?? []).map((words, at) => [at || one.conditions.length ? '' : one.object, el('span', { class: 'bad' }, 'leads nowhere'), words]),
-  ]))
-}
-
-function drawChanges() {
-  if (!state.changes.length) return el('p', { class: 'soft' }, 'Nothing has changed since this page was opened.')
-  return rows(['in force at', 'took', 'what'], state.changes.map(change => [new Date(change.at * 1000).toLocaleTimeString(), `${change.milliseconds.toFixed(1)} ms`, change.parts.join(', ')]))
-}
-
-addEventListener('hashchange', () => { state.search = ''; draw() })
-const lost = () => fill($('problems'), el('p', {}, 'The gateway does not answer. What stands here is what it said last.'))
+fill($('tabs'), tabs.map(([, element]) => element))
+$('skip').addEventListener('click', () => $('view').focus())
+addEventListener('hashchange', () => {
+  const before = view
+  draw()
+  if (view === before) view.reveal()
+  else scrollTo(0, 0)
+})
 const events = new EventSource('events')
-events.onopen = () => refresh().then(count).catch(lost) // at first, and whatever was missed while nobody listened
+events.onopen = () => refresh().then(count).catch(() => lost()) // at first, and whatever was missed while nobody listened
 events.onmessage = message => {
   state.changes = [JSON.parse(message.data), ...state.changes].slice(0, 50)
-  refresh().catch(lost)
+  refresh().catch(() => lost())
 }
-events.onerror = lost
-setInterval(() => count().catch(lost), 1000)
+events.addEventListener('told', () => refresh().catch(() => lost()))
+events.onerror = () => lost()
+setInterval(() => count().catch(() => lost()), 1000)
