@@ -74,9 +74,12 @@ async def test_faults_come_and_go_at_the_head_of_the_page(page: Page, running: R
     running.replace("refused.yaml", REFUSED)
     await expect(heading).to_have_text("2 things are not as written")
     refused = entries.filter(has_text="refused.yaml:9")
-    await expect(refused).to_contain_text("HTTPRoute quoted")
+    await expect(refused).to_contain_text("HTTPRoute default/quoted")
     await expect(refused.locator("code")).to_have_text("spec.rules[0].backendRefs[0].port")
-    await expect(refused).to_contain_text("80")
+    await expect(refused).to_contain_text('"80" is not of type "integer"')
+    await refused.locator("a").click()
+    await expect(page.locator("main h2")).to_have_text("HTTPRoute default/quoted")
+    await expect(page.locator("main .said")).to_contain_text('"80" is not of type "integer"')
 
     running.replace("dead.yaml", DEAD)
     lost = entries.filter(has_text="dead.yaml:1")
@@ -86,7 +89,7 @@ async def test_faults_come_and_go_at_the_head_of_the_page(page: Page, running: R
     await lost.locator("a").click()
     await expect(page.locator("main h2")).to_have_text("HTTPRoute default/dead")
 
-    running.replace("broken.yaml", "")
+    (running.folder / "broken.yaml").unlink()
     await expect(entries.filter(has_text="broken.yaml")).to_have_count(0)
     running.replace("refused.yaml", REFUSED.replace('"80"', "80"))
     await expect(heading).to_have_text("1 thing is not as written")

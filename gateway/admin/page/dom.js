@@ -14,9 +14,10 @@ export function el(tag, attributes = {}, ...children) {
 
 export const fill = (parent, ...children) => parent.replaceChildren(...shown(children))
 
-// A long name with places where a line may end: behind its parts, and only then in the middle of one (page.css).
+// A long name with places where a line may end: behind its parts, and only then in the middle of one (page.css). The numbers of
+// an address and its port stay together.
 export function name(text) {
-  const parts = `${text}`.split(/(?<=[-./:,_@#])(?=[^-./:,_@#])/)
+  const parts = `${text}`.split(/(?<=[-./:,_@#])(?=[^-./:,_@#])(?!(?<=\d[.:])\d)/)
   return parts.flatMap((part, at) => at ? [document.createElement('wbr'), part] : [part])
 }
 

@@ -66,6 +66,7 @@ export class Finder {
       if (key === chosen?.name) element.setAttribute('aria-current', 'true')
       else element.removeAttribute('aria-current')
     }
+    if (chosen?.name !== this.inSight) this.#bringIntoSight(this.rows.get(this.inSight = chosen?.name))
     this.#show(chosen, counts)
   }
 
@@ -79,6 +80,13 @@ export class Finder {
     fill(this.detail, chosen ? this.draw(chosen, this.places) : el('p', { class: 'soft' }, missing))
     kept(this.detail)
     if (counts) this.places.write(counts)
+  }
+
+  // In the list, without moving the page.
+  #bringIntoSight(row) {
+    if (!row) return
+    const box = this.list.parentElement, from = row.offsetTop - this.list.offsetTop
+    if (from < box.scrollTop || from + row.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = from - box.clientHeight / 3
   }
 
   forget() { this.printed = undefined }

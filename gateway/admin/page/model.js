@@ -9,7 +9,7 @@ export function routeOf(part) {
   if (part.type === 'relay') return part.order?.[1] ? `${part.name.split('/')[0]} ${part.order[1]}` : undefined
 }
 
-// All routes: those in force with their rules, and those that are not, which have none.
+// All routes: those in force with their rules, and those that are not or were refused, which have none.
 export function routesOf(state) {
   const routes = new Map()
   const route = key => {
@@ -20,7 +20,7 @@ export function routesOf(state) {
     const key = routeOf(part)
     if (key) route(key).rules.push(part)
   }
-  for (const one of state.statuses) if (ROUTE.test(one.object)) route(one.object.replace(PARENT, ''))
+  for (const key of [...state.statuses.map(one => one.object.replace(PARENT, '')), ...state.faultsOf.keys()]) if (ROUTE.test(key)) route(key)
   for (const one of routes.values()) one.rules.sort((a, b) => (a.order[2] ?? 0) - (b.order[2] ?? 0))
   return [...routes.values()].sort((a, b) => a.name < b.name ? -1 : a.name > b.name ? 1 : a.kind < b.kind ? -1 : 1)
 }
@@ -135,7 +135,7 @@ export function quantile(slots, share) {
 
 const coarse = new Intl.NumberFormat('en', { maximumFractionDigits: 0 }), fine = new Intl.NumberFormat('en', { maximumFractionDigits: 1 })
 export const number = value => (value < 10 ? fine : coarse).format(value)
-export const counting = (count, one, several = `${one}s`) => `${number(count)} ${count === 1 ? one : several}`
+export const counting = (count, one, several = `${one}${one.endsWith('s') ? 'es' : 's'}`) => `${number(count)} ${count === 1 ? one : several}`
 export const duration = ms => ms === undefined ? '' : ms < 1000 ? `${ms} ms` : `${number(ms / 1000)} s`
 
 // A filter's name as people know it. What comes of a policy is called KIND/NAMESPACE/NAME#FIELD3.

@@ -78,7 +78,7 @@ function draw() {
   if (wanted !== current) {
     current = wanted
     view = VIEWS[current](state)
-    fill($('view'), view.element)
+    fill($('view'), view.element) // before it is filled: it measures itself
     for (const [one, element] of tabs) {
       if (one === current) element.setAttribute('aria-current', 'page')
       else element.removeAttribute('aria-current')
