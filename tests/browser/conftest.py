@@ -6,11 +6,13 @@ import shutil
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, async_playwright, expect
 from support.shop import MARKS, ROUTES
 from support.standalone import App, Running, apps, running
 
 __all__ = ["apps", "running"]
+
+expect.set_options(timeout=20_000)  # a machine that does other things as well is slow, not wrong
 
 # Chromium asks for nothing but what the tests open.
 QUIET = (
@@ -28,7 +30,7 @@ async def page() -> AsyncIterator[Page]:
         browser = await playwright.chromium.launch(executable_path=program, args=QUIET)
         try:
             opened = await browser.new_page(viewport={"width": 1300, "height": 900})
-            opened.set_default_timeout(10_000)
+            opened.set_default_timeout(30_000)
             opened.on("pageerror", lambda error: complaints.append(str(error)))
             opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
             yield opened

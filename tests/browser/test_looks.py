@@ -27,7 +27,7 @@ async def everything(page: Page, shop: Running, tab: str) -> None:
     await expect(page.locator("#problems li").first).to_contain_text("broken.yaml")
     await expect(page.locator("main")).not_to_be_empty()
     await expect(page.locator("#totals")).to_contain_text("worker")
-    await expect(page.locator("#problems li")).to_have_count(2)
+    await expect(page.locator("#problems li").filter(has_text="default/shop")).to_have_count(1)
     await until(page, "document.getAnimations().length === 0")
 
 
@@ -76,7 +76,7 @@ async def test_long_names_break_at_their_parts(page: Page, shop: Running) -> Non
     await expect(page.locator("main h2")).to_contain_text(LONG)
     for selector in (".node", ".list a", "#problems strong", "#problems .where"):
         breaks = await page.evaluate(BREAKS, selector)
-        assert all(before in "-./:_, ·" for _, before in breaks), breaks
+        assert all(before in "-./:_, " for _, before in breaks), breaks
         if selector in (".node", ".list a"):
             assert breaks, "nothing was long enough to break"
 
@@ -164,9 +164,7 @@ async def test_what_comes_from_files_is_text(page: Page, shop: Running) -> None:
     shop.replace("marks.py", f"# {EVIL}\n{MARKS}".replace('ValueError("asked for")', f'ValueError("{EVIL}")'))
     shop.replace(
         "shop.yaml",
-        ROUTES.replace("value: cart", f'value: "{EVIL}"').replace(
-            "value: /lost", 'value: "/<script>document.title=1</script>"'
-        ),
+        ROUTES.replace("value: cart", f'value: "{EVIL}"'),
     )
     (shop.folder / f"{name}.yaml").write_text(
         f'kind: HTTPRoute\napiVersion: gateway.networking.k8s.io/v1\nmetadata: {{name: "{EVIL}"}}\nspec: {{"{EVIL}": 1}}\n'

@@ -41,7 +41,7 @@ class Running:
         self._reading = asyncio.create_task(self._read())
         self.session = aiohttp.ClientSession()
         if ready:
-            await self.until(self._is_ready, 30)
+            await self.until(self._is_ready, 60)
         return self
 
     async def stop(self) -> None:

@@ -15,9 +15,9 @@ export function el(tag, attributes = {}, ...children) {
 export const fill = (parent, ...children) => parent.replaceChildren(...shown(children))
 
 // A long name with places where a line may end: behind its parts, and only then in the middle of one (page.css). The numbers of
-// an address and its port stay together.
+// an address stay together.
 export function name(text) {
-  const parts = `${text}`.split(/(?<=[-./:,_@#])(?=[^-./:,_@#])(?!(?<=\d[.:])\d)/)
+  const parts = `${text}`.split(/(?<=[-./:,_@#])(?=[^-./:,_@#])(?!(?<=\d\.)\d)/)
   return parts.flatMap((part, at) => at ? [document.createElement('wbr'), part] : [part])
 }
 
