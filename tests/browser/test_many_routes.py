@@ -191,7 +191,7 @@ kind: ListenerFilter
 metadata: {name: unwanted}
 spec:
   type: IPRestriction
-  aspect: Listener
+  aspect: Route
   targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: simple-fsm-gateway, port: 80}]
   configRef: {kind: IPRestriction, name: unwanted}
 """)
