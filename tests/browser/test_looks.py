@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from playwright.async_api import Page, expect
-from support.admin_page import BREAKS, OVERFLOWING, node, too_pale, until
+from support.admin_page import BREAKS, OVERFLOWING, count, lines_meet_nodes, node, too_pale, until
 from support.shop import MARKS, ROUTES
 from support.standalone import Running
 
@@ -67,6 +67,22 @@ async def test_on_a_phone_the_columns_stand_one_below_the_other(page: Page, shop
     assert await cells.evaluate_all("all => all.slice(0, 5).map(one => one.dataset.column)") == [
         "Listener", "Match", "Filters", "Split", "Backends",
     ]  # fmt: skip
+
+
+async def test_lines_stay_with_their_nodes(page: Page, shop: Running) -> None:
+    """Whatever happens above the graph, or within a node."""
+    await page.set_viewport_size({"width": 820, "height": 600})
+    await page.goto(f"{shop.admin}/#routes/HTTPRoute+default/shop")
+    await expect(page.locator("#problems li")).to_have_count(1)
+    await lines_meet_nodes(page)
+    await page.locator("#problems summary").click()
+    await lines_meet_nodes(page)
+    await page.evaluate("document.querySelector('#totals').style.paddingBottom = '90px'")
+    await lines_meet_nodes(page)
+    for _ in range(3):
+        await shop.get("/basket", host="shop.example")
+    await expect(count(page, "default/shop/0")).to_contain_text("3,")
+    await lines_meet_nodes(page)
 
 
 async def test_long_names_break_at_their_parts(page: Page, shop: Running) -> None:

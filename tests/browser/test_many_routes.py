@@ -7,7 +7,7 @@ import re
 
 import pytest
 from playwright.async_api import Page, expect
-from support.admin_page import ASKED, busy_seconds, node, until
+from support.admin_page import ASKED, busy_seconds, lines_meet_nodes, node
 from support.standalone import Running
 
 ROUTE = """\
@@ -172,10 +172,7 @@ async def test_of_a_high_graph_both_ends_stay_in_sight(page: Page, running: Runn
         assert seen
         await expect(page.locator(".column").first).to_be_in_viewport()
         # And the lines go where the nodes are.
-        box = await listener.bounding_box()
-        assert box is not None
-        ends_at = "() => { const path = document.querySelector('.graph path'), m = path.getScreenCTM(), p = path.getPointAtLength(0); return p.y * m.d + m.f }"
-        await until(page, f"Math.abs(({ends_at})() - {box['y'] + box['height'] / 2}) < 2")
+        await lines_meet_nodes(page)
 
 
 async def test_what_nobody_wrote_is_no_route(page: Page, running: Running) -> None:

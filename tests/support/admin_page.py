@@ -68,6 +68,15 @@ OVERFLOWING = """() => {
   return [document.documentElement.scrollWidth - wide, found.map(one => `${one.tagName}.${one.className}`)]
 }"""
 
+# Lines of the graph that do not begin and end at the edge of a node: how far from one, in pixels.
+ASTRAY = """() => {
+  const boxes = [...document.querySelectorAll('.graph .node')].map(node => node.getBoundingClientRect())
+  const away = ({ x, y }) => Math.min(...boxes.map(box => Math.min(
+    Math.hypot(x - box.right, y - box.top - box.height / 2), Math.hypot(x - box.left, y - box.top - box.height / 2),
+    Math.hypot(x - box.left - box.width / 2, y - box.bottom), Math.hypot(x - box.left - box.width / 2, y - box.top))))
+  return [...document.querySelectorAll('.graph path')].flatMap(path => [0, path.getTotalLength()].map(at => away(path.getPointAtLength(at).matrixTransform(path.getScreenCTM())))).filter(far => far > 2)
+}"""
+
 # Counts what is asked of the server by path, before the page's own scripts run.
 ASKED = """
 window.asked = {}
@@ -106,6 +115,12 @@ async def until(page: Page, expression: str, seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
         while not await page.evaluate(expression):
             await asyncio.sleep(0.02)
+
+
+async def lines_meet_nodes(page: Page) -> None:
+    """Wait until all lines of a graph begin and end at nodes."""
+    assert await page.locator(".graph path").count()
+    await until(page, f"({ASTRAY})().length === 0")
 
 
 async def too_pale(page: Page) -> list[str]:

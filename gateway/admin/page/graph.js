@@ -139,7 +139,8 @@ function thicken(path, edge, counts) {
   if (path.getAttribute('stroke-width') !== width) path.setAttribute('stroke-width', width)
 }
 
-// Lay out when the graph changes its size, and, where parts of it stay in sight, when the page scrolls.
+// Lay out when the graph, a part of it or what stands above it changes its size, and, where parts stay in sight, when the page
+// scrolls.
 function follow(graph, layOut) {
   let isDue = false
   const scrolled = () => {
@@ -149,7 +150,8 @@ function follow(graph, layOut) {
     requestAnimationFrame(() => { isDue = false; layOut() })
   }
   addEventListener('scroll', scrolled, { passive: true })
-  new ResizeObserver(layOut).observe(graph)
+  const sizes = new ResizeObserver(() => { if (graph.isConnected) layOut(); else sizes.disconnect() })
+  for (const one of [document.body, graph, ...graph.querySelectorAll('.stay')]) sizes.observe(one)
 }
 
 function layOut(graph, lines, paths) {
