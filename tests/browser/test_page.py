@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from typing import ClassVar
 
 from playwright.async_api import Page, expect
+from support.admin import Plane
 from support.admin_page import count, node, with_key
 from support.shop import MARKS, ROUTES
 from support.standalone import Running
+
+from gateway.admin.server import Admin
+from gateway.snapshot import Listener, Parts, Problem
 
 
 async def test_a_route_is_a_graph_with_live_counts(page: Page, shop: Running) -> None:
@@ -104,3 +110,31 @@ async def test_a_gateway_that_is_gone_is_said(page: Page, shop: Running) -> None
     shop.process.terminate()
     await shop.process.wait()
     await expect(page.get_by_role("alert")).to_contain_text("does not answer")
+
+
+async def test_a_data_plane_of_a_cluster_is_shown_as_well(page: Page) -> None:
+    """It knows no files and no statuses, and is not asked for them again; what its workers cannot do stands at the head."""
+
+    class Pod(Plane):
+        parts: ClassVar[Parts] = {("listener", "ns/gw/http"): Listener("ns/gw/http", 80)}
+        problems = (Problem("ns/gw/http", "port 80 is in use"),)
+
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    admin = Admin(Pod())
+    await admin.start("127.0.0.1", 0)
+    try:
+        await page.goto(f"{admin.address}/#listeners")
+        await expect(page.locator("#problems li")).to_have_text("ns/gw/http port 80 is in use")
+        row = page.locator('[data-row="ns/gw/http"]')
+        await expect(row.locator("code")).to_have_text(":80")
+        await page.get_by_label("Only what is broken (1)").check()
+        await expect(row).to_contain_text("port 80 is in use")
+        admin.told()
+        async with asyncio.timeout(20):
+            while asked.count("snapshot") < 2:
+                await asyncio.sleep(0.01)
+        assert asked.count("status") == asked.count("faults") == asked.count("filters") == 1
+    finally:
+        await page.goto("about:blank")
+        await admin.stop()
