@@ -7,6 +7,7 @@ one that guards something, and never was good, keeps that shut.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -33,6 +34,7 @@ from controller.objects.gateways import GatewayClass, GatewayClassSpec
 from controller.objects.kinds import AnyObject
 from controller.state.world import World
 
+log = logging.getLogger("fsm.files")
 SUFFIXES = (".yaml", ".yml", ".json", ".py")
 GATEWAY_CLASS_REF = Ref("GatewayClass", "", GATEWAY_CLASS)
 MAX_BYTES = 16 << 20  # of one file
@@ -160,7 +162,12 @@ class FileSource:
         for path in changed:
             self._stamps[path] = found[path]
             old = self._objects.get(path, {})
-            self._read(path)
+            try:
+                self._read(path)
+            except Exception as error:  # of our own, and no other file's
+                log.exception("%s", path)
+                words = f"cannot be read ({type(error).__name__}: {error}); please report this"
+                self._faults[path] = [DocumentFault(str(path), 0, words)]
             self._claim(path, old, self._objects.get(path, {}), touched)
         if first:
             self._publish_implied({GATEWAY_CLASS_REF})

@@ -43,20 +43,21 @@ class Watcher:
         """What is there now: the folder and all below, what links in it lead to, and, as it may go, the next folder above."""
         self._observer.unschedule_all()
         folder = self._folder
-        if folder.is_dir():
-            is_root = self.root == folder
-            self._schedule(self._handler, folder, recursive=is_root)
-            # A link to a file elsewhere changes there.
-            links = [path for path in (_below(folder) if is_root else [self.root]) if path.is_symlink()]
-            for target in {_led_to(path).parent for path in links}:
-                if target.is_dir() and not target.is_relative_to(_led_to(folder)):
-                    self._schedule(self._handler, target, recursive=False)
+        # First, so that nothing that becomes of the folder while it is looked at goes unseen.
         above = folder.absolute().parent
         while not above.is_dir() and above != above.parent:
             above = above.parent
-        self._schedule(
-            _FolderHandler({folder.absolute(), *folder.absolute().parents}, self._folder_seen), above, recursive=False
-        )
+        around = {folder.absolute(), *folder.absolute().parents}
+        self._schedule(_FolderHandler(around, self._folder_seen), above, recursive=False)
+        if not folder.is_dir():
+            return
+        is_root = self.root == folder
+        self._schedule(self._handler, folder, recursive=is_root)
+        # A link to a file elsewhere changes there.
+        links = [path for path in (_below(folder) if is_root else [self.root]) if path.is_symlink()]
+        for target in {_led_to(path).parent for path in links}:
+            if target.is_dir() and not target.is_relative_to(_led_to(folder)):
+                self._schedule(self._handler, target, recursive=False)
 
     def _schedule(self, handler: FileSystemEventHandler, folder: Path, *, recursive: bool) -> None:
         try:

@@ -17,7 +17,7 @@ from yaml.error import MarkedYAMLError
 
 NO_OBJECT: Final = "not a Kubernetes object: apiVersion, kind and metadata are needed"
 MAX_VALUES: Final = 200_000  # values in one document; aliases make many of few
-MAX_REPEATED: Final = 500_000  # values that aliases stand for, in all documents of a file
+MAX_REPEATED: Final = MAX_VALUES  # values that aliases stand for, in all documents of a file
 DEEPEST: Final = 200  # levels; the parser itself has no bound but the stack, whose end is the process's
 TOO_MANY: Final = f"has more than {MAX_VALUES} values; split it"
 TOO_DEEP: Final = f"is nested too deeply: {DEEPEST} levels can be read"
@@ -234,7 +234,16 @@ def _build(node: yaml.Node, loader: Loader, path: Path, lines: dict[Path, int]) 
         return [_build(item, loader, (*path, index), lines) for index, item in enumerate(node.value)]
     if node.tag == "tag:yaml.org,2002:str":
         return node.value
-    value = loader.construct_object(node)
+    try:
+        value = loader.construct_object(node)
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+    ):  # such as an int of more digits than Python reads, `!!bool x`
+        value = node
     if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
         raise _NotJSONError(
             node, f'found {node.tag.removeprefix("tag:yaml.org,2002:")} "{str(node.value)[:60]}"; JSON has no such value'

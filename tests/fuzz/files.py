@@ -372,7 +372,7 @@ class Gateway:
             [sys.executable, "-m", "controller", "run", str(root), "--port-offset", str(self.port - 80), "--admin", f"127.0.0.1:{self.admin}", "--workers", "2"],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "200", "PYTHONFAULTHANDLER": "1"},
         )  # fmt: skip
-        self.said: deque[bytes] = deque(maxlen=80)
+        self.said: deque[bytes] = deque(maxlen=5000)
         self._reading = threading.Thread(
             target=lambda: [self.said.append(line) for line in self._process.stderr or ()], daemon=True
         )

@@ -144,6 +144,10 @@ ODD_YAML = {
     "a: &a [*a]": "nested too deeply",
     "kind: Service\nmetadata: {? [a, b] : 1}": "the name of a field is text",
     "kind: Service\nmetadata: {name: !!binary aGFsbG8=}": "JSON has no such value",
+    **{
+        f"kind: Service\nspec: {odd}": "JSON has no such value"
+        for odd in ("9" * 5000, "!!int x", "!!float x", "!!bool x", "!!timestamp x")
+    },
     "kind: Service\nspec: .nan": "JSON has no such value",
     "kind: List\nitems: [5, {kind: 6}, text]": "not a Kubernetes object",
     "kind: Service\nmetadata: {name: a, name: b}": '"name" is given twice',
