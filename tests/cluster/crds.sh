@@ -17,12 +17,16 @@ fi | "$root/.venv/bin/python" -c '
 import sys, yaml
 print(yaml.dump_all([o for o in yaml.safe_load_all(sys.stdin) if o and o["kind"] == "CustomResourceDefinition"]))' > "$wanted"
 
+# name version channel, of those of the Gateway API: what stands and is not wanted goes first.
 marks='{range .items[*]}{.metadata.name} {.metadata.annotations.gateway\.networking\.k8s\.io/bundle-version} {.metadata.annotations.gateway\.networking\.k8s\.io/channel}{"\n"}{end}'
-marked() { grep -E '^[^ ]+ v[^ ]+ (standard|experimental)$' | sort; } # name version channel, of the Gateway API's own
-"$HERE/in.sh" kubectl create --dry-run=client -f "$wanted" -o jsonpath="$marks" 2>/dev/null | marked > "$wanted.marks"
-"$HERE/in.sh" kubectl get crd -o jsonpath="$marks" | marked > "$wanted.standing"
-comm -13 "$wanted.marks" "$wanted.standing" | cut -d' ' -f1 | xargs -r "$HERE/in.sh" kubectl delete crd --wait=true >&2
-rm -f "$wanted.marks" "$wanted.standing"
+"$HERE/in.sh" kubectl get crd -o jsonpath="$marks" | "$root/.venv/bin/python" -c '
+import sys, yaml
+group = "gateway.networking.k8s.io"
+wanted = {(o["metadata"]["name"], *(o["metadata"].get("annotations", {}).get(f"{group}/{k}") for k in ("bundle-version", "channel")))
+          for o in yaml.safe_load_all(open(sys.argv[1])) if o}
+standing = {tuple(line.split()) for line in sys.stdin if len(line.split()) == 3}
+print("\n".join(sorted(name for name, *rest in standing if (name, *rest) not in wanted)))' "$wanted" |
+  xargs -r "$HERE/in.sh" kubectl delete crd --wait=true >&2
 "$HERE/in.sh" sh -c 'kubectl apply --server-side --force-conflicts -f -' < "$wanted" >&2
 # An installation that is on its way out must be gone before another one comes.
 "$HERE/in.sh" sh -c 'kubectl get ns -o jsonpath="{range .items[?(@.status.phase==\"Terminating\")]}namespace/{.metadata.name}{\"\\n\"}{end}" |
