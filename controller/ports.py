@@ -25,16 +25,16 @@ _TABLES: Final = {"TCP": (("tcp", "tcp6"), "0A"), "UDP": (("udp", "udp6"), "07")
 
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback address on which nobody listens."""
-    found: set[int] = set()
+    ports: set[int] = set()
     low = int(RANGE.read_text().split()[0]) if RANGE.exists() else 32768
-    while len(found) < count:
+    while len(ports) < count:
         port = random.randrange(10000, max(low, 12000))  # noqa: S311  # not a secret
         try:
             with socket.create_server(("127.0.0.1", port)):
-                found.add(port)
+                ports.add(port)
         except OSError:
             continue
-    return list(found)
+    return list(ports)
 
 
 class Holder(NamedTuple):

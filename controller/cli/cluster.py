@@ -145,10 +145,10 @@ async def _remove_roles(api: Api, mesh_name: str, but: tuple[str, ...]) -> None:
 
 async def _install_crd(api: Api, crd: Json) -> str:
     """Leave the same or a newer version alone; a channel only ever gets wider, as fields that go take their values along."""
-    found = await api.find(_where(crd))
+    installed = await api.find(_where(crd))
     wanted = crd["metadata"].get("annotations", {})
-    if found is not None and VERSION in crd["metadata"].get("annotations", {}):
-        standing = found["metadata"].get("annotations", {})
+    if installed is not None and VERSION in crd["metadata"].get("annotations", {}):
+        standing = installed["metadata"].get("annotations", {})
         stands, ours = _number(standing.get(VERSION, "")), _number(wanted[VERSION])
         widens = stands == ours and wanted[CHANNEL] == "experimental" and standing.get(CHANNEL) == "standard"
         if stands >= ours and not widens:
@@ -193,19 +193,19 @@ async def _wait(state: Callable[[], Awaitable[str]], seconds: float, what: str) 
 
 
 async def _controller_state(api: Api, values: Values) -> str:
-    found = await api.get(path("apps/v1", "deployments", values.namespace, install.NAME))
-    status = found.get("status", {})
-    if status.get("observedGeneration", 0) < found["metadata"]["generation"]:
+    deployment = await api.get(path("apps/v1", "deployments", values.namespace, install.NAME))
+    status = deployment.get("status", {})
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
         return "the Deployment has not been looked at yet"
-    ready, wanted = status.get("readyReplicas", 0), found["spec"]["replicas"]
+    ready, wanted = status.get("readyReplicas", 0), deployment["spec"]["replicas"]
     if ready >= wanted and status.get("updatedReplicas", 0) >= wanted:
         return ""
     return f"{ready} of {wanted} pods are ready (kubectl -n {values.namespace} describe pods -l app={install.NAME})"
 
 
 async def _class_state(api: Api) -> str:
-    found = await api.find(path(f"{GATEWAY_GROUP}/v1", "gatewayclasses", "", GATEWAY_CLASS))
-    conditions = (found or {}).get("status", {}).get("conditions", [])
+    gateway_class = await api.find(path(f"{GATEWAY_GROUP}/v1", "gatewayclasses", "", GATEWAY_CLASS))
+    conditions = (gateway_class or {}).get("status", {}).get("conditions", [])
     accepted: Json = next((c for c in conditions if c["type"] == "Accepted"), {})
     return "" if accepted.get("status") == "True" else str(accepted.get("message", "no condition yet"))
 
@@ -223,10 +223,10 @@ def uninstall_cluster(*, namespace: str, kubeconfig: str, mesh_name: str, force:
 
     async def work(api: Api) -> None:
         for obj in reversed(install.objects(values)):
-            found = await api.find(_where(obj))
-            if found is None:
+            existing = await api.find(_where(obj))
+            if existing is None:
                 continue
-            marks = found["metadata"].get("labels", {})
+            marks = existing["metadata"].get("labels", {})
             ours = marks.get("app.kubernetes.io/managed-by") == "fsm"
             if not ours or marks.get("app.kubernetes.io/instance", mesh_name) != mesh_name:
                 console.err.print(
@@ -248,13 +248,13 @@ def uninstall_cluster(*, namespace: str, kubeconfig: str, mesh_name: str, force:
 
 def show_version(*, client_only: bool, as_json: bool) -> None:
     """This command's version, and the controllers' on the cluster."""
-    found: list[dict[str, str]] = []
+    control_planes: list[dict[str, str]] = []
 
     async def work(api: Api) -> None:
         answer = await api.get("/apis/apps/v1/deployments", labelSelector=f"app={install.NAME}")
         for item in answer["items"]:
             meta = item["metadata"]
-            found.append(
+            control_planes.append(
                 {
                     "mesh": meta.get("labels", {}).get("app.kubernetes.io/instance", ""),
                     "namespace": meta["namespace"],
@@ -270,12 +270,12 @@ def show_version(*, client_only: bool, as_json: bool) -> None:
             if not as_json:
                 console.err.print(f"[dim]{escape(str(error))}[/]")
     if as_json:
-        console.json({"client": __version__, "gatewayApi": bundle()["version"], "controlPlanes": found})
+        console.json({"client": __version__, "gatewayApi": bundle()["version"], "controlPlanes": control_planes})
         return
     console.out.print(f"CLI Version: {__version__} (Gateway API {bundle()['version']})")
-    if found:
+    if control_planes:
         table = Table("MESH NAME", "MESH NAMESPACE", "VERSION", "IMAGE", box=None, pad_edge=False)
-        for row in found:
+        for row in control_planes:
             table.add_row(*row.values())
         console.out.print(table)
     elif not client_only:
@@ -287,15 +287,15 @@ def switch_gateway(*, namespace: str, kubeconfig: str, on: bool) -> None:
     word = "enabled" if on else "disabled"
 
     async def work(api: Api) -> None:
-        where = path("apps/v1", "deployments", namespace, install.NAME)
-        found = await api.find(where)
-        if found is None:
+        deployment_path = path("apps/v1", "deployments", namespace, install.NAME)
+        deployment = await api.find(deployment_path)
+        if deployment is None:
             raise SystemExit(f"no controller in namespace {namespace}: run fsm install first")
-        running = bool(found["spec"].get("replicas", 0))
+        running = bool(deployment["spec"].get("replicas", 0))
         if running == on:
             console.out.print(f"Gateway is {word} already, no action needed")
             return
-        await api.merge(where, {"spec": {"replicas": 1 if on else 0}})
+        await api.merge(deployment_path, {"spec": {"replicas": 1 if on else 0}})
         if on:
             with console.err.status("waiting for the controller"):
                 await _wait(lambda: _controller_state(api, Values(namespace=namespace)), 300, "the controller")
@@ -341,6 +341,6 @@ def _gateway_row(gateway: Json) -> dict[str, Any]:
         "name": gateway["metadata"]["name"],
         "address": ", ".join(a["value"] for a in status.get("addresses", [])),
         "programmed": programmed.get("status", "Unknown"),
-        "routes": sum(one.get("attachedRoutes", 0) for one in status.get("listeners", [])),
+        "routes": sum(listener.get("attachedRoutes", 0) for listener in status.get("listeners", [])),
         "message": programmed.get("message", ""),
     }

@@ -73,8 +73,8 @@ def _tree(result: Explanation) -> Tree:
     ):
         if value:
             tree.add(f"{label} [cyan]{escape(value)}[/]")
-    for one in result.filters:
-        tree.add(f"filter {escape(one)}")
+    for rule_filter in result.filters:
+        tree.add(f"filter {escape(rule_filter)}")
     for choice in result.choices:
         leads = escape(choice.backend or "no backend")
         if choice.status:

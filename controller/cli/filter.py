@@ -113,15 +113,15 @@ def test_filters(paths: list[Path], config: Path | None, *, as_json: bool) -> No
     """Run the tests in filters' own files."""
     said = _Overheard()
     results = [result for path in _sources(paths) for result in _tested(path, configuration(config))]
-    failed = sum(1 for one in results if one["fault"])
+    failed = sum(1 for outcome in results if outcome["fault"])
     if not results:
         raise console.wrong(f"{', '.join(map(str, paths))}: no .py file was found")
     if as_json:
         console.json(results)
     else:
-        for one in results:
-            mark = "[red]✗[/]" if one["fault"] else "[green]✓[/]"
-            console.out.print(f"{mark} {escape(one['file'])} {one['test']} {escape(one['fault'])}")
+        for outcome in results:
+            mark = "[red]✗[/]" if outcome["fault"] else "[green]✓[/]"
+            console.out.print(f"{mark} {escape(outcome['file'])} {outcome['test']} {escape(outcome['fault'])}")
         for line in said.lines:
             console.out.print(f"[dim]{escape(line)}[/]")
         console.out.print(f"{len(results) - failed} passed, {failed} failed")
@@ -137,15 +137,15 @@ def _tested(path: Path, config: str) -> list[dict[str, str]]:
         code = loader.load(path.stem, path.read_text(), config)
     except ScriptError as error:
         return [{"file": f"{path}:{error.line}", "test": "loading", "fault": error.reason}]
-    found = []
+    results = []
     for word, test in code.tests.items():
         code.tests = {word: test}
         try:
             asyncio.run(loader.run_tests(code))
-            found.append({"file": str(path), "test": word, "fault": ""})
+            results.append({"file": str(path), "test": word, "fault": ""})
         except ScriptError as error:
-            found.append({"file": f"{path}:{error.line}", "test": word, "fault": error.reason.removeprefix(f"{word}: ")})
-    return found or [{"file": str(path), "test": "loading (it has no test_… functions)", "fault": ""}]
+            results.append({"file": f"{path}:{error.line}", "test": word, "fault": error.reason.removeprefix(f"{word}: ")})
+    return results or [{"file": str(path), "test": "loading (it has no test_… functions)", "fault": ""}]
 
 
 # --- run ---
@@ -220,8 +220,8 @@ async def _send(part: Script, url: str, method: str, headers: list[str], body: s
     async with aiohttp.ClientSession() as session:
         from yarl import URL
 
-        where = URL(f"http://127.0.0.1:{port}{target if target.startswith('/') else '/' + target}", encoded=True)
-        async with session.request(method, where, headers=fields, data=body or None, allow_redirects=False) as got:
+        local_url = URL(f"http://127.0.0.1:{port}{target if target.startswith('/') else '/' + target}", encoded=True)
+        async with session.request(method, local_url, headers=fields, data=body or None, allow_redirects=False) as got:
             text = (await got.read()).decode("utf-8", "replace")
             headers_got = [(name, value) for name, value in got.headers.items()]
             status = got.status
@@ -247,12 +247,12 @@ def bench_filter(path: Path, config: Path | None, *, as_json: bool) -> None:
     part = Script(path.stem, path.read_text(), configuration(config), is_tried=False)
     started = time.perf_counter()
     with console.err.status("measuring"):
-        found: Cost = uvloop.run(cost(part))
+        costs: Cost = uvloop.run(cost(part))
     if as_json:
-        console.json(found)
+        console.json(costs)
         return
     table = Table("execution", "a request without it", "with it", "it costs", title=str(path))
-    for name, without, with_it in (("inline", found.without, found.inline), ("process", found.without_turn, found.process)):
+    for name, without, with_it in (("inline", costs.without, costs.inline), ("process", costs.without_turn, costs.process)):
         table.add_row(name, f"{without:.1f} µs", f"{with_it:.1f} µs", f"[bold]{max(with_it - without, 0):.1f} µs[/]")
     console.out.print(table)
     console.out.print(

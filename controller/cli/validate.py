@@ -109,13 +109,13 @@ def rendered(translation: Translation) -> dict[str, Any]:
     """A translation as plain values, secrets withheld."""
     return {
         "gateways": {
-            f"{namespace}/{name}": [msgspec.to_builtins(redacted(part)) for _, part in sorted(found.items())]
-            for (namespace, name), found in sorted(translation.parts.items())
+            f"{namespace}/{name}": [msgspec.to_builtins(redacted(part)) for _, part in sorted(gateway_parts.items())]
+            for (namespace, name), gateway_parts in sorted(translation.parts.items())
         },
         "statuses": {
-            name: [as_dict(condition) for condition in said]
+            name: [as_dict(condition) for condition in conditions]
             for ref, status in sorted(translation.statuses.items())
-            for name, said in parts(ref, status)
+            for name, conditions in parts(ref, status)
         },
     }
 

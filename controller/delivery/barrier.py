@@ -51,13 +51,13 @@ class Barrier:
                 self._drops.pop(key, None)
                 out[key] = part
         held: dict[Key, Held] = {}
-        for key, one in wanted.items():
-            if now < one.deadline and self._must_wait(key, one.rule, parts):
-                held[key] = one
+        for key, entry in wanted.items():
+            if now < entry.deadline and self._must_wait(key, entry.rule, parts):
+                held[key] = entry
                 self.holds += key not in self._held
             else:
-                self._released[key] = one.rule
-                out[key] = one.rule
+                self._released[key] = entry.rule
+                out[key] = entry.rule
         self._held = held
         if not held:
             out.update(dict.fromkeys(self._drops))

@@ -95,14 +95,14 @@ class Entrance:
 
     async def start(self, host: str, port: int) -> int:
         """Listen, on every address where `host` is empty; returns the port."""
-        found = await asyncio.get_running_loop().getaddrinfo(
+        addresses = await asyncio.get_running_loop().getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        for family, _, _, _, where in found:
+        for family, _, _, _, address in addresses:
             try:
-                listening = socket.create_server(where[:2], family=family, backlog=BACKLOG)  # IPv6 is bound for itself
+                listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)  # IPv6 is bound for itself
             except OSError:
-                if len(found) == 1:
+                if len(addresses) == 1:
                     raise
                 continue  # of several addresses one may be missing: a machine without IPv6
             listening.setblocking(False)

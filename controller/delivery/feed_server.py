@@ -105,8 +105,8 @@ class Channel:
     def problems(self, parts: Parts) -> set[tuple[str, str]]:
         """What data planes could not do, of parts that this Gateway has."""
         names = {name for _, name in parts}
-        found = ((p.part, p.message) for one in self.connections for p in one.problems if p.part in names)
-        return {problem for problem, _ in zip(found, range(REPORTED), strict=False)}
+        reported = ((p.part, p.message) for connection in self.connections for p in connection.problems if p.part in names)
+        return {problem for problem, _ in zip(reported, range(REPORTED), strict=False)}
 
 
 class FeedServer:
@@ -212,7 +212,7 @@ class FeedServer:
         assert request.transport is not None
         self._entrance.known(request.transport)
         connection = FeedConnection(gateway, who, token, websocket, request.transport)
-        for older in [one for one in channel.connections if one.who == who]:
+        for older in [other for other in channel.connections if other.who == who]:
             channel.connections.discard(older)
             self._hang_up(older, "another connection took its place")
         return await self._follow(channel, connection)
@@ -240,7 +240,7 @@ class FeedServer:
     async def _review_all(self) -> None:
         """Look at every token again, by and by: one that was taken away, or has expired, ends its connection."""
         while True:
-            everybody = [one for channel in self._channels.values() for one in channel.connections]
+            everybody = [follower for channel in self._channels.values() for follower in channel.connections]
             for connection in everybody:
                 await asyncio.sleep(REVIEW / len(everybody) * random.uniform(0.5, 1))  # noqa: S311
                 await self._review(connection)
@@ -375,12 +375,14 @@ async def _close(connection: FeedConnection, why: str) -> None:
 
 def _clean(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """What a data plane says ends in statuses and logs, and is believed as far as that goes."""
-    short = (Problem(one.part, plain(one.message, SHORT)) for one, _ in zip(problems, range(REPORTED), strict=False))
+    short = (
+        Problem(problem.part, plain(problem.message, SHORT)) for problem, _ in zip(problems, range(REPORTED), strict=False)
+    )
     return tuple(short)
 
 
 def _refusal(status: int, text: str) -> web.Response:
     """A refusal, and the end of the connection: who tries again comes in by the door again."""
-    made = web.Response(status=status, text=f"{text}\n")
-    made.force_close()
-    return made
+    response = web.Response(status=status, text=f"{text}\n")
+    response.force_close()
+    return response

@@ -171,13 +171,13 @@ class Reconciler:
 
     def _started_over(self, batch: set[Ref]) -> Update:
         """A translation from nothing, without those objects of a batch that break it."""
-        taken = {ref: found for ref in sorted(batch) if (found := self.world.read(("object", ref))) is not None}
+        taken = {ref: obj for ref in sorted(batch) if (obj := self.world.read(("object", ref))) is not None}
         for ref in taken:
             self.world.drop(ref)
         fresh = _fresh(self.world)
         if fresh is None:  # nothing of the batch is to blame: what stands stays
-            for found in taken.values():
-                self.world.put(found)
+            for obj in taken.values():
+                self.world.put(obj)
             self.world.changed.clear()
             return Update({}, {}, {}, {})
         for ref in self._culprits(list(taken), taken):
@@ -222,8 +222,8 @@ class Reconciler:
         for ref in [ref for ref in self._aside if self.world.read(("object", ref)) is not None]:
             del self._aside[ref]  # it has changed, and come back
             self.problems.note(FAILING, ref, ())
-        for ref, found in failing.items():
-            self.problems.note(FAILING, ref, found)
+        for ref, faults in failing.items():
+            self.problems.note(FAILING, ref, faults)
         self._failing = set(failing)
 
     async def _publish(self, gateway: GatewayName, changes: dict[Key, Part | None]) -> None:
@@ -250,10 +250,10 @@ class Reconciler:
 
 def _fresh(world: World) -> Translator | None:
     """A translator that has seen everything; None where that fails."""
-    made = Translator(world)
+    translator = Translator(world)
     world.changed = {("object", obj.ref) for obj in world}
     try:
-        made.update()
+        translator.update()
     except Exception:
         return None
-    return made
+    return translator

@@ -83,13 +83,13 @@ class Canary:
 
     def faults(self) -> list[str]:
         """Why the demo has failed; empty when it has not."""
-        found = [f"{self.failed} requests failed: {', '.join(sorted(set(self.load.total.failures)))}"] if self.failed else []
+        faults = [f"{self.failed} requests failed: {', '.join(sorted(set(self.load.total.failures)))}"] if self.failed else []
         for step in self.steps:
             if step.observed is None:
-                found.append(f"the step to {step.desired} % was not reached")
+                faults.append(f"the step to {step.desired} % was not reached")
             elif abs(step.observed - step.desired) > (TOLERANCE if 0 < step.desired < 100 else 0):
-                found.append(f"{step.desired} % was asked for, {step.observed:.1f} % was seen")
-        return found
+                faults.append(f"{step.desired} % was asked for, {step.observed:.1f} % was seen")
+        return faults
 
     async def run(self, pause: float) -> None:
         """All steps. The first weight stands already."""

@@ -75,19 +75,19 @@ class DemoLoad:
         except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
             connection.close()
             problem, version = f"{type(error).__name__}: {error}", ""
-        for one in (tally, self.total):
+        for record in (tally, self.total):
             if problem:
-                one.failures.append(problem)
+                record.failures.append(problem)
             else:
-                one.versions[version] = one.versions.get(version, 0) + 1
-                one.seconds.append(time.monotonic() - sent)
+                record.versions[version] = record.versions.get(version, 0) + 1
+                record.seconds.append(time.monotonic() - sent)
 
 
 class _Connection:
     """One keep-alive connection, made when it is needed."""
 
-    def __init__(self, where: tuple[str, int]) -> None:
-        self._where = where
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._where = address
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def exchange(self, request: bytes) -> tuple[int, str, bytes]:

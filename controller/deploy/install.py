@@ -38,7 +38,7 @@ def objects(values: Values) -> list[Json]:
         _service_account(values),
         *_cluster_role(values),
         *_role(values),
-        *(made for name in values.secret_namespaces for made in secrets_role(values, name)),
+        *(manifest for name in values.secret_namespaces for manifest in secrets_role(values, name)),
         _service(values),
         _deployment(values),
         _disruption_budget(values),
@@ -48,7 +48,7 @@ def objects(values: Values) -> list[Json]:
 
 def namespaces(text: str) -> tuple[str, ...]:
     """Names, with commas between them; as Helm writes a list, too: {a,b}."""
-    return tuple(dict.fromkeys(name for one in text.strip("{} ").split(",") if (name := one.strip())))
+    return tuple(dict.fromkeys(name for entry in text.strip("{} ").split(",") if (name := entry.strip())))
 
 
 def namespace(values: Values) -> Json:

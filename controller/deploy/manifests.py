@@ -65,12 +65,12 @@ def labels(gateway: Gateway) -> dict[str, str]:
 def for_gateway(running: Running, settings: DeploymentSettings) -> list[Json]:
     """ServiceAccount, Deployment and Service of a Gateway, and what its parameters add."""
     gateway, parameters = running.gateway, running.parameters
-    made = [_service_account(gateway), _deployment(gateway, parameters, settings), _service(running)]
+    manifests = [_service_account(gateway), _deployment(gateway, parameters, settings), _service(running)]
     if parameters.autoscaling is not None:
-        made.append(_autoscaler(gateway, parameters.autoscaling))
+        manifests.append(_autoscaler(gateway, parameters.autoscaling))
     if parameters.pod_disruption_budget is not None:
-        made.append(_disruption_budget(gateway, parameters.pod_disruption_budget))
-    return made
+        manifests.append(_disruption_budget(gateway, parameters.pod_disruption_budget))
+    return manifests
 
 
 def optional(gateway: Gateway) -> list[Json]:

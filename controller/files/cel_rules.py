@@ -117,12 +117,12 @@ def _last_index_of(within: Any, what: Any) -> int:
 
 
 def _find(text: str, pattern: str) -> str:
-    found = re2.search(pattern, text)
-    return "" if found is None else found.group(0)
+    match = re2.search(pattern, text)
+    return "" if match is None else match.group(0)
 
 
 def _find_all(text: str, pattern: str, most: int = -1) -> list[str]:
-    every = [found.group(0) for found in re2.finditer(pattern, text)]
+    every = [match.group(0) for match in re2.finditer(pattern, text)]
     return every if most < 0 else every[:most]
 
 
@@ -187,10 +187,10 @@ _DECIMAL: Final = {
 
 
 def _quantity(text: str) -> dict[str, str]:
-    found = _QUANTITY.fullmatch(text)
-    if found is None:
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
         raise ValueError("not a quantity")
-    number, binary, decimal, exponent = found.groups()
+    number, binary, decimal, exponent = match.groups()
     try:
         amount = Decimal(number) * _BINARY.get(binary, 1) * _DECIMAL.get(decimal, 1) * Decimal(10) ** int(exponent or 0)
     except InvalidOperation as error:
@@ -263,9 +263,9 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "sum": sum,
     "min": lambda first, *rest: min(first) if not rest else min(first, *rest),
     "max": lambda first, *rest: max(first) if not rest else max(first, *rest),
-    "sets.contains": lambda outer, inner: all(one in outer for one in inner),
-    "sets.intersects": lambda left, right: any(one in right for one in left),
-    "sets.equivalent": lambda left, right: all(one in right for one in left) and all(one in left for one in right),
+    "sets.contains": lambda outer, inner: all(item in outer for item in inner),
+    "sets.intersects": lambda left, right: any(item in right for item in left),
+    "sets.equivalent": lambda left, right: all(item in right for item in left) and all(item in left for item in right),
     "isIP": _is(_address),
     "ip": lambda of: _address(of) if isinstance(of, str) else {"ip": str(_network_of(of).network_address)},
     "family": lambda address: ip_address(address["ip"]).version,

@@ -114,8 +114,8 @@ class FileSource:
     @property
     def faults(self) -> list[DocumentFault]:
         """All that is wrong now."""
-        found = [fault for path in sorted(self._faults) for fault in self._faults[path]]
-        return found + [fault for ref in sorted(self._doubles) for fault in self._doubles[ref]]
+        faults = [fault for path in sorted(self._faults) for fault in self._faults[path]]
+        return faults + [fault for ref in sorted(self._doubles) for fault in self._doubles[ref]]
 
     def __len__(self) -> int:
         """How many objects the files define."""
@@ -139,9 +139,9 @@ class FileSource:
         Where none is left, the last good state stays: a folder is taken away to be made anew (a checkout, a mount, `rm -rf` and
         a render), and nobody says by an empty one that nothing is to be served.
         """
-        found = self._find() if only is None else self._stamped(only)
-        gone = (self._stamps.keys() if only is None else self._stamps.keys() & only) - found.keys()
-        there = self._find() if gone and only is not None else found
+        stamps = self._find() if only is None else self._stamped(only)
+        gone = (self._stamps.keys() if only is None else self._stamps.keys() & only) - stamps.keys()
+        there = self._find() if gone and only is not None else stamps
         gone = gone - there.keys()  # some may be back by now
         is_there = not gone or bool(there)
         self.missing = gone if patient and only is None and is_there else set()
@@ -152,7 +152,7 @@ class FileSource:
             words = "is gone" if not self.root.exists() else "has no files any more"
             self._faults[self.root] = [DocumentFault(str(self.root), 0, f"{words}; what was there last stays in force")]
             gone = set()
-        changed = [path for path, stamp in found.items() if self._stamps.get(path) != stamp]
+        changed = [path for path, stamp in stamps.items() if self._stamps.get(path) != stamp]
         first = not self._claims
         touched: set[Ref] = set()
         for path in gone:
@@ -160,7 +160,7 @@ class FileSource:
                 store.pop(path, None)
             self._claim(path, self._objects.pop(path, {}), {}, touched)
         for path in changed:
-            self._stamps[path] = found[path]
+            self._stamps[path] = stamps[path]
             old = self._objects.get(path, {})
             try:
                 self._read(path)
@@ -180,7 +180,7 @@ class FileSource:
         return self._stamped(path for root in self._roots for path in (self._walk(root) if root.is_dir() else [root]))
 
     def _stamped(self, paths: Iterable[Path]) -> dict[Path, Stamp]:
-        found: dict[Path, Stamp] = {}
+        stamps: dict[Path, Stamp] = {}
         for path in paths:
             try:
                 status = path.stat()  # of what a link leads to: that is what a ConfigMap mount swaps
@@ -189,10 +189,10 @@ class FileSource:
             if stat.S_ISDIR(status.st_mode):
                 continue
             if not status.st_size and path in self._stamps:
-                found[path] = self._stamps[path]  # emptied to be written anew; its old state holds until then
+                stamps[path] = self._stamps[path]  # emptied to be written anew; its old state holds until then
             else:
-                found[path] = Stamp(status.st_ino, status.st_mtime_ns, status.st_size)
-        return found
+                stamps[path] = Stamp(status.st_ino, status.st_mtime_ns, status.st_size)
+        return stamps
 
     def _walk(self, root: Path) -> list[Path]:
         result: list[Path] = []

@@ -76,21 +76,21 @@ def _group(api_version: Any) -> str:
 
 
 @lru_cache(maxsize=4096)  # a folder may have thousands of objects of other kinds
-def is_near(one: str, other: str) -> bool:
+def is_near(word: str, other: str) -> bool:
     """Whether one was meant where the other was written: a slip of a letter or two, not another word."""
-    return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio() > NEAR
+    return difflib.SequenceMatcher(None, word.lower(), other.lower()).ratio() > NEAR
 
 
-def _nearly(found: str, api_version: Any) -> str:
+def _nearly(written: str, api_version: Any) -> str:
     """Whether a kind is nearly one of ours, in words; empty for those that have nothing to do with a gateway."""
     group = _group(api_version)
     for name, kind in KINDS.items():
         in_group = bool(kind.group) and is_near(group, kind.group)
-        if found.lower() == name.lower() or (in_group and is_near(found, name)):
-            return f'found "{found}"; did you mean {name} ({kind.api_versions[0]})?'
+        if written.lower() == name.lower() or (in_group and is_near(written, name)):
+            return f'found "{written}"; did you mean {name} ({kind.api_versions[0]})?'
     if group in {kind.group for kind in KINDS.values() if kind.group}:
         known = ", ".join(name for name, kind in KINDS.items() if kind.group == group)
-        return f'found "{found}"; of {group} these are known: {known}'
+        return f'found "{written}"; of {group} these are known: {known}'
     return ""
 
 
@@ -136,8 +136,8 @@ def _keys_and_values(document: Document, meta: dict[str, Any], *, is_secret: boo
 
 
 def _typed(document: Document, kind: Kind) -> Valid | list[DocumentFault]:
-    made = convert(document.value, kind.type)
-    return [document.fault(*made)] if isinstance(made, tuple) else Valid(made, document)
+    converted = convert(document.value, kind.type)
+    return [document.fault(*converted)] if isinstance(converted, tuple) else Valid(converted, document)
 
 
 def readable(document: Document) -> AnyObject | None:
@@ -254,10 +254,10 @@ def _words(message: str, path: Path, value: Any, *, is_masked: bool) -> str:
     return shortened + _hint(path, found)
 
 
-def _hint(path: Path, found: Any) -> str:
+def _hint(path: Path, weight: Any) -> str:
     """The original canary article wrote weights into `port`; say what was meant."""
-    if len(path) >= 3 and path[-1] == "port" and path[-3] == "backendRefs" and type(found) is int:
-        return f'; if a share of the traffic was meant, write "weight: {found}" and the Service\'s port here'
+    if len(path) >= 3 and path[-1] == "port" and path[-3] == "backendRefs" and type(weight) is int:
+        return f'; if a share of the traffic was meant, write "weight: {weight}" and the Service\'s port here'
     return ""
 
 

@@ -84,28 +84,30 @@ def explain(parts: Iterable[Part], asked: Asked, port_offset: int = 0) -> Explan
     The URL must be one (`url_fault`).
     """
     every = list(parts)
-    said = f"{asked.method} {asked.url}"
+    request_line = f"{asked.method} {asked.url}"
     try:
         request, port = _request(asked)
     except ProtocolError as error:
-        return Explanation(said, f"{error.status}: {error.reason}", error.status)
+        return Explanation(request_line, f"{error.status}: {error.reason}", error.status)
     listeners = [part for part in every if isinstance(part, Listener)]
     # As clients see it; or as the Gateway has it, where nothing is there.
-    here = [one for one in listeners if one.port + port_offset == port] or [one for one in listeners if one.port == port]
+    here = [rule_filter for rule_filter in listeners if rule_filter.port + port_offset == port] or [
+        rule_filter for rule_filter in listeners if rule_filter.port == port
+    ]
     if not here:
         ports = sorted({listener.port + port_offset for listener in listeners})
         hint = f"listeners are on port {', '.join(map(str, ports))}" if ports else "there is no listener at all"
-        return Explanation(said, f"nothing listens on port {port}", 0, hints=(hint,))
+        return Explanation(request_line, f"nothing listens on port {port}", 0, hints=(hint,))
     table = _table(every, here)
     owner = table.listener(request.host)
     if owner is None:
         hostnames = [listener.hostname for listener in here]
         return Explanation(
-            said, "404: no listener is for this hostname", 404, hints=tuple(_close(bare(request.host), hostnames))
+            request_line, "404: no listener is for this hostname", 404, hints=tuple(_close(bare(request.host), hostnames))
         )
     entry = table.find(request)
     if entry is None:
-        return _not_found(said, request, owner, table)
+        return _not_found(request_line, request, owner, table)
     rule: Rule = entry.route
     hostname = next(
         name for name in table.matching(request.host) if any(e is entry for e in table.hosts[owner, name].entries())
@@ -113,8 +115,8 @@ def explain(parts: Iterable[Part], asked: Asked, port_offset: int = 0) -> Explan
     choices = tuple(_choices(rule, {part.name: part for part in every if isinstance(part, Backend)}))
     outcome, status = _outcome(rule, choices, request, entry, here[0])
     return Explanation(
-        said, outcome, status, owner, hostname or "*", rule.name, spelled(entry.match),
-        tuple(_filter(one) for one in rule.filters), choices,
+        request_line, outcome, status, owner, hostname or "*", rule.name, spelled(entry.match),
+        tuple(_filter(rule_filter) for rule_filter in rule.filters), choices,
     )  # fmt: skip
 
 
@@ -136,9 +138,9 @@ def _table(every: list[Part], here: list[Listener]) -> Table[Rule]:
         if isinstance(part, Rule):
             for at in part.at:
                 if at.listener in names:
-                    made = [RouteMatch(match, part.order, part) for match in part.matches]
-                    entries.setdefault((at.listener, at.hostname), []).append((at.specificity, made))
-    hosts = {where: routing.compile_host(found) for where, found in entries.items()}
+                    matches = [RouteMatch(match, part.order, part) for match in part.matches]
+                    entries.setdefault((at.listener, at.hostname), []).append((at.specificity, matches))
+    hosts = {key: routing.compile_host(groups) for key, groups in entries.items()}
     return Table({listener.hostname: listener.name for listener in here}, hosts)
 
 
@@ -149,8 +151,8 @@ def _choices(rule: Rule, backends: dict[str, Backend]) -> Iterable[Choice]:
         if target.fault:
             yield Choice(share, target.backend, (), target.fault, target.reason)
             continue
-        found = backends.get(target.backend)
-        endpoints = tuple(f"{e.address}:{e.port}" for e in found.endpoints) if found else ()
+        backend = backends.get(target.backend)
+        endpoints = tuple(f"{e.address}:{e.port}" for e in backend.endpoints) if backend else ()
         if endpoints:
             yield Choice(share, target.backend, endpoints)
         else:
@@ -160,12 +162,12 @@ def _choices(rule: Rule, backends: dict[str, Backend]) -> Iterable[Choice]:
 def _outcome(
     rule: Rule, choices: tuple[Choice, ...], request: Request, entry: RouteMatch[Rule], listener: Listener
 ) -> tuple[str, int]:
-    for one in rule.filters:
-        if isinstance(one, Redirect):
-            where = redirect.build(one)(request, entry.prefix, listener.protocol.lower(), listener.port)
-            return f"{one.status}: redirected to {where.decode('latin-1')}", one.status
-        if isinstance(one, Fault):
-            return f"{one.status}: {one.reason}", one.status
+    for rule_filter in rule.filters:
+        if isinstance(rule_filter, Redirect):
+            location = redirect.build(rule_filter)(request, entry.prefix, listener.protocol.lower(), listener.port)
+            return f"{rule_filter.status}: redirected to {location.decode('latin-1')}", rule_filter.status
+        if isinstance(rule_filter, Fault):
+            return f"{rule_filter.status}: {rule_filter.reason}", rule_filter.status
     alive = [choice for choice in choices if choice.share]
     if not alive:
         return "answered by 500: the rule has no backend with a weight", 500
@@ -179,12 +181,12 @@ def _outcome(
     return f"answered by {names}", 0
 
 
-def _not_found(said: str, request: Request, owner: str, table: Table[Rule]) -> Explanation:
+def _not_found(request_line: str, request: Request, owner: str, table: Table[Rule]) -> Explanation:
     names = table.matching(request.host)
     if not names:
         known = [hostname for listener, hostname in table.hosts if listener == owner]
         hints = _close(bare(request.host), known)
-        return Explanation(said, "404: no route is for this hostname", 404, owner, hints=tuple(hints))
+        return Explanation(request_line, "404: no route is for this hostname", 404, owner, hints=tuple(hints))
     near: list[tuple[int, Near]] = []
     for name in names:
         for entry in table.hosts[owner, name].entries():
@@ -192,7 +194,9 @@ def _not_found(said: str, request: Request, owner: str, table: Table[Rule]) -> E
             near.append((len(failed), Near(entry.route.name, spelled(entry.match), failed)))
     near.sort(key=lambda pair: pair[0])
     outcome = "404: the hostname has rules, but none matches"
-    return Explanation(said, outcome, 404, owner, names[0] or "*", nearest=tuple(one for _, one in near[:NEAREST]))
+    return Explanation(
+        request_line, outcome, 404, owner, names[0] or "*", nearest=tuple(candidate for _, candidate in near[:NEAREST])
+    )
 
 
 def why_not(entry: RouteMatch[Rule], request: Request) -> Iterable[str]:
@@ -203,12 +207,12 @@ def why_not(entry: RouteMatch[Rule], request: Request) -> Iterable[str]:
     if match.method and match.method.encode() != request.method:
         yield f"method {match.method}: found {request.method.decode()}"
     for kind, matchers in (("header", match.headers), ("query", match.query)):
-        for one in matchers:
-            only = Match(headers=(one,)) if kind == "header" else Match(query=(one,))
+        for matcher in matchers:
+            only = Match(headers=(matcher,)) if kind == "header" else Match(query=(matcher,))
             if HostRules([RouteMatch(only, entry.route.order, entry.route)]).find(request) is None:
-                found = request.value(one.name.lower().encode()) if kind == "header" else request.query or None
-                what = found.decode("latin-1") if found is not None else "none"
-                yield f"{kind} {one.name} {'~' if one.regex else '='} {one.value}: found {what}"
+                value = request.value(matcher.name.lower().encode()) if kind == "header" else request.query or None
+                what = value.decode("latin-1") if value is not None else "none"
+                yield f"{kind} {matcher.name} {'~' if matcher.regex else '='} {matcher.value}: found {what}"
 
 
 def _close(host: str, known: list[str]) -> list[str]:
@@ -228,7 +232,7 @@ def spelled(match: Match) -> str:
     return ", ".join(words)
 
 
-def _filter(one: Any) -> str:
-    fields = msgspec.to_builtins(one)
-    kind = fields.pop("type", type(one).__name__)
+def _filter(spec: Any) -> str:
+    fields = msgspec.to_builtins(spec)
+    kind = fields.pop("type", type(spec).__name__)
     return f"{kind} {msgspec.json.encode(fields).decode()}" if fields else str(kind)

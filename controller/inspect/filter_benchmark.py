@@ -166,9 +166,9 @@ async def _turns(part: Script) -> tuple[float, float]:
     runtime = Runtime(bind="127.0.0.1", port_offset=port - 80)
     await runtime.apply(Change(put=_parts(part, backend.sockets[0].getsockname()[1])))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    found: dict[bytes, list[float]] = {b"/": [], b"/with": []}
+    durations: dict[bytes, list[float]] = {b"/": [], b"/with": []}
     for number in range(TURNS):
-        for path, took in found.items():
+        for path, took in durations.items():
             started = time.perf_counter()
             writer.write(head(path, number))
             data = await reader.readuntil(b"\r\n\r\n")
@@ -183,5 +183,5 @@ async def _turns(part: Script) -> tuple[float, float]:
     await ended.wait()
     backend.close()
     await runtime.programs.stop()
-    middle = {path: sorted(took)[len(took) // 2] * 1e6 for path, took in found.items()}
+    middle = {path: sorted(took)[len(took) // 2] * 1e6 for path, took in durations.items()}
     return middle[b"/"], middle[b"/with"]

@@ -47,50 +47,52 @@ def path_of(kind: Kind, ref: Ref, subresource: str = "") -> str:
 class Api:
     """A connection to one API server."""
 
-    def __init__(self, made: Any) -> None:
-        self.client = made  # kubernetes_asyncio's own, for its parts that want it
-        self._rest = made.rest_client
-        self._host = made.configuration.host
+    def __init__(self, api_client: Any) -> None:
+        self.client = api_client  # kubernetes_asyncio's own, for its parts that want it
+        self._rest = api_client.rest_client
+        self._host = api_client.configuration.host
 
     @property
     def host(self) -> str:
         """The API server's address."""
         return str(self._host)
 
-    async def get(self, where: str, **query: str) -> Any:
+    async def get(self, resource_path: str, **query: str) -> Any:
         """The decoded object or list at a path."""
-        return msgspec.json.decode(await self.raw("GET", where, query=query))
+        return msgspec.json.decode(await self.raw("GET", resource_path, query=query))
 
-    async def find(self, where: str) -> Any:
+    async def find(self, resource_path: str) -> Any:
         """The object at a path, or None."""
         try:
-            return await self.get(where)
+            return await self.get(resource_path)
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
 
-    async def create(self, where: str, body: Any) -> Any:
+    async def create(self, resource_path: str, body: Any) -> Any:
         """A new object in a collection."""
-        return msgspec.json.decode(await self.raw("POST", where, body=body))
+        return msgspec.json.decode(await self.raw("POST", resource_path, body=body))
 
-    async def replace(self, where: str, body: Any) -> Any:
+    async def replace(self, resource_path: str, body: Any) -> Any:
         """A whole object in place of another."""
-        return msgspec.json.decode(await self.raw("PUT", where, body=body))
+        return msgspec.json.decode(await self.raw("PUT", resource_path, body=body))
 
-    async def apply(self, where: str, body: Any) -> Any:
+    async def apply(self, resource_path: str, body: Any) -> Any:
         """Server-side apply."""
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        return msgspec.json.decode(await self.raw("PATCH", where, body=body, query=query, kind="application/apply-patch+yaml"))
+        return msgspec.json.decode(
+            await self.raw("PATCH", resource_path, body=body, query=query, kind="application/apply-patch+yaml")
+        )
 
-    async def merge(self, where: str, body: Any) -> Any:
+    async def merge(self, resource_path: str, body: Any) -> Any:
         """A JSON merge patch."""
-        return msgspec.json.decode(await self.raw("PATCH", where, body=body, kind="application/merge-patch+json"))
+        return msgspec.json.decode(await self.raw("PATCH", resource_path, body=body, kind="application/merge-patch+json"))
 
-    async def delete(self, where: str, **query: str) -> None:
+    async def delete(self, resource_path: str, **query: str) -> None:
         """Remove an object; that it is gone already is fine."""
         try:
-            await self.raw("DELETE", where, query=query)
+            await self.raw("DELETE", resource_path, query=query)
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -98,7 +100,7 @@ class Api:
     async def raw(
         self,
         method: str,
-        where: str,
+        resource_path: str,
         *,
         body: Any = None,
         query: dict[str, str] | None = None,
@@ -107,7 +109,7 @@ class Api:
     ) -> bytes:
         """The bytes that a request is answered with; ApiError for anything but 2xx."""
         timeout = aiohttp.ClientTimeout(total=60)
-        response = await self._request(method, where, body, query, kind, accept, timeout)
+        response = await self._request(method, resource_path, body, query, kind, accept, timeout)
         async with response:
             try:
                 data: bytes = await response.read()
@@ -118,11 +120,11 @@ class Api:
             return data
 
     @asynccontextmanager
-    async def watch(self, where: str, query: dict[str, str], *, silence: float) -> AsyncIterator[aiohttp.StreamReader]:
+    async def watch(self, resource_path: str, query: dict[str, str], *, silence: float) -> AsyncIterator[aiohttp.StreamReader]:
         """The stream of a watch; TimeoutError after `silence` seconds without a byte."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
         response = await self._request(
-            "GET", where, None, {**query, "watch": "1"}, "application/json", "application/json", timeout
+            "GET", resource_path, None, {**query, "watch": "1"}, "application/json", "application/json", timeout
         )
         async with response:
             if response.status != 200:
@@ -132,7 +134,7 @@ class Api:
     async def _request(
         self,
         method: str,
-        where: str,
+        resource_path: str,
         body: Any,
         query: dict[str, str] | None,
         kind: str,
@@ -145,7 +147,7 @@ class Api:
         pairs = list((query or {}).items())
         try:
             return await self._rest.request(
-                method, self._host + where, query_params=pairs, headers=headers, body=body,
+                method, self._host + resource_path, query_params=pairs, headers=headers, body=body,
                 _preload_content=False, _request_timeout=timeout,
             )  # fmt: skip
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -170,16 +172,16 @@ def _error(response: Any, data: bytes) -> ApiError:
 @asynccontextmanager
 async def connect(kubeconfig: str = "") -> AsyncIterator[Api]:
     """By the pod's ServiceAccount where there is one, else by a kubeconfig. SystemExit says what is missing."""
-    made = client.Configuration()
+    configuration = client.Configuration()
     try:
         if not kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG"):
-            config.load_incluster_config(client_configuration=made)  # type: ignore[no-untyped-call]
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             file = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-            await config.load_kube_config(config_file=file, client_configuration=made)
+            await config.load_kube_config(config_file=file, client_configuration=configuration)
     except (ConfigException, OSError) as error:
         raise SystemExit(f"no cluster to talk to: {error}\nSet KUBECONFIG or give --kubeconfig.") from None
-    api_client = client.ApiClient(configuration=made)
+    api_client = client.ApiClient(configuration=configuration)
     try:
         yield Api(api_client)
     finally:

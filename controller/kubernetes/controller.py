@@ -154,13 +154,13 @@ class Cluster:
         await self._secrets.settled()
 
     def _follow(self, name: str) -> list[Follower]:
-        made = []
+        followers = []
         for namespace in (self._options.secret_namespaces or ("",)) if name == "Secret" else ("",):
             key = f"{name} {namespace}"
             if key not in self._followers or self._followers[key].done():
-                made.append(follower := self._follower(name, namespace))
+                followers.append(follower := self._follower(name, namespace))
                 self._followers[key] = self._group.create_task(follower.run())
-        return made
+        return followers
 
     def _follower(self, name: str, namespace: str) -> Follower:
         kind = KINDS[name]
@@ -201,13 +201,13 @@ class Cluster:
 
     def _lost(self, ref: Ref) -> None:
         for name in self.world.refs("Gateway"):
-            found = self.world.read(("object", name))
-            if isinstance(found, Gateway) and name.namespace == ref.namespace and found.generated_name == ref.name:
+            gateway = self.world.read(("object", name))
+            if isinstance(gateway, Gateway) and name.namespace == ref.namespace and gateway.generated_name == ref.name:
                 self._infrastructure.repair((name.namespace, name.name))
 
     def _owner_of(self, ref: Ref) -> list[GatewayName]:
-        found = self.world.read(("object", ref))
-        name = found.metadata.labels.get(GATEWAY_NAME) if found is not None else None
+        obj = self.world.read(("object", ref))
+        name = obj.metadata.labels.get(GATEWAY_NAME) if obj is not None else None
         return [(ref.namespace, name)] if name else []
 
     def _note(self, key: tuple[str, str], value: object) -> None:
@@ -264,8 +264,8 @@ class Cluster:
             if ref.kind == "Gateway":
                 gateways.add((ref.namespace, ref.name))
             elif ref.kind in ROUTES:
-                found = self.world.read(("object", ref))
-                for parent in found.spec.parent_refs if found is not None else ():
+                route = self.world.read(("object", ref))
+                for parent in route.spec.parent_refs if route is not None else ():
                     gateways.add((parent.namespace or ref.namespace, parent.name))
                 gateways.update(self.world.read(("gateways of route", *ref)))  # by ListenerSets, or by default
         return gateways & self.reconciler.publications.keys()
@@ -286,15 +286,15 @@ class Cluster:
     # --- data planes ---
 
     async def _authorise(self, token: str, gateway: GatewayName) -> str:
-        found = self.world.read(("object", Ref("Gateway", *gateway)))
-        if not isinstance(found, Gateway) or gateway not in self.reconciler.translator.gateways:
+        gateway_object = self.world.read(("object", Ref("Gateway", *gateway)))
+        if not isinstance(gateway_object, Gateway) or gateway not in self.reconciler.translator.gateways:
             return ""
         try:
             reviewed = await self._reviewer.review(token)
         except ApiError as error:
             log.warning("a data plane's token cannot be reviewed: %s", error)
             raise UnreviewedError from None
-        if reviewed is None or reviewed.user != manifests.service_account(gateway[0], found.generated_name):
+        if reviewed is None or reviewed.user != manifests.service_account(gateway[0], gateway_object.generated_name):
             return ""
         return reviewed.pod or " "
 

@@ -41,17 +41,17 @@ class Events:
     def lead(self, leading: bool, known: Iterable[ObjectProblem]) -> None:
         """Start or stop writing."""
         self._leading = leading
-        for one in known if leading else ():
+        for problem in known if leading else ():
             if not self._queue.full():
-                self._queue.put_nowait(one)
+                self._queue.put_nowait(problem)
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             problem = await self._queue.get()
-            made = event(problem, self.identities.get(problem.about, ""), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+            body = event(problem, self.identities.get(problem.about, ""), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
             try:
-                await self._api.create(path("v1", "events", made["metadata"]["namespace"]), made)
+                await self._api.create(path("v1", "events", body["metadata"]["namespace"]), body)
             except ApiError as error:
                 if error.status != 409:  # 409: it has been told
                     log.warning("an Event for %s cannot be written: %s", problem.about, error)

@@ -141,19 +141,19 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
 
 async def authority(api: Api, namespace: str) -> Authority:
     """The installation's CA; the first replica makes it, the others find it."""
-    where = path("v1", "secrets", namespace, SECRET)
-    found = await api.find(where)
-    if found is None:
-        made = Authority.new()
+    secret_path = path("v1", "secrets", namespace, SECRET)
+    secret = await api.find(secret_path)
+    if secret is None:
+        created = Authority.new()
         try:
-            await api.create(path("v1", "secrets", namespace), made.secret(namespace))
+            await api.create(path("v1", "secrets", namespace), created.secret(namespace))
         except ApiError as error:
             if error.status != 409:
                 raise
-            found = await api.get(where)
+            secret = await api.get(secret_path)
         else:
-            return made
-    return Authority.from_secret(found)
+            return created
+    return Authority.from_secret(secret)
 
 
 class Reviewed(NamedTuple):

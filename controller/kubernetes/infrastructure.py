@@ -70,17 +70,17 @@ class InfrastructureWriter:
             self._leaving.pop(name, None)
 
     async def _make(self, gateway: Running) -> None:
-        made = manifests.for_gateway(gateway, self._settings)
-        for obj in made:
+        objects = manifests.for_gateway(gateway, self._settings)
+        for obj in objects:
             await self._api.apply(path_of(obj), obj)
-        kinds = {obj["kind"] for obj in made}
+        kinds = {obj["kind"] for obj in objects}
         for obj in manifests.optional(gateway.gateway):
             if obj["kind"] not in kinds:
                 await self._delete_ours(obj, gateway)
 
     async def _delete_ours(self, obj: Json, gateway: Running) -> None:
-        found = await self._api.find(path_of(obj))
-        owners = found["metadata"].get("ownerReferences", []) if found else []
+        existing = await self._api.find(path_of(obj))
+        owners = existing["metadata"].get("ownerReferences", []) if existing else []
         if any(owner.get("uid") == gateway.gateway.metadata.uid for owner in owners):
             await self._api.delete(path_of(obj), propagationPolicy="Background")
 

@@ -58,7 +58,7 @@ class NamedSecrets:
 
     def put(self, obj: AnyObject, stored: Stored) -> None:
         """An object is there, or has changed: it goes on once all that it names is known."""
-        self._name(obj.ref, frozenset(one for one in named(obj) if not self._namespaces or one.namespace in self._namespaces))
+        self._name(obj.ref, frozenset(ref for ref in named(obj) if not self._namespaces or ref.namespace in self._namespaces))
         if self._unknown(obj.ref):
             if obj.ref not in self._waiting:
                 self._later.add(task := self._group.create_task(self._put_later(obj.ref)))
@@ -90,25 +90,25 @@ class NamedSecrets:
             self._put(*self._waiting.pop(ref))
 
     def _unknown(self, ref: Ref) -> list[Follower]:
-        followers = [self._following[one].follower for one in self._names.get(ref, ())]
-        return [one for one in followers if not one.synced.is_set()]
+        followers = [self._following[secret].follower for secret in self._names.get(ref, ())]
+        return [follower for follower in followers if not follower.synced.is_set()]
 
     def _name(self, ref: Ref, names: frozenset[Ref]) -> None:
         before = self._names.pop(ref, frozenset())
         if names:
             self._names[ref] = names
-        for one in names - before:
-            self._uses[one] += 1
-            if one not in self._following:
-                self._following[one] = self._follow(one)
-        for one in before - names:
-            self._uses[one] -= 1
-            if not self._uses[one]:
-                del self._uses[one]
-                following = self._following.pop(one)
+        for secret in names - before:
+            self._uses[secret] += 1
+            if secret not in self._following:
+                self._following[secret] = self._follow(secret)
+        for secret in before - names:
+            self._uses[secret] -= 1
+            if not self._uses[secret]:
+                del self._uses[secret]
+                following = self._following.pop(secret)
                 following.task.cancel()
                 following.follower.synced.set()  # nobody waits for it any more
-                self._drop(one)
+                self._drop(secret)
 
     def _follow(self, ref: Ref) -> Following:
         # A certificate is followed with all others; a Secret's type never changes.

@@ -89,8 +89,8 @@ class StatusWriter:
     def was_programmed(self, ref: Ref) -> bool:
         """Whether the stored status of a Gateway says Programmed: data planes may run that we have not met yet."""
         stored = self._stored.get(ref)
-        said = _entries(_status(stored), "conditions") if stored else []
-        return any(c.get("type") == "Programmed" and c.get("status") == "True" for c in said)
+        conditions = _entries(_status(stored), "conditions") if stored else []
+        return any(c.get("type") == "Programmed" and c.get("status") == "True" for c in conditions)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -152,9 +152,9 @@ class StatusWriter:
             "metadata": {"resourceVersion": stored.metadata.resource_version},
             "status": _patch(before, body),
         }
-        where = path_of(KINDS[ref.kind], ref, "status")
+        status_path = path_of(KINDS[ref.kind], ref, "status")
         try:
-            answer = await self._api.merge(where, patch)
+            answer = await self._api.merge(status_path, patch)
         except ApiError as error:
             if error.status == 409:
                 answer = await self._api.get(path_of(KINDS[ref.kind], ref))
@@ -172,7 +172,7 @@ def _status(stored: Stored) -> Json:
 def _entries(before: Json, name: str) -> list[Json]:
     """The entries of a list that are what they should be: others may have written anything."""
     given = before.get(name)
-    return [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    return [entry for entry in given if isinstance(entry, dict)] if isinstance(given, list) else []
 
 
 def _patch(before: Json, after: Json) -> Json:
@@ -195,18 +195,18 @@ def merged(before: Json, status: Status | None, now: str) -> Json:
                 **before,
                 **_said(before, status.conditions, status.generation, now),
                 "addresses": [_address(address) for address in status.addresses],
-                "listeners": [_listener(before, one, status.generation, now) for one in status.listeners],
+                "listeners": [_listener(before, listener, status.generation, now) for listener in status.listeners],
                 "attachedListenerSets": status.attached_sets,
             }
         case ListenerSetStatus():
             return {
                 **before,
                 **_said(before, status.conditions, status.generation, now),
-                "listeners": [_listener(before, one, status.generation, now) for one in status.listeners],
+                "listeners": [_listener(before, listener, status.generation, now) for listener in status.listeners],
             }
         case ExtensionStatus():
-            said = {**before, **_said(before, status.conditions, status.generation, now)}
-            return {**said, **_ancestors(before, status, now)} if status.ancestors or "ancestors" in before else said
+            fields = {**before, **_said(before, status.conditions, status.generation, now)}
+            return {**fields, **_ancestors(before, status, now)} if status.ancestors or "ancestors" in before else fields
         case PolicyStatus():
             return {**before, **_ancestors(before, status, now)}
         case RouteStatus():
@@ -214,8 +214,8 @@ def merged(before: Json, status: Status | None, now: str) -> Json:
             for parent in status.parents:
                 ref = _without_nones(msgspec.to_builtins(parent.parent))
                 old = next((p for p in _ours(before, "parents") if p.get("parentRef") == ref), {})
-                said = _said(old, parent.conditions, status.generation, now)
-                entries.append({"parentRef": ref, "controllerName": CONTROLLER, **said})
+                fields = _said(old, parent.conditions, status.generation, now)
+                entries.append({"parentRef": ref, "controllerName": CONTROLLER, **fields})
             return {**before, "parents": (_others(before, "parents") + entries)[:MAX_PARENTS]}
         case None:
             return {**before, **{name: _others(before, name) for name in ("parents", "ancestors") if name in before}}
@@ -227,8 +227,8 @@ def _ancestors(before: Json, status: PolicyStatus | ExtensionStatus, now: str) -
         namespace, name = ancestor.gateway
         ref = {"group": ancestor.group, "kind": ancestor.kind, "namespace": namespace, "name": name}
         old = next((a for a in _ours(before, "ancestors") if a.get("ancestorRef") == ref), {})
-        said = _said(old, ancestor.conditions, status.generation, now)
-        entries.append({"ancestorRef": ref, "controllerName": CONTROLLER, **said})
+        fields = _said(old, ancestor.conditions, status.generation, now)
+        entries.append({"ancestorRef": ref, "controllerName": CONTROLLER, **fields})
     most = MAX_OF_BACKENDS if isinstance(status, BackendStatus) else MAX_ANCESTORS
     return {"ancestors": (_others(before, "ancestors") + entries)[:most]}
 
@@ -266,13 +266,13 @@ def _address(address: GatewayAddress) -> Json:
     return {**known, "routability": address.routability} if address.routability else known
 
 
-def _listener(before: Json, one: Any, generation: int, now: str) -> Json:
-    old: Json = next((entry for entry in _entries(before, "listeners") if entry.get("name") == one.name), {})
+def _listener(before: Json, listener: Any, generation: int, now: str) -> Json:
+    old: Json = next((entry for entry in _entries(before, "listeners") if entry.get("name") == listener.name), {})
     return {
-        "attachedRoutes": one.attached,
-        **_said(old, one.conditions, generation, now),
-        "name": one.name,
-        "supportedKinds": [_kind(kind) for kind in one.kinds],
+        "attachedRoutes": listener.attached,
+        **_said(old, listener.conditions, generation, now),
+        "name": listener.name,
+        "supportedKinds": [_kind(kind) for kind in listener.kinds],
     }
 
 

@@ -86,7 +86,7 @@ def _page(data: bytes) -> RawList:
         parts = members(data)
         meta = members(parts["metadata"])
         version, following = (_text(meta.get(name, b"")) for name in ("resourceVersion", "continue"))
-        return RawList([msgspec.Raw(one) for one in elements(parts["items"])], ListMeta(version, following))
+        return RawList([msgspec.Raw(item) for item in elements(parts["items"])], ListMeta(version, following))
 
 
 def _identified(raw: msgspec.Raw | bytes) -> Stored:
@@ -95,7 +95,7 @@ def _identified(raw: msgspec.Raw | bytes) -> Stored:
         return _stored.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         meta = members(members(bytes(raw)).get("metadata", b""))
-        name, namespace, version, uid = (_text(meta.get(one, b"")) for one in ("name", "namespace", "resourceVersion", "uid"))
+        name, namespace, version, uid = (_text(meta.get(key, b"")) for key in ("name", "namespace", "resourceVersion", "uid"))
         return Stored(OnlyMeta(name, namespace, version, 0, uid))
 
 
@@ -202,18 +202,18 @@ class Follower:
         return path(self._api_version, self._kind.plural, self._namespace)
 
     async def _read_list(self) -> None:
-        found: dict[Ref, None] = {}
+        listed: dict[Ref, None] = {}
         query = {**self._query, "limit": str(PAGE)}
         while True:
             page = _page(await self._api.raw("GET", self._path, query=query))
             for raw in page.items or ():
                 ref = self._take(raw)
                 if ref is not None:
-                    found[ref] = None
+                    listed[ref] = None
             if not page.metadata.continue_:
                 break
             query["continue"] = page.metadata.continue_
-        for ref in self._known.keys() - found.keys():
+        for ref in self._known.keys() - listed.keys():
             self._forget(ref)
         self._version = page.metadata.resource_version
 
@@ -244,14 +244,14 @@ class Follower:
         stored = _identified(raw)
         ref = Ref(self._kind.type.__name__, stored.metadata.namespace, stored.metadata.name)
         self._known[ref] = None
-        found = self._reader.read(raw, ref)
-        if isinstance(found, Unreadable):
+        obj = self._reader.read(raw, ref)
+        if isinstance(obj, Unreadable):
             # What we knew of it stays in force.
-            log.error("%s cannot be read: %s", ref, found)
-            self._odd(ref, str(found), stored)
+            log.error("%s cannot be read: %s", ref, obj)
+            self._odd(ref, str(obj), stored)
             return ref
         try:
-            self._put(found, stored)
+            self._put(obj, stored)
         except Exception as error:
             log.exception("%s", ref)
             self._odd(ref, f"the controller fails at it ({type(error).__name__}: {error})", stored)

@@ -30,9 +30,9 @@ def convert(value: Any, type_: type[T]) -> T | tuple[Path, str]:
 
 def explained(error: msgspec.ValidationError, value: Any, type_: Any) -> tuple[Path, str]:
     """msgspec's error as a path, and words that say what was found and what would work."""
-    message, _, where = str(error).partition(" - at `")
+    message, _, json_path = str(error).partition(" - at `")
     got = message.rpartition("got `")[2].rstrip("`") if "got `" in message else ""
-    path = _with_keys(path_of(where.partition("`")[0].removeprefix("$")), value, got)
+    path = _with_keys(path_of(json_path.partition("`")[0].removeprefix("$")), value, got)
     missing = re.fullmatch("Object missing required field `(.*)`", message)
     if missing:
         return (*path, missing[1]), "is missing; it is needed"

@@ -51,14 +51,14 @@ class Reader:
     def read(self, raw: bytes | msgspec.Raw, ref: Ref) -> AnyObject | Unreadable:
         """An object as the API server sends it."""
         try:
-            found: AnyObject = self._decode(raw)
+            obj: AnyObject = self._decode(raw)
         except msgspec.ValidationError as error:
             return self._without(error, raw, ref)
         except (msgspec.DecodeError, UnicodeError, OverflowError) as error:
             return Unreadable(ref, "", f"is not JSON that can be read: {error}")
         except RecursionError:
             return Unreadable(ref, "", "is nested too deeply to be read")
-        return found
+        return obj
 
     def _without(self, error: msgspec.ValidationError, raw: bytes | msgspec.Raw, ref: Ref) -> AnyObject | Unreadable:
         try:
@@ -83,8 +83,8 @@ def salvaged(kind: Kind, value: Any, fault: str) -> AnyObject | None:
         return None
     if kind.name in SALVAGED:
         return SALVAGED[kind.name](meta, value.get("spec"), fault)
-    made: AnyObject = kind.type(meta, value.get("spec"), fault)
-    return made
+    obj: AnyObject = kind.type(meta, value.get("spec"), fault)
+    return obj
 
 
 # --- kinds that guard something ---
@@ -93,8 +93,8 @@ def salvaged(kind: Kind, value: Any, fault: str) -> AnyObject | None:
 def _each(value: Any, field: str, type_: type[T]) -> tuple[T, ...]:
     """The entries of a list that can be read."""
     given = value.get(field) if isinstance(value, dict) else None
-    made = [convert(one, type_) for one in given] if isinstance(given, list) else []
-    return tuple(one for one in made if isinstance(one, type_))
+    entries = [convert(entry, type_) for entry in given] if isinstance(given, list) else []
+    return tuple(entry for entry in entries if isinstance(entry, type_))
 
 
 def _tls_policy(meta: Meta, spec: Any, fault: str) -> BackendTLSPolicy:

@@ -73,8 +73,8 @@ class DocumentFault:
     field: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (where, self.object, self.field, self.message) if part)
+        location = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (location, self.object, self.field, self.message) if part)
 
 
 @dataclass

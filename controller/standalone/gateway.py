@@ -182,7 +182,7 @@ class Standalone:
         self._watcher.note([file])
         await self.reconciler.settled()
         took = time.perf_counter() - began
-        problem = next((one.message for one in self.workers.problems if one.part == name), "")
+        problem = next((reported.message for reported in self.workers.problems if reported.part == name), "")
         if problem:
             return Saved(False, f"not in force: {problem}; the last good one stays")
         faults = [str(fault) for fault in self.source.faults if fault.file == str(file)]

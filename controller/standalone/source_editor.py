@@ -55,7 +55,7 @@ class SourceEditor:
 
     async def save(self, name: str, text: str, digest: str) -> Saved:
         """Write one, and wait until it is in force or refused. Raises EditError; nothing is written then."""
-        place = next((place for found, place in self._places() if found == name), None)
+        place = next((place for filter_name, place in self._places() if filter_name == name), None)
         if place is None:
             raise EditError(404, f'no file defines the source of a filter "{name}"')
         try:
@@ -78,27 +78,27 @@ class SourceEditor:
 
     def _shown(self, name: str, place: SourcePlace) -> FilterSource:
         origin = self._files.origins.get(place.ref)
-        where = (
+        location = (
             str(place.file) if place.file.suffix == ".py" else f"{place.file}:{origin.line if origin else 1}, {_field(place)}"
         )
         if not os.access(place.file, os.W_OK):
-            return FilterSource(name, place.text, where, unwritable="its file is read-only")
+            return FilterSource(name, place.text, location, unwritable="its file is read-only")
         try:
             self._stays_inside(place.file)
         except ValueError as error:
-            return FilterSource(name, place.text, where, unwritable=str(error))
-        return FilterSource(name, place.text, where, digest_of(place.text))
+            return FilterSource(name, place.text, location, unwritable=str(error))
+        return FilterSource(name, place.text, location, digest_of(place.text))
 
     def _places(self) -> Iterator[tuple[str, SourcePlace]]:
         for ref in (*self._world.refs("Filter"), *self._world.refs("ListenerFilter")):
-            found: Filter | ListenerFilter | None = self._world.read(("object", ref))
-            definition = self._definition(ref, found) if found is not None else None
+            obj: Filter | ListenerFilter | None = self._world.read(("object", ref))
+            definition = self._definition(ref, obj) if obj is not None else None
             place = self._place(ref.namespace, definition) if definition is not None else None
             if place is not None:
                 yield str(FilterName(ref.namespace, ref.name, ref.kind)), place
 
-    def _definition(self, ref: Ref, found: Filter | ListenerFilter) -> Definition | None:
-        wanted = found.spec.definition_ref
+    def _definition(self, ref: Ref, obj: Filter | ListenerFilter) -> Definition | None:
+        wanted = obj.spec.definition_ref
         if wanted is None:
             return None
         of_namespace = wanted.kind == "NamespacedFilterDefinition"
@@ -176,7 +176,9 @@ def _literal(text: str, column: int) -> str:
 def _quoted(text: str) -> str:
     """A text in quotes, with what cannot be printed escaped (YAML 1.2, 5.7)."""
     return re.sub(
-        r"[^ -~]", lambda one: one[0] if one[0].isprintable() else f"\\U{ord(one[0]):08X}", json.dumps(text, ensure_ascii=False)
+        r"[^ -~]",
+        lambda match: match[0] if match[0].isprintable() else f"\\U{ord(match[0]):08X}",
+        json.dumps(text, ensure_ascii=False),
     )
 
 
@@ -184,7 +186,7 @@ def _values(
     text: str, place: SourcePlace | None = None, source: str = "", *, strict: bool = True
 ) -> list[dict[str, Any]] | None:
     """The objects of a file, with another source in one of them. A broken one raises ValueError, or has none."""
-    found: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for document in documents.read(text, ""):
         if not isinstance(document, Document):
             if not strict:
@@ -196,8 +198,8 @@ def _values(
                 holder = holder[step]
             holder[place.path[-1]] = source
             place = None
-        found.append(document.value)
-    return found
+        objects.append(document.value)
+    return objects
 
 
 def _is(value: Any, ref: Ref) -> bool:

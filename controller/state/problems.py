@@ -37,20 +37,20 @@ class Problems:
         self.rounds_failed = 0  # rounds of the controller's loop that something of our own broke
 
     def __iter__(self) -> Iterator[ObjectProblem]:
-        return (one for _, several in sorted(self._found.items()) for one in several)
+        return (problem for _, several in sorted(self._found.items()) for problem in several)
 
-    def note(self, reason: str, about: Ref, found: Iterable[tuple[str, str]]) -> None:
+    def note(self, reason: str, about: Ref, faults: Iterable[tuple[str, str]]) -> None:
         """What is wrong with an object now, for this reason: parts and messages; nothing, where it is well again."""
-        several = tuple(ObjectProblem(reason, about, part, message) for part, message in found)
+        several = tuple(ObjectProblem(reason, about, part, message) for part, message in faults)
         before = self._found.pop((reason, about), ())
         if several:
             self._found[reason, about] = several
-        for one in several:
-            if one not in before:
-                self.told(one)
-        for one in before:
-            if one not in several:
-                self.over(one)
+        for problem in several:
+            if problem not in before:
+                self.told(problem)
+        for problem in before:
+            if problem not in several:
+                self.over(problem)
 
     def forget(self, about: Ref) -> None:
         """An object is gone."""

@@ -62,8 +62,8 @@ class View:
 
     def get(self, type_: type[ObjectT], namespace: str, name: str) -> ObjectT | None:
         """One object, or None."""
-        found: AnyObject | None = self._read(("object", Ref(type_.__name__, namespace, name)))
-        return cast("ObjectT | None", found)
+        obj: AnyObject | None = self._read(("object", Ref(type_.__name__, namespace, name)))
+        return cast("ObjectT | None", obj)
 
     def index(self, *key: Any) -> tuple[Ref, ...]:
         """The Refs under an index key."""

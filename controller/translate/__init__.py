@@ -89,74 +89,74 @@ class Translator:
 
     def _discover(self, changed: set[Key]) -> set[Key]:
         """The values to work out for objects that changed themselves."""
-        found: set[Key] = set()
+        keys: set[Key] = set()
         for key in changed:
             if key[0] != "object":
                 continue
             ref: Ref = key[1]
             if ref.kind in OWN_VALUES:
-                found.update(OWN_VALUES[ref.kind].keys(ref))
+                keys.update(OWN_VALUES[ref.kind].keys(ref))
             if ref.kind in REMARKS and self.world.read(("setting", "remarks")):
-                found.update(REMARKS[ref.kind].keys(ref))
-        self._roots |= found
-        return found
+                keys.update(REMARKS[ref.kind].keys(ref))
+        self._roots |= keys
+        return keys
 
     # --- gateways ---
 
     def _translate_gateways(self, todo: set[Key]) -> None:
         for _, namespace, name in _calls(todo, gateways.gateway):
-            where = (namespace, name)
+            gateway = (namespace, name)
             info = self.view.call(gateways.gateway, namespace, name)
             new = {snapshot.key(part): part for part in (info.parts if info is not None else ())}
-            self._replace(where, _is_own, new)
-            self._need_exactly(where, info.backends if info is not None else ())
-            for backend in self._needed.get(where, ()):  # what we show to them may have changed
-                self._put_needed(where, backend)
+            self._replace(gateway, _is_own, new)
+            self._need_exactly(gateway, info.backends if info is not None else ())
+            for backend in self._needed.get(gateway, ()):  # what we show to them may have changed
+                self._put_needed(gateway, backend)
         for _, namespace, name in _calls(todo, gateways.running):
-            where = (namespace, name)
+            gateway = (namespace, name)
             running = self.view.call(gateways.running, namespace, name)
-            if (gateways.running, *where) in self.view.failures:
+            if (gateways.running, *gateway) in self.view.failures:
                 continue  # what runs is left as it is
-            if self.gateways.get(where) != running:
-                self._update.gateways[where] = running
+            if self.gateways.get(gateway) != running:
+                self._update.gateways[gateway] = running
                 if running is None:
-                    self.gateways.pop(where, None)
+                    self.gateways.pop(gateway, None)
                 else:
-                    self.gateways[where] = running
+                    self.gateways[gateway] = running
 
-    def _need_exactly(self, where: GatewayName, names: Iterable[Needed]) -> None:
+    def _need_exactly(self, gateway: GatewayName, names: Iterable[Needed]) -> None:
         """The backends that a Gateway's own listeners need from now on."""
-        needed = self._needed.setdefault(where, Counter())
-        before, after = self._own.pop(where, ()), tuple(names)
+        needed = self._needed.setdefault(gateway, Counter())
+        before, after = self._own.pop(gateway, ()), tuple(names)
         for name in after:
             needed[name] += 1
             if needed[name] == 1:
-                self._need(where, name)
+                self._need(gateway, name)
         for name in before:
             needed[name] -= 1
             if not needed[name]:
-                self._need_no_more(where, name)
+                self._need_no_more(gateway, name)
         if after:
-            self._own[where] = after
+            self._own[gateway] = after
 
-    def _replace(self, where: GatewayName, is_own: Callable[[snapshot.Key], bool], new: dict[snapshot.Key, Part]) -> None:
-        for key in [k for k in self.parts.get(where, ()) if is_own(k) and k not in new]:
-            self._drop(where, key)
+    def _replace(self, gateway: GatewayName, is_own: Callable[[snapshot.Key], bool], new: dict[snapshot.Key, Part]) -> None:
+        for key in [k for k in self.parts.get(gateway, ()) if is_own(k) and k not in new]:
+            self._drop(gateway, key)
         for part in new.values():
-            self._put(where, part)
+            self._put(gateway, part)
 
-    def _put(self, where: GatewayName, part: Part) -> None:
-        parts = self.parts.setdefault(where, {})
+    def _put(self, gateway: GatewayName, part: Part) -> None:
+        parts = self.parts.setdefault(gateway, {})
         key = snapshot.key(part)
         if parts.get(key) != part:
             parts[key] = part
-            self._update.parts.setdefault(where, {})[key] = part
+            self._update.parts.setdefault(gateway, {})[key] = part
 
-    def _drop(self, where: GatewayName, key: snapshot.Key) -> None:
-        if self.parts.get(where, {}).pop(key, None) is not None:
-            self._update.parts.setdefault(where, {})[key] = None
-            if not self.parts[where]:
-                del self.parts[where]
+    def _drop(self, gateway: GatewayName, key: snapshot.Key) -> None:
+        if self.parts.get(gateway, {}).pop(key, None) is not None:
+            self._update.parts.setdefault(gateway, {})[key] = None
+            if not self.parts[gateway]:
+                del self.parts[gateway]
 
     # --- routes ---
 
@@ -168,7 +168,9 @@ class Translator:
             if new.status is not None or new.served:
                 self._routes[ref] = new
             self._serve(old, new)
-            self.world.note(("gateways of route", *key[1:]), frozenset((one.namespace, one.gateway) for one in new.served))
+            self.world.note(
+                ("gateways of route", *key[1:]), frozenset((served.namespace, served.gateway) for served in new.served)
+            )
             self._status(ref, new.status)
             if self.world.read(("object", ref)) is None:
                 self._roots.discard(key)
@@ -177,64 +179,64 @@ class Translator:
     def _serve(self, old: routes.RouteInfo, new: routes.RouteInfo) -> None:
         before = {(s.namespace, s.gateway): s for s in old.served}
         after = {(s.namespace, s.gateway): s for s in new.served}
-        for where in before.keys() | after.keys():
-            was, now = before.get(where), after.get(where)
+        for gateway in before.keys() | after.keys():
+            was, now = before.get(gateway), after.get(gateway)
             rules = {snapshot.key(rule): rule for rule in now.rules} if now else {}
-            needed = self._needed.setdefault(where, Counter())
-            attached = self._attached.setdefault(where, Counter())
+            needed = self._needed.setdefault(gateway, Counter())
+            attached = self._attached.setdefault(gateway, Counter())
             for name in now.backends if now else ():
                 needed[name] += 1
                 if needed[name] == 1:
-                    self._need(where, name)
+                    self._need(gateway, name)
             for rule in rules.values():
-                self._put(where, rule)
+                self._put(gateway, rule)
             for rule in was.rules if was else ():
                 if snapshot.key(rule) not in rules:
-                    self._drop(where, snapshot.key(rule))
+                    self._drop(gateway, snapshot.key(rule))
             for name in was.backends if was else ():
                 needed[name] -= 1
                 if not needed[name]:
-                    self._need_no_more(where, name)
+                    self._need_no_more(gateway, name)
             attached.update(now.attached if now else ())
             attached.subtract(was.attached if was else ())
-            self.world.note(("attached", *where), dict(+attached))
+            self.world.note(("attached", *gateway), dict(+attached))
 
     # --- what rules need ---
 
-    def _need(self, where: GatewayName, name: Needed) -> None:
-        self._users.setdefault(name, {})[where] = None
+    def _need(self, gateway: GatewayName, name: Needed) -> None:
+        self._users.setdefault(name, {})[gateway] = None
         if isinstance(name, BackendName):
             self._by_name[str(name)] = name
         self._roots.add(_maker(name))
-        self._put_needed(where, name)
-        self._note_user(where, name, 1)
+        self._put_needed(gateway, name)
+        self._note_user(gateway, name, 1)
 
-    def _put_needed(self, where: GatewayName, name: Needed) -> None:
+    def _put_needed(self, gateway: GatewayName, name: Needed) -> None:
         part: Part | str = self.view.value(_maker(name))
         if isinstance(part, snapshot.Backend) and part.tls is not None and part.tls.own is None:
-            info = self.view.call(gateways.gateway, *where)
+            info = self.view.call(gateways.gateway, *gateway)
             if info is not None and info.shown is not None:
                 part = msgspec.structs.replace(part, tls=msgspec.structs.replace(part.tls, certificate=info.shown.name))
         if not isinstance(part, str):  # a filter that cannot be used any more: its routes say so, and ask for it no longer
-            self._put(where, part)
+            self._put(gateway, part)
 
-    def _note_user(self, where: GatewayName, name: Needed, by: int) -> None:
+    def _note_user(self, gateway: GatewayName, name: Needed, by: int) -> None:
         """Who sends requests to a Service or an XBackend, or has a Filter look at them."""
         kind = name.kind.lower() if isinstance(name, BackendName) else name.kind
         users = self._of.setdefault((kind, name.namespace, name.name), Counter())
-        users[where] += by
+        users[gateway] += by
         self.world.note((f"gateways of {kind}", name.namespace, name.name), frozenset(+users))
         if isinstance(name, BackendName):
             spoken = self._spoken.setdefault((kind, name.namespace, name.name), Counter())
             spoken[name.spoken] += by
             self.world.note((f"spoken to {kind}", name.namespace, name.name), frozenset(+spoken))
 
-    def _need_no_more(self, where: GatewayName, name: Needed) -> None:
-        del self._needed[where][name]
-        self._note_user(where, name, -1)
+    def _need_no_more(self, gateway: GatewayName, name: Needed) -> None:
+        del self._needed[gateway][name]
+        self._note_user(gateway, name, -1)
         users = self._users[name]
-        del users[where]
-        self._drop(where, _key(name))
+        del users[gateway]
+        self._drop(gateway, _key(name))
         if not users:
             del self._users[name]
             if isinstance(name, BackendName):
@@ -244,11 +246,11 @@ class Translator:
             self.view.forget(_maker(name))
 
     def _translate_needed(self, todo: set[Key]) -> None:
-        found: list[Needed] = [BackendName(*key[1:]) for key in _calls(todo, backends.backend)]
-        found += [FilterName(*key[1:]) for key in (*_calls(todo, python_filters.script), *_calls(todo, attachment.script))]
-        for name in found:
-            for where in self._users.get(name, ()):
-                self._put_needed(where, name)
+        names: list[Needed] = [BackendName(*key[1:]) for key in _calls(todo, backends.backend)]
+        names += [FilterName(*key[1:]) for key in (*_calls(todo, python_filters.script), *_calls(todo, attachment.script))]
+        for name in names:
+            for gateway in self._users.get(name, ()):
+                self._put_needed(gateway, name)
 
     def _look_for_pods(self, todo: set[Key]) -> None:
         for key in _calls(todo, xbackends.pods):
@@ -291,11 +293,11 @@ class Translator:
 
     def failing(self) -> dict[Ref, list[tuple[str, str]]]:
         """The objects at which our own code fails, and at what of them: parts and messages."""
-        found: dict[Ref, list[tuple[str, str]]] = {}
+        faults: dict[Ref, list[tuple[str, str]]] = {}
         for key, several in self.view.failures.items():
             for part, error in several.items():
-                found.setdefault(_about(key), []).append((part, f"{type(error).__name__}: {error}"))
-        return found
+                faults.setdefault(_about(key), []).append((part, f"{type(error).__name__}: {error}"))
+        return faults
 
     def is_fresh(self, name: str) -> bool:
         """Whether a backend of this name has endpoints, and they are the ones that its Service selects now."""
@@ -364,7 +366,7 @@ def _about(key: Key) -> Ref:
     if function in (python_filters.script, attachment.script):
         namespace, name, kind = (*arguments, "Filter")[:3]
         return Ref(kind, namespace, name)
-    kind, namespace, name = (str(one) for one in arguments[:3])
+    kind, namespace, name = (str(argument) for argument in arguments[:3])
     return Ref(kind, namespace, name)
 
 

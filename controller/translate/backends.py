@@ -99,19 +99,19 @@ def _resolve_xbackend(view: View, kind: str, namespace: str, ref: BackendRef, sp
     to = ref.namespace or namespace
     if not reference_grants.permitted(view, kind, namespace, ref.group, "XBackend", to, ref.name):
         return _fault("RefNotPermitted", conditions.not_permitted("XBackend", to, ref.name, kind, namespace))
-    found, verdict = view.get(XBackend, to, ref.name), view.call(xbackends.judged, to, ref.name)
-    if found is None or verdict is None:
+    xbackend, verdict = view.get(XBackend, to, ref.name), view.call(xbackends.judged, to, ref.name)
+    if xbackend is None or verdict is None:
         return _fault("BackendNotFound", f'XBackend "{to}/{ref.name}" does not exist.')
     name = BackendName("XBackend", to, ref.name, 0, spoken)
     if verdict.refusal is not None:
         reason, words = verdict.refusal
         return Resolved(None, conditions.unresolved(reason, f'XBackend "{to}/{ref.name}": {words}'), name)
-    if unspoken := xbackends.not_spoken(spoken, found):
+    if unspoken := xbackends.not_spoken(spoken, xbackend):
         return Resolved(None, conditions.unresolved("UnsupportedProtocol", f'XBackend "{to}/{ref.name}": {unspoken}'), name)
     if ref.port is not None:
         text = (
             f'backendRef "{ref.name}" has port {ref.port}; a reference to an XBackend has none: '
-            f"leave it away, port {found.spec.port.number} is what its spec.port says."
+            f"leave it away, port {xbackend.spec.port.number} is what its spec.port says."
         )
         return Resolved(None, conditions.unresolved("BackendNotFound", text), name)
     return Resolved(name)

@@ -59,10 +59,10 @@ def _unless_read(view: View, namespace: str) -> str:
     return f", that the controller may read: it may in {', '.join(readable)} only (fsm.secretNamespaces)"
 
 
-def time_faults(found: Iterable[snapshot.Certificate]) -> str:
+def time_faults(certificates: Iterable[snapshot.Certificate]) -> str:
     """What is wrong with the times for which certificates are good, as of now; nothing of that keeps them from being shown."""
     now = datetime.now(UTC)
-    return " ".join(f'Secret "{one.name}": {fault}.' for one in found if (fault := _time_fault(one.chain, now)))
+    return " ".join(f'Secret "{shown.name}": {fault}.' for shown in certificates if (fault := _time_fault(shown.chain, now)))
 
 
 def _time_fault(chain: str, now: datetime) -> str:
@@ -86,25 +86,25 @@ def _names(chain: str) -> tuple[str, ...]:
     """The DNS names that a certificate is for."""
     leaf = _leaf(chain)
     try:
-        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        subject_alt_names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
-    return tuple(name.lower() for name in found.get_values_for_type(x509.DNSName))
+    return tuple(name.lower() for name in subject_alt_names.get_values_for_type(x509.DNSName))
 
 
 def authorities(
     view: View, from_kind: str, namespace: str, refs: Iterable[AuthorityRef]
 ) -> tuple[str, tuple[CertificateFault, ...]]:
     """The certificates of authorities behind references, as one PEM text, and what is wrong with the others."""
-    found: list[str] = []
+    texts: list[str] = []
     faults: list[CertificateFault] = []
     for ref in refs:
-        one = _authority(view, from_kind, namespace, ref)
-        if isinstance(one, CertificateFault):
-            faults.append(one)
+        authority = _authority(view, from_kind, namespace, ref)
+        if isinstance(authority, CertificateFault):
+            faults.append(authority)
         else:
-            found.append(one)
-    return "\n".join(found), tuple(faults)
+            texts.append(authority)
+    return "\n".join(texts), tuple(faults)
 
 
 def _authority(view: View, from_kind: str, namespace: str, ref: AuthorityRef) -> str | CertificateFault:
@@ -119,27 +119,27 @@ def _authority(view: View, from_kind: str, namespace: str, ref: AuthorityRef) ->
     to = ref.namespace or namespace
     if not reference_grants.permitted(view, from_kind, namespace, "", ref.kind, to, ref.name):
         return CertificateFault("grant", conditions.not_permitted(ref.kind, to, ref.name, from_kind, namespace))
-    where = f'{ref.kind} "{to}/{ref.name}"'
+    source = f'{ref.kind} "{to}/{ref.name}"'
     if ref.kind == "Secret":
         secret = view.get(Secret, to, ref.name)
         text = _value(secret, "ca.crt") if secret is not None else None
     else:
-        found = view.get(ConfigMap, to, ref.name)
-        text = (found.data or {}).get("ca.crt", "") if found is not None else None
+        config_map = view.get(ConfigMap, to, ref.name)
+        text = (config_map.data or {}).get("ca.crt", "") if config_map is not None else None
     if text is None:
-        return CertificateFault("reference", f"There is no {where}.")
+        return CertificateFault("reference", f"There is no {source}.")
     if not text:
-        return CertificateFault("reference", f"{where} has no key ca.crt.")
-    return checked(text, where)
+        return CertificateFault("reference", f"{source} has no key ca.crt.")
+    return checked(text, source)
 
 
 @lru_cache(maxsize=1024)
-def checked(text: str, where: str) -> str | CertificateFault:
+def checked(text: str, source: str) -> str | CertificateFault:
     """The text, if it holds certificates."""
     try:
         x509.load_pem_x509_certificates(text.encode())
     except ValueError:
-        return CertificateFault("reference", f"{where}: what it holds is no certificate in PEM.")
+        return CertificateFault("reference", f"{source}: what it holds is no certificate in PEM.")
     return text.strip()
 
 

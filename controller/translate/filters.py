@@ -47,38 +47,40 @@ def translate(
     specs: list[snapshot.Filter] = []
     resolved: list[Resolved] = []
     needed: list[Needed] = []
-    for index, one in enumerate(filters):
-        match one.type:
+    for index, http_filter in enumerate(filters):
+        match http_filter.type:
             case "RequestHeaderModifier":
-                specs.append(snapshot.RequestHeaders(*_headers(one.request_header_modifier or HeaderFilter())))
+                specs.append(snapshot.RequestHeaders(*_headers(http_filter.request_header_modifier or HeaderFilter())))
             case "ResponseHeaderModifier":
-                specs.append(snapshot.ResponseHeaders(*_headers(one.response_header_modifier or HeaderFilter())))
-            case "RequestRedirect" if one.request_redirect:
-                r = one.request_redirect
+                specs.append(snapshot.ResponseHeaders(*_headers(http_filter.response_header_modifier or HeaderFilter())))
+            case "RequestRedirect" if http_filter.request_redirect:
+                r = http_filter.request_redirect
                 specs.append(snapshot.Redirect(r.scheme, r.hostname, _path(r.path) if r.path else None, r.port, r.status_code))
-            case "URLRewrite" if one.url_rewrite:
-                path = one.url_rewrite.path
-                specs.append(snapshot.Rewrite(one.url_rewrite.hostname, _path(path) if path else None))
-            case "RequestMirror" if one.request_mirror:
-                found = resolve(as_backend(one.request_mirror.backend_ref))
-                resolved.append(found.within("filters", index, "requestMirror", "backendRef"))
-                if found.backend is not None:  # a mirror that leads nowhere must not hurt the request itself
-                    needed.append(found.backend)
-                    specs.append(snapshot.Mirror(str(found.backend), *_share(one.request_mirror)))
-            case "CORS" if one.cors:
-                c = one.cors
+            case "URLRewrite" if http_filter.url_rewrite:
+                path = http_filter.url_rewrite.path
+                specs.append(snapshot.Rewrite(http_filter.url_rewrite.hostname, _path(path) if path else None))
+            case "RequestMirror" if http_filter.request_mirror:
+                reference = resolve(as_backend(http_filter.request_mirror.backend_ref))
+                resolved.append(reference.within("filters", index, "requestMirror", "backendRef"))
+                if reference.backend is not None:  # a mirror that leads nowhere must not hurt the request itself
+                    needed.append(reference.backend)
+                    specs.append(snapshot.Mirror(str(reference.backend), *_share(http_filter.request_mirror)))
+            case "CORS" if http_filter.cors:
+                c = http_filter.cors
                 specs.append(
                     snapshot.Cors(
                         c.allow_origins, c.allow_credentials, c.allow_methods, c.allow_headers, c.expose_headers, c.max_age
                     )
                 )
-            case "ExternalAuth" if one.external_auth:
-                found = resolve(as_backend(one.external_auth.backend_ref), grpc=one.external_auth.protocol == "GRPC")
-                resolved.append(found.within("filters", index, "externalAuth", "backendRef"))
-                specs.append(_authorisation(one.external_auth, found))
-                needed += [found.backend] if found.backend is not None else []
-            case "ExtensionRef" if one.extension_ref:
-                led = find(one.extension_ref)
+            case "ExternalAuth" if http_filter.external_auth:
+                reference = resolve(
+                    as_backend(http_filter.external_auth.backend_ref), grpc=http_filter.external_auth.protocol == "GRPC"
+                )
+                resolved.append(reference.within("filters", index, "externalAuth", "backendRef"))
+                specs.append(_authorisation(http_filter.external_auth, reference))
+                needed += [reference.backend] if reference.backend is not None else []
+            case "ExtensionRef" if http_filter.extension_ref:
+                led = find(http_filter.extension_ref)
                 if isinstance(led, Condition):
                     resolved.append(Resolved(None, led).within("filters", index, "extensionRef"))
                     specs.append(snapshot.Fault(500, "a filter of this rule cannot be resolved"))
@@ -91,48 +93,48 @@ def translate(
     return tuple(specs), resolved, needed
 
 
-def faults(filters: tuple[HTTPFilter, ...], where: str = "filters") -> Iterator[str]:
+def faults(filters: tuple[HTTPFilter, ...], field_path: str = "filters") -> Iterator[str]:
     """What is wrong with filters, in words that name the field."""
-    for index, one in enumerate(filters):
-        if one.type not in SUPPORTED:
-            yield f'{where}[{index}].type: "{one.type}" is not supported; {", ".join(SUPPORTED)} are'
-        yield from _text_faults(f"{where}[{index}]", one)
-    types = {one.type for one in filters}
+    for index, http_filter in enumerate(filters):
+        if http_filter.type not in SUPPORTED:
+            yield f'{field_path}[{index}].type: "{http_filter.type}" is not supported; {", ".join(SUPPORTED)} are'
+        yield from _text_faults(f"{field_path}[{index}]", http_filter)
+    types = {http_filter.type for http_filter in filters}
     if {"RequestRedirect", "URLRewrite"} <= types:
-        yield f"{where}: RequestRedirect and URLRewrite exclude each other"
+        yield f"{field_path}: RequestRedirect and URLRewrite exclude each other"
 
 
-def _text_faults(where: str, one: HTTPFilter) -> Iterator[str]:
+def _text_faults(field_path: str, http_filter: HTTPFilter) -> Iterator[str]:
     """What may not be written of what a filter says: it would end a field, a line or a URL."""
     for field, edit in (
-        ("requestHeaderModifier", one.request_header_modifier),
-        ("responseHeaderModifier", one.response_header_modifier),
+        ("requestHeaderModifier", http_filter.request_header_modifier),
+        ("responseHeaderModifier", http_filter.response_header_modifier),
     ):
         if edit is not None:
-            yield from field_faults(f"{where}.{field}", ((h.name, h.value) for h in (*edit.set, *edit.add)))
+            yield from field_faults(f"{field_path}.{field}", ((h.name, h.value) for h in (*edit.set, *edit.add)))
             for name in edit.remove:
-                yield from name_faults(f"{where}.{field}", name)
-    for field, changed in (("requestRedirect", one.request_redirect), ("urlRewrite", one.url_rewrite)):
+                yield from name_faults(f"{field_path}.{field}", name)
+    for field, changed in (("requestRedirect", http_filter.request_redirect), ("urlRewrite", http_filter.url_rewrite)):
         if changed is None:
             continue
         if changed.hostname:
-            yield from fault(f"{where}.{field}.hostname", grammar.host, changed.hostname)
+            yield from fault(f"{field_path}.{field}.hostname", grammar.host, changed.hostname)
         if changed.path is not None:
             replaced = changed.path.type[:1].lower() + changed.path.type[1:]
-            yield from fault(f"{where}.{field}.path.{replaced}", grammar.path, _path(changed.path).value)
-    if one.request_redirect is not None and one.request_redirect.scheme not in ("", *PORT_OF):
-        scheme = grammar.shown(one.request_redirect.scheme)
-        yield f"{where}.requestRedirect.scheme: {scheme} is not supported; {' and '.join(PORT_OF)} are"
-    if one.cors is not None:
+            yield from fault(f"{field_path}.{field}.path.{replaced}", grammar.path, _path(changed.path).value)
+    if http_filter.request_redirect is not None and http_filter.request_redirect.scheme not in ("", *PORT_OF):
+        scheme = grammar.shown(http_filter.request_redirect.scheme)
+        yield f"{field_path}.requestRedirect.scheme: {scheme} is not supported; {' and '.join(PORT_OF)} are"
+    if http_filter.cors is not None:
         for field, names in (
-            ("allowMethods", one.cors.allow_methods),
-            ("allowHeaders", one.cors.allow_headers),
-            ("exposeHeaders", one.cors.expose_headers),
+            ("allowMethods", http_filter.cors.allow_methods),
+            ("allowHeaders", http_filter.cors.allow_headers),
+            ("exposeHeaders", http_filter.cors.expose_headers),
         ):
             for at, name in enumerate(names):
-                yield from fault(f"{where}.cors.{field}[{at}]", grammar.field_name, name)
-    if one.external_auth is not None:
-        yield from fault(f"{where}.externalAuth.http.path", grammar.path, one.external_auth.http.path)
+                yield from fault(f"{field_path}.cors.{field}[{at}]", grammar.field_name, name)
+    if http_filter.external_auth is not None:
+        yield from fault(f"{field_path}.externalAuth.http.path", grammar.path, http_filter.external_auth.http.path)
 
 
 def faults_of_rule(rule: HTTPRule | GRPCRule) -> Iterator[str]:
@@ -160,14 +162,14 @@ def _share(mirror: MirrorFilter) -> tuple[int, int]:
     return (100 if mirror.percent is None else mirror.percent), 100
 
 
-def _authorisation(auth: ExternalAuthFilter, found: Resolved) -> snapshot.Filter:
+def _authorisation(auth: ExternalAuthFilter, reference: Resolved) -> snapshot.Filter:
     """Whom to ask. Where nobody can be asked, nothing may pass."""
-    if found.backend is None:
+    if reference.backend is None:
         return snapshot.Fault(500, "the authorization server of this rule cannot be resolved")
     body = auth.forward_body.max_size if auth.forward_body is not None else 0
     if auth.protocol == "GRPC":
-        return snapshot.ExternalAuth(str(found.backend), "GRPC", "", auth.grpc.allowed_headers, (), body)
+        return snapshot.ExternalAuth(str(reference.backend), "GRPC", "", auth.grpc.allowed_headers, (), body)
     http = auth.http
     return snapshot.ExternalAuth(
-        str(found.backend), "HTTP", http.path, http.allowed_headers, http.allowed_response_headers, body
+        str(reference.backend), "HTTP", http.path, http.allowed_headers, http.allowed_response_headers, body
     )

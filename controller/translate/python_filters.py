@@ -60,41 +60,41 @@ def resolve(view: View, namespace: str, ref: ParametersRef) -> FilterName | Cond
         )
     if view.get(Filter, namespace, ref.name) is None:
         return conditions.unresolved("FilterNotFound", f'Filter "{namespace}/{ref.name}" does not exist.')
-    made = view.call(script, namespace, ref.name, "Filter")
-    if isinstance(made, str):
-        return conditions.unresolved("FilterNotValid", f'Filter "{namespace}/{ref.name}": {made}')
+    part = view.call(script, namespace, ref.name, "Filter")
+    if isinstance(part, str):
+        return conditions.unresolved("FilterNotValid", f'Filter "{namespace}/{ref.name}": {part}')
     return FilterName(namespace, ref.name)
 
 
 @guarded(lambda view, error, *_: f"cannot be used: {conditions.fault_of_ours(error)}")
 def script(view: View, namespace: str, name: str, kind: str = "Filter") -> snapshot.Script | str:
     """The part that data planes get, or what is wrong."""
-    found: Configured | None = None
+    configured: Configured | None = None
     if kind == "Filter":
-        found = view.get(Filter, namespace, name)
+        configured = view.get(Filter, namespace, name)
     elif kind == "ListenerFilter":
-        found = view.get(ListenerFilter, namespace, name)
-    if found is None:
+        configured = view.get(ListenerFilter, namespace, name)
+    if configured is None:
         return "it does not exist."
-    if isinstance(found, ListenerFilter) and found.fault:
-        return found.fault
-    if isinstance(found, ListenerFilter) and found.spec.aspect not in ASPECTS:
-        return f'spec.aspect: found "{found.spec.aspect}"; {" and ".join(ASPECTS)} are understood.'
-    supplies = _supplies(view, found)
+    if isinstance(configured, ListenerFilter) and configured.fault:
+        return configured.fault
+    if isinstance(configured, ListenerFilter) and configured.spec.aspect not in ASPECTS:
+        return f'spec.aspect: found "{configured.spec.aspect}"; {" and ".join(ASPECTS)} are understood.'
+    supplies = _supplies(view, configured)
     if isinstance(supplies, str):
         return supplies
     secrets, kept = supplies
-    if found.spec.definition_ref is None and found.spec.type in BUILT_IN and BUILT_IN[found.spec.type].kind:
-        made = _built_in(view, found)
-        return made if isinstance(made, str) else msgspec.structs.replace(made, secrets=secrets, store=kept)
-    definition = _definition(view, found)
+    if configured.spec.definition_ref is None and configured.spec.type in BUILT_IN and BUILT_IN[configured.spec.type].kind:
+        part = _built_in(view, configured)
+        return part if isinstance(part, str) else msgspec.structs.replace(part, secrets=secrets, store=kept)
+    definition = _definition(view, configured)
     if isinstance(definition, str):
         return definition
-    is_own = found.spec.definition_ref is not None and found.spec.definition_ref.kind == "NamespacedFilterDefinition"
+    is_own = configured.spec.definition_ref is not None and configured.spec.definition_ref.kind == "NamespacedFilterDefinition"
     source = _source(view, namespace if is_own else "", definition)
     if isinstance(source, tuple):
         return source[0]
-    config = _config(view, found)
+    config = _config(view, configured)
     if isinstance(config, str):
         return config
     wrong = _misfit(definition, config)
@@ -124,22 +124,22 @@ def script(view: View, namespace: str, name: str, kind: str = "Filter") -> snaps
 
 
 def _bytes(text: str) -> int | None:
-    found = re.fullmatch("([0-9]{1,6})(Ki|Mi|Gi)", text)
-    return int(found[1]) * _UNITS[found[2]] if found else None
+    match = re.fullmatch("([0-9]{1,6})(Ki|Mi|Gi)", text)
+    return int(match[1]) * _UNITS[match[2]] if match else None
 
 
-def _supplies(view: View, found: Configured) -> tuple[tuple[snapshot.Pair, ...], snapshot.Store | None] | str:
+def _supplies(view: View, configured: Configured) -> tuple[tuple[snapshot.Pair, ...], snapshot.Store | None] | str:
     """Its secrets and its store; or what is wrong with one."""
     secrets: list[snapshot.Pair] = []
-    for index, one in enumerate(found.spec.secrets):
-        value = secret(view, found.metadata.namespace, one.secret_ref)
+    for index, entry in enumerate(configured.spec.secrets):
+        value = secret(view, configured.metadata.namespace, entry.secret_ref)
         if value is None:
-            return _no_secret(f"spec.secrets[{index}].secretRef", found.metadata.namespace, one.secret_ref)
-        secrets.append((one.name, value))
-    if found.spec.store is None:
+            return _no_secret(f"spec.secrets[{index}].secretRef", configured.metadata.namespace, entry.secret_ref)
+        secrets.append((entry.name, value))
+    if configured.spec.store is None:
         return tuple(secrets), None
-    made = store(view, found.metadata.namespace, found.spec.store, "spec.store")
-    return made if isinstance(made, str) else (tuple(secrets), made)
+    kept = store(view, configured.metadata.namespace, configured.spec.store, "spec.store")
+    return kept if isinstance(kept, str) else (tuple(secrets), kept)
 
 
 def store(view: View, namespace: str, asked: StoreSpec, field: str) -> snapshot.Store | str:
@@ -148,10 +148,10 @@ def store(view: View, namespace: str, asked: StoreSpec, field: str) -> snapshot.
         return f'{field}.host: "{asked.host}" is the data plane itself.'
     password = ""
     if asked.password_ref is not None:
-        found = secret(view, namespace, asked.password_ref)
-        if found is None:
+        text = secret(view, namespace, asked.password_ref)
+        if text is None:
             return _no_secret(f"{field}.passwordRef", namespace, asked.password_ref)
-        password = found
+        password = text
     return snapshot.Store(
         asked.host, asked.port, asked.database, asked.username, password, asked.tls, seconds=seconds(asked.timeout)
     )
@@ -159,11 +159,11 @@ def store(view: View, namespace: str, asked: StoreSpec, field: str) -> snapshot.
 
 def secret(view: View, namespace: str, ref: SecretKey) -> str | None:
     """The text of a key of a Secret; None where there is none."""
-    found = view.get(Secret, namespace, ref.name)
+    resource = view.get(Secret, namespace, ref.name)
     try:
-        if found is not None and ref.key in (found.string_data or {}):
-            return (found.string_data or {})[ref.key]
-        return b64decode((found.data or {})[ref.key]).decode() if found is not None else None
+        if resource is not None and ref.key in (resource.string_data or {}):
+            return (resource.string_data or {})[ref.key]
+        return b64decode((resource.data or {})[ref.key]).decode() if resource is not None else None
     except (KeyError, ValueError):
         return None
 
@@ -172,15 +172,15 @@ def _no_secret(field: str, namespace: str, ref: SecretKey) -> str:
     return f'{field}: Secret "{namespace}/{ref.name}" with the key "{ref.key}", as text, is not there.'
 
 
-def _built_in(view: View, found: Configured) -> snapshot.Script | str:
+def _built_in(view: View, configured: Configured) -> snapshot.Script | str:
     """A type that comes with the gateway, configured by an object of the kind of its name."""
-    known, ref = BUILT_IN[found.spec.type], found.spec.config_ref
+    known, ref = BUILT_IN[configured.spec.type], configured.spec.config_ref
     kind = known.kind
     if ref is None or ref.kind != kind:
-        return f"spec.configRef: a filter of type {found.spec.type} needs one of kind {kind}."
-    settings = view.get(SETTINGS[kind], found.metadata.namespace, ref.name)
+        return f"spec.configRef: a filter of type {configured.spec.type} needs one of kind {kind}."
+    settings = view.get(SETTINGS[kind], configured.metadata.namespace, ref.name)
     if settings is None:
-        return f'spec.configRef: {kind} "{found.metadata.namespace}/{ref.name}" does not exist.'
+        return f'spec.configRef: {kind} "{configured.metadata.namespace}/{ref.name}" does not exist.'
     wrong = fault_of_spec(kind, settings.spec)
     if wrong := wrong or "; ".join(config_faults("spec", settings.spec)):
         return f'{kind} "{ref.name}", {wrong}'
@@ -193,9 +193,9 @@ def _built_in(view: View, found: Configured) -> snapshot.Script | str:
         if leads_home(view, host):
             return f'{kind} "{ref.name}", spec.{field}: "{whereto(asked)}" is the data plane itself.'
     return snapshot.Script(
-        name=str(FilterName(found.metadata.namespace, found.metadata.name, found.ref.kind)),
+        name=str(FilterName(configured.metadata.namespace, configured.metadata.name, configured.ref.kind)),
         source="",
-        built_in=found.spec.type,
+        built_in=configured.spec.type,
         config=msgspec.json.encode(settings.spec).decode(),
         execution="inline",
         seconds=MAX_BUILT_IN_SECONDS,
@@ -204,20 +204,20 @@ def _built_in(view: View, found: Configured) -> snapshot.Script | str:
     )
 
 
-def _definition(view: View, found: Configured) -> FilterDefinitionSpec | str:
-    ref = found.spec.definition_ref
+def _definition(view: View, configured: Configured) -> FilterDefinitionSpec | str:
+    ref = configured.spec.definition_ref
     if ref is None:
-        known = ", ".join(name for name, one in BUILT_IN.items() if one.kind == name)
-        return f'spec.definitionRef is missing, and "{found.spec.type}" is no type that comes with the gateway ({known}).'
+        known = ", ".join(name for name, built_in in BUILT_IN.items() if built_in.kind == name)
+        return f'spec.definitionRef is missing, and "{configured.spec.type}" is no type that comes with the gateway ({known}).'
     definition: FilterDefinition | NamespacedFilterDefinition | None
     if ref.kind == "NamespacedFilterDefinition":
-        definition = view.get(NamespacedFilterDefinition, found.metadata.namespace, ref.name)
+        definition = view.get(NamespacedFilterDefinition, configured.metadata.namespace, ref.name)
     else:
         definition = view.get(FilterDefinition, "", ref.name)
     if definition is None:
         return f'spec.definitionRef: {ref.kind or "FilterDefinition"} "{ref.name}" does not exist.'
-    if definition.spec.type != found.spec.type:
-        return f'spec.type: found "{found.spec.type}"; {ref.kind} "{ref.name}" is of type "{definition.spec.type}".'
+    if definition.spec.type != configured.spec.type:
+        return f'spec.type: found "{configured.spec.type}"; {ref.kind} "{ref.name}" is of type "{definition.spec.type}".'
     return definition.spec
 
 
@@ -230,27 +230,27 @@ def _source(view: View, namespace: str, definition: FilterDefinitionSpec) -> str
         return (f'spec.configMapRef.namespace: found "{ref.namespace}"; its own namespace, "{namespace}", is needed.',)
     if not namespace and not ref.namespace:
         return ("spec.configMapRef.namespace: is missing; a definition for all namespaces says where its source is.",)
-    where = f"{ref.namespace or namespace}/{ref.name}"
-    found = view.get(ConfigMap, ref.namespace or namespace, ref.name)
-    if found is None:
-        return (f'spec.configMapRef: ConfigMap "{where}" does not exist.',)
-    data = found.data or {}
+    name = f"{ref.namespace or namespace}/{ref.name}"
+    config_map = view.get(ConfigMap, ref.namespace or namespace, ref.name)
+    if config_map is None:
+        return (f'spec.configMapRef: ConfigMap "{name}" does not exist.',)
+    data = config_map.data or {}
     if ref.key not in data:
         return (
-            f'spec.configMapRef.key: ConfigMap "{where}" has no key "{ref.key}"; it has {", ".join(sorted(data)) or "none"}.',
+            f'spec.configMapRef.key: ConfigMap "{name}" has no key "{ref.key}"; it has {", ".join(sorted(data)) or "none"}.',
         )
     return data[ref.key]
 
 
-def _config(view: View, found: Configured) -> dict[str, Any] | str:
-    ref, own = found.spec.config_ref, found.metadata
+def _config(view: View, configured: Configured) -> dict[str, Any] | str:
+    ref, own = configured.spec.config_ref, configured.metadata
     if ref is None and own.labels == WRITTEN_AS_FILE and view.get(FilterConfig, own.namespace, own.name) is not None:
         ref = ExtensionRef(name=own.name, kind="FilterConfig")
     if ref is None:
         return {}
-    config = view.get(FilterConfig, found.metadata.namespace, ref.name)
+    config = view.get(FilterConfig, configured.metadata.namespace, ref.name)
     if config is None:
-        return f'spec.configRef: FilterConfig "{found.metadata.namespace}/{ref.name}" does not exist.'
+        return f'spec.configRef: FilterConfig "{configured.metadata.namespace}/{ref.name}" does not exist.'
     try:
         value = load(config.spec.config)
         msgspec.json.encode(value)
@@ -271,39 +271,39 @@ def _misfit(definition: FilterDefinitionSpec, config: dict[str, Any]) -> str:
         return f"spec.parameters of its definition is no JSON schema: {broken}."
     if error is None:
         return ""
-    where = ".".join(map(str, error.instance_path))
-    return f"spec.configRef: {where + ': ' if where else ''}{error.message}."
+    field = ".".join(map(str, error.instance_path))
+    return f"spec.configRef: {field + ': ' if field else ''}{error.message}."
 
 
 @guarded(lambda *_: None)
 def status(view: View, namespace: str, name: str) -> ExtensionStatus | None:
     """What to say of a Filter: whether it can be used, and what the data planes that use it found."""
-    found = view.get(Filter, namespace, name)
-    if found is None:
+    configured = view.get(Filter, namespace, name)
+    if configured is None:
         return None
-    made = view.call(script, namespace, name, "Filter")
-    return ExtensionStatus(found.metadata.generation, (accepted(view, FilterName(namespace, name), made),))
+    part = view.call(script, namespace, name, "Filter")
+    return ExtensionStatus(configured.metadata.generation, (accepted(view, FilterName(namespace, name), part),))
 
 
-def accepted(view: View, name: FilterName, made: snapshot.Script | str) -> Condition:
+def accepted(view: View, name: FilterName, outcome: snapshot.Script | str) -> Condition:
     """Whether what was made of a source can be used, also by the data planes that have it."""
-    if isinstance(made, str):
-        return conditions.filter_not_valid("Invalid", made)
-    wrong = syntax(made)
+    if isinstance(outcome, str):
+        return conditions.filter_not_valid("Invalid", outcome)
+    wrong = syntax(outcome)
     if wrong:
         return conditions.filter_not_valid("ScriptInvalid", wrong)
-    for where in sorted(view.note(f"gateways of {name.kind}", name.namespace, name.name)):
-        report = view.note("report", *where)
+    for gateway in sorted(view.note(f"gateways of {name.kind}", name.namespace, name.name)):
+        report = view.note("report", *gateway)
         for part, message in report.problems if report else ():
-            if part == made.name:
+            if part == outcome.name:
                 return conditions.filter_not_valid("ScriptInvalid", f"{message}; the last good one stays in force.")
     return conditions.filter_accepted()
 
 
-def syntax(made: snapshot.Script) -> str:
+def syntax(part: snapshot.Script) -> str:
     """What is wrong with a source before anybody runs it."""
     try:
-        ast.parse(made.source)
+        ast.parse(part.source)
     except SyntaxError as error:
         return f"line {error.lineno}: {error.msg}; a source that was good before stays in force."
     except (ValueError, MemoryError, RecursionError) as error:

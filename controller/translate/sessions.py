@@ -35,9 +35,9 @@ def sticky(asked: SessionStickyConfig) -> snapshot.Persistence:
 
 def faults(asked: SessionPersistence) -> Iterator[str]:
     """What may not be written of what is asked for, in words that name the field."""
-    made = persistence(asked, "")
+    translated = persistence(asked, "")
     if asked.type == "Header":
-        yield from name_faults("sessionPersistence.header.name", made.header)
+        yield from name_faults("sessionPersistence.header.name", translated.header)
         return
-    yield from fault("sessionPersistence.cookie.name", grammar.cookie_name, made.cookie)
-    yield from fault("sessionPersistence.cookie.path", grammar.cookie_path, made.path)
+    yield from fault("sessionPersistence.cookie.name", grammar.cookie_name, translated.cookie)
+    yield from fault("sessionPersistence.cookie.path", grammar.cookie_path, translated.path)

@@ -48,11 +48,11 @@ def refusal(request: web.Request, *, is_local: bool) -> web.Response | None:
     absolute = _ABSOLUTE.match(request.raw_path)
     if absolute:  # RFC 9112, 3.2.2: it is what is asked for, whatever Host says
         asked = [*asked, absolute[1]]
-    for one in asked:
-        found = _HOST.fullmatch(one)
-        if found is None:
+    for host in asked:
+        match = _HOST.fullmatch(host)
+        if match is None:
             return _refused(400, "this is no host")
-        if is_local and not is_of_this_machine(found[1]):
+        if is_local and not is_of_this_machine(match[1]):
             return _refused(421, "this is the admin server of a gateway on this machine: ask for it as 127.0.0.1")
     # What a page of another site sends by itself (Fetch Metadata); following a link is all right.
     site, mode = request.headers.get("Sec-Fetch-Site", ""), request.headers.get("Sec-Fetch-Mode", "")
@@ -87,11 +87,13 @@ class Places:
         return self._server()
 
     def _make_room(self) -> None:
-        transports = [one.transport for one in self._server.connections]
-        held = [(_address(one), one) for one in transports if one is not None and not one.is_closing()]
+        transports = [connection.transport for connection in self._server.connections]
+        held = [
+            (_address(transport), transport) for transport in transports if transport is not None and not transport.is_closing()
+        ]
         while len(held) >= CONNECTIONS:
             ((most, _),) = Counter(address for address, _ in held).most_common(1)
-            oldest = next(one for one in held if one[0] == most)
+            oldest = next(pair for pair in held if pair[0] == most)
             held.remove(oldest)
             oldest[1].abort()
             self.turned_away += 1

@@ -173,11 +173,13 @@ class Feed:
 
     async def _resolve(self) -> list[str]:
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(self._source.host, self._source.port, type=socket.SOCK_STREAM)
+            addresses = await asyncio.get_running_loop().getaddrinfo(
+                self._source.host, self._source.port, type=socket.SOCK_STREAM
+            )
         except (OSError, UnicodeError) as error:
             log.warning("the controller's name %s is not known: %s", self._source.host, error)
             return []
-        return sorted({str(sockaddr[0]) for *_, sockaddr in found})
+        return sorted({str(sockaddr[0]) for *_, sockaddr in addresses})
 
     async def _follow(self, session: aiohttp.ClientSession, address: str) -> None:
         replica = Replica(address)
@@ -296,7 +298,7 @@ class Feed:
 
 def _short(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
     """As many as the controller takes; the rest is in our own log."""
-    return tuple(Problem(one.part, plain(one.message, SHORT)) for one in problems[:REPORTED])
+    return tuple(Problem(problem.part, plain(problem.message, SHORT)) for problem in problems[:REPORTED])
 
 
 async def _refuse_redirect(_session: object, _context: object, parameters: aiohttp.TraceRequestRedirectParams) -> None:

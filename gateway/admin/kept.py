@@ -90,12 +90,12 @@ class Kept:
         return None
 
 
-def _wrong(found: os.stat_result) -> str:
-    if not stat.S_ISREG(found.st_mode):
+def _wrong(status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):
         return "it is not a file"
-    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
         return "others may have written or read it"
-    return f"it has {found.st_size} bytes" if found.st_size > MAX_KEPT_BYTES else ""
+    return f"it has {status.st_size} bytes" if status.st_size > MAX_KEPT_BYTES else ""
 
 
 def _digest(content: bytes) -> bytes:

@@ -13,7 +13,7 @@ import resource
 def keep_only(*kept: int) -> None:
     """Close all but the standard three and these, and let no child of this process inherit these."""
     above = 3
-    for descriptor in sorted({one for one in kept if one >= 3}):
+    for descriptor in sorted({number for number in kept if number >= 3}):
         os.closerange(above, descriptor)
         os.set_inheritable(descriptor, False)
         above = descriptor + 1

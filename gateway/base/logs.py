@@ -27,7 +27,9 @@ def plain(text: str, most: int = MAX_LINE_CHARS) -> str:
     """One line of no more characters than this, all of which can be printed."""
     if len(text) <= most and text.isprintable():
         return text
-    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text[: most + 1])
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text[: most + 1]
+    )
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
@@ -44,9 +46,9 @@ _PARTS: Final = re.compile(r"([^/?#]*//)?([^/?#]*)(.*)", re.DOTALL)
 
 def whereto(url: str) -> str:
     """A URL as it may be shown: users, paths and queries may be keys (RFC 3986 §3.2.1; those of webhooks are)."""
-    found = _PARTS.fullmatch(url)
-    assert found is not None
-    scheme, authority, rest = found.groups()
+    match = _PARTS.fullmatch(url)
+    assert match is not None
+    scheme, authority, rest = match.groups()
     _, user, host = authority.rpartition("@")
     return plain(f"{scheme or ''}{'…@' if user else ''}{host}{rest if len(rest) < 2 else '/…'}", SHORT)
 
@@ -69,9 +71,9 @@ _plainly: Final = Plainly()
 
 def logger(name: str) -> logging.Logger:
     """The logger of a name; what is said to it is plain."""
-    found = logging.getLogger(name)
-    found.addFilter(_plainly)  # once, however often this is said
-    return found
+    plain_logger = logging.getLogger(name)
+    plain_logger.addFilter(_plainly)  # once, however often this is said
+    return plain_logger
 
 
 class LineAllowance:

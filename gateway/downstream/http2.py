@@ -165,10 +165,10 @@ class DownstreamHttp2(Http2Protocol):
         elif self._is_full():
             self._refuse_stream(stream)
             return
-        made = DownstreamStream(self, stream, ask.request)
-        if made.opened - self._turn_began > SECONDS:
+        new_stream = DownstreamStream(self, stream, ask.request)
+        if new_stream.opened - self._turn_began > SECONDS:
             self.turn = 0  # this one, and then others have their turn
-        self._begin(made, ask, end)
+        self._begin(new_stream, ask, end)
 
     def _is_full(self) -> bool:
         return self.closing or len(self.streams) >= self.listener_port.limits.streams or self.owed > MAX_OWED_BYTES
@@ -374,7 +374,7 @@ class DownstreamHttp2(Http2Protocol):
     def shed(self) -> None:
         """Give up the stream that holds most of what is not taken; the connection, where it is the transport."""
         self.listener_port.refused += 1
-        stream = max(self.streams.values(), key=lambda one: one.owed, default=None)
+        stream = max(self.streams.values(), key=lambda candidate: candidate.owed, default=None)
         if stream is None or not stream.owed:
             self._transport.abort()
             return

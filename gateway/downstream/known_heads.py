@@ -164,8 +164,8 @@ class Template(Shape):
         if len(self.composed) >= COMPOSED:
             self.composed.clear()
         block = request_fields(self._marked(), mark(ADDRESS), self._scheme, edit, upgrading=False)
-        found = self.composed[edit] = composition(self, block, as_values=self._as_values)
-        return found
+        composed = self.composed[edit] = composition(self, block, as_values=self._as_values)
+        return composed
 
 
 def rewritten(decision: RouteDecision[Route], target: Target, line: bytes, limits: Limits) -> bytes:

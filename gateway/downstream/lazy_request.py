@@ -31,13 +31,13 @@ _added: dict[tuple[str, str], Field] = {}
 
 def added_field(name: str, value: str) -> Field:
     """A field, checked when it is first seen."""
-    found = _added.get((name, value))
-    if found is None:
-        found = field(name, value)
+    checked_field = _added.get((name, value))
+    if checked_field is None:
+        checked_field = field(name, value)
         if len(_added) >= KEPT:
             _added.clear()
-        _added[name, value] = found
-    return found
+        _added[name, value] = checked_field
+    return checked_field
 
 
 class LazyRequestHeaders(api.Headers):
@@ -60,10 +60,10 @@ class LazyRequestHeaders(api.Headers):
         self._lazy_request.promote().headers._fields = fields
 
     def __getitem__(self, name: str) -> str:
-        found: str | None = self.get(name)
-        if found is None:
+        value: str | None = self.get(name)
+        if value is None:
             raise KeyError(name)
-        return found
+        return value
 
     def get(self, name: str, default: Any = None) -> Any:
         """A field's value."""
@@ -90,12 +90,12 @@ class LazyRequestHeaders(api.Headers):
         if self._lazy_request.full is not None or lower in self._known or self._lazy_request.template.folds:
             self._lazy_request.promote().headers[name] = value
             return
-        made = added_field(name, value)
+        new_field = added_field(name, value)
         if self.added is None:
-            self.added = {lower: made}
+            self.added = {lower: new_field}
         else:
             self.added.pop(lower, None)  # set anew, it goes to the end
-            self.added[lower] = made
+            self.added[lower] = new_field
 
     def __delitem__(self, name: str) -> None:
         del self._lazy_request.promote().headers[name]
@@ -154,8 +154,8 @@ class LazyRequest(api.Request):
     def value(self, slot: int) -> str:
         """What a slot holds."""
         varying = self.varying
-        found = varying if self.template.is_single else self.template.values(varying)[slot]
-        return found.strip(b" \t").decode("latin-1")
+        raw = varying if self.template.is_single else self.template.values(varying)[slot]
+        return raw.strip(b" \t").decode("latin-1")
 
     def promote(self) -> api.Request:
         """The ordinary request, with what has been done so far."""
@@ -176,8 +176,8 @@ class LazyRequest(api.Request):
         view._state = self.state  # one dictionary for both
         headers = self._lazy_headers
         if headers is not None and headers.added:
-            for made in headers.added.values():
-                view.headers.put(made)
+            for new_field in headers.added.values():
+                view.headers.put(new_field)
             headers.added = None
 
     def outgoing(self) -> FilteredResponseBody | None:
@@ -282,4 +282,4 @@ class LazyRequest(api.Request):
         headers = self._lazy_headers
         if headers is None or not headers.added:
             return b""
-        return b"".join([b"\r\n" + made.line for made in headers.added.values()])
+        return b"".join([b"\r\n" + new_field.line for new_field in headers.added.values()])

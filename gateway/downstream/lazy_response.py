@@ -59,11 +59,11 @@ class LazyResponseFilter:
 
     def get(self, head: bytes) -> tuple[bytes, int, int] | None:
         """A head that was seen before, past the filters."""
-        found = self._base.known.get(head)
-        if found is None:
+        entry = self._base.known.get(head)
+        if entry is None:
             return None
-        out = self._show(LazyResponse(self, int(head[9:12]), head), found[0])
-        return (out, found[1], found[2]) if out is not None else None
+        out = self._show(LazyResponse(self, int(head[9:12]), head), entry[0])
+        return (out, entry[1], entry[2]) if out is not None else None
 
     def fill(self, shape: ResponseShape, varying: bytes) -> bytes | None:
         """A head of a known shape, past the filters."""
@@ -181,11 +181,11 @@ class LazyResponseHeaders(api.Headers):
         if full is not None:
             return full.headers.get_all(name)
         lower = name.lower().encode("latin-1", "replace")
-        mark, found, at = b"\r\n%b:" % lower, [], -1
+        mark, values, at = b"\r\n%b:" % lower, [], -1
         while (at := self._lower.find(mark, at + 1)) >= 0:
             value = self._head[at + len(mark) : self._head.find(b"\r\n", at + 2)]
-            found.append(value.strip(b" \t").decode("latin-1"))
-        return found + [field.value.decode("latin-1") for field in self._reply.added if field.name == lower]
+            values.append(value.strip(b" \t").decode("latin-1"))
+        return values + [field.value.decode("latin-1") for field in self._reply.added if field.name == lower]
 
     def __contains__(self, name: object) -> bool:
         full = self._reply.full
@@ -199,13 +199,13 @@ class LazyResponseHeaders(api.Headers):
         if reply.full is not None:
             reply.full.headers[name] = value
             return
-        made = added_field(name, value)
-        if b"\r\n%b:" % made.name in self._lower:
+        new_field = added_field(name, value)
+        if b"\r\n%b:" % new_field.name in self._lower:
             reply.promote().headers[name] = value
             return
         if reply.added:  # set anew, it goes to the end
-            reply.added = [field for field in reply.added if field.name != made.name]
-        reply.added.append(made)
+            reply.added = [field for field in reply.added if field.name != new_field.name]
+        reply.added.append(new_field)
 
     def put(self, made: Field) -> None:
         """One more line of a field that has been checked."""
@@ -242,8 +242,8 @@ class LazyResponse(api.Response):
         """The ordinary response, as an exchange read it, with what filters have done to it."""
         if self.full is None:
             self.full = api.Response.received(raw, source)
-            for made in self.added:
-                self.full.headers.put(made)
+            for field in self.added:
+                self.full.headers.put(field)
         return self.full
 
     @property

@@ -102,7 +102,7 @@ class ListenerPort:
             elif connection.deadline < resting and connection.is_idle:
                 connection.start_over()
 
-    def join(self, one: asyncio.Transport, other: asyncio.Transport) -> None:
+    def join(self, client: asyncio.Transport, backend: asyncio.Transport) -> None:
         """Both sides have changed protocols: their bytes pass unread from here on."""
         self.tunnels += 1
         ended = 0
@@ -114,7 +114,7 @@ class ListenerPort:
                 self.tunnels -= 1
                 self.ended()
 
-        self.splice(one, other, done)
+        self.splice(client, backend, done)
 
     def admit(self, connection: ClientConnection) -> bool:
         """Count a connection in, unless it is one too many."""

@@ -84,7 +84,7 @@ class Unsent:
         owed: Tally[bytes] = Tally()
         for debtor, debt in self._debts.items():
             owed[debtor.address] += debt.size
-        order = sorted(self._debts.items(), key=lambda one: (-owed[one[0].address], one[1].since))
+        order = sorted(self._debts.items(), key=lambda item: (-owed[item[0].address], item[1].since))
         for debtor, debt in order:
             if now - debt.since >= seconds:
                 while debt.size and self.total > target:

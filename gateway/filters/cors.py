@@ -28,7 +28,7 @@ class CorsPolicy:
 
     def __init__(self, spec: Cors) -> None:
         self._all_origins = "*" in spec.allow_origins
-        self._origins = [_origin(one) for one in spec.allow_origins if one != "*"]
+        self._origins = [_origin(origin) for origin in spec.allow_origins if origin != "*"]
         self._credentials = spec.allow_credentials
         self._methods = _listed(spec.allow_methods)
         self._headers = _listed(spec.allow_headers)

@@ -135,9 +135,9 @@ _fields: dict[Pair, Field] = {}
 
 def _field(pair: Pair) -> Field:
     """A field line, held to the grammar. Raises Malformed."""
-    found = _fields.get(pair)
-    if found is not None:
-        return found
+    remembered = _fields.get(pair)
+    if remembered is not None:
+        return remembered
     name, value = pair
     if not _NAME.fullmatch(name):
         raise Malformed("a field name is not a lower-case token")
@@ -198,31 +198,31 @@ def request(pairs: list[Pair], limits: Limits, *, ended: bool) -> Request:
         return _websocket(protocol, target, pseudo, _with_one_cookie(fields), limits)
     length, fields = _content(_with_one_cookie(fields), ended=ended)
     if target == b"*" and method == b"OPTIONS":
-        made = Request(method, b"/", None, False, fields)
-        made.path = made.target = target
+        parsed = Request(method, b"/", None, False, fields)
+        parsed.path = parsed.target = target
     else:
-        made = Request(method, *_path(target), False, fields)
-    made.length = length
-    made.host = _host(pseudo, fields)
-    made.sift(limits)
-    return made
+        parsed = Request(method, *_path(target), False, fields)
+    parsed.length = length
+    parsed.host = _host(pseudo, fields)
+    parsed.sift(limits)
+    return parsed
 
 
 def _path(target: bytes) -> tuple[bytes, bytes | None]:
-    found = parse_target(target)
-    if found is None:
+    parts = parse_target(target)
+    if parts is None:
         raise Malformed(":path holds characters that it may not")
-    return found
+    return parts
 
 
 def _host(pseudo: dict[bytes, bytes], fields: list[Field]) -> bytes:
     """RFC 9113 §8.3.1: :authority and Host must not disagree."""
     host = pseudo.get(b":authority")
-    said = [field.value for field in fields if field.kind == HOST]
-    if said:
-        if len(said) > 1 or (host is not None and said[0].lower() != host.lower()):
+    hosts = [field.value for field in fields if field.kind == HOST]
+    if hosts:
+        if len(hosts) > 1 or (host is not None and hosts[0].lower() != host.lower()):
             raise Malformed("host differs from :authority, or is given more than once")
-        host = said[0]
+        host = hosts[0]
     if not host:
         raise Malformed(":authority is missing")
     if not is_host(host):
@@ -245,10 +245,10 @@ def _content(fields: list[Field], *, ended: bool) -> tuple[int, list[Field]]:
     length = NO_LENGTH
     for field in fields:
         if field.kind == LENGTH:
-            found = content_length(field.value)
-            if length != NO_LENGTH or found is None:
+            number = content_length(field.value)
+            if length != NO_LENGTH or number is None:
                 raise Malformed("content-length is given more than once or is not a plain decimal number")
-            length = found
+            length = number
         elif field.kind == EXPECT and field.value.lower() != b"100-continue":
             raise ProtocolError(417, "the only expectation understood is 100-continue")
     if ended and length > 0:
@@ -270,11 +270,11 @@ def _websocket(protocol: bytes, target: bytes, pseudo: dict[bytes, bytes], field
         Field(PLAIN, b"sec-websocket-key", b"Z2F0ZXdheSBvdmVyIGgyIQ==", b"Sec-WebSocket-Key: Z2F0ZXdheSBvdmVyIGgyIQ=="),
     ]
     kept = [field for field in fields if field.kind not in (LENGTH, EXPECT) and not _is_handshake(field)]
-    made = Request(b"GET", *_path(target), False, kept + added)
-    made.upgrade = b"websocket"
-    made.host = _host(pseudo, fields)
-    made.sift(limits)
-    return made
+    handshake = Request(b"GET", *_path(target), False, kept + added)
+    handshake.upgrade = b"websocket"
+    handshake.host = _host(pseudo, fields)
+    handshake.sift(limits)
+    return handshake
 
 
 def _is_handshake(field: Field) -> bool:
@@ -288,19 +288,19 @@ def response(pairs: list[Pair], *, ended: bool, head_only: bool) -> Response:
     status = pseudo.get(b":status", b"")
     if len(status) != 3 or not status.isdigit() or not 100 <= int(status) <= 599:
         raise Malformed(":status is not a status")
-    made = Response(int(status), b"", False, fields)
-    if head_only or made.status < 200 or made.status in BODILESS:
-        return made  # RFC 9110 §8.6: a length would be that of another answer, and none is made up
-    if made.length != NO_LENGTH:
-        if ended and made.length > 0:
+    parsed = Response(int(status), b"", False, fields)
+    if head_only or parsed.status < 200 or parsed.status in BODILESS:
+        return parsed  # RFC 9110 §8.6: a length would be that of another answer, and none is made up
+    if parsed.length != NO_LENGTH:
+        if ended and parsed.length > 0:
             raise Malformed("the content is shorter than content-length")
     elif ended:
-        made.length = 0
-        made.fields = [*fields, Field(LENGTH, b"content-length", b"0", b"content-length: 0")]
+        parsed.length = 0
+        parsed.fields = [*fields, Field(LENGTH, b"content-length", b"0", b"content-length: 0")]
     else:
-        made.length = CHUNKED
-        made.fields = [*fields, CHUNKED_FIELD]
-    return made
+        parsed.length = CHUNKED
+        parsed.fields = [*fields, CHUNKED_FIELD]
+    return parsed
 
 
 def trailers(pairs: list[Pair], limits: Limits = DEFAULT_LIMITS) -> list[Field]:
@@ -354,30 +354,30 @@ def _line(line: bytes) -> bytes:
     """A field line's encoding; empty for one that HTTP/2 does not have."""
     name, _, value = line.partition(b":")
     lower = name.lower()
-    found = b"" if KIND.get(lower) in (CONNECTION, HOP, UPGRADE, CODING) else encoded(lower, value.strip(b" \t"))
+    representation = b"" if KIND.get(lower) in (CONNECTION, HOP, UPGRADE, CODING) else encoded(lower, value.strip(b" \t"))
     if len(line) < 512:
         if len(_lines) >= REMEMBERED:
             _lines.clear()
-        _lines[line] = found
-    return found
+        _lines[line] = representation
+    return representation
 
 
 def response_block(head: bytes) -> bytes:
     """The block of a response's head of ours: HTTP/1.1 with the empty line at its end."""
-    found = _heads.get(head)
-    if found is None:
+    block = _heads.get(head)
+    if block is None:
         lines = head.split(b"\r\n")
         get = _lines.get
         parts = [encoded(b":status", head[9:12])]
         for line in lines[1:-2]:
             part = get(line)
             parts.append(_line(line) if part is None else part)
-        found = b"".join(parts)
+        block = b"".join(parts)
         if len(head) < LONG_HEAD:
             if len(_heads) >= HEADS:
                 _heads.clear()
-            _heads[head] = found
-    return found
+            _heads[head] = block
+    return block
 
 
 def request_block(head: bytes, scheme: bytes) -> bytes:

@@ -47,8 +47,10 @@ def is_upgrading(request: Request) -> bool:
 
 def is_agreed(request: Request, response: Response) -> bool:
     """Whether a 101 changes to a protocol that the request named (RFC 9110 §7.8)."""
-    asked = {one.strip() for one in request.upgrade.lower().split(b",")}
-    chosen = [one.strip() for field in response.fields if field.kind == UPGRADE for one in field.value.lower().split(b",")]
+    asked = {protocol.strip() for protocol in request.upgrade.lower().split(b",")}
+    chosen = [
+        protocol.strip() for field in response.fields if field.kind == UPGRADE for protocol in field.value.lower().split(b",")
+    ]
     return bool(chosen) and asked.issuperset(chosen)
 
 
@@ -146,10 +148,10 @@ def is_expecting(request: Request) -> bool:
 
 def unexpecting(request: Request) -> Request:
     """The request as of a client that has been told to continue."""
-    made = copy.copy(request)
-    made.fields = [field for field in request.fields if field.kind != EXPECT]
-    made.special = [field for field in request.special if field.kind != EXPECT]
-    return made
+    new_request = copy.copy(request)
+    new_request.fields = [field for field in request.fields if field.kind != EXPECT]
+    new_request.special = [field for field in request.special if field.kind != EXPECT]
+    return new_request
 
 
 def passing_trailers(trailers: list[Field], edit: Edit | None, changed: frozenset[bytes]) -> list[Field]:

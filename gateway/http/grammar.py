@@ -60,9 +60,9 @@ def path(text: str) -> bytes:
 
 def _first_wrong(pattern: re.Pattern[str], text: str) -> str:
     """The first character that does not fit a pattern which matches nothing as well; empty where all do."""
-    found = pattern.match(text)
-    assert found is not None
-    return text[found.end() : found.end() + 1]
+    match = pattern.match(text)
+    assert match is not None
+    return text[match.end() : match.end() + 1]
 
 
 def target(text: str) -> bytes:

@@ -46,13 +46,13 @@ def differing(old: Sequence[Field], new: Sequence[Field]) -> list[int] | None:
     """Where two heads differ, if they have the same fields in the same order and only values differ; else None."""
     if len(old) != len(new):
         return None
-    found = []
-    for index, (one, other) in enumerate(zip(old, new, strict=True)):
-        if one.line != other.line:
-            if one.line.partition(b":")[0] != other.line.partition(b":")[0]:
+    indices = []
+    for index, (old_field, new_field) in enumerate(zip(old, new, strict=True)):
+        if old_field.line != new_field.line:
+            if old_field.line.partition(b":")[0] != new_field.line.partition(b":")[0]:
                 return None
-            found.append(index)
-    return found
+            indices.append(index)
+    return indices
 
 
 def pieces(fields: Sequence[Field], slots: Sequence[int], first: bytes = b"") -> list[bytes] | None:
@@ -87,9 +87,9 @@ def _cut(block: bytes) -> tuple[list[bytes], list[int]]:
     return parts[::2], [int(number) for number in parts[1::2]]
 
 
-def _is_value(found: bytes) -> bool:
+def _is_value(value: bytes) -> bool:
     """Whether what a slot holds is a field's value as it stands: white space at its ends would not be read as part of it."""
-    return bool(found) and found[0] not in b" \t" and found[-1] not in b" \t"
+    return bool(value) and value[0] not in b" \t" and value[-1] not in b" \t"
 
 
 class Slots:
@@ -110,13 +110,13 @@ class Slots:
 
     def values(self, varying: bytes) -> list[bytes]:
         """The value in each slot."""
-        found = []
+        values = []
         at = 0
         for piece in self._between:
             end = varying.index(piece, at)
-            found.append(varying[at:end])
+            values.append(varying[at:end])
             at = end + len(piece)
-        return [*found, varying[at:]]
+        return [*values, varying[at:]]
 
     def _is_worth_compiling(self) -> bool:
         """Whether it has been of use so often that an expression pays: half the time of a search for each piece."""
@@ -303,10 +303,10 @@ class ResponseShape(Slots):
         length = self.length
         if self.length_hole >= 0:
             value = self.values(varying)[self.length_hole]
-            found = content_length(value)
-            if found is None or (value[:1] == b"0" and value != b"0"):
+            number = content_length(value)
+            if number is None or (value[:1] == b"0" and value != b"0"):
                 return None  # what is not written as everybody does goes on written anew
-            length = found
+            length = number
         return varying, end + len(self._last), length
 
 
@@ -351,10 +351,10 @@ def response_shape(old: Sequence[Field], response: Response) -> ResponseShape | 
 
 def slots_of(old: Sequence[Field], new: Sequence[Field], known: Sequence[int] = ()) -> list[int] | None:
     """Which fields of a request may become slots, from two heads of one client; None where no template fits."""
-    found = differing(old, new)
-    if found is None:
+    indices = differing(old, new)
+    if indices is None:
         return None
-    slots = sorted({*found, *known})
+    slots = sorted({*indices, *known})
     if len(slots) > MAX_SLOTS or any(new[index].kind in FIXED for index in slots):
         return None
     if not slots:

@@ -191,10 +191,10 @@ def framing(fields: Iterable[Field]) -> Framing:
         if kind == LENGTH:
             if length != NO_LENGTH:
                 raise ProtocolError(400, "Content-Length is given more than once")
-            found = content_length(value)
-            if found is None:
+            number = content_length(value)
+            if number is None:
                 raise ProtocolError(400, "Content-Length is not a plain decimal number")
-            length = found
+            length = number
         elif kind == CODING:
             if coding is not None:
                 raise ProtocolError(400, "Transfer-Encoding is given more than once")
@@ -477,17 +477,17 @@ _lengths: dict[bytes, int] = {}
 
 def length_behind(head: bytes) -> int:
     """How long the content is that follows a request's head of ours."""
-    found = _lengths.get(head)
-    if found is None:
-        found = NO_LENGTH
+    length = _lengths.get(head)
+    if length is None:
+        length = NO_LENGTH
         for line in head.split(b"\r\n")[2:-2]:
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length":
-                found = int(value)
+                length = int(value)
             elif name.lower() == b"transfer-encoding":
-                found = CHUNKED
+                length = CHUNKED
         if len(head) < LONG_HEAD:
             if len(_lengths) >= 1024:
                 _lengths.clear()
-            _lengths[head] = found
-    return found
+            _lengths[head] = length
+    return length

@@ -115,8 +115,8 @@ class Http2Connection:
 
     def greet(self, settings: dict[int, int]) -> None:
         """Say what we allow, first of all."""
-        said = {INITIAL_WINDOW_SIZE: STREAM_WINDOW, **settings}
-        payload = b"".join(SETTING.pack(name, value) for name, value in said.items())
+        all_settings = {INITIAL_WINDOW_SIZE: STREAM_WINDOW, **settings}
+        payload = b"".join(SETTING.pack(name, value) for name, value in all_settings.items())
         opening = frame(SETTINGS, 0, 0, payload) + frame(WINDOW_UPDATE, 0, 0, number(CONNECTION_WINDOW - DEFAULT_WINDOW))
         self.write(opening if self.is_server else PREFACE + opening)
 
@@ -422,8 +422,8 @@ class Http2Connection:
                 if value > LARGEST_WINDOW:
                     raise ConnectionFault(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
                 # RFC 9113 §6.9.2: streams that are open follow, even below 0.
-                for one in self.streams.values():
-                    one.window += value - self.peer_window
+                for open_stream in self.streams.values():
+                    open_stream.window += value - self.peer_window
                 self.peer_window = value
             elif name == MAX_FRAME_SIZE and not MAX_FRAME_OCTETS <= value < 1 << 24:
                 raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")

@@ -21,7 +21,7 @@ def normalise(path: bytes) -> bytes:
     """The one way to write an absolute path. Raises ValueError, with words, where there is none."""
     if b"%" in path:
         path = _ENCODED.sub(_decoded, path)
-    path = _RAW.sub(lambda found: b"%%%02X" % ord(found[0]), path)
+    path = _RAW.sub(lambda match: b"%%%02X" % ord(match[0]), path)
     if b"//" not in path and b"/." not in path:
         return path
     segments: list[bytes] = []

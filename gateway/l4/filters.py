@@ -158,18 +158,18 @@ class _Broken(Exception):
 def join(
     active: list[ActiveFilter],
     connection: api.Connection,
-    one: asyncio.Transport,
-    other: asyncio.Transport,
+    client: asyncio.Transport,
+    backend: asyncio.Transport,
     done: Callable[[], None],
 ) -> None:
     """Join a client's connection and a backend's through filters."""
-    left = FilteredSplice(one, done, active, connection, from_client=True)
-    right = FilteredSplice(other, done, active[::-1], connection, from_client=False)
+    left = FilteredSplice(client, done, active, connection, from_client=True)
+    right = FilteredSplice(backend, done, active[::-1], connection, from_client=False)
     left.other, right.other = right, left
-    one.set_protocol(left)
-    other.set_protocol(right)
-    one.resume_reading()
-    other.resume_reading()
+    client.set_protocol(left)
+    backend.set_protocol(right)
+    client.resume_reading()
+    backend.resume_reading()
 
 
 def _passed(hook: Any, data: bytes, result: Any) -> bytes:

@@ -22,7 +22,7 @@ NOW: Final = struct.pack("ii", 1, 0)  # of SO_LINGER: what waits is dropped, and
 class Splice(Protocol):
     """Joins two connections for good."""
 
-    def __call__(self, one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None: ...
+    def __call__(self, client: asyncio.Transport, backend: asyncio.Transport, done: Callable[[], None]) -> None: ...
 
 
 def reset(transport: asyncio.Transport) -> None:
@@ -80,12 +80,12 @@ class End(asyncio.Protocol):
             self._done()
 
 
-def splice(one: asyncio.Transport, other: asyncio.Transport, done: Callable[[], None]) -> None:
+def splice(client: asyncio.Transport, backend: asyncio.Transport, done: Callable[[], None]) -> None:
     """Join two connections; `done` is called as each of them ends."""
-    left, right = End(one, done), End(other, done)
+    left, right = End(client, done), End(backend, done)
     left.other, right.other = right, left
-    left.data_received, right.data_received = other.write, one.write
-    one.set_protocol(left)
-    other.set_protocol(right)
-    one.resume_reading()
-    other.resume_reading()
+    left.data_received, right.data_received = backend.write, client.write
+    client.set_protocol(left)
+    backend.set_protocol(right)
+    client.resume_reading()
+    backend.resume_reading()

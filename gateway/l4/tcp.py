@@ -230,8 +230,8 @@ class StreamConnection(BufferingProtocol):
             if other is None:
                 self.transport.abort()
             else:
-                for one, of in ((self.transport, other), (other.transport, self)):
-                    reset(one) if of.was_reset else one.abort()
+                for transport, of in ((self.transport, other), (other.transport, self)):
+                    reset(transport) if of.was_reset else transport.abort()
             return False
         assert line is not None
         assert target is not None

@@ -178,7 +178,7 @@ class Datagrams(asyncio.DatagramProtocol):
             tally.refused += 1
             return None
         if len(self._flows) >= FLOWS:
-            self.forget(min(self._flows, key=lambda one: self._flows[one].seen))
+            self.forget(min(self._flows, key=lambda address: self._flows[address].seen))
         tally.accepted += 1
         flow = self._flows[client] = Flow(self, client, self._transport)
         task = asyncio.get_running_loop().create_task(self._connect(flow, client, pool.where))
@@ -186,9 +186,9 @@ class Datagrams(asyncio.DatagramProtocol):
         task.add_done_callback(self._tasks.discard)
         return flow
 
-    async def _connect(self, flow: Flow, client: Address, where: tuple[str, int]) -> None:
+    async def _connect(self, flow: Flow, client: Address, address: tuple[str, int]) -> None:
         try:
-            await asyncio.get_running_loop().create_datagram_endpoint(lambda: flow, remote_addr=where)
+            await asyncio.get_running_loop().create_datagram_endpoint(lambda: flow, remote_addr=address)
         except Exception as error:
             self.forget(client)
             log.debug("a flow has no backend: %s", explained(error))

@@ -83,8 +83,8 @@ class Snapshot(Collector):
                 buckets.append((f"{2**slot * 0.0005:g}", running))
             buckets.append(("+Inf", sum(slots)))
             seconds.add_metric([rule, backend], buckets, total)
-        for one in self._parent:
-            yield from one.collect()
+        for collector in self._parent:
+            yield from collector.collect()
         yield requests
         yield seconds
         yield self._counter("fsm_requests_unmatched", "Requests that no rule took (404).", "unmatched")
@@ -131,8 +131,8 @@ class Snapshot(Collector):
             family = CounterMetricFamily(name, text, labels=["filter"])
             sums: Tally[str] = Tally()
             for worker in self._workers:
-                for one in worker.filters:
-                    sums[one.name] += getattr(one, attribute)
+                for statistics in worker.filters:
+                    sums[statistics.name] += getattr(statistics, attribute)
             for filter_name, count in sums.items():
                 family.add_metric([filter_name], count)
             yield family
@@ -144,23 +144,23 @@ class Snapshot(Collector):
         dropped: Tally[str] = Tally()
         of_all = OCTETS_OF_ALL
         for worker in self._workers:
-            for one in worker.filters:
-                if one.dropped:
-                    dropped[one.name] += one.dropped
-                octets, series = left.get(one.name, (one.most, SERIES))
-                for kind, name, labels, values in one.measures:
-                    known = sums.get((one.name, kind, name, labels))
+            for statistics in worker.filters:
+                if statistics.dropped:
+                    dropped[statistics.name] += statistics.dropped
+                octets, series = left.get(statistics.name, (statistics.most, SERIES))
+                for kind, name, labels, values in statistics.measures:
+                    known = sums.get((statistics.name, kind, name, labels))
                     if known is not None:
-                        sums[one.name, kind, name, labels] = [a + b for a, b in zip(known, values, strict=True)]
+                        sums[statistics.name, kind, name, labels] = [a + b for a, b in zip(known, values, strict=True)]
                         continue
-                    size = shown(one.name, kind, name, labels)
-                    if not series or size > octets or (one.most < OCTETS_OF_ALL and size > of_all):
-                        dropped[one.name] += 1
+                    size = shown(statistics.name, kind, name, labels)
+                    if not series or size > octets or (statistics.most < OCTETS_OF_ALL and size > of_all):
+                        dropped[statistics.name] += 1
                         continue
                     octets, series = octets - size, series - 1
-                    of_all -= size if one.most < OCTETS_OF_ALL else 0
-                    sums[one.name, kind, name, labels] = [*values]
-                left[one.name] = octets, series
+                    of_all -= size if statistics.most < OCTETS_OF_ALL else 0
+                    sums[statistics.name, kind, name, labels] = [*values]
+                left[statistics.name] = octets, series
         yield from _families(sums)
         family = CounterMetricFamily(
             "fsm_filter_measures_dropped", "Things that filters measured under more names than are kept.", labels=["filter"]
@@ -172,9 +172,9 @@ class Snapshot(Collector):
     def _relays(self) -> dict[str, tuple[int, int]]:
         result: dict[str, tuple[int, int]] = {}
         for worker in self._workers:
-            for one in worker.relays:
-                accepted, refused = result.get(one.relay, (0, 0))
-                result[one.relay] = (accepted + one.accepted, refused + one.refused)
+            for statistics in worker.relays:
+                accepted, refused = result.get(statistics.relay, (0, 0))
+                result[statistics.relay] = (accepted + statistics.accepted, refused + statistics.refused)
         return result
 
     def _ejected(self) -> Iterator[Metric]:

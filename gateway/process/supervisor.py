@@ -171,19 +171,19 @@ class Workers:
         while waiting:
             # Who waits for an answer of the silent waits for as long as nobody else has one.
             done, waiting = await asyncio.wait(waiting, timeout=BEAT)
-            for answer in [one.result() for one in done]:
+            for answer in [future.result() for future in done]:
                 self._note(answer)
                 lives |= answer is not None
             if lives and all(worker.is_silent for worker, outcome in outcomes.items() if outcome in waiting):
                 break
         for late in waiting:
-            late.add_done_callback(lambda one: None if one.cancelled() else self._note(one.result()))
+            late.add_done_callback(lambda future: None if future.cancelled() else self._note(future.result()))
         if lives:
             apply(self._good, change)
             # In one step with that, so that nobody misses it: who came meanwhile began without it.
             for worker in self._following:
                 if worker not in outcomes:
-                    worker.apply(change).add_done_callback(lambda one: self._note(one.result()))
+                    worker.apply(change).add_done_callback(lambda future: self._note(future.result()))
         return lives
 
     def _note(self, answer: Applied | None) -> None:
@@ -315,9 +315,9 @@ class Workers:
         while not holds():
             await self._news.wait()
 
-    async def _until_some(self, found: Callable[[], Sequence[WorkerProcess]]) -> None:
+    async def _until_some(self, workers: Callable[[], Sequence[WorkerProcess]]) -> None:
         """Until there is a worker. Raises StoppedError where there will be none."""
-        await self._until(lambda: bool(found()) or self._stopping)
+        await self._until(lambda: bool(workers()) or self._stopping)
         if self._stopping:
             raise StoppedError
 

@@ -36,7 +36,7 @@ async def culprits(parts: Sequence[T], survives: Callable[[Sequence[T]], Awaitab
             elif len(piece) == 1:
                 blamed += piece
             else:
-                pieces.extendleft((one, 0) for one in reversed(_divided(piece)))
+                pieces.extendleft((smaller, 0) for smaller in reversed(_divided(piece)))
     return blamed
 
 

@@ -144,16 +144,16 @@ class Worker:
             filters=tuple(
                 FilterStatistics(
                     name,
-                    one.calls,
-                    one.failures,
-                    one.slow,
-                    one.last_failure,
-                    one.hooks.runs if one.hooks is not None else "",
-                    tuple((*key, tuple(values)) for key, values in one.measures.series.items()),
-                    one.measures.dropped,
-                    one.measures.most,
+                    program.calls,
+                    program.failures,
+                    program.slow,
+                    program.last_failure,
+                    program.hooks.runs if program.hooks is not None else "",
+                    tuple((*key, tuple(values)) for key, values in program.measures.series.items()),
+                    program.measures.dropped,
+                    program.measures.most,
                 )
-                for name, one in self._runtime.programs.by_name.items()
+                for name, program in self._runtime.programs.by_name.items()
             ),
             ejected=self._runtime.backends.ejected(),
             unconnected=self._runtime.backends.failures(),

@@ -185,10 +185,10 @@ class WorkerProcess:
             await asyncio.sleep(BEAT)
 
     def _future(self, _: type[T]) -> asyncio.Future[T | None]:
-        made: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
         if self._is_over:
-            made.set_result(None)
-        return made
+            future.set_result(None)
+        return future
 
     def _write(self, message: object) -> None:
         if not self._writer.is_closing():

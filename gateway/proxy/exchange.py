@@ -94,8 +94,8 @@ class Exchange:
         if target.auths and not self._authorize(target):
             return
         if target.location is not None:
-            where = target.location(request, self.entry.prefix, self.client.scheme.decode(), self.client.port)
-            self._answer(target.redirect_status, [(b"Location", where)])
+            location = target.location(request, self.entry.prefix, self.client.scheme.decode(), self.client.port)
+            self._answer(target.redirect_status, [(b"Location", location)])
             return
         if target.fault:
             self.refuse(target.fault, target.reason)

@@ -81,11 +81,11 @@ class FilterCalls:
         if not isinstance(result, Awaitable):
             return self.failed(program, hooks, wrong_result(hook, result, "a Response or nothing"))
 
-        def waited(made: Any) -> None:
-            if made is not None and not isinstance(made, api.Response):
-                goes_on = self.failed(program, hooks, wrong_result(hook, made, "a Response or nothing"))
+        def waited(answer: Any) -> None:
+            if answer is not None and not isinstance(answer, api.Response):
+                goes_on = self.failed(program, hooks, wrong_result(hook, answer, "a Response or nothing"))
             else:
-                goes_on = took(made)
+                goes_on = took(answer)
             if goes_on:
                 (again or self._exchange.run_filters)()
 
@@ -117,9 +117,9 @@ class FilterCalls:
     ) -> bytes:
         program, hooks = filters[0]
         try:
-            made = bytes_or_nothing(getattr(hooks, hook_name), await program.settle(result))
-            if made is not None:
-                piece.data = made
+            data = bytes_or_nothing(getattr(hooks, hook_name), await program.settle(result))
+            if data is not None:
+                piece.data = data
         except Exception as error:
             if not self.failed(program, hooks, error):
                 return b""
@@ -141,12 +141,12 @@ class FilterCalls:
 
         async def wait() -> None:
             try:
-                made = await program.settle(result)
+                answer = await program.settle(result)
             except Exception as error:
                 if self.failed(program, hooks, error):
                     passed()
             else:
-                then(made)
+                then(answer)
 
         self._spawn(wait(), result)
 

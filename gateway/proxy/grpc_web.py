@@ -30,8 +30,8 @@ class GrpcWebTranslation:
     __slots__ = ("_chunks", "_frames", "_left", "_subtype", "is_text", "request")
 
     def __init__(self, request: Request, *, framed: bool) -> None:
-        said = (request.value(b"content-type") or b"").lower()
-        rest = said[len(PREFIX) :].partition(b";")[0].strip()
+        content_type = (request.value(b"content-type") or b"").lower()
+        rest = content_type[len(PREFIX) :].partition(b";")[0].strip()
         self.is_text = rest.startswith(b"-text")
         self._subtype = rest.removeprefix(b"-text")  # such as +proto
         self._frames = framed  # the client's messages share a connection: what is said of them must be in chunks
@@ -59,15 +59,15 @@ class GrpcWebTranslation:
 
     def response(self, response: Response) -> Response:
         """The response's head."""
-        made = copy.copy(response)
+        translated = copy.copy(response)
         value = PREFIX + (b"-text" if self.is_text else b"") + self._subtype
         dropped = (b"content-type", b"content-length", b"transfer-encoding", b"trailer")
-        made.fields = [field for field in response.fields if field.name not in dropped]
-        made.fields.append(Field(PLAIN, b"content-type", value, b"content-type: " + value))
+        translated.fields = [field for field in response.fields if field.name not in dropped]
+        translated.fields.append(Field(PLAIN, b"content-type", value, b"content-type: " + value))
         if self._frames:
-            made.fields.append(CHUNKED_FIELD)
-        made.length = CHUNKED
-        return made
+            translated.fields.append(CHUNKED_FIELD)
+        translated.length = CHUNKED
+        return translated
 
     def outgoing(self, data: bytes) -> bytes:
         """Content of the response."""

@@ -157,7 +157,7 @@ def start(
     mirrors: Iterable[tuple[Callable[[], bool], str]], backends: Callable[[str], Backend], head: bytes
 ) -> list[MirroredRequest]:
     """Begin the copies of a request that are due, each with the head that goes to the backend."""
-    made = [MirroredRequest(backends(to), head) for due, to in mirrors if due()]
-    for copy in made:
+    copies = [MirroredRequest(backends(to), head) for due, to in mirrors if due()]
+    for copy in copies:
         copy.start()
-    return made
+    return copies

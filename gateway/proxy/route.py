@@ -60,18 +60,18 @@ class Counter:
     @property
     def classes(self) -> list[int]:
         """Responses by the hundreds of their status."""
-        found = [0] * 6
+        counts = [0] * 6
         for key, count in self.responses.items():
-            found[key >> 5] += count
-        return found
+            counts[key >> 5] += count
+        return counts
 
     @property
     def slots(self) -> list[int]:
         """Responses by duration: slot n counts those under 2**n * 0.5 ms and not under half of that."""
-        found = [0] * 32
+        counts = [0] * 32
         for key, count in self.responses.items():
-            found[key & 31] += count
-        return found
+            counts[key & 31] += count
+        return counts
 
 
 class ResponseHeadCache:
@@ -234,8 +234,8 @@ def _chain(edits: list[Edit]) -> Edit | None:
         return edits[0] if edits else None
 
     def edit(fields: list[Field]) -> list[Field]:
-        for one in edits:
-            fields = one(fields)
+        for change in edits:
+            fields = change(fields)
         return fields
 
     return edit
@@ -309,12 +309,12 @@ def _give_sessions(rule: Rule, targets: list[Target]) -> None:
 
 def _choices(targets: Iterable[Target]) -> dict[str, Target]:
     """Targets by every spelling of their backends."""
-    found: dict[str, Target] = {}
+    choices: dict[str, Target] = {}
     for target in targets:
         if target.backend is not None:
             for word in _spellings(target.backend.name):
-                found.setdefault(word, target)
-    return found
+                choices.setdefault(word, target)
+    return choices
 
 
 def _spellings(backend: str) -> tuple[str, ...]:

@@ -156,12 +156,12 @@ class ScriptedExchange(Exchange):
                 return
         self._send_on()
 
-    def _requested(self, made: Any) -> bool:
+    def _requested(self, result: Any) -> bool:
         """What a filter's `request` returned; whether the request goes on."""
-        if made is None:
+        if result is None:
             return True
         self._ready = True
-        self._reply = made
+        self._reply = result
         self._back(len(self._active) - 2)  # those that saw it before see the answer
         return False
 
@@ -305,10 +305,10 @@ class ScriptedExchange(Exchange):
                 return
         self._answer_on()
 
-    def _responded(self, made: Any) -> bool:
+    def _responded(self, result: Any) -> bool:
         """What a filter's `response` returned; the response goes on in any case."""
-        if made is not None:
-            self._reply = made
+        if result is not None:
+            self._reply = result
         return True
 
     def _goes_back(self, index: int, result: Any) -> None:

@@ -207,23 +207,23 @@ class HostRules(Generic[RouteT]):
         memo = self._memo
         if memo is None:
             memo = self._memo = {}
-        found = memo.get(path)
-        return found if found is not None else MEMORY.put(memo, path, _until_final(self.candidates(path)))
+        entries = memo.get(path)
+        return entries if entries is not None else MEMORY.put(memo, path, _until_final(self.candidates(path)))
 
     def candidates(self, path: bytes) -> list[RouteMatch[RouteT]]:
         """All entries whose path matches, in order of precedence."""
-        found = list(self._exact.get(path, ()))
+        candidates = list(self._exact.get(path, ()))
         for matches, entries in self._regex:
             if matches(path):
-                found += entries
+                candidates += entries
         # By path element: /a/b matches the prefixes /a/b, /a and / but not /a/b/c nor /a/bc.
         prefix = path.rstrip(b"/")
         while True:
             if not prefix and self._methods and path.count(b"/") == 2:
-                found += self._methods.get(path[path.rfind(b"/") + 1 :], ())
-            found += self._prefix.get(prefix, ())
+                candidates += self._methods.get(path[path.rfind(b"/") + 1 :], ())
+            candidates += self._prefix.get(prefix, ())
             if not prefix:
-                return found
+                return candidates
             prefix = prefix[: max(prefix.rfind(b"/"), 0)]
 
     def entries(self) -> list[RouteMatch[RouteT]]:
@@ -238,10 +238,10 @@ def compile_host(entries: Iterable[tuple[Specificity, Sequence[RouteMatch[RouteT
     groups: dict[Specificity, list[RouteMatch[RouteT]]] = {}
     for specificity, some in entries:
         groups.setdefault(specificity, []).extend(some)
-    made: HostRules[RouteT] | None = None
+    rules: HostRules[RouteT] | None = None
     for specificity in sorted(groups, reverse=True):
-        made = HostRules(groups[specificity], made)
-    return made if made is not None else HostRules(())
+        rules = HostRules(groups[specificity], rules)
+    return rules if rules is not None else HostRules(())
 
 
 def _until_final(entries: Sequence[RouteMatch[RouteT]]) -> tuple[RouteMatch[RouteT], ...]:
@@ -272,11 +272,11 @@ class RouteDecision(Generic[RouteT]):
 
     def seen(self, data: bytes, limits: Limits) -> Request:
         """The request line, parsed; `data` begins with it."""
-        found = self._seen
-        if found is None:
-            found = self._seen = parse_line(data[: data.index(b"\r\n")], self.host, limits)
-            assert found is not None  # it has been parsed before
-        return found
+        request = self._seen
+        if request is None:
+            request = self._seen = parse_line(data[: data.index(b"\r\n")], self.host, limits)
+            assert request is not None  # it has been parsed before
+        return request
 
 
 class HeaderVariant(Generic[RouteT]):
@@ -307,9 +307,9 @@ class HeaderVariant(Generic[RouteT]):
         among thousands costs more, in memory that is not in the processor's cache.
         """
         if passing and self._entry is None:
-            found = self.plans.get(line)
-            if found is not None:
-                return found
+            plan = self.plans.get(line)
+            if plan is not None:
+                return plan
             passing = False
         known = (_lines.get(line) or _remember_line(line, limits)) if len(line) <= limits.target_bytes else None
         if known is None:
@@ -331,8 +331,8 @@ def _remember_line(line: bytes, limits: Limits) -> tuple[Request, bytes] | None:
         return None
     if len(_lines) >= LINES:
         _lines.clear()
-    found = _lines[line] = request, request_start(request.method, request.target, b"")[:-2]
-    return found
+    known = _lines[line] = request, request_start(request.method, request.target, b"")[:-2]
+    return known
 
 
 class VirtualHost(Generic[RouteT]):
@@ -362,12 +362,12 @@ class VirtualHost(Generic[RouteT]):
     def header_variant(self, request: Request) -> HeaderVariant[RouteT]:
         """The variant for requests with header fields like these."""
         holding = frozenset(entry for entry in self._conditional if entry.by_headers and entry.by_headers(request))
-        found = self._variants.get(holding)
-        if found is None:
+        variant = self._variants.get(holding)
+        if variant is None:
             if len(self._variants) >= VARIANTS:
                 self._variants = {frozenset(): self.plain}
-            found = self._variants[holding] = HeaderVariant(self.host, self.chain, holding, self.listener)
-        return found
+            variant = self._variants[holding] = HeaderVariant(self.host, self.chain, holding, self.listener)
+        return variant
 
 
 class VirtualHosts(Generic[RouteT]):
@@ -431,13 +431,13 @@ class Table(Generic[RouteT]):
 
     def chain(self, host: bytes) -> Chain[RouteT]:
         """The rules that may answer for a Host, those of the longest hostname first."""
-        found: list[HostRules[RouteT]] = []
+        chain: list[HostRules[RouteT]] = []
         for name in self.matching(host):
             rules: HostRules[RouteT] | None = self.hosts[self.listener_key(host, name)]
             while rules is not None:
-                found.append(rules)
+                chain.append(rules)
                 rules = rules.behind
-        return tuple(found)
+        return tuple(chain)
 
     def matching(self, host: bytes) -> list[str]:
         """The hostnames of the Host's listener that match it and have rules, the longest first."""

@@ -104,7 +104,9 @@ class Backends:
     def ejected(self) -> tuple[tuple[str, str], ...]:
         """Endpoints that were ejected, with their backends."""
         return tuple(
-            (name, "{}:{}".format(*one.where)) for name, backend in self._backends.items() for one in backend.endpoints.ejected
+            (name, "{}:{}".format(*endpoint.where))
+            for name, backend in self._backends.items()
+            for endpoint in backend.endpoints.ejected
         )
 
     def stop_checks(self) -> None:

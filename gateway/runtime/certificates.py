@@ -31,15 +31,15 @@ class Certificates:
 
     def of_listeners(self, listeners: Sequence[Listener]) -> tuple[dict[str, Sequence[contexts.Shown]], list[Problem]]:
         """By hostname; and what is wrong with those that have none."""
-        made: dict[str, Sequence[contexts.Shown]] = {}
+        by_hostname: dict[str, Sequence[contexts.Shown]] = {}
         problems = []
         for listener in listeners:
             try:
-                made[listener.hostname] = self._of_listener(listener)
+                by_hostname[listener.hostname] = self._of_listener(listener)
             except ValueError as error:
-                made[listener.hostname] = ()
+                by_hostname[listener.hostname] = ()
                 problems.append(Problem(listener.name, str(error)))
-        return made, problems
+        return by_hostname, problems
 
     def _of_listener(self, listener: Listener) -> list[contexts.Shown]:
         """Raises ValueError for a certificate that is not known."""
@@ -55,7 +55,10 @@ class Certificates:
             return before[1]
         # A TLSRoute's backend speaks what it likes: nothing is promised for it.
         protocols = contexts.ALPN if listener.protocol == "HTTPS" else ()
-        shown = [contexts.Shown(frozenset(one.names), contexts.context(one, listener, protocols)) for one in certificates]
+        shown = [
+            contexts.Shown(frozenset(certificate.names), contexts.context(certificate, listener, protocols))
+            for certificate in certificates
+        ]
         self._of_listeners[listener.name] = (made_of, shown)
         return shown
 
@@ -71,6 +74,6 @@ class Certificates:
             if part.tls.certificate and not isinstance(certificate, Certificate):
                 raise ValueError(f"certificate {part.tls.certificate} is not known")
             given = part.tls.own or (certificate if isinstance(certificate, Certificate) else None)
-            made = contexts.towards(part.tls, given, _ALPN[part.protocol])
-            self._of_backends[part.name] = made
+            security = contexts.towards(part.tls, given, _ALPN[part.protocol])
+            self._of_backends[part.name] = security
         return self._of_backends[part.name]

@@ -100,11 +100,11 @@ class Ports:
         elif port not in self.udp:
             try:
                 listening = self._bound(port, socket.SOCK_DGRAM)
-                made = Datagrams(port)
-                await asyncio.get_running_loop().create_datagram_endpoint(lambda: made, sock=listening)
+                datagrams = Datagrams(port)
+                await asyncio.get_running_loop().create_datagram_endpoint(lambda: datagrams, sock=listening)
             except OSError as error:
                 return [Problem(listener.name, self._cannot_listen(port, error)) for listener in listeners]
-            self.udp[port] = made
+            self.udp[port] = datagrams
         return []
 
     async def open_or_close_tcp(
@@ -161,15 +161,15 @@ class Ports:
             if accept_mode == "peek":
                 listening.listen(BACKLOG)
                 return TlsInspector(listening, partial(_decided, listener_port, stream_listener, chooser, gate))
-            made: Callable[[], asyncio.BaseProtocol] = partial(DownstreamHttp1, listener_port)
+            factory: Callable[[], asyncio.BaseProtocol] = partial(DownstreamHttp1, listener_port)
             if accept_mode == "bytes":
-                made = partial(StreamConnection, stream_listener)
+                factory = partial(StreamConnection, stream_listener)
             elif accept_mode == "tls":
-                made = partial(AlpnProtocol, listener_port, stream_listener)
+                factory = partial(AlpnProtocol, listener_port, stream_listener)
             context = chooser.front if accept_mode == "tls" else None
             patience = HANDSHAKE if context is not None else None
             return await loop.create_server(
-                lambda: gate.protocol(made), sock=listening, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=patience
+                lambda: gate.protocol(factory), sock=listening, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=patience
             )
         except OSError:
             listening.close()
@@ -256,8 +256,8 @@ def _decided(
         stream_listener.refused += 1
         connection.close()
     elif mode == "passthrough":
-        made = partial(gate.protocol, partial(StreamConnection, stream_listener, name))
-        stream_listener.spawn(lambda: loop.connect_accepted_socket(made, connection))
+        factory = partial(gate.protocol, partial(StreamConnection, stream_listener, name))
+        stream_listener.spawn(lambda: loop.connect_accepted_socket(factory, connection))
     else:
         stream_listener.spawn(partial(_greet, listener_port, stream_listener, chooser, gate, connection))
 
@@ -271,7 +271,7 @@ async def _greet(
 ) -> None:
     try:
         loop = asyncio.get_running_loop()
-        made = partial(gate.protocol, partial(AlpnProtocol, listener_port, stream_listener))
-        await loop.connect_accepted_socket(made, connection, ssl=chooser.front, ssl_handshake_timeout=HANDSHAKE)
+        factory = partial(gate.protocol, partial(AlpnProtocol, listener_port, stream_listener))
+        await loop.connect_accepted_socket(factory, connection, ssl=chooser.front, ssl_handshake_timeout=HANDSHAKE)
     except OSError:  # the handshake failed, or the client is gone
         connection.close()

@@ -133,7 +133,7 @@ class Runtime:
                 if isinstance(part, Script):
                     await self.programs.put(part)
                     spec = Scripted(part.name)
-                    affected.ports.update(one.port for one in self._listeners.values() if spec in one.filters)
+                    affected.ports.update(listener.port for listener in self._listeners.values() if spec in listener.filters)
                 else:
                     self._put(part, old, affected, problems)
                 self.parts[key(part)] = part
@@ -169,7 +169,7 @@ class Runtime:
         return [part.name for part in change.put if isinstance(part, Rule) and part.name in names] or [*names] or [host[0]]
 
     def _names(self, port: int) -> list[str]:
-        return [one.name for one in self._listeners.values() if one.port == port] or [f"port {port}"]
+        return [listener.name for listener in self._listeners.values() if listener.port == port] or [f"port {port}"]
 
     def _put(self, part: Part, old: Part | None, affected: Affected, problems: list[Problem]) -> None:
         match part:
@@ -186,7 +186,9 @@ class Runtime:
                     affected.ports.add(old.port)
             case Certificate():
                 tls.context(part)  # refused here, so that the old one stays
-                affected.ports.update(one.port for one in self._listeners.values() if part.name in one.certificates)
+                affected.ports.update(
+                    listener.port for listener in self._listeners.values() if part.name in listener.certificates
+                )
                 self._renew_backends(part, problems)
 
     def _drop(self, k: Key, affected: Affected) -> None:
@@ -314,7 +316,9 @@ class Runtime:
         return stream_listeners(attached, lambda relay: self._stream_routes[relay.name])
 
     def _listeners_of(self, port: int, *, udp: bool = False) -> list[Listener]:
-        return [one for one in self._listeners.values() if one.port == port and (one.protocol == "UDP") == udp]
+        return [
+            listener for listener in self._listeners.values() if listener.port == port and (listener.protocol == "UDP") == udp
+        ]
 
     def counter(self, rule: str, backend: str) -> Counter:
         """The counter of a target; it outlives changes of the rule."""

@@ -60,9 +60,9 @@ def _composed(call: Call, host: str, target: str) -> bytes:
 
 
 def _secured(host: str) -> Security:
-    found = _security.get(host)
-    if found is None:
+    security = _security.get(host)
+    if security is None:
         if len(_security) > 256:
             _security.clear()
-        found = _security[host] = contexts.towards(BackendTLS(host), None, "http/1.1")
-    return found
+        security = _security[host] = contexts.towards(BackendTLS(host), None, "http/1.1")
+    return security

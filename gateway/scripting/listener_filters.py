@@ -37,23 +37,23 @@ class Speaker(Protocol):
 def connection_of(client: Speaker) -> api.Connection:
     """A client's connection, with what filters keep there; the streams of one share it."""
     owner: Speaker = getattr(client, "connection", client)
-    found = _connections.get(owner)
-    if found is None:
-        found = greeted.get(getattr(owner, "_transport", None)) if greeted else None  # type: ignore[arg-type]
-        if found is None:
-            found = api.Connection(client.address.decode(), client.port, client.scheme.decode())
-        _connections[owner] = found
-    return found
+    connection = _connections.get(owner)
+    if connection is None:
+        connection = greeted.get(getattr(owner, "_transport", None)) if greeted else None  # type: ignore[arg-type]
+        if connection is None:
+            connection = api.Connection(client.address.decode(), client.port, client.scheme.decode())
+        _connections[owner] = connection
+    return connection
 
 
 def met(transport: asyncio.BaseTransport, port: int, scheme: str) -> api.Connection:
     """A connection that filters meet, until it is gone."""
-    found = greeted.get(transport)
-    if found is None:
+    connection = greeted.get(transport)
+    if connection is None:
         peer = transport.get_extra_info("peername")
         address = peer[0].removeprefix("::ffff:") if peer else "unknown"
-        found = greeted[transport] = api.Connection(address, port, scheme)
-    return found
+        connection = greeted[transport] = api.Connection(address, port, scheme)
+    return connection
 
 
 class ConnectionGate:
@@ -184,9 +184,9 @@ def arrive(programs: Iterable[FilterProgram], connection: api.Connection, reques
         if view is None:
             view = api.Request(request, connection, None, None, "")
         try:
-            made = program.call(hooks.request, view)
-            if made is not None:
-                raise wrong_result(hooks.request, made, "nothing, as there is no rule yet whose filter could answer,")
+            result = program.call(hooks.request, view)
+            if result is not None:
+                raise wrong_result(hooks.request, result, "nothing, as there is no rule yet whose filter could answer,")
         except Exception as error:
             program.failed(error, hooks)
             if not program.passes:

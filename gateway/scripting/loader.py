@@ -126,23 +126,23 @@ async def nobody(call: Call) -> api.Reply:
     raise OSError(f"{call.method} {whereto(call.url)}: nobody can be called from here")
 
 
-def wrong_result(hook: Any, found: Any, wanted: str) -> TypeError:
+def wrong_result(hook: Any, result: Any, wanted: str) -> TypeError:
     """What is wrong with something that a function of a filter returned."""
-    return TypeError(f"{getattr(hook, '__name__', 'it')} returned {type(found).__name__}; {wanted} was expected")
+    return TypeError(f"{getattr(hook, '__name__', 'it')} returned {type(result).__name__}; {wanted} was expected")
 
 
-def bytes_or_nothing(hook: Any, found: Any) -> bytes | None:
+def bytes_or_nothing(hook: Any, result: Any) -> bytes | None:
     """What a function of pieces returned. Raises TypeError for anything else."""
-    if found is not None and not isinstance(found, bytes):
-        raise wrong_result(hook, found, "bytes or nothing")
-    return found
+    if result is not None and not isinstance(result, bytes):
+        raise wrong_result(hook, result, "bytes or nothing")
+    return result
 
 
-def verdict_or_nothing(hook: Any, found: Any) -> bool | None:
+def verdict_or_nothing(hook: Any, result: Any) -> bool | None:
     """What a function of connections returned. Raises TypeError for anything else."""
-    if found not in (None, True, False):
-        raise wrong_result(hook, found, "True, False or nothing")
-    verdict: bool | None = found
+    if result not in (None, True, False):
+        raise wrong_result(hook, result, "True, False or nothing")
+    verdict: bool | None = result
     return verdict
 
 

@@ -76,12 +76,12 @@ class ServiceFactory:
         return FilterServices(script, self._reach, do, measures.take)
 
     def _remote(self, store: Store) -> Remote:
-        found = self._remotes.get(store)
-        if found is None:
+        remote = self._remotes.get(store)
+        if remote is None:
             from gateway.scripting.shared_state.redis import Remote  # a large library that most data planes do without
 
-            found = self._remotes[store] = Remote(store)
-        return found
+            remote = self._remotes[store] = Remote(store)
+        return remote
 
     async def close(self) -> None:
         """Let go of everything."""

@@ -27,37 +27,37 @@ class HasContext(Protocol):
 
 def context(certificate: Certificate, listener: Listener | None = None, protocols: Sequence[str] = ALPN) -> ssl.SSLContext:
     """A server context that proves one certificate, as a listener wants it. Raises ValueError for what does not load."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ssl_context.minimum_version = ssl.TLSVersion.TLSv1_2
     if protocols:
-        made.set_alpn_protocols(list(protocols))
-    _load(made, certificate)
+        ssl_context.set_alpn_protocols(list(protocols))
+    _load(ssl_context, certificate)
     if listener is not None:
-        _configure(made, listener)
-    return made
+        _configure(ssl_context, listener)
+    return ssl_context
 
 
-def _configure(made: ssl.SSLContext, listener: Listener) -> None:
+def _configure(ssl_context: ssl.SSLContext, listener: Listener) -> None:
     if listener.minimum:
-        made.minimum_version = VERSIONS[listener.minimum]
+        ssl_context.minimum_version = VERSIONS[listener.minimum]
     if listener.ciphers:
         try:
-            made.set_ciphers(listener.ciphers)
+            ssl_context.set_ciphers(listener.ciphers)
         except ssl.SSLError:
             raise ValueError(f'cipher suites "{listener.ciphers}": OpenSSL knows none of them') from None
     if listener.clients is not None and not listener.clients.optional:
-        _demand(made)
+        _demand(ssl_context)
         try:
-            made.load_verify_locations(cadata=listener.clients.authorities)
+            ssl_context.load_verify_locations(cadata=listener.clients.authorities)
         except ssl.SSLError as error:
             raise ValueError(f"certificate authorities of clients: {error}") from None
 
 
-def _demand(made: ssl.SSLContext) -> None:
+def _demand(ssl_context: ssl.SSLContext) -> None:
     """Clients must show a certificate, each time: a session from before they had to is not resumed."""
-    made.verify_mode = ssl.CERT_REQUIRED
-    made.options |= ssl.OP_NO_TICKET
-    made.num_tickets = 0
+    ssl_context.verify_mode = ssl.CERT_REQUIRED
+    ssl_context.options |= ssl.OP_NO_TICKET
+    ssl_context.num_tickets = 0
 
 
 def _load(into: ssl.SSLContext, certificate: Certificate) -> None:
@@ -100,11 +100,13 @@ class Chooser:
         ciphers = {listener.ciphers for listener in listeners}
         if len(ciphers) > 1:
             raise ValueError("the listeners of one port must ask for the same cipher suites")
-        oldest = min((VERSIONS.get(one.minimum, ssl.TLSVersion.TLSv1_2) for one in listeners), default=ssl.TLSVersion.TLSv1_2)
+        oldest = min(
+            (VERSIONS.get(listener.minimum, ssl.TLSVersion.TLSv1_2) for listener in listeners), default=ssl.TLSVersion.TLSv1_2
+        )
         self.front.minimum_version = oldest
         self.front.set_ciphers(next(iter(ciphers), "") or self._ciphers)
-        asking = any(one.clients is not None and one.clients.optional for one in listeners)
-        demanding = any(one.clients is not None and not one.clients.optional for one in listeners)
+        asking = any(listener.clients is not None and listener.clients.optional for listener in listeners)
+        demanding = any(listener.clients is not None and not listener.clients.optional for listener in listeners)
         if self._asking or asking:
             self._asking = asking and not demanding
             openssl.ask_for_any_certificate(self.front, asking=self._asking)  # in any case before a certificate is demanded
@@ -128,7 +130,7 @@ class Chooser:
                 break  # a listener's certificate cannot be used: its clients are not another's
             if shown:
                 # Of several certificates the one that is good for the name; a wildcard is one label (RFC 9525 §6.3).
-                fitting = (one for one in shown if not one.names.isdisjoint(patterns[:2]))
+                fitting = (candidate for candidate in shown if not candidate.names.isdisjoint(patterns[:2]))
                 connection.context = next(fitting, shown[0]).context
                 return None
         return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
@@ -162,9 +164,9 @@ class Security:
         shown = transport.get_extra_info("ssl_object").getpeercert().get("subjectAltName", ())
         if any(_matches(wanted, kind, value) for wanted in self.names for kind, value in shown):
             return ""
-        found = ", ".join(value for _, value in shown) or "none"
+        presented = ", ".join(value for _, value in shown) or "none"
         wanted = ", ".join(name.value for name in self.names)
-        return f"the backend's certificate has none of the names {wanted}; it has {found}"
+        return f"the backend's certificate has none of the names {wanted}; it has {presented}"
 
 
 def _matches(wanted: SubjectName, kind: str, value: str) -> bool:
@@ -179,21 +181,21 @@ def _matches(wanted: SubjectName, kind: str, value: str) -> bool:
 
 def towards(spec: BackendTLS, certificate: Certificate | None, protocol: str) -> Security:
     """What a BackendTLSPolicy asks for. Raises ValueError for authorities or a certificate that do not load."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.minimum_version = VERSIONS.get(spec.minimum, ssl.TLSVersion.TLSv1_2)
-    made.check_hostname = not spec.names
+    ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ssl_context.minimum_version = VERSIONS.get(spec.minimum, ssl.TLSVersion.TLSv1_2)
+    ssl_context.check_hostname = not spec.names
     if protocol:
-        made.set_alpn_protocols([protocol])
+        ssl_context.set_alpn_protocols([protocol])
     try:
         if spec.authorities:
-            made.load_verify_locations(cadata=spec.authorities)
+            ssl_context.load_verify_locations(cadata=spec.authorities)
         else:
-            made.load_default_certs()
+            ssl_context.load_default_certs()
     except ssl.SSLError as error:
         raise ValueError(f"certificate authorities: {error}") from None
     if certificate is not None:
-        _load(made, certificate)
-    return Security(made, spec.server_name, spec.names)
+        _load(ssl_context, certificate)
+    return Security(ssl_context, spec.server_name, spec.names)
 
 
 def unread(transport: asyncio.BaseTransport) -> bytes:

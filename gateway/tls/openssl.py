@@ -42,30 +42,30 @@ def _library() -> Any:
 
 def _pointer(context: ssl.SSLContext) -> int:
     """OpenSSL's SSL_CTX of a context; 0 for what cannot be one."""
-    found = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value or 0
-    return found if _LOWEST < found < _HIGHEST and found % 8 == 0 else 0
+    pointer = ctypes.c_void_p.from_address(id(context) + object.__basicsize__).value or 0
+    return pointer if _LOWEST < pointer < _HIGHEST and pointer % 8 == 0 else 0
 
 
 @cache
 def is_reached() -> bool:
     """Whether OpenSSL's contexts are where they are looked for: two of them, told apart by what Python has set of each."""
     try:
-        one, other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        one.options |= ssl.OP_NO_TICKET
-        other.verify_mode = ssl.CERT_OPTIONAL  # the same number in both, SSL_VERIFY_PEER
-        library, pointers = _library(), (_pointer(one), _pointer(other))
-        found = all(pointers) and all(
+        first, second = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        first.options |= ssl.OP_NO_TICKET
+        second.verify_mode = ssl.CERT_OPTIONAL  # the same number in both, SSL_VERIFY_PEER
+        library, pointers = _library(), (_pointer(first), _pointer(second))
+        reached = all(pointers) and all(
             library.SSL_CTX_get_options(pointer) == context.options & 0xFFFF_FFFF_FFFF_FFFF
             and library.SSL_CTX_get_verify_mode(pointer) == context.verify_mode
-            for pointer, context in zip(pointers, (one, other), strict=True)
+            for pointer, context in zip(pointers, (first, second), strict=True)
         )
     except (AttributeError, OSError, ValueError):  # no such function, no such library
-        found = False
-    if not found:
+        reached = False
+    if not reached:
         log.warning(
             "OpenSSL is not where it is in other Pythons: workers share no session tickets, AllowInsecureFallback is refused"
         )
-    return found
+    return reached
 
 
 def share_tickets(context: ssl.SSLContext, keys: bytes) -> bool:

@@ -45,15 +45,15 @@ class DialError(Exception):
 
 
 async def dial(
-    protocol: Callable[[], ProtocolT], where: tuple[str, int], security: Securing | None, patience: float = CONNECT
+    protocol: Callable[[], ProtocolT], address: tuple[str, int], security: Securing | None, patience: float = CONNECT
 ) -> tuple[asyncio.Transport, ProtocolT]:
     """A connection to an address within so many seconds, over TLS where `security` says so, with a certificate that has been
     verified. Raises DialError."""
     try:
         async with asyncio.timeout(patience):
-            transport, made = await asyncio.get_running_loop().create_connection(
+            transport, instance = await asyncio.get_running_loop().create_connection(
                 protocol,
-                *where,
+                *address,
                 ssl=security.context if security else None,
                 server_hostname=security.server_name if security else None,
             )
@@ -63,7 +63,7 @@ async def dial(
     if fault:
         transport.abort()
         raise DialError("tls", fault)
-    return transport, made
+    return transport, instance
 
 
 def explained(error: Exception) -> DialError:

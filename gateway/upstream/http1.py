@@ -116,10 +116,10 @@ class Http1UpstreamConnection(asyncio.Protocol):
 
     def _take_shaped(self, sender: ResponseSink, answers: ResponseHeads, shape: ResponseShape, data: bytes) -> bool:
         """Take a response whose head has a known shape; False where it must be parsed."""
-        found = shape.read(data)
-        if found is None:
+        parts = shape.read(data)
+        if parts is None:
             return False
-        varying, end, length = found
+        varying, end, length = parts
         rest = end + length - len(data)
         out = answers.fill(shape, varying)
         if out is None or rest < 0:

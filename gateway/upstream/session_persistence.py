@@ -51,7 +51,7 @@ class Sessions:
         return self._endpoint(backend, held) if held and backend is not None else None
 
     def _endpoint(self, backend: Backend, held: dict[str, str]) -> Endpoint | None:
-        return next((one for one in backend.endpoints if self._token(backend.name, one) in held), None)
+        return next((endpoint for endpoint in backend.endpoints if self._token(backend.name, endpoint) in held), None)
 
     def _held(self, request: Request) -> dict[str, str]:
         """What a request says of its sessions, as far as their time is not up: when they began, by their tokens."""
@@ -97,13 +97,13 @@ class Sessions:
 
     def _token(self, backend: str, endpoint: Endpoint) -> str:
         key = (backend, endpoint.name)
-        found = self._tokens.get(key)
-        if found is None:
+        token = self._tokens.get(key)
+        if token is None:
             if len(self._tokens) > 4096:
                 self._tokens.clear()
-            said = f"{self.rule}\n{backend}\n{endpoint.name}".encode()
-            found = self._tokens[key] = hashlib.blake2b(said, digest_size=12).hexdigest()
-        return found
+            identity = f"{self.rule}\n{backend}\n{endpoint.name}".encode()
+            token = self._tokens[key] = hashlib.blake2b(identity, digest_size=12).hexdigest()
+        return token
 
 
 def _attributes(spec: Persistence, *, is_tls: bool) -> str:

@@ -30,11 +30,11 @@ class AccessControlConfig(Struct, frozen=True):
         if self.whitelist == ():
             raise ValueError("whitelist is empty, so that nobody might pass; name who may")
         for field, given in (("blacklist", self.blacklist), ("whitelist", self.whitelist)):
-            for index, one in enumerate(given or ()):
+            for index, entry in enumerate(given or ()):
                 try:
-                    ip_network(one, strict=False)
+                    ip_network(entry, strict=False)
                 except ValueError:
-                    raise ValueError(f'{field}[{index}]: "{one[:60]}" is neither an address nor a network') from None
+                    raise ValueError(f'{field}[{index}]: "{entry[:60]}" is neither an address nor a network') from None
 
 
 def _access_control(config: AccessControlConfig) -> BuiltInConfig:

@@ -60,10 +60,10 @@ class Policy(Object, frozen=True):
         given = spec.get("targetRefs") or [spec.get("targetRef")]
         own = self.metadata.namespace
         return tuple(
-            Ref(one["kind"], own, one["name"])
-            for one in (given if isinstance(given, list) else ())
-            if isinstance(one, dict) and one.get("namespace") in (None, "", own)
-            and isinstance(one.get("kind"), str) and isinstance(one.get("name"), str)
+            Ref(target["kind"], own, target["name"])
+            for target in (given if isinstance(given, list) else ())
+            if isinstance(target, dict) and target.get("namespace") in (None, "", own)
+            and isinstance(target.get("kind"), str) and isinstance(target.get("name"), str)
         )  # fmt: skip
 
     def index_keys(self) -> Iterator[Key]:

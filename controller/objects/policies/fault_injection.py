@@ -54,18 +54,18 @@ class FaultInjectionConfig(Struct, frozen=True):
 
 
 def _fault_injection(config: FaultInjectionConfig) -> BuiltInConfig:
-    made: BuiltInConfig = {}
+    settings: BuiltInConfig = {}
     if config.delay is not None:
         delay = config.delay
         least, most = (delay.range.min, delay.range.max) if delay.range is not None else (delay.fixed, delay.fixed)
         unit, times = ("h", 24) if delay.unit == "d" else (delay.unit, 1)
-        made["delay"] = {
+        settings["delay"] = {
             "percentage": delay.percent, "min": f"{(least or 0) * times}{unit}", "max": f"{(most or 0) * times}{unit}",
         }  # fmt: skip
     if config.abort is not None:
         abort = config.abort
-        made["abort"] = {"percentage": abort.percent, "response": {"status": abort.status_code, "body": abort.message}}
-    return made
+        settings["abort"] = {"percentage": abort.percent, "response": {"status": abort.status_code, "body": abort.message}}
+    return settings
 
 
 KIND: Final = PolicyKind(

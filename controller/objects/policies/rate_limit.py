@@ -50,7 +50,7 @@ def _rate_limit(config: RateLimitConfig) -> BuiltInConfig:
         "backlog": config.backlog,
         "response": {
             "status": config.response_status_code,
-            "headers": {one.name: one.value for one in config.response_headers_to_add},
+            "headers": {header.name: header.value for header in config.response_headers_to_add},
         },
     }
 

@@ -78,11 +78,11 @@ class _Reading:
 
     def typed(self, value: Any, type_: Any, path: Path) -> Any:
         """A typed value, or None and a fault."""
-        made = convert(value, type_)
-        if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], tuple):
-            self.fault((*path, *made[0]), made[1])
+        converted = convert(value, type_)
+        if isinstance(converted, tuple) and len(converted) == 2 and isinstance(converted[0], tuple):
+            self.fault((*path, *converted[0]), converted[1])
             return None
-        return made
+        return converted
 
     def targets(self) -> tuple[PolicyTargetConfig, ...]:
         if not isinstance(self.spec, dict):
@@ -93,13 +93,13 @@ class _Reading:
             if not isinstance(given, list):
                 self.fault(("targetRefs",), "is not a list")
                 return ()
-            made = [self.typed(one, PolicyTargetConfig, ("targetRefs", index)) for index, one in enumerate(given)]
+            targets = [self.typed(target, PolicyTargetConfig, ("targetRefs", index)) for index, target in enumerate(given)]
         elif "targetRef" in self.spec:
-            made = [self.typed(self.spec["targetRef"], PolicyTargetConfig, ("targetRef",))]
+            targets = [self.typed(self.spec["targetRef"], PolicyTargetConfig, ("targetRef",))]
         else:
             self.fault(("targetRef",), "is missing; it is needed")
             return ()
-        return tuple(one for one in made if one is not None)
+        return tuple(target for target in targets if target is not None)
 
     def scopes(self) -> Iterator[Scope]:
         if not isinstance(self.spec, dict):
@@ -126,17 +126,17 @@ class _Reading:
                 if of is None:
                     yield WHOLE
                     continue
-                own, where = self._given(entry, (word, index))
+                own, own_path = self._given(entry, (word, index))
                 bps = self.typed(entry["bps"], Rate, (word, index, "bps")) if "bps" in entry else 0
                 if own is None and "bps" not in entry:
-                    own, where = whole, path  # what an entry does not say is as the policy has it
+                    own, own_path = whole, path  # what an entry does not say is as the policy has it
                 if own is None and "bps" not in entry:
                     self.fault(
                         (word, index), f"says nothing; {' or '.join(self.kind.config_fields) or self.kind.needed} is needed"
                     )
                     yield Scope(word, index, of)
                 else:
-                    config = self.typed(own, self.kind.config, where) if own is not None else None
+                    config = self.typed(own, self.kind.config, own_path) if own is not None else None
                     yield Scope(word, index, of, config, UNKNOWN if bps is None else bps)
         bps = self.typed(self.spec["bps"], Rate, ("bps",)) if "bps" in self.spec else 0
         if whole is not None or "bps" in self.spec:

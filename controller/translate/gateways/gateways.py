@@ -113,11 +113,11 @@ class GatewayInfo(NamedTuple):
     @property
     def backends(self) -> tuple[Needed, ...]:
         """What the filters of its listeners need."""
-        return tuple(dict.fromkeys(name for one in self._served for name in one.backends))
+        return tuple(dict.fromkeys(name for listener in self._served for name in listener.backends))
 
     @property
     def _served(self) -> tuple[ListenerInfo, ...]:
-        return tuple(one for one in self.listeners if one.part is not None) if self.refused is None else ()
+        return tuple(listener for listener in self.listeners if listener.part is not None) if self.refused is None else ()
 
     @property
     def shown(self) -> snapshot.Certificate | None:
@@ -127,24 +127,27 @@ class GatewayInfo(NamedTuple):
     @property
     def parts(self) -> tuple[snapshot.Part, ...]:
         """Everything of it that is served, but for routes."""
-        made: list[snapshot.Part] = [self.shown] if self.shown is not None else []
-        for one in self._served:
-            if one.part is not None:
-                made += [*one.certificates, one.part]
-                if one.filters and one.protocol in ("HTTP", "HTTPS"):
-                    made.append(_unmatched(one))
-        return tuple(made)
+        parts: list[snapshot.Part] = [self.shown] if self.shown is not None else []
+        for listener in self._served:
+            if listener.part is not None:
+                parts += [*listener.certificates, listener.part]
+                if listener.filters and listener.protocol in ("HTTP", "HTTPS"):
+                    parts.append(_unmatched(listener))
+        return tuple(parts)
 
     def of(self, owner: Ref) -> tuple[ListenerInfo, ...]:
         """The listeners of the Gateway itself, or of one of its ListenerSets."""
-        return tuple(one for one in self.listeners if one.owner == owner)
+        return tuple(listener for listener in self.listeners if listener.owner == owner)
 
 
-def _unmatched(one: ListenerInfo) -> snapshot.Rule:
+def _unmatched(listener: ListenerInfo) -> snapshot.Rule:
     """What no rule takes passes the listener's filters as well: nobody learns which routes there are."""
-    filters = (*one.filters, snapshot.Fault(404, NO_RULE))
+    filters = (*listener.filters, snapshot.Fault(404, NO_RULE))
     return snapshot.Rule(
-        f"listener/{one.key}", snapshot.Order("~"), (snapshot.Attachment(one.key, one.hostname, ""),), filters=filters
+        f"listener/{listener.key}",
+        snapshot.Order("~"),
+        (snapshot.Attachment(listener.key, listener.hostname, ""),),
+        filters=filters,
     )
 
 
@@ -155,48 +158,53 @@ def _closed(view: View, error: Exception, namespace: str, name: str) -> GatewayI
 @guarded(_closed)
 def gateway(view: View, namespace: str, name: str) -> GatewayInfo | None:
     """A Gateway, if it exists and is ours."""
-    found = view.get(Gateway, namespace, name)
-    if found is None or not view.call(is_ours, found.spec.gateway_class_name):
+    resource = view.get(Gateway, namespace, name)
+    if resource is None or not view.call(is_ours, resource.spec.gateway_class_name):
         return None
-    sets = ports.sets(view, found)
+    sets = ports.sets(view, resource)
     client: snapshot.Certificate | CertificateFault | None = None
-    if found.spec.tls.backend.client_certificate_ref is not None:
-        ref = found.spec.tls.backend.client_certificate_ref
+    if resource.spec.tls.backend.client_certificate_ref is not None:
+        ref = resource.spec.tls.backend.client_certificate_ref
         client = view.attempt(
-            f"{found.ref}, spec.tls.backend",
+            f"{resource.ref}, spec.tls.backend",
             lambda: certificates.certificate(view, "Gateway", namespace, ref),
             lambda error: CertificateFault("reference", conditions.fault_of_ours(error)),
         )
     return GatewayInfo(
-        namespace, name, listeners(view, found, sets), _refused(view, found), tuple(one.ref for one in sets), client
+        namespace,
+        name,
+        listeners(view, resource, sets),
+        _refused(view, resource),
+        tuple(listener_set.ref for listener_set in sets),
+        client,
     )
 
 
-def _refused(view: View, found: Gateway) -> Condition | None:
+def _refused(view: View, resource: Gateway) -> Condition | None:
     """Why nothing of a Gateway is served, if so."""
-    for address in found.spec.addresses:
+    for address in resource.spec.addresses:
         if address.type != "IPAddress":
             return conditions.unsupported_address(f'type "{address.type}" is not supported; IPAddress is.')
         if address.routability and address.routability not in ROUTABILITY:
             known = ", ".join(ROUTABILITY)
             return conditions.unsupported_address(f'routability "{address.routability}" is not known; {known} are.')
-    if found.spec.default_scope not in DEFAULT_SCOPES:
-        return conditions.unsupported_scope(found.spec.default_scope)
-    other = _namesake(view, found)
+    if resource.spec.default_scope not in DEFAULT_SCOPES:
+        return conditions.unsupported_scope(resource.spec.default_scope)
+    other = _namesake(view, resource)
     if other:
-        return conditions.gateway_namesake(found.metadata.namespace, other, found.generated_name)
-    asked = parameters.of(view, found)
+        return conditions.gateway_namesake(resource.metadata.namespace, other, resource.generated_name)
+    asked = parameters.of(view, resource)
     return conditions.gateway_parameters(asked) if isinstance(asked, str) else None
 
 
-def _namesake(view: View, found: Gateway) -> str:
+def _namesake(view: View, resource: Gateway) -> str:
     """An older Gateway of ours for which something of the same name runs: a.b and a-b, or names and classes that join alike.
 
     Their data planes would be one Deployment, and prove by one ServiceAccount to be either.
     """
-    own = (found.metadata.creation_timestamp, found.metadata.name)
-    for ref in view.index("gateways that run as", found.metadata.namespace, found.generated_name):
-        other = view.get(Gateway, ref.namespace, ref.name) if ref != found.ref else None
+    own = (resource.metadata.creation_timestamp, resource.metadata.name)
+    for ref in view.index("gateways that run as", resource.metadata.namespace, resource.generated_name):
+        other = view.get(Gateway, ref.namespace, ref.name) if ref != resource.ref else None
         if other is not None and view.call(is_ours, other.spec.gateway_class_name):
             if (other.metadata.creation_timestamp, other.metadata.name) < own:
                 return other.metadata.name
@@ -206,19 +214,21 @@ def _namesake(view: View, found: Gateway) -> str:
 @guarded(lambda *_: None)  # which is no reason to take away what runs: see Translator
 def running(view: View, namespace: str, name: str) -> Running | None:
     """What must run for a Gateway of ours."""
-    info, found = view.call(gateway, namespace, name), view.get(Gateway, namespace, name)
-    if info is None or found is None or _namesake(view, found):
+    info, resource = view.call(gateway, namespace, name), view.get(Gateway, namespace, name)
+    if info is None or resource is None or _namesake(view, resource):
         return None
-    asked = parameters.of(view, found)
-    opened = {("UDP" if one.protocol == "UDP" else "TCP", one.port) for one in info.listeners if one.is_accepted}
-    return Running(found, tuple(sorted(opened)), parameters.DEFAULTS if isinstance(asked, str) else asked)
+    asked = parameters.of(view, resource)
+    opened = {
+        ("UDP" if listener.protocol == "UDP" else "TCP", listener.port) for listener in info.listeners if listener.is_accepted
+    }
+    return Running(resource, tuple(sorted(opened)), parameters.DEFAULTS if isinstance(asked, str) else asked)
 
 
 @guarded(lambda *_: None)
 def class_status(view: View, name: str) -> ClassStatus | None:
     """What to say of a GatewayClass of ours."""
-    found = view.get(GatewayClass, "", name)
-    if found is None or found.spec.controller_name != CONTROLLER:
+    gateway_class = view.get(GatewayClass, "", name)
+    if gateway_class is None or gateway_class.spec.controller_name != CONTROLLER:
         return None
     accepted = conditions.class_accepted(name)
     asked = parameters.of_class(view, name)
@@ -228,7 +238,7 @@ def class_status(view: View, name: str) -> ClassStatus | None:
     version = conditions.supported_version(BUNDLE)
     if installed.rpartition(".")[0] != BUNDLE.rpartition(".")[0]:
         version = conditions.unsupported_version(installed, BUNDLE)
-    return ClassStatus(found.metadata.generation, (accepted, version), FEATURES)
+    return ClassStatus(gateway_class.metadata.generation, (accepted, version), FEATURES)
 
 
 class _Said(NamedTuple):
@@ -242,41 +252,41 @@ class _Said(NamedTuple):
     programmed: Condition
 
 
-def _said(view: View, found: Gateway, info: GatewayInfo) -> _Said:
-    where = (found.metadata.namespace, found.metadata.name)
-    report = view.note("report", *where) or Report()
+def _said(view: View, resource: Gateway, info: GatewayInfo) -> _Said:
+    gateway_name = (resource.metadata.namespace, resource.metadata.name)
+    report = view.note("report", *gateway_name) or Report()
     problems = dict(report.problems)
-    addresses = _addresses(view, found)
-    accepted = info.refused or _accepted(info.of(found.ref))
-    fault = client_limits.of(found).fault
+    addresses = _addresses(view, resource)
+    accepted = info.refused or _accepted(info.of(resource.ref))
+    fault = client_limits.of(resource).fault
     if fault and accepted.is_true:
         accepted = conditions.with_fault(accepted, fault)
-    programmed = _programmed(found, accepted, report, addresses)
-    return _Said(report, view.note("attached", *where) or {}, problems, addresses, accepted, programmed)
+    programmed = _programmed(resource, accepted, report, addresses)
+    return _Said(report, view.note("attached", *gateway_name) or {}, problems, addresses, accepted, programmed)
 
 
 @guarded(lambda *_: None)
 def gateway_status(view: View, namespace: str, name: str) -> GatewayStatus | None:
     """What to say of a Gateway of ours."""
     info = view.call(gateway, namespace, name)
-    found = view.get(Gateway, namespace, name)
-    if info is None or found is None:
+    resource = view.get(Gateway, namespace, name)
+    if info is None or resource is None:
         return None
-    said = _said(view, found, info)
+    known = _said(view, resource, info)
     # A set counts when it is accepted: one of its listeners is valid.
-    attached = sum(any(one.is_valid for one in info.of(ref)) for ref in info.sets) if info.refused is None else 0
+    attached = sum(any(listener.is_valid for listener in info.of(ref)) for ref in info.sets) if info.refused is None else 0
     return GatewayStatus(
-        found.metadata.generation,
-        said.addresses,
-        (said.accepted, said.programmed, *_more(found, info)),
-        tuple(_listener_status(one, said, info) for one in info.of(found.ref)),
+        resource.metadata.generation,
+        known.addresses,
+        (known.accepted, known.programmed, *_more(resource, info)),
+        tuple(_listener_status(listener, known, info) for listener in info.of(resource.ref)),
         attached,
     )
 
 
-def _more(found: Gateway, info: GatewayInfo) -> Iterator[Condition]:
+def _more(resource: Gateway, info: GatewayInfo) -> Iterator[Condition]:
     """Conditions that are there only where there is something to say."""
-    if found.spec.default_scope == ALL:
+    if resource.spec.default_scope == ALL:
         yield conditions.default_gateway(ALL)
     match info.client:
         case CertificateFault(kind, message):
@@ -286,9 +296,9 @@ def _more(found: Gateway, info: GatewayInfo) -> Iterator[Condition]:
         case snapshot.Certificate():
             yield conditions.client_certificate("ResolvedRefs", "All references are resolved.")
     insecure = sorted(
-        one.port for one in info.listeners
-        if (one.protocol == "HTTPS" or (one.part is not None and one.part.clients is not None))
-        and (v := ports.validation(found, one.port)) is not None and v.mode == "AllowInsecureFallback"
+        listener.port for listener in info.listeners
+        if (listener.protocol == "HTTPS" or (listener.part is not None and listener.part.clients is not None))
+        and (v := ports.validation(resource, listener.port)) is not None and v.mode == "AllowInsecureFallback"
     )  # fmt: skip
     if insecure:
         yield conditions.insecure_validation(insecure)
@@ -297,41 +307,41 @@ def _more(found: Gateway, info: GatewayInfo) -> Iterator[Condition]:
 @guarded(lambda *_: None)
 def listener_set_status(view: View, namespace: str, name: str) -> ListenerSetStatus | None:
     """What to say of a ListenerSet whose Gateway is ours."""
-    one = view.get(ListenerSet, namespace, name)
-    if one is None or not ports.names_gateway(one):
+    listener_set = view.get(ListenerSet, namespace, name)
+    if listener_set is None or not ports.names_gateway(listener_set):
         return None
-    where = (one.spec.parent_ref.namespace or namespace, one.spec.parent_ref.name)
-    info, found = view.call(gateway, *where), view.get(Gateway, *where)
-    if info is None or found is None:
+    parent = (listener_set.spec.parent_ref.namespace or namespace, listener_set.spec.parent_ref.name)
+    info, resource = view.call(gateway, *parent), view.get(Gateway, *parent)
+    if info is None or resource is None:
         return None
-    if one.ref not in info.sets:
-        return ListenerSetStatus(one.metadata.generation, conditions.listener_set_not_allowed(namespace, *where), ())
-    said = _said(view, found, info)
-    entries = tuple(_listener_status(listener, said, info) for listener in info.of(one.ref))
+    if listener_set.ref not in info.sets:
+        return ListenerSetStatus(listener_set.metadata.generation, conditions.listener_set_not_allowed(namespace, *parent), ())
+    known = _said(view, resource, info)
+    entries = tuple(_listener_status(listener, known, info) for listener in info.of(listener_set.ref))
     if info.refused is not None:
-        both = conditions.listener_set_refused(*where)
+        both = conditions.listener_set_refused(*parent)
     else:
-        bad = [listener.name for listener in info.of(one.ref) if not listener.is_valid]
-        both = conditions.listener_set(bad, len(entries), said.programmed)
-    return ListenerSetStatus(one.metadata.generation, both, entries)
+        bad = [listener.name for listener in info.of(listener_set.ref) if not listener.is_valid]
+        both = conditions.listener_set(bad, len(entries), known.programmed)
+    return ListenerSetStatus(listener_set.metadata.generation, both, entries)
 
 
 def _accepted(own: tuple[ListenerInfo, ...]) -> Condition:
     # Accepted and Conflicted decide; a certificate that is missing leaves the listener accepted.
-    bad = [one.name for one in own if not one.is_accepted]
+    bad = [listener.name for listener in own if not listener.is_accepted]
     if not bad:
         return conditions.gateway_accepted()
     return conditions.some_listeners_not_valid(bad, all_of_them=len(bad) == len(own))
 
 
-def _programmed(found: Gateway, accepted: Condition, report: Report, addresses: tuple[GatewayAddress, ...]) -> Condition:
+def _programmed(resource: Gateway, accepted: Condition, report: Report, addresses: tuple[GatewayAddress, ...]) -> Condition:
     if not accepted.is_true:
         return conditions.not_programmed("Invalid", "The Gateway is not accepted.")
-    wanted = {a.value for a in found.spec.addresses if a.value}
+    wanted = {a.value for a in resource.spec.addresses if a.value}
     got = {a.value for a in addresses}
     if addresses and wanted - got:
         return conditions.address_not_usable(sorted(wanted), sorted(got))
-    asked = {a.routability for a in found.spec.addresses if a.routability}
+    asked = {a.routability for a in resource.spec.addresses if a.routability}
     reached = {a.routability for a in addresses}
     if addresses and asked - reached:
         return conditions.address_not_usable([f"{kind} routability" for kind in sorted(asked)], sorted(got))
@@ -344,48 +354,50 @@ def _programmed(found: Gateway, accepted: Condition, report: Report, addresses: 
     return conditions.programmed(report.message or "The data planes serve the Gateway.")
 
 
-def _listener_status(one: ListenerInfo, known: _Said, info: GatewayInfo) -> ListenerStatus:
-    said = list(one.conditions)
-    problem = known.problems.get(one.key)
-    if not one.is_valid or info.refused is not None:
-        reason = one.conditions[0].reason if not one.is_accepted and one.owner.kind == "ListenerSet" else "Invalid"
-        said.append(conditions.not_programmed(reason, "The listener is not valid."))
+def _listener_status(listener: ListenerInfo, known: _Said, info: GatewayInfo) -> ListenerStatus:
+    own_conditions = list(listener.conditions)
+    problem = known.problems.get(listener.key)
+    if not listener.is_valid or info.refused is not None:
+        reason = (
+            listener.conditions[0].reason if not listener.is_accepted and listener.owner.kind == "ListenerSet" else "Invalid"
+        )
+        own_conditions.append(conditions.not_programmed(reason, "The listener is not valid."))
     elif problem:
         unavailable = conditions.port_unavailable(f"The data plane cannot serve it: {problem}.")
-        said[0] = conditions.at(unavailable, "spec", "listeners", one.place, "port")
-        said.append(conditions.not_programmed("Invalid", f"The data plane cannot serve it: {problem}."))
+        own_conditions[0] = conditions.at(unavailable, "spec", "listeners", listener.place, "port")
+        own_conditions.append(conditions.not_programmed("Invalid", f"The data plane cannot serve it: {problem}."))
     elif known.report.programmed:
-        said.append(conditions.programmed("Listener is programmed."))
+        own_conditions.append(conditions.programmed("Listener is programmed."))
     else:
-        said.append(conditions.not_programmed("Pending", "No data plane has acknowledged it yet."))
-    return ListenerStatus(one.name, one.kinds, known.attached.get(one.key, 0), tuple(said))
+        own_conditions.append(conditions.not_programmed("Pending", "No data plane has acknowledged it yet."))
+    return ListenerStatus(listener.name, listener.kinds, known.attached.get(listener.key, 0), tuple(own_conditions))
 
 
-def _asks_for_routability(found: Gateway) -> bool:
-    return any(address.routability for address in found.spec.addresses)
+def _asks_for_routability(resource: Gateway) -> bool:
+    return any(address.routability for address in resource.spec.addresses)
 
 
-def is_internal(found: Gateway) -> bool:
+def is_internal(resource: Gateway) -> bool:
     """Whether a Gateway wants to be reached from its cluster only (GEP-5093)."""
-    return any(address.routability == CLUSTER for address in found.spec.addresses)
+    return any(address.routability == CLUSTER for address in resource.spec.addresses)
 
 
-def _addresses(view: View, found: Gateway) -> tuple[GatewayAddress, ...]:
+def _addresses(view: View, resource: Gateway) -> tuple[GatewayAddress, ...]:
     """Those of the Gateway's Service; standalone, where we listen."""
     fixed: tuple[str, ...] = view.note("setting", "addresses")
     if fixed:
         return tuple(GatewayAddress("IPAddress", address) for address in fixed)
     result = []
-    for ref in view.index("services of gateway", found.metadata.namespace, found.metadata.name):
+    for ref in view.index("services of gateway", resource.metadata.namespace, resource.metadata.name):
         service = view.get(Service, ref.namespace, ref.name)
-        if is_internal(found):
+        if is_internal(resource):
             if service is not None and service.spec.cluster_ip not in ("", "None"):
                 result.append(GatewayAddress("IPAddress", service.spec.cluster_ip, CLUSTER))
             continue
         for ingress in service.status.load_balancer.ingress if service else ():
             if ingress.ip and _is_address(ingress.ip):
                 kind = PRIVATE if ip_address(ingress.ip).is_private else PUBLIC
-                result.append(GatewayAddress("IPAddress", ingress.ip, kind if _asks_for_routability(found) else ""))
+                result.append(GatewayAddress("IPAddress", ingress.ip, kind if _asks_for_routability(resource) else ""))
             elif ingress.hostname:
                 result.append(GatewayAddress("Hostname", ingress.hostname))
     return tuple(result)

@@ -82,8 +82,8 @@ class _Candidate(NamedTuple):
 
 def listeners(view: View, gateway: Gateway, sets: Sequence[ListenerSet]) -> tuple[ListenerInfo, ...]:
     """All listeners of a Gateway, in its order, and then those of its ListenerSets, the oldest first."""
-    where = f"{gateway.metadata.namespace}/{gateway.metadata.name}"
-    own = [_Candidate(gateway.ref, place, one, f"{where}/{one.name}") for place, one in enumerate(gateway.spec.listeners)]
+    prefix = f"{gateway.metadata.namespace}/{gateway.metadata.name}"
+    own = [_Candidate(gateway.ref, place, one, f"{prefix}/{one.name}") for place, one in enumerate(gateway.spec.listeners)]
     others = [
         _Candidate(one.ref, place, listener, f"ListenerSet/{one.metadata.namespace}/{one.metadata.name}/{listener.name}")
         for one in sets
@@ -91,134 +91,143 @@ def listeners(view: View, gateway: Gateway, sets: Sequence[ListenerSet]) -> tupl
     ]
     conflicts = _conflicts(own, others)
     allowed = client_limits.of(gateway).limits
-    made = [_guarded(view, gateway, one, conflicts.get(one.key), allowed) for one in (*own, *others)]
-    return tuple(_overlapping(list(_agreed(made))))
+    infos = [_guarded(view, gateway, candidate, conflicts.get(candidate.key), allowed) for candidate in (*own, *others)]
+    return tuple(_overlapping(list(_agreed(infos))))
 
 
 def _guarded(
     view: View, gateway: Gateway, candidate: _Candidate, conflict: list[Condition] | None, allowed: snapshot.Limits
 ) -> ListenerInfo:
     """A listener, of which a fault of our own takes down no other."""
-    owner, place, one, key = candidate
+    owner, place, listener, key = candidate
 
     def instead(error: Exception) -> ListenerInfo:
-        said = (conditions.unsupported_listener_value(conditions.fault_of_ours(error)), conditions.listener_resolved())
-        return ListenerInfo(owner, one.name, key, one.port, one.protocol, "", RouteNamespaces(), (), said, None, ())
+        own_conditions = (
+            conditions.unsupported_listener_value(conditions.fault_of_ours(error)),
+            conditions.listener_resolved(),
+        )
+        return ListenerInfo(
+            owner, listener.name, key, listener.port, listener.protocol, "", RouteNamespaces(), (), own_conditions, None, ()
+        )
 
     made = view.attempt(
-        f"{owner}, listener {one.name}", lambda: _listener(view, gateway, candidate, conflict, allowed), instead
+        f"{owner}, listener {listener.name}", lambda: _listener(view, gateway, candidate, conflict, allowed), instead
     )
     return made._replace(place=place, conditions=tuple(map(candidate.within, made.conditions)))
 
 
-def _agreed(made: list[ListenerInfo]) -> Iterator[ListenerInfo]:
+def _agreed(infos: list[ListenerInfo]) -> Iterator[ListenerInfo]:
     """OpenSSL settles a connection's cipher suites before it knows the server name: a port has those of its first listener."""
     first: dict[int, ListenerInfo] = {}
-    for one in made:
-        if one.part is None or not one.certificates:
-            yield one
+    for info in infos:
+        if info.part is None or not info.certificates:
+            yield info
             continue
-        other = first.setdefault(one.port, one)
-        if other.part is not None and other.part.ciphers != one.part.ciphers:
+        other = first.setdefault(info.port, info)
+        if other.part is not None and other.part.ciphers != info.part.ciphers:
             text = (
-                f'tls.options: {OPTION}cipher-suites differ from those of listener "{other.name}" at the same port {one.port}.'
+                f'tls.options: {OPTION}cipher-suites differ from those of listener "{other.name}" at the same port {info.port}.'
             )
             refused = conditions.within(
-                conditions.unsupported_listener_value(text), "spec", "listeners", one.place, "tls", "options"
+                conditions.unsupported_listener_value(text), "spec", "listeners", info.place, "tls", "options"
             )
-            yield one._replace(conditions=(refused, *one.conditions[1:]), part=None)
+            yield info._replace(conditions=(refused, *info.conditions[1:]), part=None)
         else:
-            yield one
+            yield info
 
 
 def _listener(
     view: View, gateway: Gateway, candidate: _Candidate, conflict: list[Condition] | None, allowed: snapshot.Limits
 ) -> ListenerInfo:
-    owner, _, one, key = candidate
-    kinds, kinds_condition = _kinds(one)
-    found: tuple[snapshot.Certificate, ...] = ()
+    owner, _, listener, key = candidate
+    kinds, kinds_condition = _kinds(listener)
+    own_certificates: tuple[snapshot.Certificate, ...] = ()
     clients: snapshot.Clients | None = None
-    said: list[Condition] = []
+    own_conditions: list[Condition] = []
     resolved: Condition | None = kinds_condition
-    if one.protocol not in KINDS:
-        said.append(conditions.unsupported_protocol(one.protocol))
+    if listener.protocol not in KINDS:
+        own_conditions.append(conditions.unsupported_protocol(listener.protocol))
     elif conflict is not None:
-        said += conflict
+        own_conditions += conflict
     else:
-        said += [conditions.listener_accepted(), conditions.no_conflicts()]
-    fault = _misuse(one) or _options_fault(one)
-    if fault and said[0].is_true:
-        said[0] = conditions.at(conditions.unsupported_listener_value(fault), *path_of(fault.partition(": ")[0]))
-    if is_terminated(one):
-        found, unresolved = _certificates(view, owner, one)
+        own_conditions += [conditions.listener_accepted(), conditions.no_conflicts()]
+    fault = _misuse(listener) or _options_fault(listener)
+    if fault and own_conditions[0].is_true:
+        own_conditions[0] = conditions.at(conditions.unsupported_listener_value(fault), *path_of(fault.partition(": ")[0]))
+    if is_terminated(listener):
+        own_certificates, unresolved = _certificates(view, owner, listener)
         resolved = resolved or unresolved
-        clients, refusal, unresolved = _clients(view, gateway, one.port)
+        clients, refusal, unresolved = _clients(view, gateway, listener.port)
         resolved = resolved or unresolved
-        asked = attachment.asks_for_certificates(view, gateway.ref, one.port) if clients is None and refusal is None else False
+        asked = (
+            attachment.asks_for_certificates(view, gateway.ref, listener.port) if clients is None and refusal is None else False
+        )
         if isinstance(asked, str):
             refusal = conditions.no_valid_authority([asked])
         elif asked:
-            clients = _clients_of_own(view, owner, one)
+            clients = _clients_of_own(view, owner, listener)
             if clients is None:
                 missing = "a GatewayTLSPolicy asks for mTLS: the certificate's Secret has no ca.crt with certificates in PEM."
                 refusal = conditions.no_valid_authority([missing])
-        if refusal is not None and said[0].is_true:
-            said[0] = refusal
-    elif ports.validation(gateway, one.port) is not None and said[0].is_true:
-        text = f"The Gateway's spec.tls.frontend is for listeners that terminate TLS; this one is {ports.spoken(one)}."
-        said[0] = conditions.with_warning(said[0], text)
-    specs, needed, unfiltered = _filters(view, owner, one)
+        if refusal is not None and own_conditions[0].is_true:
+            own_conditions[0] = refusal
+    elif ports.validation(gateway, listener.port) is not None and own_conditions[0].is_true:
+        text = f"The Gateway's spec.tls.frontend is for listeners that terminate TLS; this one is {ports.spoken(listener)}."
+        own_conditions[0] = conditions.with_warning(own_conditions[0], text)
+    specs, needed, unfiltered = _filters(view, owner, listener)
     if unfiltered is not None:
-        if unfiltered.type == "Accepted" and said[0].is_true:
-            said[0] = unfiltered
+        if unfiltered.type == "Accepted" and own_conditions[0].is_true:
+            own_conditions[0] = unfiltered
         elif unfiltered.type == "ResolvedRefs":
             resolved = resolved or unfiltered
-    late = certificates.time_faults(found) if resolved is None else ""
+    late = certificates.time_faults(own_certificates) if resolved is None else ""
     all_found = conditions.listener_resolved()
     if late:
         all_found = conditions.at(conditions.with_fault(all_found, late), "tls", "certificateRefs")
-    said.append(resolved or all_found)
-    met, guarding = _own_filters(view, gateway, one)
+    own_conditions.append(resolved or all_found)
+    met, guarding = _own_filters(view, gateway, listener)
     needed += (*met, *guarding)
-    if one.protocol == "UDP":  # there is no connection to meet: they meet a flow, where it is passed on
+    if listener.protocol == "UDP":  # there is no connection to meet: they meet a flow, where it is passed on
         met, guarding = (), (*met, *guarding)
     specs = (*(snapshot.Scripted(str(name)) for name in guarding), *specs)
     part = None
     # A listener that allows an unknown kind beside a known one serves the known one; one of several CAs may be missing.
-    has_certificate = bool(found) or one.protocol not in ("HTTPS", "TLS") or ports.is_passthrough(one)
-    if said[0].is_true and kinds and has_certificate:
+    has_certificate = bool(own_certificates) or listener.protocol not in ("HTTPS", "TLS") or ports.is_passthrough(listener)
+    if own_conditions[0].is_true and kinds and has_certificate:
         part = snapshot.Listener(
             key,
-            one.port,
-            intern(one.protocol),  # type: ignore[arg-type]  # one of KINDS; interned, as defaults are told by identity
-            one.hostname.lower(),
-            tuple(certificate.name for certificate in found),
+            listener.port,
+            intern(listener.protocol),  # type: ignore[arg-type]  # one of KINDS; interned, as defaults are told by identity
+            listener.hostname.lower(),
+            tuple(certificate.name for certificate in own_certificates),
             allowed,
-            passthrough=ports.is_passthrough(one),
+            passthrough=ports.is_passthrough(listener),
             clients=clients,
-            minimum=_option(one, "minimum-tls-version"),
-            ciphers=_option(one, "cipher-suites"),
+            minimum=_option(listener, "minimum-tls-version"),
+            ciphers=_option(listener, "cipher-suites"),
             filters=tuple(snapshot.Scripted(str(name)) for name in met),
         )
     return ListenerInfo(
-        owner, one.name, key, one.port, one.protocol, one.hostname.lower(), one.allowed_routes.namespaces, kinds, tuple(said),
-        part, found, specs, needed,
+        owner, listener.name, key, listener.port, listener.protocol, listener.hostname.lower(),
+        listener.allowed_routes.namespaces, kinds, tuple(own_conditions), part, own_certificates, specs, needed,
     )  # fmt: skip
 
 
-def _own_filters(view: View, gateway: Gateway, one: GatewayListener) -> tuple[tuple[FilterName, ...], tuple[FilterName, ...]]:
+def _own_filters(
+    view: View, gateway: Gateway, listener: GatewayListener
+) -> tuple[tuple[FilterName, ...], tuple[FilterName, ...]]:
     """ListenerFilters that meet its connections, and those that come before every route's filters."""
-    where = gateway.metadata.namespace, gateway.metadata.name, one.port
-    return listener_filters(view, *where, "Listener"), listener_filters(view, *where, "Route")
+    place = gateway.metadata.namespace, gateway.metadata.name, listener.port
+    return listener_filters(view, *place, "Listener"), listener_filters(view, *place, "Route")
 
 
 def _filters(
-    view: View, owner: Ref, one: GatewayListener
+    view: View, owner: Ref, listener: GatewayListener
 ) -> tuple[tuple[snapshot.Filter, ...], tuple[Needed, ...], Condition | None]:
     """What every request passes before it is matched; the backends for that; what is wrong with it."""
-    if one.filters is None or one.protocol not in ("HTTP", "HTTPS"):
+    if listener.filters is None or listener.protocol not in ("HTTP", "HTTPS"):
         return (), (), None
-    for index, each in enumerate(one.filters.requests):
+    for index, each in enumerate(listener.filters.requests):
         if each.type != "ExternalAuth":
             return (
                 (),
@@ -228,7 +237,7 @@ def _filters(
                 ),
             )
     specs, led_to, needed = filters.translate(
-        one.filters.requests,
+        listener.filters.requests,
         lambda ref, *, grpc=False: resolve(view, owner.kind, owner.namespace, ref, grpc=grpc),
         lambda ref: python_filters.resolve(view, owner.namespace, ref),
     )
@@ -237,26 +246,30 @@ def _filters(
     return specs, tuple(needed), conditions.listener_unresolved(fault.reason, fault.message) if fault else None
 
 
-def is_terminated(one: GatewayListener) -> bool:
+def is_terminated(listener: GatewayListener) -> bool:
     """Whether TLS ends at a listener."""
-    return one.protocol == "HTTPS" or (one.protocol == "TLS" and not ports.is_passthrough(one))
+    return listener.protocol == "HTTPS" or (listener.protocol == "TLS" and not ports.is_passthrough(listener))
 
 
-def _misuse(one: GatewayListener) -> str:
+def _misuse(listener: GatewayListener) -> str:
     """What a listener asks for that its protocol cannot give. The API's own rules forbid most of it, and objects may be older
     than those: what would protect must not be passed over in silence."""
-    if not 1 <= one.port <= 65535:
-        return f"port: found {one.port}; 1 to 65535 is needed."
-    if one.tls is not None and one.protocol in ("HTTP", "TCP", "UDP"):
-        return f"tls: a listener with protocol {one.protocol} is in the clear; use HTTPS or TLS, or leave tls away."
-    if one.tls is not None and one.protocol == "HTTPS" and one.tls.mode != ports.TERMINATE:
-        return f'tls.mode: found "{one.tls.mode}"; with protocol HTTPS it is Terminate.'
-    if one.tls is not None and one.protocol == "TLS" and one.tls.mode not in (ports.TERMINATE, ports.PASSTHROUGH):
-        return f'tls.mode: found "{one.tls.mode}"; Terminate and Passthrough are understood.'
-    if one.hostname and one.protocol in ("TCP", "UDP"):
-        return f"hostname: with protocol {one.protocol} there are no names to tell connections by; leave it away."
-    if one.filters is not None and one.filters.requests and one.protocol not in ("HTTP", "HTTPS"):
-        return f"filters.requests: a listener with protocol {one.protocol} has no requests; HTTP and HTTPS have."
+    if not 1 <= listener.port <= 65535:
+        return f"port: found {listener.port}; 1 to 65535 is needed."
+    if listener.tls is not None and listener.protocol in ("HTTP", "TCP", "UDP"):
+        return f"tls: a listener with protocol {listener.protocol} is in the clear; use HTTPS or TLS, or leave tls away."
+    if listener.tls is not None and listener.protocol == "HTTPS" and listener.tls.mode != ports.TERMINATE:
+        return f'tls.mode: found "{listener.tls.mode}"; with protocol HTTPS it is Terminate.'
+    if (
+        listener.tls is not None
+        and listener.protocol == "TLS"
+        and listener.tls.mode not in (ports.TERMINATE, ports.PASSTHROUGH)
+    ):
+        return f'tls.mode: found "{listener.tls.mode}"; Terminate and Passthrough are understood.'
+    if listener.hostname and listener.protocol in ("TCP", "UDP"):
+        return f"hostname: with protocol {listener.protocol} there are no names to tell connections by; leave it away."
+    if listener.filters is not None and listener.filters.requests and listener.protocol not in ("HTTP", "HTTPS"):
+        return f"filters.requests: a listener with protocol {listener.protocol} has no requests; HTTP and HTTPS have."
     return ""
 
 
@@ -270,22 +283,24 @@ def _are_ciphers(text: str) -> bool:
     return True
 
 
-def _option(one: GatewayListener, name: str) -> str:
-    return one.tls.options.get(OPTION + name, "") if one.tls is not None else ""
+def _option(listener: GatewayListener, name: str) -> str:
+    return listener.tls.options.get(OPTION + name, "") if listener.tls is not None else ""
 
 
-def _options_fault(one: GatewayListener) -> str:
-    for name in one.tls.options if one.tls is not None else ():
+def _options_fault(listener: GatewayListener) -> str:
+    for name in listener.tls.options if listener.tls is not None else ():
         if name.startswith(OPTION) and name.removeprefix(OPTION) not in ("minimum-tls-version", "cipher-suites"):
             return f'tls.options: "{name}" is not known; {OPTION}minimum-tls-version and {OPTION}cipher-suites are.'
-    minimum = _option(one, "minimum-tls-version")
+    minimum = _option(listener, "minimum-tls-version")
     if minimum and minimum not in _VERSIONS:
         return f'tls.options: {OPTION}minimum-tls-version is "{minimum}"; {" and ".join(_VERSIONS)} are understood.'
-    ciphers = _option(one, "cipher-suites")
+    ciphers = _option(listener, "cipher-suites")
     if ciphers and not _are_ciphers(ciphers):
         return f'tls.options: {OPTION}cipher-suites: OpenSSL knows none of "{ciphers}".'
-    if (minimum or ciphers) and not is_terminated(one):
-        return f"tls.options: TLS does not end at this listener ({ports.spoken(one)}), so that they cannot be held to here."
+    if (minimum or ciphers) and not is_terminated(listener):
+        return (
+            f"tls.options: TLS does not end at this listener ({ports.spoken(listener)}), so that they cannot be held to here."
+        )
     return ""
 
 
@@ -294,68 +309,68 @@ def _options_fault(one: GatewayListener) -> str:
 
 def _conflicts(own: list[_Candidate], others: list[_Candidate]) -> dict[str, list[Condition]]:
     """Within one Gateway a conflict has no winner (Gateway.spec.listeners); a ListenerSet's loses to what came first."""
-    found: dict[str, list[Condition]] = {}
-    usable = [one for one in own if one.listener.protocol in KINDS]
-    for one in usable:
+    conflicts: dict[str, list[Condition]] = {}
+    usable = [candidate for candidate in own if candidate.listener.protocol in KINDS]
+    for candidate in usable:
         for other in usable:
-            if other is not one:
-                conflict = _conflict(one, other)
-                if conflict and (one.key not in found or conflict[0].reason == "ProtocolConflict"):
-                    found[one.key] = conflict
-    standing = [one for one in usable if one.key not in found]
-    for one in others:
-        if one.listener.protocol not in KINDS:
+            if other is not candidate:
+                conflict = _conflict(candidate, other)
+                if conflict and (candidate.key not in conflicts or conflict[0].reason == "ProtocolConflict"):
+                    conflicts[candidate.key] = conflict
+    standing = [candidate for candidate in usable if candidate.key not in conflicts]
+    for candidate in others:
+        if candidate.listener.protocol not in KINDS:
             continue
-        lost = [conflict for other in standing if (conflict := _conflict(one, other))]
+        lost = [conflict for other in standing if (conflict := _conflict(candidate, other))]
         if lost:
-            found[one.key] = next((c for c in lost if c[0].reason == "ProtocolConflict"), lost[0])
+            conflicts[candidate.key] = next((c for c in lost if c[0].reason == "ProtocolConflict"), lost[0])
         else:
-            standing.append(one)
-    return found
+            standing.append(candidate)
+    return conflicts
 
 
 def _conflict(candidate: _Candidate, against: _Candidate) -> list[Condition] | None:
-    one, other = candidate.listener, against.listener
-    if one.port != other.port or ("UDP" in (one.protocol, other.protocol) and one.protocol != other.protocol):
+    listener, other = candidate.listener, against.listener
+    if listener.port != other.port or ("UDP" in (listener.protocol, other.protocol) and listener.protocol != other.protocol):
         return None
     named = f'listener "{other.name}"'
     if against.owner != candidate.owner:
         named += f" of {against.owner}"
-    if _SHARING[one.protocol] != _SHARING[other.protocol]:
-        message = f"Port {one.port} is {one.protocol} here and {other.protocol} in {named}."
+    if _SHARING[listener.protocol] != _SHARING[other.protocol]:
+        message = f"Port {listener.port} is {listener.protocol} here and {other.protocol} in {named}."
         return conditions.listener_conflict("ProtocolConflict", message, "port")
-    if one.protocol in ("TCP", "UDP"):
-        message = f"Port {one.port} is taken by {named}; there can be one {one.protocol} listener on a port."
+    if listener.protocol in ("TCP", "UDP"):
+        message = f"Port {listener.port} is taken by {named}; there can be one {listener.protocol} listener on a port."
         return conditions.listener_conflict("HostnameConflict", message, "port")
-    if one.hostname.lower() == other.hostname.lower():
-        message = f'{named[:1].upper()}{named[1:]} has the same port {one.port} and hostname "{one.hostname or "*"}".'
-        return conditions.listener_conflict("HostnameConflict", message, "hostname" if one.hostname else "port")
+    if listener.hostname.lower() == other.hostname.lower():
+        message = f'{named[:1].upper()}{named[1:]} has the same port {listener.port} and hostname "{listener.hostname or "*"}".'
+        return conditions.listener_conflict("HostnameConflict", message, "hostname" if listener.hostname else "port")
     return None
 
 
-def _overlapping(made: list[ListenerInfo]) -> list[ListenerInfo]:
+def _overlapping(infos: list[ListenerInfo]) -> list[ListenerInfo]:
     """HTTP/2 clients reuse a connection for every name that its certificate is for: say where that leads astray
     (OverlappingTLSConfig, GEP-3567)."""
     result = []
-    for one in made:
+    for info in infos:
         condition = None
-        rivals = [o for o in made if o is not one and o.port == one.port and o.protocol == "HTTPS" and o.is_accepted]
-        if one.protocol == "HTTPS" and one.is_accepted:
-            by_name = [o.name for o in rivals if hostnames.overlap(one.hostname, o.hostname)]
-            by_certificate = [o.name for o in rivals if _covered(one, o) or _covered(o, one)]
+        rivals = [o for o in infos if o is not info and o.port == info.port and o.protocol == "HTTPS" and o.is_accepted]
+        if info.protocol == "HTTPS" and info.is_accepted:
+            by_name = [o.name for o in rivals if hostnames.overlap(info.hostname, o.hostname)]
+            by_certificate = [o.name for o in rivals if _covered(info, o) or _covered(o, info)]
             if by_name:
                 condition = conditions.overlapping("OverlappingHostnames", by_name)
             elif by_certificate:
                 condition = conditions.overlapping("OverlappingCertificates", by_certificate)
-        result.append(one._replace(conditions=(*one.conditions, condition)) if condition else one)
+        result.append(info._replace(conditions=(*info.conditions, condition)) if condition else info)
     return result
 
 
-def _covered(one: ListenerInfo, other: ListenerInfo) -> bool:
+def _covered(listener: ListenerInfo, other: ListenerInfo) -> bool:
     """Whether a certificate of one listener is good for the other's hostname."""
     return any(
         name == other.hostname or covers(name, other.hostname) or covers(other.hostname, name)
-        for certificate in one.certificates
+        for certificate in listener.certificates
         for name in certificate.names
     )
 
@@ -363,9 +378,9 @@ def _covered(one: ListenerInfo, other: ListenerInfo) -> bool:
 # --- references -------------------------------------------------------------------------------------------
 
 
-def _kinds(one: GatewayListener) -> tuple[tuple[RouteKind, ...], Condition | None]:
-    known = tuple(RouteKind(kind) for kind in KINDS.get(one.protocol, ()))
-    wanted = one.allowed_routes.kinds
+def _kinds(listener: GatewayListener) -> tuple[tuple[RouteKind, ...], Condition | None]:
+    known = tuple(RouteKind(kind) for kind in KINDS.get(listener.protocol, ()))
+    wanted = listener.allowed_routes.kinds
     if not wanted or not known:
         return known, None
     valid = tuple(dict.fromkeys(kind for kind in wanted if kind in known))
@@ -373,24 +388,26 @@ def _kinds(one: GatewayListener) -> tuple[tuple[RouteKind, ...], Condition | Non
         return valid, None
     bad = ", ".join(f"{k.group}/{k.kind}" for k in wanted if k not in known)
     can = " and ".join(kind.kind for kind in known)
-    message = f"allowedRoutes.kinds: {bad} cannot be served by a listener with protocol {one.protocol}; {can} can."
+    message = f"allowedRoutes.kinds: {bad} cannot be served by a listener with protocol {listener.protocol}; {can} can."
     return valid, conditions.at(conditions.listener_unresolved("InvalidRouteKinds", message), "allowedRoutes", "kinds")
 
 
-def _certificates(view: View, owner: Ref, one: GatewayListener) -> tuple[tuple[snapshot.Certificate, ...], Condition | None]:
-    refs = one.tls.certificate_refs if one.tls else ()
+def _certificates(
+    view: View, owner: Ref, listener: GatewayListener
+) -> tuple[tuple[snapshot.Certificate, ...], Condition | None]:
+    refs = listener.tls.certificate_refs if listener.tls else ()
     if not refs:
         said = conditions.listener_unresolved("InvalidCertificateRef", "tls.certificateRefs names no certificate.")
         return (), conditions.at(said, "tls")
-    found: list[snapshot.Certificate] = []
+    own_certificates: list[snapshot.Certificate] = []
     for index, ref in enumerate(refs):
         certificate = certificates.certificate(view, owner.kind, owner.namespace, ref)
         if isinstance(certificate, CertificateFault):
             reason = "RefNotPermitted" if certificate.kind == "grant" else "InvalidCertificateRef"
             said = conditions.listener_unresolved(reason, certificate.message)
             return (), conditions.at(said, "tls", "certificateRefs", index)
-        found.append(certificate)
-    return tuple(found), None
+        own_certificates.append(certificate)
+    return tuple(own_certificates), None
 
 
 _CA_REASONS = {"reference": "InvalidCACertificateRef", "kind": "InvalidCACertificateKind", "grant": "RefNotPermitted"}
@@ -409,12 +426,12 @@ def _clients(view: View, gateway: Gateway, port: int) -> tuple[snapshot.Clients 
     return snapshot.Clients(pem, asked.mode == "AllowInsecureFallback"), None, unresolved
 
 
-def _clients_of_own(view: View, owner: Ref, one: GatewayListener) -> snapshot.Clients | None:
+def _clients_of_own(view: View, owner: Ref, listener: GatewayListener) -> snapshot.Clients | None:
     """Clients with certificates of the authority that stands beside the listener's own certificate."""
-    for ref in one.tls.certificate_refs if one.tls is not None else ():
-        where = ref.namespace or owner.namespace
-        pem = python_filters.secret(view, where, SecretKey(ref.name, "ca.crt"))
-        if pem and not isinstance(certificates.checked(pem, f'Secret "{where}/{ref.name}"'), CertificateFault):
+    for ref in listener.tls.certificate_refs if listener.tls is not None else ():
+        namespace = ref.namespace or owner.namespace
+        pem = python_filters.secret(view, namespace, SecretKey(ref.name, "ca.crt"))
+        if pem and not isinstance(certificates.checked(pem, f'Secret "{namespace}/{ref.name}"'), CertificateFault):
             return snapshot.Clients(pem)
     return None
 
@@ -426,6 +443,6 @@ def _unresolved_authorities(faults: Iterable[CertificateFault]) -> Condition | N
     return conditions.listener_unresolved(_CA_REASONS[listed[0].kind], " ".join(fault.message for fault in listed))
 
 
-def route_kind_allowed(one: ListenerInfo, kind: str) -> bool:
+def route_kind_allowed(listener: ListenerInfo, kind: str) -> bool:
     """Whether a listener takes routes of a kind."""
-    return RouteKind(kind, GATEWAY_GROUP) in one.kinds
+    return RouteKind(kind, GATEWAY_GROUP) in listener.kinds

@@ -79,47 +79,47 @@ def of(view: View, gateway: Gateway) -> Result:
     ref = gateway.spec.infrastructure.parameters_ref
     if ref is None:
         return _typed(values, "") if values else DEFAULTS
-    where = "spec.infrastructure.parametersRef"
-    own = _values(view, where, ref, gateway.metadata.namespace)
-    return own if isinstance(own, str) else _typed({**values, **own}, f'{where}: ConfigMap "{ref.name}"')
+    place = "spec.infrastructure.parametersRef"
+    own = _values(view, place, ref, gateway.metadata.namespace)
+    return own if isinstance(own, str) else _typed({**values, **own}, f'{place}: ConfigMap "{ref.name}"')
 
 
 def of_class(view: View, name: str) -> dict[str, Any] | str:
     """What a GatewayClass says for all of its Gateways, or what is wrong with that."""
-    found = view.get(GatewayClass, "", name)
-    ref = found.spec.parameters_ref if found is not None else None
+    gateway_class = view.get(GatewayClass, "", name)
+    ref = gateway_class.spec.parameters_ref if gateway_class is not None else None
     if ref is None:
         return {}
-    where = f"GatewayClass {name}, spec.parametersRef"
-    values = _values(view, where, ref, ref.namespace)
+    place = f"GatewayClass {name}, spec.parametersRef"
+    values = _values(view, place, ref, ref.namespace)
     if isinstance(values, str):
         return values
-    made = _typed(values, f'{where}: ConfigMap "{ref.name}"')
-    return made if isinstance(made, str) else values
+    parameters = _typed(values, f'{place}: ConfigMap "{ref.name}"')
+    return parameters if isinstance(parameters, str) else values
 
 
-def _values(view: View, where: str, ref: ParametersRef, namespace: str) -> dict[str, Any] | str:
+def _values(view: View, place: str, ref: ParametersRef, namespace: str) -> dict[str, Any] | str:
     if (ref.group, ref.kind) != ("", "ConfigMap"):
         named = f"{ref.group}/{ref.kind}" if ref.group else ref.kind
-        return f'{where}: "{ref.name}" is a {named}; a ConfigMap (group "") is understood.'
-    found = view.get(ConfigMap, namespace, ref.name)
-    if found is None:
-        return f'{where}: there is no ConfigMap "{namespace}/{ref.name}".'
+        return f'{place}: "{ref.name}" is a {named}; a ConfigMap (group "") is understood.'
+    config_map = view.get(ConfigMap, namespace, ref.name)
+    if config_map is None:
+        return f'{place}: there is no ConfigMap "{namespace}/{ref.name}".'
     values: dict[str, Any] = {}
-    for key, text in (found.data or {}).items():
+    for key, text in (config_map.data or {}).items():
         try:
             values[key] = load(text)
         except WrittenError as error:
-            return f'{where}: ConfigMap "{ref.name}", {key}: not YAML: {error}.'
+            return f'{place}: ConfigMap "{ref.name}", {key}: not YAML: {error}.'
     return values
 
 
-def _typed(values: dict[str, Any], where: str) -> Result:
+def _typed(values: dict[str, Any], place: str) -> Result:
     try:
-        made = msgspec.convert(values, Parameters, strict=True)
+        parameters = msgspec.convert(values, Parameters, strict=True)
     except msgspec.ValidationError as error:
         known = ", ".join(field.encode_name for field in msgspec.structs.fields(Parameters))
-        return f"{where}: {error}; the keys are {known}."
-    if made.replicas < 0 or made.workers < 1:
-        return f"{where}: replicas must not be negative, and workers must be at least 1."
-    return made
+        return f"{place}: {error}; the keys are {known}."
+    if parameters.replicas < 0 or parameters.workers < 1:
+        return f"{place}: replicas must not be negative, and workers must be at least 1."
+    return parameters

@@ -75,16 +75,16 @@ def judged(view: View, kind: str, namespace: str, name: str) -> Verdict | None:
     policy = view.get(POLICIES[kind].type, namespace, name)
     if policy is None:
         return None
-    said = statement.read(policy)
-    refusal = _no_right(view, policy, said)
+    policy_statement = statement.read(policy)
+    refusal = _no_right(view, policy, policy_statement)
     if refusal is not None:
         return Verdict(refusal)
-    faults, scopes = said.faults, said.scopes
+    faults, scopes = policy_statement.faults, policy_statement.scopes
     if not scopes:
         # What it speaks of cannot be told, or it speaks of nothing: then it is for all of its target.
         scopes = (WHOLE,)
         faults = faults or ("spec: it says nothing; config, or a config in ports, hostnames, http or grpc is needed.",)
-    standing, idle, older = _standing(view, policy, said.targets, scopes)
+    standing, idle, older = _standing(view, policy, policy_statement.targets, scopes)
     if not standing:
         refusal = conditions.filter_not_valid("Conflicted", older) if older and not idle else None
         return Verdict(refusal or conditions.filter_not_valid("TargetNotFound", " ".join((*idle, *filter(None, [older])))))
@@ -97,13 +97,13 @@ def judged(view: View, kind: str, namespace: str, name: str) -> Verdict | None:
     return Verdict(conditions.with_fault(accepted, " ".join(idle)) if idle else accepted, standing)
 
 
-def _no_right(view: View, policy: Policy, said: PolicyStatement) -> Condition | None:
+def _no_right(view: View, policy: Policy, policy_statement: PolicyStatement) -> Condition | None:
     """Why a policy has nothing to say at all: of one that is for several, every target must be its own."""
     kind, namespace = policy.ref.kind, policy.metadata.namespace
     given = policy.spec.get("targetRefs") if isinstance(policy.spec, dict) else None
-    if not said.targets or (isinstance(given, list) and given and len(said.targets) < len(given)):
-        return conditions.filter_not_valid("Invalid", " ".join(said.faults) or "spec.targetRef is missing.")
-    for index, target in enumerate(said.targets):
+    if not policy_statement.targets or (isinstance(given, list) and given and len(policy_statement.targets) < len(given)):
+        return conditions.filter_not_valid("Invalid", " ".join(policy_statement.faults) or "spec.targetRef is missing.")
+    for index, target in enumerate(policy_statement.targets):
         field = f"spec.targetRefs[{index}]" if given else "spec.targetRef"
         if target.kind not in POLICIES[kind].targets:
             text = f'{field}.kind: "{target.kind}" cannot have a {kind}; {", ".join(POLICIES[kind].targets)} can.'
@@ -126,10 +126,10 @@ def _standing(
 ) -> tuple[tuple[tuple[Ref, tuple[Scope, ...]], ...], tuple[str, ...], str]:
     """What of a policy stands at its targets; what means nothing there, in words; and who has said the rest before."""
     kind, namespace = policy.ref.kind, policy.metadata.namespace
-    found: list[tuple[Ref, tuple[Scope, ...]]] = []
+    standing: list[tuple[Ref, tuple[Scope, ...]]] = []
     idle: dict[str, None] = {}
     older = ""
-    for ref in dict.fromkeys(Ref(one.kind, namespace, one.name) for one in targets):
+    for ref in dict.fromkeys(Ref(target.kind, namespace, target.name) for target in targets):
         before = {name: other for other, theirs in _older(view, policy, ref) for scope in theirs for name in _names(scope)}
         kept: list[Scope] = []
         for scope in scopes:
@@ -147,8 +147,8 @@ def _standing(
                 idle[note] = None
             kept.append(scope._replace(bps=scope.bps if any(name[0] == "bps" for name in names) else 0))
         if kept:
-            found.append((ref, tuple(kept)))
-    return tuple(found), tuple(idle), older
+            standing.append((ref, tuple(kept)))
+    return tuple(standing), tuple(idle), older
 
 
 def _names(scope: Scope) -> list[tuple[str, object]]:
@@ -156,14 +156,16 @@ def _names(scope: Scope) -> list[tuple[str, object]]:
     of: object = scope.of
     if isinstance(of, HTTPMatch | GRPCMatch):
         of = match_of(scope)
-    said: list[tuple[str, object]] = [(scope.word, of)] if scope.config is not None or not scope.bps else []
-    return [*said, ("bps", of)] if scope.bps else said
+    names: list[tuple[str, object]] = [(scope.word, of)] if scope.config is not None or not scope.bps else []
+    return [*names, ("bps", of)] if scope.bps else names
 
 
 def _older(view: View, policy: Policy, target: Ref) -> list[tuple[str, tuple[Scope, ...]]]:
     """The older policies of the same kind at a target, and what of them stands there."""
     return [
-        (one.name, one.scopes) for one in _in_force_at(view, policy.ref.kind, target, before=policy) if one.age < _age(policy)
+        (older.name, older.scopes)
+        for older in _in_force_at(view, policy.ref.kind, target, before=policy)
+        if older.age < _age(policy)
     ]
 
 
@@ -193,7 +195,7 @@ class InForce(NamedTuple):
 
 def _in_force_at(view: View, kind: str, target: Ref, *, before: Policy | None = None) -> list[InForce]:
     """The policies of a kind that are in force at a target, the oldest first; or of those that are older than one."""
-    found = []
+    policies = []
     for ref in view.index("policies of", target.kind, target.namespace, target.name):
         if ref.kind != kind:
             continue
@@ -203,8 +205,8 @@ def _in_force_at(view: View, kind: str, target: Ref, *, before: Policy | None = 
         verdict = view.call(judged, kind, ref.namespace, ref.name)
         for at, scopes in verdict.at if verdict is not None else ():
             if at == target and verdict is not None:
-                found.append(InForce(_age(policy), ref.namespace, ref.name, scopes, verdict.shut))
-    return sorted(found)
+                policies.append(InForce(_age(policy), ref.namespace, ref.name, scopes, verdict.shut))
+    return sorted(policies)
 
 
 def _age(policy: Policy) -> tuple[str, str, str]:
@@ -218,15 +220,15 @@ def apart(view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay) -> list[
     """A rule by those of its matches of which policies say the same: most often it stays whole."""
     if not isinstance(rule, snapshot.Rule) or len(rule.matches) < 2:
         return [rule]
-    said = [
-        ((kind, one.name, scope.name), match_of(scope))
-        for kind in LOOKING for one in _in_force_at(view, kind, route) for scope in one.scopes if _is_match(scope, rule)
+    named_matches = [
+        ((kind, policy.name, scope.name), match_of(scope))
+        for kind in LOOKING for policy in _in_force_at(view, kind, route) for scope in policy.scopes if _is_match(scope, rule)
     ]  # fmt: skip
-    if not said:
+    if not named_matches:
         return [rule]
     groups: dict[tuple[tuple[str, str, str], ...], list[int]] = {}
     for index, match in enumerate(rule.matches):
-        groups.setdefault(tuple(name for name, meant in said if meant == match), []).append(index)
+        groups.setdefault(tuple(name for name, meant in named_matches if meant == match), []).append(index)
     return [
         msgspec.structs.replace(
             rule, name=f"{rule.name}#{group[0]}" if group[0] else rule.name, matches=tuple(rule.matches[at] for at in group)
@@ -239,21 +241,21 @@ def filters(
     view: View, route: Ref, rule: snapshot.Rule | snapshot.Relay, place: RulePlacement
 ) -> tuple[FilterName | snapshot.Fault, ...]:
     """The programs of policies for a rule at one of its places; a fault where one cannot be done that protects."""
-    found = [_in_force(view, kind, route, rule, place) for kind in LOOKING]
+    programs = [_in_force(view, kind, route, rule, place) for kind in LOOKING]
     if isinstance(rule, snapshot.Relay):  # connections have addresses and bytes, and no requests
-        found = [
-            one
-            for one in found
-            if isinstance(one, snapshot.Fault) or (one is not None and POLICIES[one.kind].guards_connections)
+        programs = [
+            program
+            for program in programs
+            if isinstance(program, snapshot.Fault) or (program is not None and POLICIES[program.kind].guards_connections)
         ]
-    return tuple(name for name in (*found, _byte_rate(view, place)) if name is not None)
+    return tuple(name for name in (*programs, _byte_rate(view, place)) if name is not None)
 
 
 def _byte_rate(view: View, place: RulePlacement) -> FilterName | None:
     """How many bytes may pass at a port; each port has its own, also where one number is given for all of a Gateway's."""
-    for one in _in_force_at(view, "RateLimitPolicy", Ref("Gateway", *place.gateway)):
-        if _bps(one.scopes, place.port):
-            return FilterName(one.namespace, one.name, "RateLimitPolicy", ScopeName("bps", place.port))
+    for policy in _in_force_at(view, "RateLimitPolicy", Ref("Gateway", *place.gateway)):
+        if _bps(policy.scopes, place.port):
+            return FilterName(policy.namespace, policy.name, "RateLimitPolicy", ScopeName("bps", place.port))
     return None
 
 
@@ -272,26 +274,26 @@ def _in_force(
     named: Fits = lambda scope: scope.word == "hostnames" and _means(str(scope.of), place.hostname)  # noqa: E731
     at_port: Fits = lambda scope: scope.word == "ports" and scope.of == place.port  # noqa: E731
     whole: Fits = lambda scope: not scope.word  # noqa: E731
-    for found, is_meant in (
+    for policies, is_meant in (
         (of_route, fits), (of_route, named), (of_route, whole), (of_gateway, named), (of_gateway, at_port), (of_gateway, whole),
     ):  # fmt: skip
-        for one in found:
-            for scope in one.scopes:
-                if is_meant(scope) and one.shut:
-                    return snapshot.Fault(500, f'{kind} "{one.namespace}/{one.name}" is not valid: nobody may pass')
+        for policy in policies:
+            for scope in policy.scopes:
+                if is_meant(scope) and policy.shut:
+                    return snapshot.Fault(500, f'{kind} "{policy.namespace}/{policy.name}" is not valid: nobody may pass')
                 if is_meant(scope) and scope.config is not None:
-                    return FilterName(one.namespace, one.name, kind, scope_name(scope))
+                    return FilterName(policy.namespace, policy.name, kind, scope_name(scope))
     return None
 
 
 def at_port(view: View, kind: str, target: Ref, port: int) -> tuple[InForce, Scope] | None:
     """What is in force at a port of a target: an entry for it, or else for all of its ports."""
-    found = _in_force_at(view, kind, target)
+    policies = _in_force_at(view, kind, target)
     for word in ("ports", ""):
-        for one in found:
-            for scope in one.scopes:
+        for policy in policies:
+            for scope in policy.scopes:
                 if scope.word == word and (not word or scope.of == port):
-                    return one, scope
+                    return policy, scope
     return None
 
 
@@ -306,21 +308,21 @@ def authority(view: View, namespace: str, service: str, config: UpstreamTLSConfi
         return f"config.certificateRef: {checked.message}"
     own = None
     if config.mtls:
-        found = certificates.certificate(view, "UpstreamTLSPolicy", namespace, SecretRef(name))
-        if isinstance(found, certificates.CertificateFault):
-            return f"config.mTLS: {found.message}"
-        own = found
+        certificate = certificates.certificate(view, "UpstreamTLSPolicy", namespace, SecretRef(name))
+        if isinstance(certificate, certificates.CertificateFault):
+            return f"config.mTLS: {certificate.message}"
+        own = certificate
     return snapshot.BackendTLS(f"{service}.{namespace}.svc", pem, own=own)
 
 
 def asks_for_certificates(view: View, gateway: Ref, port: int) -> bool | str:
     """Whether clients of a Gateway's port must prove who they are, by a GatewayTLSPolicy; in words, why nobody can."""
-    found = at_port(view, "GatewayTLSPolicy", gateway, port)
-    if found is None:
+    in_force = at_port(view, "GatewayTLSPolicy", gateway, port)
+    if in_force is None:
         return False
-    if found[0].shut:
-        return f'GatewayTLSPolicy "{found[0].name}" is not valid: until it is, nobody may connect.'
-    return bool(found[1].config.mtls)
+    if in_force[0].shut:
+        return f'GatewayTLSPolicy "{in_force[0].name}" is not valid: until it is, nobody may connect.'
+    return bool(in_force[1].config.mtls)
 
 
 def _is_match(scope: Scope, rule: snapshot.Rule | snapshot.Relay) -> bool:
@@ -350,20 +352,20 @@ def script(view: View, namespace: str, name: str, kind: str, wanted: ScopeName) 
     policy = view.get(policy_kind.type, namespace, name)
     if policy is None:
         return "it does not exist."
-    said = statement.read(policy)
+    policy_statement = statement.read(policy)
     whole_name = FilterName(namespace, name, kind, wanted)
     if wanted.word == "bps":
-        bps = _bps(said.scopes, wanted.number)
+        bps = _bps(policy_statement.scopes, wanted.number)
         return _program(whole_name, "ByteRate", {"bps": bps}) if bps else "it has no such scope."
-    scope = next((scope for scope in said.scopes if scope_name(scope) == wanted), None)
+    scope = next((scope for scope in policy_statement.scopes if scope_name(scope) == wanted), None)
     if scope is None or scope.config is None:
         return "it has no such scope."
     store = None
     if isinstance(scope.config, RateLimitConfig) and scope.config.store is not None:
-        made = python_filters.store(view, namespace, scope.config.store, "config.store")
-        if isinstance(made, str):
-            return made
-        store = made
+        resolved = python_filters.store(view, namespace, scope.config.store, "config.store")
+        if isinstance(resolved, str):
+            return resolved
+        store = resolved
     return _program(whole_name, policy_kind.built_in, policy_kind.built_in_config(scope.config), store)
 
 
@@ -400,14 +402,14 @@ def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus 
     if kind == "CircuitBreakingPolicy" and accepted.is_true and _has_streams(view, policy):
         text = "What TCP, TLS and UDP routes send there has no requests to count, and is never held back."
         accepted = conditions.with_warning(accepted, text)
-    said = [accepted]
+    own_conditions = [accepted]
     if verdict.shut:
         what = ", ".join(f'{target.kind} "{target.name}"' for target, _ in verdict.at)
-        said.append(conditions.failing_closed(f"{POLICIES[kind].when_shut} {what}"))
+        own_conditions.append(conditions.failing_closed(f"{POLICIES[kind].when_shut} {what}"))
     meant = [target for target in policy.targets if target.kind in POLICIES[kind].targets]
-    return ExtensionStatus(policy.metadata.generation, tuple(said), ancestors.of(view, meant, *said))
+    return ExtensionStatus(policy.metadata.generation, tuple(own_conditions), ancestors.of(view, meant, *own_conditions))
 
 
 def _has_streams(view: View, policy: Policy) -> bool:
     """Whether anything but requests is sent to a policy's Services."""
-    return any({"tcp", "udp"} & set(view.note("spoken to service", one.namespace, one.name)) for one in policy.targets)
+    return any({"tcp", "udp"} & set(view.note("spoken to service", target.namespace, target.name)) for target in policy.targets)

@@ -23,17 +23,17 @@ def tls(view: View, namespace: str, service: str, port_name: str) -> snapshot.Ba
     policy = _policy_of(view, namespace, service, port_name)
     if policy is None:
         return None
-    made, accepted, _ = view.call(validated, namespace, policy)
-    return made if made is not None else accepted
+    backend_tls, accepted, _ = view.call(validated, namespace, policy)
+    return backend_tls if backend_tls is not None else accepted
 
 
 def _policy_of(view: View, namespace: str, service: str, port_name: str) -> str | None:
     """The policy in force: one for the port before one for the Service, then the oldest."""
-    found = []
+    candidates = []
     for policy, target in _policies(view, namespace, service):
         if target.section_name in ("", port_name):
-            found.append((not target.section_name, *_age(policy), policy.metadata.name))
-    return min(found)[-1] if found else None
+            candidates.append((not target.section_name, *_age(policy), policy.metadata.name))
+    return min(candidates)[-1] if candidates else None
 
 
 def _policies(view: View, namespace: str, service: str) -> list[tuple[BackendTLSPolicy, PolicyTarget]]:
@@ -78,9 +78,9 @@ def validated(view: View, namespace: str, name: str) -> tuple[snapshot.BackendTL
     )
 
 
-def of_xbackend(view: View, found: XBackend) -> snapshot.BackendTLS | str | None:
+def of_xbackend(view: View, xbackend: XBackend) -> snapshot.BackendTLS | str | None:
     """How an XBackend is spoken to over TLS, or what is wrong with what it says of that; None for one in the clear."""
-    asked, namespace = found.spec.tls, found.metadata.namespace
+    asked, namespace = xbackend.spec.tls, xbackend.metadata.namespace
     if asked.mode in ("", "None"):
         return None
     if asked.mode not in ("ServerOnly", "ClientAndServer"):
@@ -108,19 +108,19 @@ def of_xbackend(view: View, found: XBackend) -> snapshot.BackendTLS | str | None
 
 def _names(wanted: BackendValidation) -> tuple[snapshot.SubjectName, ...]:
     return tuple(
-        snapshot.SubjectName("URI", one.uri) if one.type == "URI" else snapshot.SubjectName("Hostname", one.hostname)
-        for one in wanted.subject_alt_names
+        snapshot.SubjectName("URI", name.uri) if name.type == "URI" else snapshot.SubjectName("Hostname", name.hostname)
+        for name in wanted.subject_alt_names
     )
 
 
-def _validation_fault(where: str, wanted: BackendValidation) -> str:
+def _validation_fault(field_path: str, wanted: BackendValidation) -> str:
     if not wanted.hostname:
-        return f"{where}.hostname: is missing; the name that the backend must prove is needed."
+        return f"{field_path}.hostname: is missing; the name that the backend must prove is needed."
     if not wanted.hostname.isascii() or len(wanted.hostname) > 253:
-        return f'{where}.hostname: found "{wanted.hostname[:60]}"; a name as DNS has it is needed.'
-    for index, one in enumerate(wanted.subject_alt_names):
-        if one.type not in ("Hostname", "URI") or not (one.uri if one.type == "URI" else one.hostname):
-            return f"{where}.subjectAltNames[{index}]: a Hostname or a URI, and its value, are needed."
+        return f'{field_path}.hostname: found "{wanted.hostname[:60]}"; a name as DNS has it is needed.'
+    for index, name in enumerate(wanted.subject_alt_names):
+        if name.type not in ("Hostname", "URI") or not (name.uri if name.type == "URI" else name.hostname):
+            return f"{field_path}.subjectAltNames[{index}]: a Hostname or a URI, and its value, are needed."
     return ""
 
 
@@ -148,27 +148,27 @@ def status(view: View, namespace: str, name: str) -> PolicyStatus | None:
     policy = view.get(BackendTLSPolicy, namespace, name)
     if policy is None:
         return None
-    made, accepted, resolved = view.call(validated, namespace, name)
-    said = [accepted, resolved]
+    backend_tls, accepted, resolved = view.call(validated, namespace, name)
+    own_conditions = [accepted, resolved]
     older = _older(view, policy)
     nowhere = _nowhere(view, policy)
     elsewhere = _elsewhere(policy)
     if elsewhere and len(elsewhere) == len(policy.spec.target_refs):
-        said[0] = conditions.policy_invalid(" ".join(elsewhere))
+        own_conditions[0] = conditions.policy_invalid(" ".join(elsewhere))
     elif nowhere:
-        said[0] = conditions.filter_not_valid("TargetNotFound", nowhere)
+        own_conditions[0] = conditions.filter_not_valid("TargetNotFound", nowhere)
     elif older:
-        said[0] = conditions.policy_conflicted("BackendTLSPolicy", older)
-    elif made is None:
-        said.append(conditions.failing_closed("nothing is sent to what it is for"))
-    if elsewhere and said[0].is_true:
-        said[0] = conditions.with_fault(said[0], " ".join(elsewhere))
+        own_conditions[0] = conditions.policy_conflicted("BackendTLSPolicy", older)
+    elif backend_tls is None:
+        own_conditions.append(conditions.failing_closed("nothing is sent to what it is for"))
+    if elsewhere and own_conditions[0].is_true:
+        own_conditions[0] = conditions.with_fault(own_conditions[0], " ".join(elsewhere))
     targets = [
-        Ref(one.kind, namespace, one.name)
-        for one in policy.spec.target_refs
-        if (one.group, one.kind) in (("", "Service"), (X_GROUP, "XBackend"))
+        Ref(target.kind, namespace, target.name)
+        for target in policy.spec.target_refs
+        if (target.group, target.kind) in (("", "Service"), (X_GROUP, "XBackend"))
     ]
-    told = ancestors.of(view, targets, *said)
+    told = ancestors.of(view, targets, *own_conditions)
     return PolicyStatus(policy.metadata.generation, told) if told else None
 
 
@@ -189,7 +189,7 @@ def _nowhere(view: View, policy: BackendTLSPolicy) -> str:
         if service is not None and (not target.section_name or any(p.name == target.section_name for p in service.spec.ports)):
             return ""
     named = [
-        f'{one.kind} "{one.name}" has no port named "{one.section_name}"' for one in policy.spec.target_refs if one.section_name
+        f'{ref.kind} "{ref.name}" has no port named "{ref.section_name}"' for ref in policy.spec.target_refs if ref.section_name
     ]
     return f"spec.targetRefs: {'; '.join(named)}." if named else ""
 

@@ -35,9 +35,9 @@ class Guarding(NamedTuple):
 
 
 def _unguarded(view: View, error: Exception, kind: str, namespace: str, name: str) -> Guarding | None:
-    found = view.get(KINDS_THAT_GUARD[kind], namespace, name)
+    guard = view.get(KINDS_THAT_GUARD[kind], namespace, name)
     accepted = conditions.filter_not_valid("Invalid", conditions.fault_of_ours(error))
-    return Guarding(accepted, found.spec.target_refs, shut=True) if found is not None else None
+    return Guarding(accepted, guard.spec.target_refs, shut=True) if guard is not None else None
 
 
 @guarded(_unguarded)
@@ -47,15 +47,15 @@ def judged(view: View, kind: str, namespace: str, name: str) -> Guarding | None:
     Of several targets those that are there are guarded, whatever became of the others: a Gateway that goes must not take
     the guard of another along.
     """
-    found = view.get(KINDS_THAT_GUARD[kind], namespace, name)
-    if found is None:
+    guard = view.get(KINDS_THAT_GUARD[kind], namespace, name)
+    if guard is None:
         return None
-    if not found.spec.target_refs:
-        text = found.fault or "spec.targetRefs: found none; what it is for is needed."
+    if not guard.spec.target_refs:
+        text = guard.fault or "spec.targetRefs: found none; what it is for is needed."
         return Guarding(conditions.filter_not_valid("Invalid", text))
     faults: list[Condition] = []
     at: list[ListenerTarget | RuleTarget] = []
-    targets: tuple[ListenerTarget | RuleTarget, ...] = found.spec.target_refs
+    targets: tuple[ListenerTarget | RuleTarget, ...] = guard.spec.target_refs
     for index, target in enumerate(targets):
         field = f"spec.targetRefs[{index}]"
         if isinstance(target, ListenerTarget):
@@ -68,30 +68,30 @@ def judged(view: View, kind: str, namespace: str, name: str) -> Guarding | None:
             faults.append(fault)
     if not at:
         return Guarding(faults[0])
-    good = conditions.filter_accepted() if isinstance(found, ListenerFilter) else conditions.policy_accepted()
-    accepted = _unusable(view, found) or good
+    good = conditions.filter_accepted() if isinstance(guard, ListenerFilter) else conditions.policy_accepted()
+    accepted = _unusable(view, guard) or good
     shut = not accepted.is_true and accepted.reason != "ScriptInvalid"
     if faults and accepted.is_true:
-        accepted = conditions.with_fault(accepted, " ".join(one.message for one in faults))
+        accepted = conditions.with_fault(accepted, " ".join(condition.message for condition in faults))
     return Guarding(accepted, tuple(at), shut)
 
 
-def _unusable(view: View, found: ListenerFilter | RouteRuleFilterPolicy) -> Condition | None:
+def _unusable(view: View, guard: ListenerFilter | RouteRuleFilterPolicy) -> Condition | None:
     """Why it cannot do what it is for."""
-    namespace = found.metadata.namespace
-    if isinstance(found, ListenerFilter):
-        made = view.call(python_filters.script, namespace, found.metadata.name, "ListenerFilter")
-        accepted = python_filters.accepted(view, FilterName(namespace, found.metadata.name, "ListenerFilter"), made)
+    namespace = guard.metadata.namespace
+    if isinstance(guard, ListenerFilter):
+        script = view.call(python_filters.script, namespace, guard.metadata.name, "ListenerFilter")
+        accepted = python_filters.accepted(view, FilterName(namespace, guard.metadata.name, "ListenerFilter"), script)
         return None if accepted.is_true else accepted
-    if found.fault:
-        return conditions.filter_not_valid("Invalid", found.fault)
-    for index, ref in enumerate(found.spec.filter_refs):
+    if guard.fault:
+        return conditions.filter_not_valid("Invalid", guard.fault)
+    for index, ref in enumerate(guard.spec.filter_refs):
         if (ref.group, ref.kind) != (EXTENSION_GROUP, "Filter"):
             text = f'spec.filterRefs[{index}]: "{ref.group}/{ref.kind}" is no kind of filter; {EXTENSION_GROUP}/Filter is.'
             return conditions.filter_not_valid("Invalid", text)
-        made = view.call(python_filters.script, namespace, ref.name, "Filter")
-        if isinstance(made, str):
-            text = f'spec.filterRefs[{index}]: Filter "{namespace}/{ref.name}": {made}'
+        script = view.call(python_filters.script, namespace, ref.name, "Filter")
+        if isinstance(script, str):
+            text = f'spec.filterRefs[{index}]: Filter "{namespace}/{ref.name}": {script}'
             return conditions.filter_not_valid("FilterNotValid", text)
     return None
 
@@ -103,7 +103,7 @@ def _missing_gateway(view: View, namespace: str, field: str, target: ListenerTar
     if view.get(Gateway, namespace, target.name) is None:
         text = f'{field}: Gateway "{namespace}/{target.name}" does not exist.'
         return conditions.filter_not_valid("TargetNotFound", text)
-    opened = sorted({one.number for one in ports.of(view, namespace, target.name)})
+    opened = sorted({port.number for port in ports.of(view, namespace, target.name)})
     if target.port is not None and target.port not in opened:
         listed = ", ".join(map(str, opened)) or "none"
         text = f'{field}.port: Gateway "{target.name}" has no listener at {target.port}; it has {listed}.'
@@ -128,20 +128,20 @@ def _missing_rule(view: View, namespace: str, field: str, target: RuleTarget) ->
 
 def listener_filters(view: View, namespace: str, gateway: str, port: int, aspect: str) -> tuple[FilterName, ...]:
     """The ListenerFilters of a Gateway's port, in order; also those that cannot be used: what they guard stays shut."""
-    found = []
+    ranked = []
     for ref in view.index("listener filters of", namespace, gateway):
-        one = view.get(ListenerFilter, ref.namespace, ref.name)
+        guard = view.get(ListenerFilter, ref.namespace, ref.name)
         verdict = view.call(judged, "ListenerFilter", ref.namespace, ref.name)
-        if one is None or verdict is None or (one.spec.aspect if one.spec.aspect in ASPECTS else ASPECTS[0]) != aspect:
+        if guard is None or verdict is None or (guard.spec.aspect if guard.spec.aspect in ASPECTS else ASPECTS[0]) != aspect:
             continue
         if any(isinstance(at, ListenerTarget) and at.name == gateway and at.port in (None, port) for at in verdict.at):
-            found.append((one.spec.priority, one.metadata.creation_timestamp, ref.name))
-    return tuple(FilterName(namespace, name, "ListenerFilter") for *_, name in sorted(found))
+            ranked.append((guard.spec.priority, guard.metadata.creation_timestamp, ref.name))
+    return tuple(FilterName(namespace, name, "ListenerFilter") for *_, name in sorted(ranked))
 
 
 def rule_filters(view: View, route: Ref, rule: str) -> tuple[FilterName, ...]:
     """The Filters that RouteRuleFilterPolicies give to a rule, in order; also those that cannot be used."""
-    found: dict[FilterName, tuple[int, str, str, int]] = {}
+    orders: dict[FilterName, tuple[int, str, str, int]] = {}
     for ref in view.index("rule filters of", route.kind, route.namespace, route.name):
         policy = view.get(RouteRuleFilterPolicy, ref.namespace, ref.name)
         verdict = view.call(judged, "RouteRuleFilterPolicy", ref.namespace, ref.name)
@@ -150,26 +150,26 @@ def rule_filters(view: View, route: Ref, rule: str) -> tuple[FilterName, ...]:
         here = [at for at in verdict.at if isinstance(at, RuleTarget) and (at.kind, at.name) == (route.kind, route.name)]
         if not any(at.rule in ("", rule) for at in here):
             continue
-        for index, one in enumerate(policy.spec.filter_refs):
-            order = (one.priority, policy.metadata.creation_timestamp, policy.metadata.name, index)
-            name = FilterName(route.namespace, one.name)
-            found[name] = min(order, found.get(name, order))
+        for index, filter_ref in enumerate(policy.spec.filter_refs):
+            order = (filter_ref.priority, policy.metadata.creation_timestamp, policy.metadata.name, index)
+            name = FilterName(route.namespace, filter_ref.name)
+            orders[name] = min(order, orders.get(name, order))
         if verdict.shut:  # names no program, so that nobody passes
             shut = FilterName(ref.namespace, ref.name, "RouteRuleFilterPolicy")
-            found[shut] = (-1, policy.metadata.creation_timestamp, policy.metadata.name, 0)
-    return tuple(sorted(found, key=lambda name: found[name]))
+            orders[shut] = (-1, policy.metadata.creation_timestamp, policy.metadata.name, 0)
+    return tuple(sorted(orders, key=lambda name: orders[name]))
 
 
 @guarded(lambda *_: None)
 def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus | None:
     """What to say of a ListenerFilter, or of a RouteRuleFilterPolicy."""
-    found = view.get(KINDS_THAT_GUARD[kind], namespace, name)
+    guard = view.get(KINDS_THAT_GUARD[kind], namespace, name)
     verdict = view.call(judged, kind, namespace, name)
-    if found is None or verdict is None:
+    if guard is None or verdict is None:
         return None
-    said = [verdict.accepted]
+    own_conditions = [verdict.accepted]
     if verdict.shut:
         what = ", ".join(f'{at.kind} "{at.name}"' for at in verdict.at)
-        said.append(conditions.failing_closed(f"nothing passes where it is meant ({what})"))
-    targets = [Ref(target.kind, namespace, target.name) for target in verdict.at or found.spec.target_refs]
-    return ExtensionStatus(found.metadata.generation, tuple(said), ancestors.of(view, targets, *said))
+        own_conditions.append(conditions.failing_closed(f"nothing passes where it is meant ({what})"))
+    targets = [Ref(target.kind, namespace, target.name) for target in verdict.at or guard.spec.target_refs]
+    return ExtensionStatus(guard.metadata.generation, tuple(own_conditions), ancestors.of(view, targets, *own_conditions))

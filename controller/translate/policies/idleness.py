@@ -24,7 +24,7 @@ def whole(view: View, kind: str, target: Ref, scope: Scope) -> str:
         return _no_port(view, kind, target, scope)
     if target.kind == "Service" and scope.word == "ports":
         service = view.get(Service, target.namespace, target.name)
-        numbers = [one.port for one in service.spec.ports] if service is not None else []
+        numbers = [port.port for port in service.spec.ports] if service is not None else []
         if scope.of not in numbers and service is not None and service.spec.type != "ExternalName":
             return f'.port: Service "{target.name}" has no port {scope.of}; it has {", ".join(map(str, numbers)) or "none"}.'
     if scope.word in ("http", "grpc") and not _is_of(view, target, scope):
@@ -36,8 +36,8 @@ def _no_host(view: View, kind: str, target: Ref, scope: Scope) -> str:
     """The same for hostnames."""
     if target.kind == "Gateway":
         opened = ports.of(view, target.namespace, target.name)
-        if kind == "RateLimitPolicy" and opened and not any(one.has_requests for one in opened):
-            listed = ", ".join(f"{one.number} ({one.spoken})" for one in opened)
+        if kind == "RateLimitPolicy" and opened and not any(port.has_requests for port in opened):
+            listed = ", ".join(f"{port.number} ({port.spoken})" for port in opened)
             return f": there are no requests to limit ({listed}); bps limits bytes."
         names = ports.hostnames(view, target.namespace, target.name)
     else:
@@ -51,20 +51,22 @@ def _no_host(view: View, kind: str, target: Ref, scope: Scope) -> str:
 def _no_port(view: View, kind: str, gateway: Ref, scope: Scope) -> str:
     """The same for the ports of a Gateway: what protects must be told where it cannot."""
     opened = ports.of(view, gateway.namespace, gateway.name)
-    here = [one for one in opened if scope.word == "" or one.number == scope.of]
-    listed = ", ".join(f"{one.number} ({one.spoken})" for one in opened) or "none"
+    here = [port for port in opened if scope.word == "" or port.number == scope.of]
+    listed = ", ".join(f"{port.number} ({port.spoken})" for port in opened) or "none"
     if not here:
         if not scope.word:
             return ""  # listeners may come
         return f'.port: Gateway "{gateway.name}" has no listener at {scope.of}; it has {listed}.'
     if kind == "GatewayTLSPolicy" and (scope.config is None or scope.config.mtls):
-        if not any(one.is_terminated for one in here):
-            where = ", ".join(str(one.number) for one in here)
-            return f": TLS is not terminated at its port {where} ({listed}), so nobody shows a certificate there."
-        if all(ports.validation_at(view, gateway, one.number) for one in here):
+        if not any(port.is_terminated for port in here):
+            numbers = ", ".join(str(port.number) for port in here)
+            return f": TLS is not terminated at its port {numbers} ({listed}), so nobody shows a certificate there."
+        if all(ports.validation_at(view, gateway, port.number) for port in here):
             return ": the Gateway's own spec.tls.frontend says how clients prove who they are, and goes before."
-    if kind == "RateLimitPolicy" and scope.config is not None and not scope.bps and not any(one.has_requests for one in here):
-        return f": there are no requests to limit at {', '.join(str(one.number) for one in here)} ({listed}); bps limits bytes."
+    if kind == "RateLimitPolicy" and scope.config is not None and not scope.bps and not any(port.has_requests for port in here):
+        return (
+            f": there are no requests to limit at {', '.join(str(port.number) for port in here)} ({listed}); bps limits bytes."
+        )
     return ""
 
 
@@ -72,12 +74,12 @@ def partial(view: View, kind: str, gateway: Ref, scope: Scope) -> str:
     """Where a scope that protects does not reach, though it does something elsewhere."""
     if gateway.kind != "Gateway" or scope.word not in ("", "ports") or scope.config is None:
         return ""
-    here = [one for one in ports.of(view, gateway.namespace, gateway.name) if not scope.word or one.number == scope.of]
+    here = [port for port in ports.of(view, gateway.namespace, gateway.name) if not scope.word or port.number == scope.of]
     if kind == "RateLimitPolicy":
-        listed = ", ".join(f"{one.number} ({one.spoken})" for one in here if not one.has_requests)
+        listed = ", ".join(f"{port.number} ({port.spoken})" for port in here if not port.has_requests)
         return f"{scope.field}: there are no requests to limit at {listed}; bps limits bytes." if listed else ""
     if kind == "GatewayTLSPolicy" and scope.config.mtls:
-        listed = ", ".join(f"{one.number} ({one.spoken})" for one in here if not one.is_terminated)
+        listed = ", ".join(f"{port.number} ({port.spoken})" for port in here if not port.is_terminated)
         return f"{scope.field}: TLS is not terminated at {listed}, so nobody shows a certificate there." if listed else ""
     return ""
 

@@ -28,8 +28,8 @@ from gateway.base.durations import seconds
 def of_service(view: View, kind: str, backend: tuple[str, str, int]) -> Any:
     """What the policy of a kind says that is in force at a Service's port: (namespace, name, port)."""
     namespace, name, port = backend
-    found = attachment.at_port(view, kind, Ref("Service", namespace, name), port)
-    return found[1].config if found is not None and not found[0].shut else None
+    in_force = attachment.at_port(view, kind, Ref("Service", namespace, name), port)
+    return in_force[1].config if in_force is not None and not in_force[0].shut else None
 
 
 def breaker(view: View, backend: BackendName) -> FilterName | None:
@@ -37,17 +37,17 @@ def breaker(view: View, backend: BackendName) -> FilterName | None:
     if backend.kind != "Service":
         return None
     kind = "CircuitBreakingPolicy"
-    found = attachment.at_port(view, kind, Ref("Service", backend.namespace, backend.name), backend.port)
-    return FilterName(found[0].namespace, found[0].name, kind, scope_name(found[1])) if found is not None else None
+    in_force = attachment.at_port(view, kind, Ref("Service", backend.namespace, backend.name), backend.port)
+    return FilterName(in_force[0].namespace, in_force[0].name, kind, scope_name(in_force[1])) if in_force is not None else None
 
 
 def retry(view: View, backends: Iterable[BackendName]) -> snapshot.Retry | None:
     """What RetryPolicies say of a rule's backends: the first that has one decides."""
     for backend in backends:
-        found: RetryConfig | None = of_service(view, "RetryPolicy", (backend.namespace, backend.name, backend.port))
-        if found is not None:
-            codes = tuple(sorted({code for word in found.retry_on for code in _codes(word)}))
-            return snapshot.Retry(codes, found.num_retries, float(found.backoff_base_interval))
+        config: RetryConfig | None = of_service(view, "RetryPolicy", (backend.namespace, backend.name, backend.port))
+        if config is not None:
+            codes = tuple(sorted({code for word in config.retry_on for code in _codes(word)}))
+            return snapshot.Retry(codes, config.num_retries, float(config.backoff_base_interval))
     return None
 
 
@@ -76,8 +76,8 @@ def health(view: View, namespace: str, name: str, port: int) -> snapshot.Health 
     if config is None:
         return None
     matches_ = tuple(
-        snapshot.HealthMatch(one.status_codes, one.body, tuple((field.name, field.value) for field in one.headers))
-        for one in config.matches
+        snapshot.HealthMatch(match.status_codes, match.body, tuple((field.name, field.value) for field in match.headers))
+        for match in config.matches
     )
     interval, timeout = _lasting(config.interval), _lasting(config.fail_timeout)
     return snapshot.Health(interval, config.max_fails, timeout, config.path, matches_)
@@ -85,12 +85,12 @@ def health(view: View, namespace: str, name: str, port: int) -> snapshot.Health 
 
 def upstream_tls(view: View, namespace: str, name: str, port: int) -> snapshot.BackendTLS | str | None:
     """How a Service is spoken to over TLS by an UpstreamTLSPolicy; in words, why it cannot be."""
-    found = attachment.at_port(view, "UpstreamTLSPolicy", Ref("Service", namespace, name), port)
-    if found is None:
+    in_force = attachment.at_port(view, "UpstreamTLSPolicy", Ref("Service", namespace, name), port)
+    if in_force is None:
         return None
-    if found[0].shut:
-        return f'UpstreamTLSPolicy "{found[0].name}" is not valid'
-    return attachment.authority(view, namespace, name, found[1].config)
+    if in_force[0].shut:
+        return f'UpstreamTLSPolicy "{in_force[0].name}" is not valid'
+    return attachment.authority(view, namespace, name, in_force[1].config)
 
 
 def _lasting(given: str | int) -> float:
@@ -106,13 +106,13 @@ def _codes(word: str) -> Iterable[int]:
 def session(view: View, backends: Iterable[BackendName]) -> snapshot.Persistence | None:
     """What BackendLBPolicies and SessionStickyPolicies say of a rule's backends: the first that has one decides."""
     for backend in backends:
-        where = (backend.namespace, backend.name, backend.port)
-        balancing: BackendLBConfig | None = of_service(view, "BackendLBPolicy", where)
+        service_port = (backend.namespace, backend.name, backend.port)
+        balancing: BackendLBConfig | None = of_service(view, "BackendLBPolicy", service_port)
         if balancing is not None and balancing.session_persistence is not None:
             return sessions.persistence(_as_in_routes(balancing.session_persistence), str(backend))
-        found: SessionStickyConfig | None = of_service(view, "SessionStickyPolicy", where)
-        if found is not None:
-            return sessions.sticky(found)
+        sticky: SessionStickyConfig | None = of_service(view, "SessionStickyPolicy", service_port)
+        if sticky is not None:
+            return sessions.sticky(sticky)
     return None
 
 

@@ -22,25 +22,25 @@ from controller.translate.shared.names import Needed
 from gateway import snapshot
 
 
-def rules(view: View, found: GRPCRoute) -> Rules:
+def rules(view: View, route: GRPCRoute) -> Rules:
     """The rules of a GRPCRoute."""
-    made: list[snapshot.Rule] = []
+    snapshot_rules: list[snapshot.Rule] = []
     backends: dict[Needed, None] = {}
     faults: list[Condition] = []
     unsupported: list[str] = []
-    for index, rule in enumerate(found.spec.rules):
+    for index, rule in enumerate(route.spec.rules):
         wrong = [f"rules[{index}].{text}" for text in _faults(rule)]
         unsupported += wrong
         if wrong:
             continue
-        sessions = persistence(found, index, rule.session_persistence)
+        sessions = persistence(route, index, rule.session_persistence)
         specs, targets, needed, resolved = forwarding(
-            view, found.ref, rule.filters, rule.backend_refs, has_sessions=sessions is not None
+            view, route.ref, rule.filters, rule.backend_refs, has_sessions=sessions is not None
         )
-        made.append(
+        snapshot_rules.append(
             snapshot.Rule(
-                name=f"GRPCRoute/{found.metadata.namespace}/{found.metadata.name}/{index}",
-                order=order(found, index),
+                name=f"GRPCRoute/{route.metadata.namespace}/{route.metadata.name}/{index}",
+                order=order(route, index),
                 at=(),
                 matches=matches.grpc_matches(rule),
                 filters=specs,
@@ -51,7 +51,9 @@ def rules(view: View, found: GRPCRoute) -> Rules:
         )
         backends.update(dict.fromkeys(needed))
         faults += faults_of(resolved, index)
-    return Rules(tuple(made), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(found.spec.rules)))
+    return Rules(
+        tuple(snapshot_rules), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(route.spec.rules))
+    )
 
 
 def _faults(rule: GRPCRule) -> Iterator[str]:

@@ -32,26 +32,26 @@ class Rules(NamedTuple):
     partially: Condition | None
 
 
-def http(view: View, found: HTTPRoute) -> Rules:
+def http(view: View, route: HTTPRoute) -> Rules:
     """The rules of an HTTPRoute."""
     rules: list[snapshot.Rule] = []
     backends: dict[Needed, None] = {}
     faults: list[Condition] = []
     unsupported: list[str] = []
-    for index, rule in enumerate(found.spec.rules):
+    for index, rule in enumerate(route.spec.rules):
         wrong = [f"rules[{index}].{text}" for text in _unsupported(rule)]
         unsupported += wrong
         if any(True for _ in matches.http_faults(rule)):
             continue  # it cannot be told which requests it means
-        made, needed, resolved = _rule(view, found, index, rule)
+        snapshot_rule, needed, resolved = _rule(view, route, index, rule)
         if wrong:
             fault = snapshot.Fault(500, "this rule asks for something that is not supported")
-            made = snapshot.Rule(made.name, made.order, (), made.matches, (fault,))
+            snapshot_rule = snapshot.Rule(snapshot_rule.name, snapshot_rule.order, (), snapshot_rule.matches, (fault,))
             needed = []
-        rules.append(made)
+        rules.append(snapshot_rule)
         backends.update(dict.fromkeys(needed))
         faults += faults_of(resolved, index)
-    return Rules(tuple(rules), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(found.spec.rules)))
+    return Rules(tuple(rules), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(route.spec.rules)))
 
 
 def unsupported_rules(faults: list[str], count: int) -> tuple[Condition | None, Condition | None]:
@@ -83,15 +83,17 @@ def faults_of(resolved: list[Resolved], index: int) -> list[Condition]:
     return [conditions.within(one.fault, "spec", "rules", index) for one in resolved if one.fault is not None]
 
 
-def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[Needed], list[Resolved]]:
-    asked_here = persistence(found, index, rule.session_persistence)
+def _rule(view: View, route: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[Needed], list[Resolved]]:
+    asked_here = persistence(route, index, rule.session_persistence)
     specs, targets, needed, resolved = forwarding(
-        view, found.ref, rule.filters, rule.backend_refs, has_sessions=asked_here is not None
+        view, route.ref, rule.filters, rule.backend_refs, has_sessions=asked_here is not None
     )
-    asked = [one.backend for one in resolved if one.backend is not None and one.backend.kind == "Service"]
-    made = snapshot.Rule(
-        name=f"{found.metadata.namespace}/{found.metadata.name}/{index}",
-        order=order(found, index),
+    asked = [
+        reference.backend for reference in resolved if reference.backend is not None and reference.backend.kind == "Service"
+    ]
+    snapshot_rule = snapshot.Rule(
+        name=f"{route.metadata.namespace}/{route.metadata.name}/{index}",
+        order=order(route, index),
         at=(),
         matches=matches.http_matches(rule),
         filters=specs,
@@ -100,12 +102,12 @@ def _rule(view: View, found: HTTPRoute, index: int, rule: HTTPRule) -> tuple[sna
         retry=_retry(rule) or services.retry(view, asked),
         persistence=asked_here or services.session(view, asked),
     )
-    return made, needed, resolved
+    return snapshot_rule, needed, resolved
 
 
-def order(found: AnyRoute, index: int) -> snapshot.Order:
+def order(route: AnyRoute, index: int) -> snapshot.Order:
     """Where a rule stands among others that match as well."""
-    meta = found.metadata
+    meta = route.metadata
     return snapshot.Order(meta.creation_timestamp, f"{meta.namespace}/{meta.name}", index)
 
 
@@ -126,22 +128,22 @@ def forwarding(
     for index, ref in enumerate(refs):
         weight = min(max(ref.weight, 0), HEAVIEST)
         own, own_resolved, own_needed = filters.translate(ref.filters, look_up, find)
-        one = look_up(ref)
-        resolved += [each.within("backendRefs", index) for each in (one, *own_resolved)]
+        reference = look_up(ref)
+        resolved += [each.within("backendRefs", index) for each in (reference, *own_resolved)]
         needed += own_needed
-        if one.backend is not None:
-            needed.append(one.backend)
-            breaker = services.breaker(view, one.backend) if route.kind in ("HTTPRoute", "GRPCRoute") else None
+        if reference.backend is not None:
+            needed.append(reference.backend)
+            breaker = services.breaker(view, reference.backend) if route.kind in ("HTTPRoute", "GRPCRoute") else None
             if breaker is not None:
                 needed.append(breaker)
                 own += (snapshot.Scripted(str(breaker)),)
-            sessions_ = None if has_sessions else _own_persistence(view, one.backend)
-            is_hashed = services.is_hashed(view, one.backend)
-            targets.append(snapshot.Target(weight, str(one.backend), own, hashed=is_hashed, persistence=sessions_))
+            sessions_ = None if has_sessions else _own_persistence(view, reference.backend)
+            is_hashed = services.is_hashed(view, reference.backend)
+            targets.append(snapshot.Target(weight, str(reference.backend), own, hashed=is_hashed, persistence=sessions_))
         else:
-            reason = one.fault.message if one.fault else ""
+            reason = reference.fault.message if reference.fault else ""
             targets.append(snapshot.Target(weight, "", (), 500, reason, _written(ref, route.namespace)))
-    needed += [one.refused for one in resolved if one.refused is not None]
+    needed += [reference.refused for reference in resolved if reference.refused is not None]
     return specs, tuple(targets), needed, resolved
 
 
@@ -161,11 +163,11 @@ def _retry(rule: HTTPRule) -> snapshot.Retry | None:
     return snapshot.Retry(rule.retry.codes, rule.retry.attempts, seconds(rule.retry.backoff))
 
 
-def persistence(found: AnyRoute, index: int, asked: SessionPersistence | None) -> snapshot.Persistence | None:
+def persistence(route: AnyRoute, index: int, asked: SessionPersistence | None) -> snapshot.Persistence | None:
     """How clients of a rule come back to where they were."""
     if asked is None:
         return None
-    return sessions.persistence(asked, f"{found.ref.kind}/{found.metadata.namespace}/{found.metadata.name}/{index}")
+    return sessions.persistence(asked, f"{route.ref.kind}/{route.metadata.namespace}/{route.metadata.name}/{index}")
 
 
 def _timeouts(rule: HTTPRule) -> snapshot.Timeouts:

@@ -66,77 +66,77 @@ class _Parent(NamedTuple):
 
 def _nowhere(view: View, error: Exception, kind: str, namespace: str, name: str) -> RouteInfo:
     """In place of a route that our own code fails at: it is served nowhere, and says so."""
-    found = view.get(TYPES[kind], namespace, name)
-    if found is None:
+    resource = view.get(TYPES[kind], namespace, name)
+    if resource is None:
         return RouteInfo(None, ())
-    said = (conditions.unsupported_value(conditions.fault_of_ours(error)), conditions.route_resolved())
-    parents = tuple(ParentStatus(_verbatim(one.ref), said) for one in _parents(view, found))
-    return RouteInfo(RouteStatus(found.metadata.generation, parents) if parents else None, ())
+    own_conditions = (conditions.unsupported_value(conditions.fault_of_ours(error)), conditions.route_resolved())
+    parents = tuple(ParentStatus(_verbatim(parent_ref.ref), own_conditions) for parent_ref in _parents(view, resource))
+    return RouteInfo(RouteStatus(resource.metadata.generation, parents) if parents else None, ())
 
 
 @guarded(_nowhere)
 def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
     """One route, against every Gateway of ours that it names, or that takes it by default."""
-    found = view.get(TYPES[kind], namespace, name)
-    if found is None:
+    resource = view.get(TYPES[kind], namespace, name)
+    if resource is None:
         return RouteInfo(None, ())
-    parents = list(_parents(view, found))
+    parents = list(_parents(view, resource))
     if not parents:
         return RouteInfo(None, ())
-    made = _translated(view, found)
-    said: list[ParentStatus] = []
+    translated = _translated(view, resource)
+    statuses: list[ParentStatus] = []
     attachments: dict[tuple[str, str], dict[snapshot.Attachment, None]] = {}
     listeners: dict[tuple[str, str], dict[str, None]] = {}
     guards: dict[str, ListenerInfo] = {}
     for parent in parents:
         info = parent.info
-        refusal, taken = _attach(view, found, parent)
+        refusal, taken = _attach(view, resource, parent)
         accepted = (
-            parent.of(found, refusal)
-            or made.unsupported
-            or _scope_fault(found)
+            parent.of(resource, refusal)
+            or translated.unsupported
+            or _scope_fault(resource)
             or conditions.route_accepted(by_default=parent.is_default)
         )
-        partially = [made.partially] if made.partially and accepted.is_true else []
-        said.append(ParentStatus(_verbatim(parent.ref), (accepted, made.resolved, *partially)))
+        partially = [translated.partially] if translated.partially and accepted.is_true else []
+        statuses.append(ParentStatus(_verbatim(parent.ref), (accepted, translated.resolved, *partially)))
         if accepted.is_true:
             for listener, hostname, written in taken:
                 listeners.setdefault((info.namespace, info.name), {})[listener.key] = None
                 if listener.is_valid and info.refused is None:
-                    where = attachments.setdefault((info.namespace, info.name), {})
-                    where[snapshot.Attachment(listener.key, hostname, written)] = None
+                    gateway_attachments = attachments.setdefault((info.namespace, info.name), {})
+                    gateway_attachments[snapshot.Attachment(listener.key, hostname, written)] = None
                     guards[listener.key] = listener
     served = []
     for gateway_name, names in listeners.items():
         at = attachments.get(gateway_name, {})
-        needed: dict[Needed, None] = dict.fromkeys(made.backends if at else ())
+        needed: dict[Needed, None] = dict.fromkeys(translated.backends if at else ())
 
         def policies(
             rule: snapshot.Rule | snapshot.Relay,
-            one: snapshot.Attachment,
+            attachment: snapshot.Attachment,
             gateway_name: tuple[str, str] = gateway_name,
             needed: dict[Needed, None] = needed,
         ) -> tuple[snapshot.Filter, ...]:
             given = attached.filters(
-                view, found.ref, rule, RulePlacement(gateway_name, guards[one.listener].port, one.hostname)
+                view, resource.ref, rule, RulePlacement(gateway_name, guards[attachment.listener].port, attachment.hostname)
             )
             needed.update(dict.fromkeys(name for name in given if not isinstance(name, snapshot.Fault)))
-            return tuple(one if isinstance(one, snapshot.Fault) else snapshot.Scripted(str(one)) for one in given)
+            return tuple(name if isinstance(name, snapshot.Fault) else snapshot.Scripted(str(name)) for name in given)
 
-        apart = [part for rule in made.rules for part in attached.apart(view, found.ref, rule)]
-        placed = tuple(one for rule in apart for one in _placed(rule, at, guards, policies))
+        apart = [part for rule in translated.rules for part in attached.apart(view, resource.ref, rule)]
+        placed = tuple(placement for rule in apart for placement in _placed(rule, at, guards, policies))
         served.append(Served(*gateway_name, placed, tuple(needed), tuple(names)))
-    return RouteInfo(RouteStatus(found.metadata.generation, tuple(said)), tuple(served))
+    return RouteInfo(RouteStatus(resource.metadata.generation, tuple(statuses)), tuple(served))
 
 
-def _translated(view: View, found: AnyRoute) -> Rules:
-    match found:
+def _translated(view: View, resource: AnyRoute) -> Rules:
+    match resource:
         case HTTPRoute():
-            return rules.http(view, found)
+            return rules.http(view, resource)
         case GRPCRoute():
-            return grpc_rules.rules(view, found)
+            return grpc_rules.rules(view, resource)
         case _:
-            return stream_rules.relays(view, found)
+            return stream_rules.relays(view, resource)
 
 
 def _parents(view: View, found: AnyRoute) -> Iterator[_Parent]:
@@ -163,8 +163,8 @@ def _scope_fault(found: AnyRoute) -> Condition | None:
     return conditions.unsupported_value(conditions.unknown_scope("spec.useDefaultGateways", scope))
 
 
-def _parent(view: View, found: AnyRoute, parent: ParentRef) -> _Parent | None:
-    namespace = parent.namespace or found.metadata.namespace
+def _parent(view: View, resource: AnyRoute, parent: ParentRef) -> _Parent | None:
+    namespace = parent.namespace or resource.metadata.namespace
     if parent.group not in (None, GATEWAY_GROUP):
         return None
     if parent.kind in (None, "Gateway"):
@@ -172,11 +172,11 @@ def _parent(view: View, found: AnyRoute, parent: ParentRef) -> _Parent | None:
         return _Parent(parent, info, Ref("Gateway", namespace, parent.name)) if info is not None else None
     if parent.kind != "ListenerSet":
         return None
-    one = view.get(ListenerSet, namespace, parent.name)
-    if one is None:
+    listener_set = view.get(ListenerSet, namespace, parent.name)
+    if listener_set is None:
         return None
-    info = view.call(gateway, one.spec.parent_ref.namespace or namespace, one.spec.parent_ref.name)
-    return _Parent(parent, info, one.ref) if info is not None else None
+    info = view.call(gateway, listener_set.spec.parent_ref.namespace or namespace, listener_set.spec.parent_ref.name)
+    return _Parent(parent, info, listener_set.ref) if info is not None else None
 
 
 def _verbatim(parent: ParentRef) -> ParentRef:
@@ -199,12 +199,12 @@ def _placed(
 ) -> Iterator[snapshot.Rule | snapshot.Relay]:
     """A rule where it applies: once for each listener with filters of its own, and for each set of policies."""
     groups: dict[tuple[str, tuple[snapshot.Filter, ...]], list[snapshot.Attachment]] = {}
-    for one in at:
-        own = guards[one.listener].filters
-        every = own + policies(rule, one)
+    for attachment in at:
+        own = guards[attachment.listener].filters
+        every = own + policies(rule, attachment)
         if isinstance(rule, snapshot.Relay) and not all(isinstance(each, snapshot.Scripted) for each in every):
             continue  # nobody can be asked whether a connection may pass
-        groups.setdefault((one.listener if own else "", every), []).append(one)
+        groups.setdefault((attachment.listener if own else "", every), []).append(attachment)
     names: set[str] = set()
     for (listener, filters), here in groups.items():
         name = f"{rule.name}@{listener}" if listener else rule.name
@@ -218,26 +218,30 @@ def _placed(
 
 
 def _attach(
-    view: View, found: AnyRoute, parent: _Parent
+    view: View, resource: AnyRoute, parent: _Parent
 ) -> tuple[Condition | None, list[tuple[ListenerInfo, str, str | None]]]:
     """The listeners and hostnames that take the route, with what it says itself where that is another one; or why none does."""
-    namespace, kind = found.metadata.namespace, found.ref.kind
+    namespace, kind = resource.metadata.namespace, resource.ref.kind
     ref, owned = parent.ref, parent.info.of(parent.owner)
     if parent.owner.kind == "ListenerSet" and parent.owner not in parent.info.sets:
         return conditions.parent_not_accepted(parent.owner), []
-    named = [one for one in owned if ref.section_name in (None, one.name) and ref.port in (None, one.port)]
+    named = [listener for listener in owned if ref.section_name in (None, listener.name) and ref.port in (None, listener.port)]
     if not named:
-        listed = [f"{one.name} (port {one.port})" for one in owned]
-        field = "sectionName" if ref.section_name not in (None, *(one.name for one in owned)) else "port"
+        listed = [f"{listener.name} (port {listener.port})" for listener in owned]
+        field = "sectionName" if ref.section_name not in (None, *(listener.name for listener in owned)) else "port"
         return conditions.at(conditions.no_matching_parent(ref, listed), field), []
     home = parent.owner.namespace
-    allowed = [one for one in named if route_kind_allowed(one, kind) and is_allowed(view, one.namespaces, home, namespace)]
+    allowed = [
+        listener
+        for listener in named
+        if route_kind_allowed(listener, kind) and is_allowed(view, listener.namespaces, home, namespace)
+    ]
     if not allowed:
         return conditions.not_allowed(namespace, kind), []
-    wanted = () if isinstance(found, (TCPRoute, UDPRoute)) else found.spec.hostnames
-    taken = [(one, *pair) for one in allowed for pair in hostnames(wanted, one.hostname).items()]
+    wanted = () if isinstance(resource, (TCPRoute, UDPRoute)) else resource.spec.hostnames
+    taken = [(listener, *pair) for listener in allowed for pair in hostnames(wanted, listener.hostname).items()]
     if not taken:
-        said = conditions.no_hostname(wanted, [one.hostname for one in allowed])
+        said = conditions.no_hostname(wanted, [listener.hostname for listener in allowed])
         return conditions.at(said, "spec", "hostnames"), []
     return None, taken
 

@@ -11,20 +11,20 @@ from controller.translate.shared.names import Needed
 from gateway import snapshot
 
 
-def relays(view: View, found: TLSRoute | TCPRoute | UDPRoute) -> Rules:
+def relays(view: View, route: TLSRoute | TCPRoute | UDPRoute) -> Rules:
     """The rule of such a route; the API allows one."""
-    made: list[snapshot.Relay] = []
+    snapshot_relays: list[snapshot.Relay] = []
     backends: dict[Needed, None] = {}
     faults: list[Condition] = []
-    kind, meta = found.ref.kind, found.metadata
-    for index, rule in enumerate(found.spec.rules):
+    kind, meta = route.ref.kind, route.metadata
+    for index, rule in enumerate(route.spec.rules):
         # An invalid reference refuses its share of the connections.
-        _, targets, needed, resolved = forwarding(view, found.ref, (), rule.backend_refs)
+        _, targets, needed, resolved = forwarding(view, route.ref, (), rule.backend_refs)
         backends.update(dict.fromkeys(needed))
         faults += faults_of(resolved, index)
         name = f"{kind}/{meta.namespace}/{meta.name}/{index}"
-        given = guarding.rule_filters(view, found.ref, rule.name)
+        given = guarding.rule_filters(view, route.ref, rule.name)
         backends.update(dict.fromkeys(given))
-        scripted = tuple(snapshot.Scripted(str(one)) for one in given)
-        made.append(snapshot.Relay(name, order(found, index), (), targets, scripted))
-    return Rules(tuple(made), tuple(backends), resolution(faults), None, None)
+        scripted = tuple(snapshot.Scripted(str(filter_name)) for filter_name in given)
+        snapshot_relays.append(snapshot.Relay(name, order(route, index), (), targets, scripted))
+    return Rules(tuple(snapshot_relays), tuple(backends), resolution(faults), None, None)

@@ -17,22 +17,22 @@ MAX_OF_BACKENDS: Final = 32  # and BackendStatus
 
 def is_ours(view: View, class_name: str) -> bool:
     """Whether a GatewayClass names our controller."""
-    found = view.get(GatewayClass, "", class_name)
-    return found is not None and found.spec.controller_name == CONTROLLER
+    gateway_class = view.get(GatewayClass, "", class_name)
+    return gateway_class is not None and gateway_class.spec.controller_name == CONTROLLER
 
 
-def of(view: View, targets: Iterable[Ref], *said: Condition, most: int = MAX_ANCESTORS) -> tuple[AncestorStatus, ...]:
+def of(view: View, targets: Iterable[Ref], *conditions: Condition, most: int = MAX_ANCESTORS) -> tuple[AncestorStatus, ...]:
     """What is said of a policy, or of the target itself, to each of them."""
-    found = {gateway for target in targets for gateway in _gateways(view, target)}
-    return tuple(AncestorStatus(gateway, said) for gateway in sorted(found)[:most])
+    gateways = {gateway for target in targets for gateway in _gateways(view, target)}
+    return tuple(AncestorStatus(gateway, conditions) for gateway in sorted(gateways)[:most])
 
 
 def _gateways(view: View, target: Ref) -> Iterable[tuple[str, str]]:
-    where = (target.namespace, target.name)
+    target_name = (target.namespace, target.name)
     if target.kind != "Gateway":
         is_backend = target.kind in ("Service", "XBackend")
         key = (f"gateways of {target.kind.lower()}",) if is_backend else ("gateways of route", target.kind)
-        noted: Iterable[tuple[str, str]] = view.note(*key, *where)
+        noted: Iterable[tuple[str, str]] = view.note(*key, *target_name)
         return noted
-    gateway = view.get(Gateway, *where)
-    return (where,) if gateway is not None and view.call(is_ours, gateway.spec.gateway_class_name) else ()
+    gateway = view.get(Gateway, *target_name)
+    return (target_name,) if gateway is not None and view.call(is_ours, gateway.spec.gateway_class_name) else ()

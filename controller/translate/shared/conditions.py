@@ -89,12 +89,12 @@ def supported_version(version: str) -> Condition:
     return _true("SupportedVersion", "SupportedVersion", f"Gateway API {version} is supported.")
 
 
-def unsupported_version(found: str, supported: str) -> Condition:
+def unsupported_version(installed: str, supported: str) -> Condition:
     """SupportedVersion: other CRDs are installed."""
     return _false(
         "SupportedVersion",
         "UnsupportedVersion",
-        f"The CRDs are of Gateway API {found}; this controller is made for {supported}.",
+        f"The CRDs are of Gateway API {installed}; this controller is made for {supported}.",
     )
 
 
@@ -162,11 +162,11 @@ def not_programmed(reason: str, message: str) -> Condition:
 
 def address_not_usable(wanted: Iterable[str], got: Iterable[str]) -> Condition:
     """Programmed: spec.addresses."""
-    found = ", ".join(got) or "none"
+    given = ", ".join(got) or "none"
     return _false(
         "Programmed",
         "AddressNotUsable",
-        f"spec.addresses asks for {', '.join(wanted)}; the Gateway's Service has been given {found}.",
+        f"spec.addresses asks for {', '.join(wanted)}; the Gateway's Service has been given {given}.",
     )
 
 
@@ -421,11 +421,11 @@ def port_missing(namespace: str, name: str) -> str:
 def port_not_found(service: Service, ref: BackendRef, transport: str) -> str:
     """The Service has other ports; a number that looks like a weight may be one."""
     ports = ", ".join(f"{p.port} ({p.name})" if p.name else str(p.port) for p in service.spec.ports)
-    where = f"{service.metadata.namespace}/{service.metadata.name}"
+    service_name = f"{service.metadata.namespace}/{service.metadata.name}"
     other = next((p.protocol or "TCP" for p in service.spec.ports if p.port == ref.port), "")
     if other:
-        return f'Service "{where}" has port {ref.port} for {other}; this route needs one for {transport}.'
-    text = f'Service "{where}" has no port {ref.port}; it has {ports or "no ports"}.'
+        return f'Service "{service_name}" has port {ref.port} for {other}; this route needs one for {transport}.'
+    text = f'Service "{service_name}" has no port {ref.port}; it has {ports or "no ports"}.'
     if ref.weight == 1 and ref.port is not None and ref.port <= 100:
         text += f' If a share of the traffic was meant, write "weight: {ref.port}" and one of the ports above.'
     return text

@@ -8,6 +8,6 @@ def covers(wildcard: str, hostname: str) -> bool:
     return wildcard.startswith("*.") and hostname.endswith(wildcard[1:]) and hostname != wildcard
 
 
-def overlap(one: str, other: str) -> bool:
+def overlap(hostname: str, other: str) -> bool:
     """Whether two hostnames, or what wildcards stand for, have any name in common."""
-    return not one or not other or one == other or covers(one, other) or covers(other, one)
+    return not hostname or not other or hostname == other or covers(hostname, other) or covers(other, hostname)

@@ -58,37 +58,37 @@ def value(match: ValueMatch) -> snapshot.ValueMatch:
 def http_faults(rule: HTTPRule) -> Iterator[str]:
     """What is wrong with a rule's matches, in words that name the field."""
     for index, match in enumerate(rule.matches):
-        where = f"matches[{index}]"
+        field_path = f"matches[{index}]"
         if match.path.type not in ("Exact", "PathPrefix", "RegularExpression"):
-            yield f'{where}.path.type: "{match.path.type}" is not supported'
+            yield f'{field_path}.path.type: "{match.path.type}" is not supported'
         if match.path.type == "RegularExpression":
-            yield from expression_faults(f"{where}.path.value", match.path.value)
+            yield from expression_faults(f"{field_path}.path.value", match.path.value)
         for field, values in (("headers", match.headers), ("queryParams", match.query_params)):
             for at, value in enumerate(values):
                 if value.type not in ("Exact", "RegularExpression"):
-                    yield f'{where}.{field}[{at}].type: "{value.type}" is not supported'
+                    yield f'{field_path}.{field}[{at}].type: "{value.type}" is not supported'
                 if value.type == "RegularExpression":
-                    yield from expression_faults(f"{where}.{field}[{at}].value", value.value)
+                    yield from expression_faults(f"{field_path}.{field}[{at}].value", value.value)
 
 
 def grpc_faults(rule: GRPCRule) -> Iterator[str]:
     """What is wrong with the matches of a GRPCRoute's rule."""
     for index, match in enumerate(rule.matches):
-        where = f"matches[{index}].method"
+        field_path = f"matches[{index}].method"
         method = match.method
         if method.type not in ("Exact", "RegularExpression"):
-            yield f'{where}.type: "{method.type}" is not supported'
+            yield f'{field_path}.type: "{method.type}" is not supported'
         elif method.type == "RegularExpression":
             for field, text in (("service", method.service), ("method", method.method)):
-                yield from expression_faults(f"{where}.{field}", text)
+                yield from expression_faults(f"{field_path}.{field}", text)
         for at, header in enumerate(match.headers):
             if header.type == "RegularExpression":
                 yield from expression_faults(f"matches[{index}].headers[{at}].value", header.value)
 
 
-def expression_faults(where: str, text: str) -> Iterator[str]:
+def expression_faults(field_path: str, text: str) -> Iterator[str]:
     """What is wrong with a regular expression."""
     try:
         full_match(text)
     except ValueError as error:
-        yield f'{where}: "{text}" is not an expression in RE2 syntax ({error})'
+        yield f'{field_path}: "{text}" is not an expression in RE2 syntax ({error})'

@@ -36,49 +36,55 @@ class Opened(NamedTuple):
 
 def of(view: View, namespace: str, name: str) -> tuple[Opened, ...]:
     """Every port of a Gateway, once for each thing that is spoken there."""
-    found = view.get(Gateway, namespace, name)
-    if found is None:
+    gateway = view.get(Gateway, namespace, name)
+    if gateway is None:
         return ()
-    every = (*found.spec.listeners, *(one for taken in sets(view, found) for one in taken.spec.listeners))
-    return tuple(dict.fromkeys(Opened(one.port, spoken(one)) for one in every))
+    every = (*gateway.spec.listeners, *(listener for taken in sets(view, gateway) for listener in taken.spec.listeners))
+    return tuple(dict.fromkeys(Opened(listener.port, spoken(listener)) for listener in every))
 
 
 def hostnames(view: View, namespace: str, name: str) -> tuple[str, ...]:
     """The hostnames of a Gateway's listeners; "" for all."""
-    found = view.get(Gateway, namespace, name)
-    if found is None:
+    gateway = view.get(Gateway, namespace, name)
+    if gateway is None:
         return ()
-    every = (*found.spec.listeners, *(one for taken in sets(view, found) for one in taken.spec.listeners))
-    return tuple(dict.fromkeys(one.hostname.lower() for one in every))
+    every = (*gateway.spec.listeners, *(listener for taken in sets(view, gateway) for listener in taken.spec.listeners))
+    return tuple(dict.fromkeys(listener.hostname.lower() for listener in every))
 
 
-def spoken(one: GatewayListener) -> str:
+def spoken(listener: GatewayListener) -> str:
     """A listener's protocol; TLS that is passed on is told apart from TLS that ends here."""
-    return "TLS, passed on" if is_passthrough(one) else one.protocol
+    return "TLS, passed on" if is_passthrough(listener) else listener.protocol
 
 
-def is_passthrough(one: GatewayListener) -> bool:
+def is_passthrough(listener: GatewayListener) -> bool:
     """Whether TLS ends elsewhere."""
-    return one.protocol == "TLS" and one.tls is not None and one.tls.mode == PASSTHROUGH
+    return listener.protocol == "TLS" and listener.tls is not None and listener.tls.mode == PASSTHROUGH
 
 
-def sets(view: View, found: Gateway) -> tuple[ListenerSet, ...]:
+def sets(view: View, gateway: Gateway) -> tuple[ListenerSet, ...]:
     """The ListenerSets that a Gateway takes, the oldest first (GEP-1713)."""
-    allowed = found.spec.allowed_listeners.namespaces
-    named = [one for one in _named(view, found) if is_allowed(view, allowed, found.metadata.namespace, one.metadata.namespace)]
-    return tuple(sorted(named, key=lambda one: (one.metadata.creation_timestamp, one.metadata.namespace, one.metadata.name)))
+    allowed = gateway.spec.allowed_listeners.namespaces
+    named = [
+        listener_set
+        for listener_set in _named(view, gateway)
+        if is_allowed(view, allowed, gateway.metadata.namespace, listener_set.metadata.namespace)
+    ]
+    return tuple(
+        sorted(named, key=lambda taken: (taken.metadata.creation_timestamp, taken.metadata.namespace, taken.metadata.name))
+    )
 
 
-def _named(view: View, found: Gateway) -> Iterator[ListenerSet]:
-    for ref in view.index("listener sets of", found.metadata.namespace, found.metadata.name):
-        one = view.get(ListenerSet, ref.namespace, ref.name)
-        if one is not None and names_gateway(one):
-            yield one
+def _named(view: View, gateway: Gateway) -> Iterator[ListenerSet]:
+    for ref in view.index("listener sets of", gateway.metadata.namespace, gateway.metadata.name):
+        listener_set = view.get(ListenerSet, ref.namespace, ref.name)
+        if listener_set is not None and names_gateway(listener_set):
+            yield listener_set
 
 
-def names_gateway(one: ListenerSet) -> bool:
+def names_gateway(listener_set: ListenerSet) -> bool:
     """Whether a ListenerSet's parent is a Gateway."""
-    return (one.spec.parent_ref.group, one.spec.parent_ref.kind) == (GATEWAY_GROUP, "Gateway")
+    return (listener_set.spec.parent_ref.group, listener_set.spec.parent_ref.kind) == (GATEWAY_GROUP, "Gateway")
 
 
 def is_allowed(view: View, allowed: RouteNamespaces, home: str, namespace: str) -> bool:
@@ -89,8 +95,8 @@ def is_allowed(view: View, allowed: RouteNamespaces, home: str, namespace: str) 
         case "Same":
             return namespace == home
         case "Selector" if allowed.selector is not None:
-            found = view.get(Namespace, "", namespace)
-            return found is not None and allowed.selector.matches(found.metadata.labels)
+            resource = view.get(Namespace, "", namespace)
+            return resource is not None and allowed.selector.matches(resource.metadata.labels)
         case _:
             return False
 
@@ -98,10 +104,10 @@ def is_allowed(view: View, allowed: RouteNamespaces, home: str, namespace: str) 
 def validation(gateway: Gateway, port: int) -> ClientValidation | None:
     """How clients prove who they are on a port: what is said of the port, or else the default (GEP-91)."""
     frontend = gateway.spec.tls.frontend
-    return next((one.tls for one in frontend.per_port if one.port == port), frontend.default).validation
+    return next((entry.tls for entry in frontend.per_port if entry.port == port), frontend.default).validation
 
 
 def validation_at(view: View, gateway: Ref, port: int) -> ClientValidation | None:
     """The same, of a Gateway by its name."""
-    found = view.get(Gateway, gateway.namespace, gateway.name)
-    return validation(found, port) if found is not None else None
+    resource = view.get(Gateway, gateway.namespace, gateway.name)
+    return validation(resource, port) if resource is not None else None

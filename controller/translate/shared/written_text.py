@@ -24,28 +24,28 @@ def fault(field: str, check: Callable[[str], object], text: str) -> Iterator[str
         yield f"{field}: {error}"
 
 
-def field_faults(where: str, pairs: Iterable[tuple[str, str]], refused: Container[bytes] = NOT_EDITABLE) -> Iterator[str]:
+def field_faults(field_path: str, pairs: Iterable[tuple[str, str]], refused: Container[bytes] = NOT_EDITABLE) -> Iterator[str]:
     """The same for fields that are written: their names, of which some are refused, and their values."""
     for name, value in pairs:
-        yield from name_faults(where, name, refused)
-        yield from fault(f"{where}[{grammar.shown(name)}]", grammar.field_value, value)
+        yield from name_faults(field_path, name, refused)
+        yield from fault(f"{field_path}[{grammar.shown(name)}]", grammar.field_value, value)
 
 
-def name_faults(where: str, name: str, refused: Container[bytes] = NOT_EDITABLE) -> Iterator[str]:
+def name_faults(field_path: str, name: str, refused: Container[bytes] = NOT_EDITABLE) -> Iterator[str]:
     """The same for the name of a field that is set or removed."""
-    wrong = [*fault(where, grammar.field_name, name)]
+    wrong = [*fault(field_path, grammar.field_name, name)]
     yield from wrong
     if not wrong and fold(name.lower().encode()) in refused:
-        yield f'{where}: "{name}" frames the message and cannot be edited'
+        yield f'{field_path}: "{name}" frames the message and cannot be edited'
 
 
-def config_faults(where: str, config: Any) -> Iterator[str]:
+def config_faults(field_path: str, config: Any) -> Iterator[str]:
     """The same for every mapping `headers` in the configuration of a filter that comes with the gateway."""
     if not isinstance(config, dict):
         return
     for key, value in config.items():
         if key == "headers" and isinstance(value, dict):
             pairs = [(str(name), str(text)) for name, text in value.items()]
-            yield from field_faults(f"{where}.headers", pairs, FRAMING)
+            yield from field_faults(f"{field_path}.headers", pairs, FRAMING)
         else:
-            yield from config_faults(f"{where}.{key}", value)
+            yield from config_faults(f"{field_path}.{key}", value)

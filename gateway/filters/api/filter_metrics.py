@@ -117,12 +117,12 @@ class Measures:
         self._room.octets += self._octets
         self._octets = 0
 
-    def take(self, one: Measured) -> None:
+    def take(self, measured: Measured) -> None:
         """Count it in. Raises ValueError for what `Metrics` would not have let pass."""
-        key = one.kind, one.name, one.labels
+        key = measured.kind, measured.name, measured.labels
         values = self.series.get(key)
         if values is None:
-            if any(before[0] >= after[0] for before, after in zip(one.labels, one.labels[1:], strict=False)):
+            if any(before[0] >= after[0] for before, after in zip(measured.labels, measured.labels[1:], strict=False)):
                 raise ValueError("labels that are not in order, each once")
             octets = shown(self._filter, *key)
             if len(self.series) >= SERIES or octets > min(self.most - self._octets, self._room.octets):
@@ -130,16 +130,16 @@ class Measures:
                 return
             self._octets += octets
             self._room.octets -= octets
-            values = self.series[key] = [0.0] * (BUCKETS + 1 if one.kind == "histogram" else 1)
-        if one.kind == "counter":
-            if one.value < 0:
+            values = self.series[key] = [0.0] * (BUCKETS + 1 if measured.kind == "histogram" else 1)
+        if measured.kind == "counter":
+            if measured.value < 0:
                 raise ValueError("a counter that goes down")
-            values[0] += one.value
-        elif one.kind == "gauge":
-            values[0] = one.value
+            values[0] += measured.value
+        elif measured.kind == "gauge":
+            values[0] = measured.value
         else:
-            values[min(int(max(one.value, 0.0) * 2000).bit_length(), BUCKETS - 1)] += 1
-            values[BUCKETS] += one.value
+            values[min(int(max(measured.value, 0.0) * 2000).bit_length(), BUCKETS - 1)] += 1
+            values[BUCKETS] += measured.value
 
 
 def shown(filter_name: str, kind: str, name: str, labels: Labels) -> int:
@@ -150,4 +150,4 @@ def shown(filter_name: str, kind: str, name: str, labels: Labels) -> int:
 
 
 def _written(value: str) -> int:
-    return len(value.encode()) + sum(value.count(one) for one in '\\"\n')
+    return len(value.encode()) + sum(value.count(character) for character in '\\"\n')

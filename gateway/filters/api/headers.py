@@ -130,14 +130,14 @@ class Headers(MutableMapping[str, str]):
     def replace(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Have these in place of all fields but those that frame the message, which stay."""
         there = {pair(field): field for field in self._fields}  # most come back as they went; they have been checked
-        made = [field for field in self._fields if field.name in FRAMING]
+        fields = [field for field in self._fields if field.name in FRAMING]
         for name, value in pairs:
-            found = there.get((name, value))
-            if found is None and name.lower() not in FRAMING:
-                found = field(name.decode("latin-1"), value.decode("latin-1"))
-            if found is not None and found.name not in FRAMING:
-                made.append(found)
-        self._fields = made
+            replacement = there.get((name, value))
+            if replacement is None and name.lower() not in FRAMING:
+                replacement = field(name.decode("latin-1"), value.decode("latin-1"))
+            if replacement is not None and replacement.name not in FRAMING:
+                fields.append(replacement)
+        self._fields = fields
         self.is_changed = True
 
     def __repr__(self) -> str:

@@ -35,9 +35,9 @@ class Reply(msgspec.Struct, array_like=True, tag=True):
     @property
     def headers(self) -> Headers:
         """The header fields."""
-        made = Headers([])
-        made.replace(self.fields)
-        return made
+        headers = Headers([])
+        headers.replace(self.fields)
+        return headers
 
     def json(self) -> Any:
         """The body as JSON. Raises ValueError."""
@@ -59,12 +59,12 @@ class HttpClient:
         """Make a request and wait for all of its answer, of at most a megabyte."""
         if not is_method(method):
             raise ValueError(f"{method!r} cannot be asked")
-        content, said = encoded(body)
+        content, content_type = encoded(body)
         given = Headers([])
         for name, value in (headers or {}).items():
             given.add(name, value)
-        if said and "content-type" not in given:
-            given["Content-Type"] = said
+        if content_type and "content-type" not in given:
+            given["Content-Type"] = content_type
         return await self._send(Call(method, url, given.pairs(), content, min(timeout, MAX_SECONDS)))
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None, *, timeout: float = 5.0) -> Reply:

@@ -210,9 +210,9 @@ class Request:
 
     def set_body(self, body: bytes | str | Any, content_type: str = "") -> None:
         """Send another body: bytes, text, or anything else as JSON."""
-        self._replaced, said = encoded(body)
-        if content_type or said:
-            self.headers["content-type"] = content_type or said
+        self._replaced, default_type = encoded(body)
+        if content_type or default_type:
+            self.headers["content-type"] = content_type or default_type
 
     # --- where it goes ---
 

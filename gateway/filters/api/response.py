@@ -39,17 +39,17 @@ class Response:
         self.is_changed = True
         for name, value in headers.items() if isinstance(headers, Mapping) else headers:
             self.headers.add(name, value)
-        self._body, said = encoded(body)
-        if (content_type or said) and "content-type" not in self.headers:
-            self.headers["content-type"] = content_type or said
+        self._body, default_type = encoded(body)
+        if (content_type or default_type) and "content-type" not in self.headers:
+            self.headers["content-type"] = content_type or default_type
 
     @classmethod
     def received(cls, raw: RawResponse, source: BodySource | None) -> Response:
         """A backend's response."""
-        made = cls.__new__(cls)
-        made.status, made.headers = raw.status, Headers(raw.fields)
-        made._raw, made._source, made._body, made.is_changed = raw, source, None, False
-        return made
+        response = cls.__new__(cls)
+        response.status, response.headers = raw.status, Headers(raw.fields)
+        response._raw, response._source, response._body, response.is_changed = raw, source, None, False
+        return response
 
     async def body(self, limit: int = MAX_BODY_BYTES) -> bytes:
         """All of the body. A longer one is answered with 502."""
@@ -66,9 +66,9 @@ class Response:
 
     def set_body(self, body: bytes | str | Any, content_type: str = "") -> None:
         """Send another body: bytes, text, or anything else as JSON."""
-        self._body, said = encoded(body)
-        if content_type or said:
-            self.headers["content-type"] = content_type or said
+        self._body, default_type = encoded(body)
+        if content_type or default_type:
+            self.headers["content-type"] = content_type or default_type
 
     def set_cookie(self, name: str, value: str, *, max_age: int | None = None, path: str = "/", same_site: str = "Lax") -> None:
         """Give the client a cookie that scripts of pages cannot read."""

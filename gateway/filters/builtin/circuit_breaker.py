@@ -69,6 +69,6 @@ async def judged(counting: Awaitable[float], failed: bool, late: bool) -> None:
 
 async def enough(what: str, total: float) -> bool:
     """One more of these: whether that is too many."""
-    found = await shared.add(what, seconds=window)
+    count = await shared.add(what, seconds=window)
     amount, share = any_of.get(what, (0, 0))
-    return total >= minimum and bool((amount and found >= amount) or (share and found >= share * total))
+    return total >= minimum and bool((amount and count >= amount) or (share and count >= share * total))

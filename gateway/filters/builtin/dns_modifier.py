@@ -21,8 +21,8 @@ zones = config.get("zones", [])
 for zone in zones.values() if hasattr(zones, "values") else zones:
     for domain in zone.get("domains", ()):
         addresses = listed.setdefault(dns.name.from_text(domain["name"]).canonicalize(), {})
-        for one in domain.get("answer", ()):
-            addresses.setdefault(one.get("type", "A"), []).append(one["rdata"])
+        for record in domain.get("answer", ()):
+            addresses.setdefault(record.get("type", "A"), []).append(record["rdata"])
 
 
 def datagram(datagram: Datagram) -> None:

@@ -11,7 +11,7 @@ host = config["throttleHost"]
 fields = tuple(name.lower() for name in config.get("passHeaders", ()))
 patience = seconds(config.get("timeout", "1s"))
 is_open = config.get("failurePolicy", "Closed") == "Open"
-said = [0]  # failures
+failures = [0]  # failures
 HOP = {"content-length", "transfer-encoding", "connection"}
 
 
@@ -23,9 +23,9 @@ async def request(request: Request) -> Response | None:
         reply = await http.request(request.method, f"http://{host}{request.target}", headers=passed, timeout=patience)
     except OSError as error:
         metrics.add("external_rate_limit_failures_total")
-        said[0] += 1
-        if said[0] & (said[0] - 1) == 0:  # the first time, the second, the fourth: each request asks
-            logger.warning("%s; requests %s (%d times)", error, "pass" if is_open else "are refused", said[0])
+        failures[0] += 1
+        if failures[0] & (failures[0] - 1) == 0:  # the first time, the second, the fourth: each request asks
+            logger.warning("%s; requests %s (%d times)", error, "pass" if is_open else "are refused", failures[0])
         return None if is_open else Response(503, "the service that limits requests does not answer")
     if reply.status == 200:
         return None

@@ -7,8 +7,8 @@ from ipaddress import ip_address, ip_network
 
 from gateway.filters.api import Connection, Request, Response, config
 
-allowed = [ip_network(one, strict=False) for one in config.get("allowed", ())]
-forbidden = [ip_network(one, strict=False) for one in config.get("forbidden", ())]
+allowed = [ip_network(text, strict=False) for text in config.get("allowed", ())]
+forbidden = [ip_network(text, strict=False) for text in config.get("forbidden", ())]
 by_field = config.get("enableXFF", False)
 answer = config.get("response", {})
 status, body, headers = answer.get("status", 403), answer.get("body", ""), answer.get("headers", {})
@@ -41,10 +41,10 @@ def may(address: str) -> bool:
 def judged(address: str) -> bool:
     """The same, not from memory."""
     try:
-        found = ip_address(address)
+        parsed = ip_address(address)
     except ValueError:
         return False
-    found = getattr(found, "ipv4_mapped", None) or found
-    if any(found in network for network in forbidden):
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    if any(parsed in network for network in forbidden):
         return False
-    return not allowed or any(found in network for network in allowed)
+    return not allowed or any(parsed in network for network in allowed)

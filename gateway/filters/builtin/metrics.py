@@ -10,10 +10,10 @@ from gateway.filters.api import metrics as measured
 def log(exchange: Exchange) -> None:
     """Count it."""
     request = exchange.request
-    where = {"route": request.route, "backend": exchange.backend, "target": exchange.endpoint}
+    labels = {"route": request.route, "backend": exchange.backend, "target": exchange.endpoint}
     measured.add("fgw_http_request_total", route=request.route)
     measured.add(
-        "fgw_http_status_total", code=str(exchange.status), matched_host=request.host, matched_uri=request.path, **where
+        "fgw_http_status_total", code=str(exchange.status), matched_host=request.host, matched_uri=request.path, **labels
     )
-    measured.observe("fgw_http_latency_seconds", exchange.seconds, type="request", **where)
-    measured.add("fgw_bandwidth_total", exchange.response_bytes, type="egress", **where)
+    measured.observe("fgw_http_latency_seconds", exchange.seconds, type="request", **labels)
+    measured.add("fgw_bandwidth_total", exchange.response_bytes, type="egress", **labels)

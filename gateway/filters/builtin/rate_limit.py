@@ -21,7 +21,7 @@ headers.setdefault("Retry-After", str(max(int(interval / requests), 1)))
 key_by = config.get("keyBy", {})
 header = key_by.get("header", "").lower() if key_by.get("type") == "Header" else ""
 is_open = config.get("failurePolicy", "Open") == "Open"
-said = [0]  # failures of the store
+failures = [0]  # failures of the store
 
 
 def request(request: Request) -> Response | Awaitable[Response | None] | None:
@@ -43,9 +43,11 @@ async def asked(turn: Awaitable[float | None]) -> Response | None:
         wait = await turn
     except OSError as error:
         metrics.add("rate_limit_store_failures_total")
-        said[0] += 1
-        if said[0] & (said[0] - 1) == 0:  # the first time, the second, the fourth: a store that is gone fails every request
-            log.warning("%s: requests %s (%d times)", error, "pass" if is_open else "are refused", said[0])
+        failures[0] += 1
+        if (
+            failures[0] & (failures[0] - 1) == 0
+        ):  # the first time, the second, the fourth: a store that is gone fails every request
+            log.warning("%s: requests %s (%d times)", error, "pass" if is_open else "are refused", failures[0])
         return None if is_open else Response(status, body, headers)
     result = verdict(wait)
     if result is None or isinstance(result, Response):

@@ -107,12 +107,12 @@ def replacing(request: Request, verdict: Allowed) -> Request:
     """The request with what an authorization server put in place of its fields, and of those that look like them."""
     named = {field.name for field in verdict.fields} | verdict.removed
     folded = set(map(fold, named))
-    made = copy.copy(request)
-    made.fields = [
+    new_request = copy.copy(request)
+    new_request.fields = [
         field
         for field in request.fields
         if field.name not in named and not (field.kind == FOLDED and fold(field.name) in folded)
     ]
-    made.fields += verdict.fields
-    made.special = [field for field in made.fields if field.kind]
-    return made
+    new_request.fields += verdict.fields
+    new_request.special = [field for field in new_request.fields if field.kind]
+    return new_request

@@ -138,8 +138,8 @@ def _as_grpc(spec: ExternalAuth, request: Request, body: bytes, address: bytes, 
 
 
 def _grpc_verdict(answer: Response, trailers: Iterable[Field], body: bytes) -> Verdict:
-    said = {field.name: field.value for field in (*answer.fields, *trailers)}
-    if answer.status != 200 or said.get(b"grpc-status") != b"0" or len(body) < 5:
+    fields = {field.name: field.value for field in (*answer.fields, *trailers)}
+    if answer.status != 200 or fields.get(b"grpc-status") != b"0" or len(body) < 5:
         return UNREACHABLE
     try:
         check = protobuf.read(body[5 : 5 + int.from_bytes(body[1:5], "big")])

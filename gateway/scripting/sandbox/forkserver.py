@@ -73,7 +73,7 @@ class Children:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     return
-                self._pids = {number: one for number, one in self._pids.items() if one != pid}
+                self._pids = {number: child for number, child in self._pids.items() if child != pid}
 
 
 def main() -> None:

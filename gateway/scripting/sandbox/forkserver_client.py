@@ -40,12 +40,12 @@ class Forkserver:
                 async with self._turn, asyncio.timeout(STARTING):
                     line = await self._started()
                     socket.send_fds(line, [messages.FORK + b"%d" % number], [theirs.fileno()])
-                    said = b""
-                    while not said.startswith(b"%d " % number):  # somebody did not wait for the answer before
-                        said = await asyncio.get_running_loop().sock_recv(line, 64)
-                        if not said:
+                    answer = b""
+                    while not answer.startswith(b"%d " % number):  # somebody did not wait for the answer before
+                        answer = await asyncio.get_running_loop().sock_recv(line, 64)
+                        if not answer:
                             raise OSError("the process that starts filters has ended")
-            pid = int(said.split()[1])
+            pid = int(answer.split()[1])
             if pid < 0:
                 raise OSError(-pid, os.strerror(-pid))
             return ours, number, pid
@@ -90,8 +90,8 @@ class Forkserver:
 
     async def stop(self) -> None:
         """End all of them."""
-        for one in list(self.living):
-            await one.stop()
+        for sandbox in list(self.living):
+            await sandbox.stop()
         if self._process is not None and self._line is not None:
             self._line.close()
             self._line = None

@@ -190,12 +190,12 @@ class SandboxedFilter(Hooks):
 
     def forget(self, request: api.Request) -> None:
         """The exchange of this request is over: the process needs to know no more of it."""
-        found = self._exchanges.pop(id(request), None)
-        if found is not None:
-            self._views.pop(found[0], None)
+        exchange = self._exchanges.pop(id(request), None)
+        if exchange is not None:
+            self._views.pop(exchange[0], None)
             if self._service_calls is not None:
-                self._service_calls.forget(found[0])
-            self._send(Forget(found[0]))
+                self._service_calls.forget(exchange[0])
+            self._send(Forget(exchange[0]))
 
     def _send(self, message: object) -> None:
         if self._line is not None:
@@ -257,9 +257,9 @@ class SandboxedFilter(Hooks):
         return _copied((await self._call(call)).data)
 
     async def _datagram(self, datagram: api.Datagram) -> bytes | None:
-        where = ConnectionData(0, datagram.address, datagram.port)
+        connection = ConnectionData(0, datagram.address, datagram.port)
         call = HookCall(
-            next(self._numbers), 0, "datagram", data=datagram.data, connection=where, from_client=datagram.from_client
+            next(self._numbers), 0, "datagram", data=datagram.data, connection=connection, from_client=datagram.from_client
         )
         done = await self._call(call)
         if done.answer is not None:
@@ -388,8 +388,8 @@ class SandboxedFilter(Hooks):
             case Ask():
                 cost += services.do(message, len(data))
             case Measure():
-                for one in message.what:
-                    self._supplies.measured(one)
+                for measured in message.what:
+                    self._supplies.measured(measured)
             case Said():
                 services.say(message)
             case Pong():
@@ -424,6 +424,6 @@ def _fitting(data: Octets) -> bytes:
 
 
 def _made(data: MadeResponse) -> api.Response:
-    made = api.Response(data.status)
-    made.become(data.status, data.headers, _copied(data.body) or b"")
-    return made
+    response = api.Response(data.status)
+    response.become(data.status, data.headers, _copied(data.body) or b"")
+    return response

@@ -180,14 +180,14 @@ class FilterRunner:
         request = known.request
         match call.hook:
             case "request":
-                made = await _settled(hook(request))
-                if made is None:
+                result = await _settled(hook(request))
+                if result is None:
                     return Done(call.number, request=_request_data(request), choice=known.choice)
-                return Done(call.number, response=_response_data(_answer(hook, made)))
+                return Done(call.number, response=_response_data(_answer(hook, result)))
             case "response":
-                made = await _settled(hook(request, known.response))
-                if made is not None:
-                    known.response = _answer(hook, made)
+                result = await _settled(hook(request, known.response))
+                if result is not None:
+                    known.response = _answer(hook, result)
                 assert known.response is not None
                 return Done(call.number, response=_response_data(known.response))
             case "log":
@@ -223,13 +223,13 @@ class FilterRunner:
         return Done(call.number, admitted=verdict, watches=bool(connection.closed))
 
     def _connection(self, data: ConnectionData) -> api.Connection:
-        found = self._connections.get(data.number)
-        if found is None:
-            found = self._connections[data.number] = api.Connection(data.address, data.port, data.scheme)
+        connection = self._connections.get(data.number)
+        if connection is None:
+            connection = self._connections[data.number] = api.Connection(data.address, data.port, data.scheme)
         self._connections.move_to_end(data.number)
         if len(self._connections) > CONNECTIONS:
             self._connections.popitem(last=False)
-        return found
+        return connection
 
     async def _close(self, number: int) -> None:
         connection = self._connections.pop(number, None)
@@ -322,10 +322,10 @@ async def _settled(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def _answer(hook: Any, made: Any) -> api.Response:
-    if not isinstance(made, api.Response):
-        raise wrong_result(hook, made, "a Response or nothing")
-    return made
+def _answer(hook: Any, result: Any) -> api.Response:
+    if not isinstance(result, api.Response):
+        raise wrong_result(hook, result, "a Response or nothing")
+    return result
 
 
 def _fields(pairs: Pairs) -> list[Field]:

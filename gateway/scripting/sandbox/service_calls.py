@@ -152,10 +152,10 @@ class ServiceCalls:
             raise ValueError(f"{call.method!r} cannot be asked")
         return await self._supplies.fetch(call)
 
-    def say(self, said: Said) -> None:
+    def say(self, message: Said) -> None:
         """Pass on its log, as far as that is a log and no flood."""
-        if self._allowance.takes(said.text):
-            self._logger.log(said.level, "%s", said.text)
+        if self._allowance.takes(message.text):
+            self._logger.log(message.level, "%s", message.text)
 
 
 def _checked(name_and_value: tuple[bytes, bytes]) -> Field:

@@ -56,19 +56,19 @@ class SandboxSupervisor:
 
     async def _bring(self, script: Script) -> bool:
         """Start a process, which takes the place of the one before, if its source is still wanted once it is ready."""
-        made = SandboxedFilter(self._forkserver, self._supply(script))
-        await made.start()
+        sandbox = SandboxedFilter(self._forkserver, self._supply(script))
+        await sandbox.start()
         if self._wanted != script:
-            made.retire()
+            sandbox.retire()
             return False
-        before, self._program.hooks = self._program.hooks, made
+        before, self._program.hooks = self._program.hooks, sandbox
         if before is not None:
             if isinstance(before, SandboxedFilter) and before.script != script:
                 self._deaths = 0
             before.retire()
-        made.on_death = self._died
-        if made.is_dead:  # already
-            self._died(made)
+        sandbox.on_death = self._died
+        if sandbox.is_dead:  # already
+            self._died(sandbox)
         return True
 
     def keep_trying(self, script: Script) -> None:
@@ -129,6 +129,6 @@ class SandboxSupervisor:
 
 async def tried(forkserver: Forkserver, supplies: FilterServices) -> None:
     """Load a source and run its tests where they can do no harm. Raises ScriptError."""
-    made = SandboxedFilter(forkserver, supplies)
-    await made.start()
-    made.retire()
+    sandbox = SandboxedFilter(forkserver, supplies)
+    await sandbox.start()
+    sandbox.retire()

@@ -50,18 +50,18 @@ class Gathered:
         self._octets = 0
         self._later: asyncio.TimerHandle | None = None
 
-    def take(self, one: Measured) -> None:
+    def take(self, measured: Measured) -> None:
         """Count it in."""
-        key = one.kind, one.name, one.labels
+        key = measured.kind, measured.name, measured.labels
         known = self._numbers.get(key)
         if known is not None:
-            known.value = known.value + one.value if one.kind == "counter" else one.value
+            known.value = known.value + measured.value if measured.kind == "counter" else measured.value
             return
-        if one.kind == "histogram":
-            self._durations.append(one)
+        if measured.kind == "histogram":
+            self._durations.append(measured)
         else:
-            self._numbers[key] = one
-        self._octets += 50 + len(one.name) + 4 * sum(len(name) + len(value) for name, value in one.labels)
+            self._numbers[key] = measured
+        self._octets += 50 + len(measured.name) + 4 * sum(len(name) + len(value) for name, value in measured.labels)
         if len(self._numbers) + len(self._durations) >= AT_ONCE or self._octets > GATHERED:
             self.send()
         elif self._later is None:

@@ -163,8 +163,8 @@ class Memory:
         return int(sum(self.read(self._holder(key, index, self._lives(index))) or 0 for index in range(self._count)))
 
     def _lives(self, index: int) -> int:
-        found: int = _HEAD.unpack_from(self._map, _LIVES_AT + 8 * index)[0]
-        return found
+        lives: int = _HEAD.unpack_from(self._map, _LIVES_AT + 8 * index)[0]
+        return lives
 
     @staticmethod
     def _holder(key: bytes, index: int, life: int) -> bytes:
@@ -173,12 +173,12 @@ class Memory:
     def _number(self, digest: bytes, bucket: int, now: float) -> tuple[int, float | None, float]:
         """Where an entry is, or could be; its number, None where it has none; when it lapses."""
         start = _NUMBERS_AT + bucket * _numbers_of_bucket.size
-        found = _numbers_of_bucket.unpack_from(self._map, start)
-        if digest in found:
-            slot = found.index(digest)
-            lapses = found[slot + 2]
-            return start + slot // 3 * _NUMBER.size, found[slot + 1] if lapses > now else None, lapses
-        lapsing = found[2::3]
+        unpacked = _numbers_of_bucket.unpack_from(self._map, start)
+        if digest in unpacked:
+            slot = unpacked.index(digest)
+            lapses = unpacked[slot + 2]
+            return start + slot // 3 * _NUMBER.size, unpacked[slot + 1] if lapses > now else None, lapses
+        lapsing = unpacked[2::3]
         return start + lapsing.index(min(lapsing)) * _NUMBER.size, None, 0.0
 
     # --- values ---
@@ -234,11 +234,11 @@ class Memory:
 
     def _value(self, digest: bytes, bucket: int) -> tuple[int, int, int, float]:
         start = _VALUES_AT + bucket * _values_of_bucket.size
-        found = _values_of_bucket.unpack_from(self._map, start)
-        if digest in found:
-            slot = found.index(digest)
-            return start + slot // 4 * _VALUE.size, found[slot + 1], found[slot + 2], found[slot + 3]
-        written = found[1::4]  # the one whose place in the log is oldest makes room
+        unpacked = _values_of_bucket.unpack_from(self._map, start)
+        if digest in unpacked:
+            slot = unpacked.index(digest)
+            return start + slot // 4 * _VALUE.size, unpacked[slot + 1], unpacked[slot + 2], unpacked[slot + 3]
+        written = unpacked[1::4]  # the one whose place in the log is oldest makes room
         return start + written.index(min(written)) * _VALUE.size, 0, 0, 0.0
 
     # --- locks ---
@@ -261,7 +261,7 @@ class Memory:
             with contextlib.suppress(OSError):
                 fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, octet)
                 return True
-        self._stalled = {one: until for one, until in self._stalled.items() if until > now}
+        self._stalled = {stalled: until for stalled, until in self._stalled.items() if until > now}
         self._stalled[octet] = now + STALLED
         return False
 

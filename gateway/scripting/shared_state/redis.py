@@ -188,9 +188,9 @@ def _key_of_value(key: str) -> str:
     return key.replace(":count:", ":value:", 1)
 
 
-def _number(said: Any) -> float:
+def _number(reply: Any) -> float:
     """A finite number, as a store says it."""
-    number = float(said) if isinstance(said, int | bytes) else math.nan
+    number = float(reply) if isinstance(reply, int | bytes) else math.nan
     if not math.isfinite(number):
         raise InvalidResponse("not a number")
     return number
