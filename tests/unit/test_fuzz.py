@@ -33,6 +33,6 @@ def test_a_minute_of_fuzzing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc says what memory is held")
 def test_files_of_every_kind_beside_a_gateway_that_serves() -> None:
-    command = [sys.executable, str(FILES), "--seconds", "20"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    command = [sys.executable, str(FILES), "--seconds", "20", "--bound", "60"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
