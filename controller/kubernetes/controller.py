@@ -174,6 +174,8 @@ class Cluster:
                 if name == "GatewayClass":
                     version = obj.metadata.annotations.get(f"{GATEWAY_GROUP}/bundle-version", "")
                     self._note(("setting", "bundle version"), version)
+                    channel = obj.metadata.annotations.get(f"{GATEWAY_GROUP}/channel", "")
+                    self._note(("setting", "channel"), channel)
                 if self.ready:
                     self._follow(name)  # it was missing, and has come
 

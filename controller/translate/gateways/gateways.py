@@ -90,6 +90,9 @@ FEATURES = (
     "TLSRouteModeTerminate",
     "UDPRoute",
 )
+# Since when the standard channel's HTTPRoute has `retry`: an API server with older CRDs takes the field away from what it is
+# sent, so that nothing of it may be claimed there.
+STANDARD_SINCE = (1, 7)
 
 
 class Running(NamedTuple):
@@ -238,7 +241,14 @@ def class_status(view: View, name: str) -> ClassStatus | None:
     version = conditions.supported_version(BUNDLE)
     if installed.rpartition(".")[0] != BUNDLE.rpartition(".")[0]:
         version = conditions.unsupported_version(installed, BUNDLE)
-    return ClassStatus(gateway_class.metadata.generation, (accepted, version), FEATURES)
+    is_pruned = view.note("setting", "channel") == "standard" and _minor(installed) < STANDARD_SINCE
+    features = tuple(name for name in FEATURES if not is_pruned or not name.startswith("HTTPRouteRetry"))
+    return ClassStatus(gateway_class.metadata.generation, (accepted, version), features)
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    """Of "v1.6.3": (1, 6)."""
+    return tuple(int(part) for part in version.lstrip("v").split(".")[:2] if part.isdecimal())
 
 
 class _Said(NamedTuple):
