@@ -10,11 +10,11 @@ from itertools import takewhile
 from pathlib import Path as FilePath
 from typing import Final
 
+from controller.files.octets import MAX_BYTES, octets_of
 from controller.objects.base import Ref
 from controller.objects.documents import Document, Path, read
 
 MAX_WHOLE: Final = 1 << 20  # octets of a file that is parsed as a whole for one line
-MAX_BYTES: Final = 16 << 20  # of one that is looked at
 
 
 def line_of(file: str, ref: Ref, begins: int = 0, path: Path = ()) -> int:
@@ -28,9 +28,10 @@ def line_of(file: str, ref: Ref, begins: int = 0, path: Path = ()) -> int:
 
 def _document(file: str, ref: Ref, begins: int) -> Document | None:
     try:
-        if FilePath(file).suffix == ".py" or FilePath(file).stat().st_size > MAX_BYTES:
+        octets = octets_of(FilePath(file)) if FilePath(file).suffix != ".py" else None
+        if octets is None or len(octets) > MAX_BYTES:
             return None
-        text = FilePath(file).read_text()
+        text = octets.decode()
     except (OSError, UnicodeError):
         return None
     for one in _at(text, file, begins) if begins else ():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from controller.files.lines import line_of
+from controller.files.octets import MAX_BYTES, octets_of
 from controller.files.reading import FileReading, Written
 from controller.files.validate import is_near
 from controller.objects.base import CONTROLLER, GATEWAY_CLASS, Meta, Ref
@@ -37,7 +38,6 @@ from controller.state.world import World
 log = logging.getLogger("fsm.files")
 SUFFIXES = (".yaml", ".yml", ".json", ".py")
 GATEWAY_CLASS_REF = Ref("GatewayClass", "", GATEWAY_CLASS)
-MAX_BYTES = 16 << 20  # of one file
 MAX_DOCUMENTS = 100_000  # in one file
 MAX_FAULTS = 1000  # in one file: behind them nothing more is read
 
@@ -55,20 +55,6 @@ class Origin(NamedTuple):
 
     file: str
     line: int
-
-
-def _octets(path: Path) -> bytes | None:
-    """What a file holds, up to one more than may be; None where it is none, such as a pipe or a device, which would be read for
-    ever. Nothing is waited for: there are files (of /proc) that have their content only later. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        with open(descriptor, "rb", closefd=False) as opened:
-            octets: bytes | None = opened.read(MAX_BYTES + 1)
-        return octets
-    finally:
-        os.close(descriptor)
 
 
 class _Kept:
@@ -204,7 +190,7 @@ class FileSource:
     def _read(self, path: Path) -> None:
         file = str(path)
         try:
-            octets = _octets(path)
+            octets = octets_of(path)
             if octets is None:
                 self._faults[path] = [DocumentFault(file, 0, "is no file; a link to one, or one, is needed")]
                 return

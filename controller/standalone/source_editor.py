@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 import yaml
 
+from controller.files.octets import octets_of
 from controller.files.source import FileSource
 from controller.objects import documents
 from controller.objects.base import Ref
@@ -60,7 +61,10 @@ class SourceEditor:
             raise EditError(404, f'no file defines the source of a filter "{name}"')
         try:
             self._stays_inside(place.file)
-            written = place.file.read_bytes().decode()
+            octets = octets_of(place.file)
+            if octets is None:
+                raise EditError(409, f"{place.file} is no file any more")
+            written = octets.decode()
             if digest != digest_of(current(written, place)):
                 raise EditError(412, f"{place.file} has changed since you began; what you typed is not written")
             _replace(place.file, replaced(written, place, text))

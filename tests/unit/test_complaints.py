@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import trustme
 from support.certificates import certificate
 
+from controller.files.lines import line_of
 from controller.inspect.loaded_files import LoadedFiles
+from controller.objects.base import Ref
 
 GATEWAY = """\
 apiVersion: gateway.networking.k8s.io/v1
@@ -221,3 +224,9 @@ spec: {controllerName: gateway.nginx.org/nginx-gateway-controller}
     (note,) = loaded.notes()
     assert note.field == "spec.gatewayClassName"
     assert note.message.startswith('found "nginx", a GatewayClass of the controller gateway.nginx.org/')
+
+
+def test_a_pipe_in_the_place_of_a_file_has_no_lines(tmp_path: Path) -> None:
+    """Nothing is ever written to it: whoever read it would wait for ever."""
+    os.mkfifo(tmp_path / "f.yaml")
+    assert line_of(str(tmp_path / "f.yaml"), Ref("HTTPRoute", "default", "r"), 12, ("spec",)) == 12
