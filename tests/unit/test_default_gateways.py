@@ -247,5 +247,5 @@ def test_explain_and_status_know_it(tmp_path: Path, scope: str, status: int) -> 
     (tmp_path / "all.yaml").write_text(GATEWAY % (scope, "useDefaultGateways: All, "))
     made = LoadedFiles(tmp_path).translation
     assert explain(made.parts["default", "gw"].values(), Asked("http://a.example/")).status == status
-    entries = {entry["object"] for entry in described(made.statuses)}
+    entries = {entry["object"] for entry in described(made.statuses, {})}
     assert ("HTTPRoute default/r on gw" in entries) == (status == 301)
