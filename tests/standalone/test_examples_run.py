@@ -23,7 +23,7 @@ async def test_an_example_runs(name: str) -> None:
         str(first - 80), "--inline-filters", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
             while True:
                 try:
                     async with session.get(f"http://127.0.0.1:{admin}/readyz") as answer:
@@ -34,7 +34,10 @@ async def test_an_example_runs(name: str) -> None:
                 assert process.returncode is None, await process.stderr.read()  # type: ignore[union-attr]
                 await asyncio.sleep(0.05)
             async with session.get(f"http://127.0.0.1:{admin}/faults") as answer:
-                assert await answer.json() == []
+                faults = (
+                    await answer.json()
+                )  # that nobody stands behind a Service is said too: an example need not bring backends
+                assert [fault for fault in faults if "has no endpoints" not in fault["message"]] == []
             async with session.get(f"http://127.0.0.1:{admin}/statistics") as answer:
                 filters = [one for worker in await answer.json() for one in worker["filters"]]
             assert all(one[5] for one in filters), filters  # each runs somewhere
