@@ -76,23 +76,25 @@ async def test_faults_come_and_go_at_the_head_of_the_page(page: Page, running: R
     refused = entries.filter(has_text="refused.yaml:9")
     await expect(refused).to_contain_text("HTTPRoute default/quoted")
     await expect(refused.locator("code")).to_have_text("spec.rules[0].backendRefs[0].port")
-    await expect(refused).to_contain_text('"80" is not of type "integer"')
+    await expect(refused).to_contain_text('found "80"; a number is needed')
     await refused.locator("a").click()
     await expect(page.locator("main h2")).to_have_text("HTTPRoute default/quoted")
-    await expect(page.locator("main .said")).to_contain_text('"80" is not of type "integer"')
+    await expect(page.locator("main .said")).to_contain_text('found "80"; a number is needed')
 
     running.replace("dead.yaml", DEAD)
-    lost = entries.filter(has_text="dead.yaml:1")
+    lost = entries.filter(has_text="dead.yaml:9")
     await expect(lost).to_contain_text("HTTPRoute default/dead")
+    await expect(lost.locator("code")).to_have_text("spec.rules[0].backendRefs[0].name")
     await expect(lost).to_contain_text('ResolvedRefs=False, BackendNotFound: Service "default/gone-for-long" does not exist.')
-    await expect(page).to_have_title("(3) FSM Gateway")
+    await expect(entries.filter(has_text="dead.yaml:10")).to_contain_text("gone-today")
+    await expect(page).to_have_title("(4) FSM Gateway")
     await lost.locator("a").click()
     await expect(page.locator("main h2")).to_have_text("HTTPRoute default/dead")
 
     (running.folder / "broken.yaml").unlink()
     await expect(entries.filter(has_text="broken.yaml")).to_have_count(0)
     running.replace("refused.yaml", REFUSED.replace('"80"', "80"))
-    await expect(heading).to_have_text("1 thing is not as written")
+    await expect(heading).to_have_text("2 things are not as written")
     (running.folder / "dead.yaml").unlink()
     await expect(page.locator("#problems")).to_be_hidden()
     await expect(page).to_have_title("FSM Gateway")
@@ -108,6 +110,24 @@ async def test_a_route_that_is_refused_stands_among_the_routes(page: Page, runni
     await expect(page.locator("main h2")).to_have_text("HTTPRoute default/shop")
     await expect(page.locator("main .said")).to_contain_text("NoMatchingParent")
     await expect(page.locator("main .graph")).to_have_count(0)
+
+
+async def test_what_leads_nowhere_is_told_though_no_condition_says_so(page: Page, running: Running) -> None:
+    (running.folder / "astray.yaml").write_text(DEAD.replace("name: simple-fsm-gateway", "name: simple-fsm-gatewey"))
+    await running.start()
+    await page.goto(f"{running.admin}/#routes/HTTPRoute+default/dead")
+    words = 'there is no Gateway "default/simple-fsm-gatewey"; did you mean "simple-fsm-gateway"?'
+    (entry,) = await page.locator("#problems li").all()
+    await expect(entry).to_contain_text("astray.yaml:5")
+    await expect(entry.locator("code")).to_have_text("spec.parentRefs[0].name")
+    await expect(entry).to_contain_text(words)
+    await expect(page.locator("main .said")).to_contain_text(words)
+    await page.click("#tabs >> text=Statuses")
+    await page.get_by_label("Only what is broken").check()
+    row = page.locator("main tbody tr")
+    await expect(row).to_have_count(1)
+    await expect(row.locator("dt.bad")).to_have_text("leads nowhere")
+    await expect(row).to_contain_text(f"spec.parentRefs[0].name: {words}")
 
 
 async def test_a_dead_backend_shows_its_own_counts(page: Page, running: Running) -> None:
