@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 from rich.markup import escape
 
 from controller.cli.console import err
+from controller.files.lines import Lines
 from controller.files.source import Origin
 from controller.inspect.complaints import Complaint
 from controller.inspect.status_report import counted
@@ -140,12 +141,12 @@ class Printer:
 
     def complaints(self, now: list[Complaint]) -> None:
         """What files ask for and is refused, or has no effect: all of it."""
-        origins = self.origins()
+        origins, lines_of = self.origins(), Lines()
         new = [one for one in now if one not in self._complaints]
-        self._tell("yellow", new, _kind, lambda one: str(one.located(origins)))
+        self._tell("yellow", new, _kind, lambda one: str(one.located(origins, lines_of)))
         topics = {one.topic for one in now}
         over = [one for one in self._complaints if one.topic not in topics]
-        self._tell("green", over, _kind, lambda one: f"no longer: {_cut(one.located({}))}")
+        self._tell("green", over, _kind, lambda one: f"no longer: {_cut(one.located({}, lines_of))}")
         self._complaints = dict.fromkeys(now)
 
     def _tell(self, colour: str, things: Sequence[T], kind: Callable[[T], str], words: Callable[[T], str]) -> None:

@@ -66,8 +66,7 @@ def validate_files(paths: Sequence[Path], *, as_json: bool) -> None:
     else:
         for one in faults:
             _print_fault(one, "red")
-        for one in notes:
-            _print_fault(one, "yellow", "only where files are served without a cluster: ")
+        _print_notes(notes)
     if faults:
         raise SystemExit(1)
     if not len(loaded.source):
@@ -81,6 +80,11 @@ def _print_fault(fault: DocumentFault, colour: str, before: str = "") -> None:
     where = (f"{fault.file}:{fault.line}: " if fault.line else f"{fault.file}: ") if fault.file else ""
     what = "".join(f"{part}: " for part in (fault.object, fault.field) if part)
     console.out.print(f"[bold]{escape(where)}[/][{colour}]{escape(what)}[/]{escape(before + fault.message)}", soft_wrap=True)
+
+
+def _print_notes(notes: Iterable[DocumentFault]) -> None:
+    for one in notes:
+        _print_fault(one, "yellow", "only where files are served without a cluster: ")
 
 
 def _as_dict(fault: DocumentFault) -> dict[str, Any]:
@@ -139,5 +143,4 @@ def status_files(paths: Sequence[Path], *, as_json: bool) -> None:
             )
         for words in entry["remarks"]:
             console.out.print(f"  [red]{escape(words)}[/]", soft_wrap=True)
-    for fault in map(shown, notes):
-        _print_fault(fault, "yellow", "only where files are served without a cluster: ")
+    _print_notes(map(shown, notes))

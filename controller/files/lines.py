@@ -6,7 +6,7 @@ The lines of all fields of all objects would be most of what a large folder cost
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path as FilePath
 from typing import Final
 
@@ -17,35 +17,42 @@ from controller.objects.documents import Document, Path, read
 MAX_WHOLE: Final = 1 << 20  # octets of a file that is parsed as a whole for one line
 
 
-def line_of(file: str, ref: Ref, begins: int = 0, path: Path = ()) -> int:
-    """The line of an object's field, or of what stands nearest around it; `begins` is where the object was when it was read.
+class Lines:
+    """Lines of one moment: a file is read once, however many are asked for."""
 
-    0 where the file does not say.
-    """
-    found = _document(file, ref, begins)
-    return found.line(path) if found is not None else begins
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}  # by file, line by line; none of one that cannot be read
 
+    def of(self, file: str, ref: Ref, begins: int = 0, path: Path = ()) -> int:
+        """The line of an object's field, or of what stands nearest around it; `begins` is where the object was when it was
+        read. 0 where the file does not say."""
+        document = self._document(file, ref, begins)
+        return document.line(path) if document is not None else begins
 
-def _document(file: str, ref: Ref, begins: int) -> Document | None:
-    try:
-        octets = octets_of(FilePath(file)) if FilePath(file).suffix != ".py" else None
-        if octets is None or len(octets) > MAX_BYTES:
+    def _document(self, file: str, ref: Ref, begins: int) -> Document | None:
+        if file not in self._texts:
+            self._texts[file] = _lines(FilePath(file))
+        lines = self._texts[file]
+        for one in _at(lines, file, begins) if begins else ():
+            if _is(one, ref):
+                return one
+        if sum(map(len, lines)) + len(lines) > MAX_WHOLE:
             return None
-        text = octets.decode()
+        return next((one for one in read("\n".join(lines), file) if isinstance(one, Document) and _is(one, ref)), None)
+
+
+def _lines(file: FilePath) -> list[str]:
+    try:
+        octets = octets_of(file) if file.suffix != ".py" else None
+        return octets.decode().split("\n") if octets is not None and len(octets) <= MAX_BYTES else []
     except (OSError, UnicodeError):
-        return None
-    for one in _at(text, file, begins) if begins else ():
-        if _is(one, ref):
-            return one
-    if len(text) > MAX_WHOLE:
-        return None
-    return next((one for one in read(text, file) if isinstance(one, Document) and _is(one, ref)), None)
+        return []
 
 
-def _at(text: str, file: str, begins: int) -> Iterator[Document]:
+def _at(lines: list[str], file: str, begins: int) -> Iterator[Document]:
     """The document that begins at a line, without a look at the others."""
-    lines = text.split("\n")[begins - 1 :]
-    alone = "\n" * (begins - 1) + "\n".join([*lines[:1], *takewhile(lambda line: not line.startswith("---"), lines[1:])])
+    first, behind = lines[begins - 1 : begins], islice(lines, begins, None)
+    alone = "\n" * (begins - 1) + "\n".join([*first, *takewhile(lambda line: not line.startswith("---"), behind)])
     yield from (one for one in read(alone, file) if isinstance(one, Document))
 
 

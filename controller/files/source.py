@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from controller.files.lines import line_of
 from controller.files.octets import MAX_BYTES, octets_of
 from controller.files.reading import FileReading, Written
 from controller.files.validate import is_near
@@ -89,6 +88,7 @@ class FileSource:
         self._stamps: dict[Path, Stamp] = {}
         self._readings: dict[Path, FileReading] = {}
         self._objects: dict[Path, dict[Ref, AnyObject]] = {}  # the last good state of each file
+        self._lines: dict[Path, dict[Ref, int]] = {}  # where its objects begin
         self._faults: dict[Path, list[DocumentFault]] = {}
         self._claims: dict[Ref, dict[Path, AnyObject]] = {}  # which files define an object
         self._doubles: dict[Ref, list[DocumentFault]] = {}  # objects that more than one file defines
@@ -142,12 +142,12 @@ class FileSource:
         first = not self._claims
         touched: set[Ref] = set()
         for path in gone:
-            for store in (self._stamps, self._faults, self._readings):
+            for store in (self._stamps, self._faults, self._readings, self._lines):
                 store.pop(path, None)
             self._claim(path, self._objects.pop(path, {}), {}, touched)
         for path in changed:
             self._stamps[path] = stamps[path]
-            old = self._objects.get(path, {})
+            old, old_lines = self._objects.get(path, {}), self._lines.get(path, {})
             try:
                 self._read(path)
             except Exception as error:  # of our own, and no other file's
@@ -155,6 +155,9 @@ class FileSource:
                 words = f"cannot be read ({type(error).__name__}: {error}); please report this"
                 self._faults[path] = [DocumentFault(str(path), 0, words)]
             self._claim(path, old, self._objects.get(path, {}), touched)
+            for ref, line in self._lines.get(path, {}).items():
+                if line != old_lines.get(ref):  # also of those that only moved
+                    self._note_origin(ref)
         if first:
             self._publish_implied({GATEWAY_CLASS_REF})
         for ref in sorted(touched):
@@ -206,11 +209,13 @@ class FileSource:
             return
         if path.suffix == ".py":
             self._objects[path] = dict(self._implied_filter(path, text))
+            self._lines[path] = dict.fromkeys(self._objects[path], 1)
             self._faults.pop(path, None)
             return
         faults: list[DocumentFault] = []
         good: dict[Ref, AnyObject] = {}
         kept = _Kept(self._objects.get(path, {}))
+        lines = dict(self._lines.get(path, {}))
         reading = self._readings.setdefault(path, FileReading(file))
         for found in reading.read(text):
             if len(faults) >= MAX_FAULTS:
@@ -222,8 +227,9 @@ class FileSource:
                 faults.append(found)
                 good = {**kept.objects, **good}
                 continue
-            self._take(found, file, kept, good, faults)
+            self._take(found, file, kept, good, lines, faults)
         self._objects[path] = good
+        self._lines[path] = {ref: lines[ref] for ref in good if ref in lines}
         self._faults[path] = faults
         if not faults:
             self._faults.pop(path, None)
@@ -237,19 +243,26 @@ class FileSource:
         definition = FilterDefinition(Meta(name=name), FilterDefinitionSpec(type=type_, script=source))
         ref = ExtensionRef(name=name, kind="FilterDefinition")
         for obj in (definition, Filter(Meta(name=name, namespace="default", labels=WRITTEN_AS_FILE), FilterSpec(type_, ref))):
-            self.origins[obj.ref] = Origin(str(path), 1)
             yield obj.ref, obj
 
-    def _take(self, written: Written, file: str, kept: _Kept, good: dict[Ref, AnyObject], faults: list[DocumentFault]) -> None:
+    def _take(
+        self,
+        written: Written,
+        file: str,
+        kept: _Kept,
+        good: dict[Ref, AnyObject],
+        lines: dict[Ref, int],
+        faults: list[DocumentFault],
+    ) -> None:
         if written.object is not None:
             ref = written.object.ref
             self.refused.pop(ref, None)
             if ref in good:
-                words = f"is defined in line {self.origins[ref].line} of this file already; that one counts"
+                words = f"is defined in line {lines[ref]} of this file already; that one counts"
                 faults.append(DocumentFault(file, written.line, words, written.title))
                 return
             good[ref] = written.object
-            self.origins[ref] = Origin(file, written.line)
+            lines[ref] = written.line
             return
         faults += written.faults
         odd = written.readable
@@ -261,6 +274,7 @@ class FileSource:
         guard = written.guard if not stays else None
         if guard is not None and guard.ref not in good:
             good[guard.ref] = guard  # it guards something, which stays shut as long as nobody knows how
+            lines[guard.ref] = written.line
 
     def _claim(self, path: Path, old: dict[Ref, AnyObject], new: dict[Ref, AnyObject], touched: set[Ref]) -> None:
         """Note what a file defines now, in place of what it did."""
@@ -284,14 +298,23 @@ class FileSource:
         paths = sorted(claims)
         self._doubles.pop(ref, None)
         if len(paths) > 1:
-            words = f"is defined in {paths[0]}:{line_of(str(paths[0]), ref)} already; that one counts"
-            self._doubles[ref] = [DocumentFault(str(path), line_of(str(path), ref), words, str(ref)) for path in paths[1:]]
-        if paths and ref in self.origins and self.origins[ref].file != str(paths[0]):
-            self.origins[ref] = Origin(str(paths[0]), line_of(str(paths[0]), ref))
+            words = f"is defined in {paths[0]}:{self._line(paths[0], ref)} already; that one counts"
+            self._doubles[ref] = [DocumentFault(str(path), self._line(path, ref), words, str(ref)) for path in paths[1:]]
+        self._note_origin(ref)
         if not paths:
             self._world.drop(ref)
         elif self._world.read(("object", ref)) is not claims[paths[0]]:
             self._world.put(claims[paths[0]])
+
+    def _note_origin(self, ref: Ref) -> None:
+        """Where an object was written, by the file whose word counts."""
+        path = self.file_of(ref)
+        if path is not None:
+            self.origins[ref] = Origin(str(path), self._line(path, ref))
+
+    def _line(self, path: Path, ref: Ref) -> int:
+        """Where an object began when its file was read last; 0 where it never could be read."""
+        return self._lines.get(path, {}).get(ref, 0)
 
     def _publish_implied(self, touched: set[Ref]) -> None:
         """What a cluster would have made by itself: the namespaces in use, with their label, and our GatewayClass."""

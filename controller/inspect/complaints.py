@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from controller.files.lines import line_of
+from controller.files.lines import Lines
 from controller.files.source import Origin
 from controller.inspect.status_report import is_healthy, named
 from controller.objects.base import Ref
@@ -46,11 +46,17 @@ class Complaint(NamedTuple):
         """What it is about: another complaint about the same takes its place."""
         return self.name, self.path
 
-    def located(self, origins: Mapping[Ref, Origin]) -> DocumentFault:
+    def located(self, origins: Mapping[Ref, Origin], lines: Lines) -> DocumentFault:
         """The same, with its file and line."""
         file, begins = origins.get(self.about, ("", 0))
-        line = line_of(file, self.about, begins, self.path or self.near) if file else 0
+        line = lines.of(file, self.about, begins, self.path or self.near) if file else 0
         return DocumentFault(file, line, self.message, self.name, spelled(self.path))
+
+
+def located(complaints: Iterable[Complaint], origins: Mapping[Ref, Origin]) -> list[DocumentFault]:
+    """The same, each with its file and line; the files are read for that."""
+    lines = Lines()
+    return [one.located(origins, lines) for one in complaints]
 
 
 def of_status(ref: Ref, status: Status) -> list[Complaint]:

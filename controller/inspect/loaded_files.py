@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from controller.files.source import FileSource
 from controller.inspect import one_address
-from controller.inspect.complaints import Complaint, of_remarks, of_status
+from controller.inspect.complaints import Complaint, located, of_remarks, of_status
 from controller.objects.base import Ref
 from controller.objects.documents import DocumentFault, spelled
 from controller.state.world import World
@@ -33,8 +34,8 @@ class LoadedFiles:
         """All that is wrong: what the API server would refuse, then what the controller would complain of."""
         found = list(self.source.faults)
         said = {(fault.object, fault.field) for fault in found}
-        complaints = [one for one in self._complaints() if not one.here and (str(one.about), spelled(one.path)) not in said]
-        found += [one.located(self.source.origins) for one in complaints]
+        complaints = [one for one in self._complaints if not one.here and (str(one.about), spelled(one.path)) not in said]
+        found += located(complaints, self.source.origins)
         for ref, several in sorted(self.translation.failing.items()):
             file, line = self.source.origins.get(ref, ("", 0))
             for part, text in several:
@@ -45,13 +46,14 @@ class LoadedFiles:
 
     def notes(self) -> list[DocumentFault]:
         """What is wrong here only: on a cluster it would be well."""
-        found = [one for one in self._complaints() if one.here]
+        found = [one for one in self._complaints if one.here]
         for ref in one_address.note_places(self.world, self._translator):
             found += [one for one in of_status(ref, self._translator.statuses[ref]) if one.here]
         one_address.note_served(self.world)
         self._translator.update()
-        return [one.located(self.source.origins) for one in found]
+        return located(found, self.source.origins)
 
+    @cached_property
     def _complaints(self) -> list[Complaint]:
         said = sorted((self.translation.statuses | self._would_say()).items())
         found = [one for ref, status in said for one in of_status(ref, status)]

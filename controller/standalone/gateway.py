@@ -16,7 +16,7 @@ import msgspec
 from controller.delivery.reconcile import Reconciler
 from controller.files.source import FileSource, Origin
 from controller.files.watcher import Watcher
-from controller.inspect.complaints import Complaint, of_remarks, of_status
+from controller.inspect.complaints import Complaint, located, of_remarks, of_status
 from controller.inspect.one_address import crowded_out
 from controller.inspect.status_report import described
 from controller.objects.base import Ref
@@ -343,8 +343,8 @@ class Standalone:
             DocumentFault("", 0, not_in_force(one), one.part) for one in unable if one.part.partition("#")[0] not in scripts
         ]
         of_files = list(self.source.faults)
-        located = await asyncio.to_thread(lambda: [one.located(origins) for one in found])  # it reads files, for lines
-        return [*of_files, *of_objects, *located, *of_parts]
+        of_conditions = await asyncio.to_thread(located, found, origins)  # it reads files, for lines
+        return [*of_files, *of_objects, *of_conditions, *of_parts]
 
     def _told(self, problem: ObjectProblem, *, stands: bool) -> None:
         origin = self.source.origins.get(problem.about)

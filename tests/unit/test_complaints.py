@@ -9,7 +9,7 @@ import pytest
 import trustme
 from support.certificates import certificate
 
-from controller.files.lines import line_of
+from controller.files.lines import Lines
 from controller.inspect.loaded_files import LoadedFiles
 from controller.objects.base import Ref
 
@@ -229,4 +229,4 @@ spec: {controllerName: gateway.nginx.org/nginx-gateway-controller}
 def test_a_pipe_in_the_place_of_a_file_has_no_lines(tmp_path: Path) -> None:
     """Nothing is ever written to it: whoever read it would wait for ever."""
     os.mkfifo(tmp_path / "f.yaml")
-    assert line_of(str(tmp_path / "f.yaml"), Ref("HTTPRoute", "default", "r"), 12, ("spec",)) == 12
+    assert Lines().of(str(tmp_path / "f.yaml"), Ref("HTTPRoute", "default", "r"), 12, ("spec",)) == 12

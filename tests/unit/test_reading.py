@@ -19,6 +19,7 @@ from controller.files import reading, source
 from controller.files.cuts import documents, items
 from controller.files.reading import FileReading, read_anew
 from controller.files.source import FileSource
+from controller.objects.base import Ref
 from controller.objects.documents import Document, DocumentFault
 from controller.state.world import World
 
@@ -421,3 +422,30 @@ def test_what_a_look_at_everything_misses_is_not_gone_at_once(tmp_path: Path) ->
     assert len(world.refs("Service")) == 1
     assert not one.load(patient=True)
     assert not one.missing
+
+
+def test_a_copy_of_a_file_is_told_by_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an object begins is known from reading: nothing is read again for that, and what only moved is known to have."""
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    text = as_documents([good(number) for number in range(50)])
+    first.write_text(text)
+    one = FileSource(tmp_path, World())
+    one.load()
+    read: list[Path] = []
+    real = source.octets_of
+    monkeypatch.setattr(source, "octets_of", lambda path: read.append(path) or real(path))
+    second.write_text(text)
+    one.load()
+    assert read == [second]
+    assert len(one.faults) == 50
+    (told,) = [fault for fault in one.faults if fault.object == "Service default/s1"]
+    origin = one.origins[Ref("Service", "default", "s1")]
+    assert origin.file == str(first)
+    assert told.line == origin.line > 1
+    assert told.message == f"is defined in {first}:{origin.line} already; that one counts"
+    second.write_text(f"# moved\n{text}")
+    one.load()
+    assert one.origins[Ref("Service", "default", "s1")] == origin
+    first.write_text(f"# moved\n{text}")
+    one.load()
+    assert one.origins[Ref("Service", "default", "s1")] == origin._replace(line=origin.line + 1)
