@@ -12,6 +12,7 @@ import grpc
 import pytest
 import trustme
 import yaml
+from support.certificates import proving
 from support.grpc_service import Service as Calls
 from support.grpc_service import raw
 from support.http2_peers import client
@@ -217,14 +218,6 @@ spec:
   targetRefs: [{{group: "", kind: Service, name: {name}}}]
   validation: {{hostname: {hostname}, caCertificateRefs: [{{group: certificates.k8s.io, kind: ClusterTrustBundle, name: ours}}]}}
 """
-
-
-def proving(authority: trustme.CA, *protocols: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("b.internal").configure_cert(context)
-    if protocols:
-        context.set_alpn_protocols(list(protocols))
-    return context
 
 
 async def test_ClusterTrustBundle(proxy: Proxy, authority: trustme.CA) -> None:

@@ -87,10 +87,7 @@ async def test_many_of_a_kind_are_told_as_one(running: Running) -> None:
     assert running.said.count("no longer") == 1
 
 
-async def test_ports_of_another_run_are_not_shared_in_silence(running: Running) -> None:
-    await running.start()
-    second = Running(running.folder)
-    second.port = running.port
+async def _ends_at_once(second: Running) -> None:
     try:
         await second.start(ready=False)
         async with asyncio.timeout(60):
@@ -98,6 +95,13 @@ async def test_ports_of_another_run_are_not_shared_in_silence(running: Running) 
             await second._reading
     finally:
         await second.stop()
+
+
+async def test_ports_of_another_run_are_not_shared_in_silence(running: Running) -> None:
+    await running.start()
+    second = Running(running.folder)
+    second.port = running.port
+    await _ends_at_once(second)
     who = f"process {running.process.pid} (fsm run)"
     assert f"default/simple-fsm-gateway/http: TCP port {running.port} is in use by {who}; another --port-offset" in second.said
     assert "in force after" not in second.said
@@ -109,13 +113,7 @@ async def test_the_admin_port_of_another_run(running: Running) -> None:
     await running.start()
     second = Running(running.folder)
     second.admin = running.admin
-    try:
-        await second.start(ready=False)
-        async with asyncio.timeout(60):
-            assert await second.process.wait() == 1
-            await second._reading
-    finally:
-        await second.stop()
+    await _ends_at_once(second)
     port = int(running.admin.rpartition(":")[2])
     assert (
         f"127.0.0.1:{port}: it is in use by process {running.process.pid} (fsm run); --admin 127.0.0.1:{port + 1}"

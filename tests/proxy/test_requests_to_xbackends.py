@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trustme
 import yaml
+from support.certificates import proving
 from support.http2_peers import Backend2
 from support.proxy import OK, Proxy, Server
 from support.translated import gateway, http_route, serve, service
@@ -132,14 +133,6 @@ def tls(authority: trustme.CA) -> str:
 BELIEVING = (
     ", tls: {mode: ServerOnly, validation: {hostname: b.internal, caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]}}"
 )
-
-
-def proving(authority: trustme.CA, *protocols: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("b.internal").configure_cert(context)
-    if protocols:
-        context.set_alpn_protocols(list(protocols))
-    return context
 
 
 class Speaking:
