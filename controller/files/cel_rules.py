@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 import cel
 import re2
 
+from controller.objects.naming import FORMATS, fits
+
 log = logging.getLogger("fsm.files")
 Network: TypeAlias = IPv4Network | IPv6Network
 # What a rule raises where it meets a value that it was not made for; the API server takes such a rule for one that fails.
@@ -204,41 +206,17 @@ def _amount(value: dict[str, str]) -> Decimal:
 
 # --- formats ---
 
-_LABEL: Final = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
-_NAMED: Final = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
-_PATTERNS: Final = {
-    # By name: what it is, and at most how long.
-    "dns1123Label": (_LABEL, 63),
-    "dns1123Subdomain": (rf"{_LABEL}(?:\.{_LABEL})*", 253),
-    "dns1035Label": ("[a-z](?:[-a-z0-9]*[a-z0-9])?", 63),
-    "dns1123LabelPrefix": (rf"{_LABEL}-?", 63),
-    "dns1123SubdomainPrefix": (rf"{_LABEL}(?:\.{_LABEL})*-?", 253),
-    "dns1035LabelPrefix": ("[a-z](?:[-a-z0-9]*[a-z0-9])?-?", 63),
-    "labelValue": (f"(?:{_NAMED})?", 63),
-    "uuid": ("[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", 36),
-    "byte": ("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", 1 << 20),
-    "date": ("[0-9]{4}-[0-9]{2}-[0-9]{2}", 10),
-    "datetime": (r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:]{8}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})", 64),
-}
 _FORMATS: Final = {"format": ""}  # the variable that has the formats for functions
 
 
-def fits(name: str, text: str) -> bool:
-    """Whether a text has one of Kubernetes' formats, such as dns1123Subdomain."""
-    if name == "qualifiedName":  # a name, behind a prefix where it has one
-        prefix, slash, last = text.rpartition("/")
-        named = re.fullmatch(_NAMED, last) is not None and len(last) <= 63
-        return named and (not slash or fits("dns1123Subdomain", prefix))
-    if name == "uri":
-        return _is(_url)(text)
-    pattern, most = _PATTERNS[name]
-    return len(text) <= most and re.fullmatch(pattern, text) is not None
+def _fits(name: str, text: str) -> bool:
+    return _is(_url)(text) if name == "uri" else fits(name, text)
 
 
 def _validate(format_: dict[str, str], text: str) -> Any:
     """What is wrong with a text, if anything."""
     name = format_["format"]
-    return cel.OptionalValue.none() if fits(name, text) else cel.OptionalValue.of([f"is no {name}"])
+    return cel.OptionalValue.none() if _fits(name, text) else cel.OptionalValue.of([f"is no {name}"])
 
 
 def _format(name: str) -> Callable[[Any], dict[str, str]]:
@@ -294,5 +272,5 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "asInteger": lambda value: int(_amount(value)),
     "isInteger": lambda value: _amount(value) == _amount(value).to_integral_value(),
     "validate": _validate,
-    **{name: _format(name) for name in (*_PATTERNS, "qualifiedName", "uri")},
+    **{name: _format(name) for name in (*FORMATS, "uri")},
 }

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
-from controller.files.cel_rules import fits
 from controller.objects.conversion import quoted
 from controller.objects.core import EndpointSlice, Service, ServicePort, SlicePort
 from controller.objects.documents import Document, DocumentFault, Path
+from controller.objects.naming import fits
 
 MAX_ENDPOINTS: Final = 1000
 MAX_ADDRESSES: Final = 100  # of an endpoint

@@ -19,15 +19,15 @@ import msgspec
 import yaml
 
 from controller.files import core_rules
-from controller.files.cel_rules import failing, fits
+from controller.files.cel_rules import failing
 from controller.objects.conversion import convert, other_type, quoted, shown, sounds_secret
 from controller.objects.documents import Document, DocumentFault, Path, spelled
 from controller.objects.kinds import KINDS, AnyObject, Kind
+from controller.objects.naming import fits
 
 NEAR: Final = 0.85  # from 0 for nothing in common to 1 for the same
 # What the API server lets objects be called (RFC 1123 §2.1, in lower case).
 LABEL_RULE: Final = 'lower-case letters, digits and "-", at most 63, are needed, with a letter or digit at both ends'
-LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
 LABEL_VALUE_RULE: Final = 'letters, digits, "-", "_" and ".", at most 63, are needed, with a letter or digit at both ends'
 NAME_RULE: Final = 'lower-case letters, digits, "-" and ".", at most 253, are needed, with a letter or digit at both ends'
 
@@ -131,7 +131,7 @@ def _keys_and_values(document: Document, meta: dict[str, Any], *, is_secret: boo
             found = shown(value, is_secret=is_secret or sounds_secret(where))
             if not isinstance(value, str):
                 yield document.fault(where, f"found {found}; {other_type('str', value)}")
-            elif field == "labels" and not LABEL_VALUE.fullmatch(value):
+            elif field == "labels" and not fits("labelValue", value):
                 yield document.fault(where, f"found {found}; {LABEL_VALUE_RULE}")
 
 

@@ -1,9 +1,29 @@
-"""Names of what is made for a Gateway (GEP-1762: NAME-CLASS), or for an XBackend; pure."""
+"""Names as Kubernetes has them: what may be one, and those of what is made for a Gateway (GEP-1762: NAME-CLASS), or for an
+XBackend; pure."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from typing import Final
+
+_LABEL: Final = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_NAMED: Final = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
+_PATTERNS: Final = {
+    # By name: what it is, and at most how long.
+    "dns1123Label": (_LABEL, 63),
+    "dns1123Subdomain": (rf"{_LABEL}(?:\.{_LABEL})*", 253),
+    "dns1035Label": ("[a-z](?:[-a-z0-9]*[a-z0-9])?", 63),
+    "dns1123LabelPrefix": (rf"{_LABEL}-?", 63),
+    "dns1123SubdomainPrefix": (rf"{_LABEL}(?:\.{_LABEL})*-?", 253),
+    "dns1035LabelPrefix": ("[a-z](?:[-a-z0-9]*[a-z0-9])?-?", 63),
+    "labelValue": (f"(?:{_NAMED})?", 63),
+    "uuid": ("[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}", 36),
+    "byte": ("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", 1 << 20),
+    "date": ("[0-9]{4}-[0-9]{2}-[0-9]{2}", 10),
+    "datetime": (r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:]{8}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})", 64),
+}
+FORMATS: Final = (*_PATTERNS, "qualifiedName")
 
 
 def limited(text: str, most: int = 63) -> str:
@@ -28,3 +48,13 @@ def _as_label(text: str, beginning: str) -> str:
     """A DNS label, but for its length; it gets another beginning where it has no letter there."""
     name = re.sub(r"[^a-z0-9-]", "-", text)
     return name if name[0].isalpha() else f"{beginning}{name}"
+
+
+def fits(name: str, text: str) -> bool:
+    """Whether a text has one of Kubernetes' formats, such as dns1123Subdomain."""
+    if name == "qualifiedName":  # a name, behind a prefix where it has one
+        prefix, slash, last = text.rpartition("/")
+        named = re.fullmatch(_NAMED, last) is not None and len(last) <= 63
+        return named and (not slash or fits("dns1123Subdomain", prefix))
+    pattern, most = _PATTERNS[name]
+    return len(text) <= most and re.fullmatch(pattern, text) is not None

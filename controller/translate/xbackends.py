@@ -9,14 +9,13 @@ Service (`pods`), whose labels its EndpointSlices have as well. In files, somebo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final, Literal, NamedTuple
 
 from controller.objects.backends import XBackend, XBackendSpec
 from controller.objects.core import XBACKEND_NAME, EndpointSlice, Service
-from controller.objects.naming import limited
+from controller.objects.naming import fits, limited
 from controller.objects.routes import SessionPersistence
 from controller.state.view import View, guarded
 from controller.translate import sessions
@@ -37,13 +36,6 @@ _STREAMS: Final[dict[str, Protocol]] = {"": "tcp", "TCP": "tcp"}  # bytes are pa
 _SPOKEN: Final[dict[str, dict[str, Protocol]]] = {"": _REQUESTS, "h2c": _CALLS, "tcp": _STREAMS, "udp": {}}
 PROTOCOLS: Final = frozenset(_REQUESTS) | _STREAMS.keys()
 MAX_LABELS: Final = 64
-# What Kubernetes lets labels be: `format.qualifiedName()` and LabelValue.
-_LABEL_NAME: Final = re.compile(
-    r"(?=[^/]{1,253}/)?(?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*/)?"
-    r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-)
-_LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-_HOSTNAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")  # PreciseHostname
 
 
 class Refusal(NamedTuple):
@@ -120,7 +112,7 @@ def _host_faults(view: View, host: str) -> Iterator[str]:
         yield f"{where}: {grammar.shown(host)} is a name of the cluster; refer to its Service, or select its pods."
     if _is_address(host):
         yield f"{where}: {grammar.shown(host)} is an address; a name is needed, or type EndpointSelector and an EndpointSlice."
-    if not _HOSTNAME.fullmatch(host) or len(host) > 253:
+    if not fits("dns1123Subdomain", host):
         yield f"{where}: found {grammar.shown(host)}; a name as DNS has it, in lower case, is needed."
 
 
@@ -137,9 +129,9 @@ def _label_faults(labels: dict[str, str]) -> Iterator[str]:
     if not 1 <= len(labels) <= MAX_LABELS:
         yield f"{where}: found {len(labels)} labels; 1 to {MAX_LABELS} are needed."
     for name, value in labels.items():
-        if not _LABEL_NAME.fullmatch(name):
+        if not fits("qualifiedName", name):
             yield f"{where}: {grammar.shown(name)} cannot be the name of a label."
-        if not _LABEL_VALUE.fullmatch(value):
+        if not fits("labelValue", value):
             yield f"{where}[{name}]: {grammar.shown(value)} cannot be a label's value."
 
 
