@@ -128,14 +128,8 @@ class Snapshot(Collector):
             ("failures", "fsm_filter_failures", "Calls that raised, took too long, or returned what means nothing."),
             ("slow", "fsm_filter_slow", "Calls that kept a worker from everything else for more than 50 ms."),
         ):
-            family = CounterMetricFamily(name, text, labels=["filter"])
-            sums: Tally[str] = Tally()
-            for worker in self._workers:
-                for statistics in worker.filters:
-                    sums[statistics.name] += getattr(statistics, attribute)
-            for filter_name, count in sums.items():
-                family.add_metric([filter_name], count)
-            yield family
+            of_filters = (one for worker in self._workers for one in worker.filters)
+            yield _summed(name, text, ["filter"], (((one.name,), getattr(one, attribute)) for one in of_filters))
 
     def _measured(self) -> Iterator[Metric]:
         """What filters measured themselves, added up; as much as each may show, however many workers there are."""
@@ -190,32 +184,31 @@ class Snapshot(Collector):
             yield family
 
     def _unconnected(self) -> Metric:
-        sums: Tally[tuple[str, str]] = Tally()
-        for worker in self._workers:
-            for backend, reason, count in worker.unconnected:
-                sums[backend, reason] += count
         text = "Connections to endpoints that could not be made, by reason: refused, timeout, name, tls, unreachable, fault."
-        family = CounterMetricFamily("fsm_backend_connect_failures", text, labels=["backend", "reason"])
-        for labels, count in sums.items():
-            family.add_metric([*labels], count)
-        return family
+        counted = (((backend, reason), count) for worker in self._workers for backend, reason, count in worker.unconnected)
+        return _summed("fsm_backend_connect_failures", text, ["backend", "reason"], counted)
 
     def _refused_retries(self) -> Metric:
-        sums: Tally[str] = Tally()
-        for worker in self._workers:
-            for backend, count in worker.refused_retries:
-                sums[backend] += count
         text = "Retries that a retry budget refused (503), by the Service or XBackend."
-        family = CounterMetricFamily("fsm_retries_refused", text, labels=["backend"])
-        for backend, count in sums.items():
-            family.add_metric([backend], count)
-        return family
+        counted = (((backend,), count) for worker in self._workers for backend, count in worker.refused_retries)
+        return _summed("fsm_retries_refused", text, ["backend"], counted)
 
     def _counter(self, name: str, text: str, attribute: str) -> Metric:
         return CounterMetricFamily(name, text, value=sum(getattr(worker, attribute) for worker in self._workers))
 
     def _gauge(self, name: str, text: str, attribute: str) -> Metric:
         return GaugeMetricFamily(name, text, value=sum(getattr(worker, attribute) for worker in self._workers))
+
+
+def _summed(name: str, text: str, labels: list[str], counted: Iterable[tuple[tuple[str, ...], int]]) -> Metric:
+    """A counter that the workers have counts of, by the values of its labels."""
+    sums: Tally[tuple[str, ...]] = Tally()
+    for values, count in counted:
+        sums[values] += count
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, count in sums.items():
+        family.add_metric(values, count)
+    return family
 
 
 def _families(sums: dict[tuple[str, str, str, Labels], list[float]]) -> Iterator[Metric]:
