@@ -52,6 +52,11 @@ class Meta(Struct, frozen=True):
     deletion_timestamp: str = ""
     labels: dict[str, str] = {}
 
+    @property
+    def age(self) -> tuple[str, str, str]:
+        """What goes before what, the least first: the oldest, then by namespace and name (GEP-713, GEP-1713)."""
+        return self.creation_timestamp, self.namespace, self.name
+
 
 class Object(Struct, frozen=True):
     """What every object has."""

@@ -205,11 +205,10 @@ def _namesake(view: View, resource: Gateway) -> str:
 
     Their data planes would be one Deployment, and prove by one ServiceAccount to be either.
     """
-    own = (resource.metadata.creation_timestamp, resource.metadata.name)
     for ref in view.index("gateways that run as", resource.metadata.namespace, resource.generated_name):
         other = view.get(Gateway, ref.namespace, ref.name) if ref != resource.ref else None
         if other is not None and view.call(is_ours, other.spec.gateway_class_name):
-            if (other.metadata.creation_timestamp, other.metadata.name) < own:
+            if other.metadata.age < resource.metadata.age:
                 return other.metadata.name
     return ""
 

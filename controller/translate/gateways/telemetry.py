@@ -61,8 +61,8 @@ def _first(view: View, namespace: str, gateway: str) -> str | None:
         one = view.get(XTelemetryPolicy, ref.namespace, ref.name)
         targets = one.spec.target_refs if one is not None else ()
         if one is not None and any((t.group, t.kind, t.name) == (GATEWAY_GROUP, "Gateway", gateway) for t in targets):
-            found.append((one.metadata.creation_timestamp, one.metadata.name))
-    return min(found)[1] if found else None
+            found.append(one.metadata.age)
+    return min(found)[-1] if found else None
 
 
 def _fault(policy: XTelemetryPolicy) -> str:

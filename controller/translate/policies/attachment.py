@@ -165,7 +165,7 @@ def _older(view: View, policy: Policy, target: Ref) -> list[tuple[str, tuple[Sco
     return [
         (older.name, older.scopes)
         for older in _in_force_at(view, policy.ref.kind, target, before=policy)
-        if older.age < _age(policy)
+        if older.age < policy.metadata.age
     ]
 
 
@@ -200,17 +200,13 @@ def _in_force_at(view: View, kind: str, target: Ref, *, before: Policy | None = 
         if ref.kind != kind:
             continue
         policy = view.get(POLICIES[kind].type, ref.namespace, ref.name)
-        if policy is None or (before is not None and _age(policy) >= _age(before)):
+        if policy is None or (before is not None and policy.metadata.age >= before.metadata.age):
             continue
         verdict = view.call(judged, kind, ref.namespace, ref.name)
         for at, scopes in verdict.at if verdict is not None else ():
             if at == target and verdict is not None:
-                policies.append(InForce(_age(policy), ref.namespace, ref.name, scopes, verdict.shut))
+                policies.append(InForce(policy.metadata.age, ref.namespace, ref.name, scopes, verdict.shut))
     return sorted(policies)
-
-
-def _age(policy: Policy) -> tuple[str, str, str]:
-    return policy.metadata.creation_timestamp, policy.metadata.namespace, policy.metadata.name
 
 
 # --- which is in force ---

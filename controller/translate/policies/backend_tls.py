@@ -32,7 +32,7 @@ def _policy_of(view: View, namespace: str, service: str, port_name: str) -> str 
     candidates = []
     for policy, target in _policies(view, namespace, service):
         if target.section_name in ("", port_name):
-            candidates.append((not target.section_name, *_age(policy), policy.metadata.name))
+            candidates.append((not target.section_name, *policy.metadata.age))
     return min(candidates)[-1] if candidates else None
 
 
@@ -44,10 +44,6 @@ def _policies(view: View, namespace: str, service: str) -> list[tuple[BackendTLS
             if policy is not None and (target.group, target.kind, target.name) == ("", "Service", service):
                 result.append((policy, target))
     return result
-
-
-def _age(policy: BackendTLSPolicy) -> tuple[str, str]:
-    return policy.metadata.creation_timestamp, f"{policy.metadata.namespace}/{policy.metadata.name}"
 
 
 @guarded(
@@ -201,9 +197,9 @@ def _older(view: View, policy: BackendTLSPolicy) -> str:
         same = [
             other
             for other, theirs in _policies(view, policy.metadata.namespace, target.name)
-            if theirs.section_name == target.section_name and _age(other) < _age(policy)
+            if theirs.section_name == target.section_name and other.metadata.age < policy.metadata.age
         ]
         if not same:
             return ""
-        winner = min(same, key=_age).metadata.name
+        winner = min(same, key=lambda other: other.metadata.age).metadata.name
     return winner

@@ -87,7 +87,7 @@ def _oldest(view: View, target: Ref) -> XBackendTrafficPolicy | None:
         policy = view.get(XBackendTrafficPolicy, ref.namespace, ref.name)
         if policy is not None and _is_for(policy, target) and not any(True for _ in _faults(policy)):
             found.append(policy)
-    return min(found, key=lambda one: (one.metadata.creation_timestamp, one.metadata.name), default=None)
+    return min(found, key=lambda one: one.metadata.age, default=None)
 
 
 def _is_for(policy: XBackendTrafficPolicy, target: Ref) -> bool:

@@ -70,9 +70,7 @@ def sets(view: View, gateway: Gateway) -> tuple[ListenerSet, ...]:
         for listener_set in _named(view, gateway)
         if is_allowed(view, allowed, gateway.metadata.namespace, listener_set.metadata.namespace)
     ]
-    return tuple(
-        sorted(named, key=lambda taken: (taken.metadata.creation_timestamp, taken.metadata.namespace, taken.metadata.name))
-    )
+    return tuple(sorted(named, key=lambda taken: taken.metadata.age))
 
 
 def _named(view: View, gateway: Gateway) -> Iterator[ListenerSet]:
