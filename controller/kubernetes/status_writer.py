@@ -27,6 +27,7 @@ from controller.translate.shared.status import (
     RouteStatus,
     Status,
 )
+from gateway.base.durations import backoff
 
 log = logging.getLogger("fsm.status")
 
@@ -134,7 +135,7 @@ class StatusWriter:
                 "status of %s cannot be written (%d times): %s", ref, times, error, exc_info=not isinstance(error, ApiError)
             )
         self._last[ref] = loop.time()
-        loop.call_later(after or min(APART * 2**times, MAX_RETRY_SECONDS), self._push, ref)
+        loop.call_later(after or backoff(APART, times, MAX_RETRY_SECONDS), self._push, ref)
 
     async def _write(self, ref: Ref) -> None:
         stored = self._stored.get(ref)

@@ -42,24 +42,24 @@ class Upkeep(Generic[KeyT]):
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _run(self, key: KeyT) -> None:
-        attempt = 0
+        delay = FIRST_RETRY
         try:
             while True:
                 self._again.discard(key)
+                pause = delay
                 try:
                     await self._work(key)
                 except ApiError as error:
-                    attempt += 1
                     self._log.warning("%s: %s", self._words(key), error)
-                    await asyncio.sleep(error.retry_after or min(FIRST_RETRY * 2 ** (attempt - 1), MAX_RETRY))
-                    continue
+                    pause = error.retry_after or delay
                 except Exception:  # of our own: it stays this object's
-                    attempt += 1
                     self._log.exception(self._words(key))
-                    await asyncio.sleep(min(FIRST_RETRY * 2 ** (attempt - 1), MAX_RETRY))
+                else:
+                    delay = FIRST_RETRY
+                    if key not in self._again:
+                        return
                     continue
-                attempt = 0
-                if key not in self._again:
-                    return
+                await asyncio.sleep(pause)
+                delay = min(2 * delay, MAX_RETRY)
         finally:
             self._tasks.pop(key, None)

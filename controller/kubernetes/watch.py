@@ -20,6 +20,7 @@ from controller.kubernetes.pieces import elements, members
 from controller.objects.base import Ref
 from controller.objects.decoding import Reader, Unreadable
 from controller.objects.kinds import AnyObject, Kind
+from gateway.base.durations import backoff
 
 log = logging.getLogger("fsm.watch")
 
@@ -176,18 +177,18 @@ class Follower:
                     continue
                 attempt += 1
                 log.warning("watching %s: %s", self._kind.plural, error)
-                await asyncio.sleep(error.retry_after or min(0.1 * 2**attempt, 10) * random.uniform(0.5, 1))  # noqa: S311
+                await asyncio.sleep(error.retry_after or backoff(0.1, attempt, 10) * random.uniform(0.5, 1))  # noqa: S311
             except (msgspec.DecodeError, KeyError) as error:
                 # Not what an API server says (a proxy's page, half a line): the list is read again, and not in a tight loop.
                 attempt += 1
                 self._version = ""
                 log.warning("watching %s: what came cannot be read: %s", self._kind.plural, error)
-                await asyncio.sleep(min(0.1 * 2**attempt, 10))
+                await asyncio.sleep(backoff(0.1, attempt, 10))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 # The connection ended; where it ended is known, so nothing is read twice.
                 attempt += 1
                 log.info("watching %s: %s", self._kind.plural, error or type(error).__name__)
-                await asyncio.sleep(min(0.02 * 2**attempt, 2))
+                await asyncio.sleep(backoff(0.02, attempt, 2))
 
     async def _next_version(self) -> bool:
         """An older cluster may serve only an older version."""

@@ -1,4 +1,4 @@
-"""Durations of the Gateway API (GEP-2257)."""
+"""Durations of the Gateway API (GEP-2257), and how long to wait before something is tried again."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ _UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 def seconds(duration: str) -> float:
     """A Gateway API Duration (GEP-2257) in seconds; nothing is 0."""
     return sum(int(number) * _UNIT[unit] for number, unit in re.findall(r"([0-9]+)(ms|h|m|s)", duration)) or 0.0
+
+
+def backoff(first: float, doublings: int, most: float) -> float:
+    """Seconds to wait: twice as many each time. However often that is: 2.0 to the 1024th is no number any more."""
+    return min(first * 2.0 ** min(doublings, 64), most)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
+from gateway.base.durations import backoff
 from gateway.http.http1 import Request
 from gateway.interfaces import Endpoint
 from gateway.proxy.route import Route, Target
@@ -118,7 +119,7 @@ class Attempts:
             return True
         exchange.rewind()
         # At least what the rule says; without a word of it, a little, and more each time.
-        delay = retry.backoff or min(BACKOFF * 2**self._retries, MAX_BACKOFF)
+        delay = retry.backoff or backoff(BACKOFF, self._retries, MAX_BACKOFF)
         self._retries += 1
         self._later = asyncio.get_running_loop().call_later(delay, self._retry)
         return True
