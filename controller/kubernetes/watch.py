@@ -26,6 +26,7 @@ log = logging.getLogger("fsm.watch")
 
 PAGE: Final = 500  # objects asked for at once
 WATCH: Final = 290  # seconds after which the API server ends a watch by itself
+STEADY: Final = 1.0  # seconds after which a watch that has told nothing counts as one that works
 SILENCE: Final = 120.0  # seconds without an event or a bookmark after which a watch counts as dead
 
 
@@ -147,23 +148,23 @@ class Follower:
         self._known: dict[Ref, None] = {}
         self._version = ""
         self._api_version = kind.api_versions[0]
+        self._failures = 0  # in a row, of whatever was asked
+        self._gone = 0  # in a row, of versions that a list gave and that a watch could not go on from
         self.synced = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled, or until the kind is not served (then everything known of it is dropped)."""
-        attempt = 0
         while True:
             try:
                 if not self._version:
                     await self._read_list()
                     self.synced.set()
-                attempt = 0
                 began = asyncio.get_running_loop().time()
                 await self._watch()
-                if asyncio.get_running_loop().time() - began < 1:
+                if asyncio.get_running_loop().time() - began < STEADY:
                     await asyncio.sleep(0.1)  # a server that hangs up at once is not asked in a tight loop
             except _GoneError:
-                self._version = ""
+                await self._list_again()
             except ApiError as error:
                 if error.status == 404:
                     if await self._next_version():
@@ -173,22 +174,33 @@ class Follower:
                     self.synced.set()
                     return
                 if error.status == 410:
-                    self._version = ""
+                    await self._list_again()
                     continue
-                attempt += 1
+                self._failures += 1
                 log.warning("watching %s: %s", self._kind.plural, error)
-                await asyncio.sleep(error.retry_after or backoff(0.1, attempt, 10) * random.uniform(0.5, 1))  # noqa: S311
+                await asyncio.sleep(error.retry_after or backoff(0.1, self._failures, 10) * random.uniform(0.5, 1))  # noqa: S311
             except (msgspec.DecodeError, KeyError) as error:
                 # Not what an API server says (a proxy's page, half a line): the list is read again, and not in a tight loop.
-                attempt += 1
+                self._failures += 1
                 self._version = ""
                 log.warning("watching %s: what came cannot be read: %s", self._kind.plural, error)
-                await asyncio.sleep(backoff(0.1, attempt, 10))
+                await asyncio.sleep(backoff(0.1, self._failures, 10))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 # The connection ended; where it ended is known, so nothing is read twice.
-                attempt += 1
+                self._failures += 1
                 log.info("watching %s: %s", self._kind.plural, error or type(error).__name__)
-                await asyncio.sleep(backoff(0.02, attempt, 2))
+                await asyncio.sleep(backoff(0.02, self._failures, 2))
+
+    async def _list_again(self) -> None:
+        """At once where the version was old; a server that knows none of those that it gives is not kept busy with lists."""
+        self._version = ""
+        self._gone += 1
+        if self._gone > 1:
+            await asyncio.sleep(backoff(0.1, self._gone, 10))
+
+    def _heard(self) -> None:
+        """The watch works: what failed before is over."""
+        self._failures = self._gone = 0
 
     async def _next_version(self) -> bool:
         """An older cluster may serve only an older version."""
@@ -221,12 +233,16 @@ class Follower:
     async def _watch(self) -> None:
         query = {**self._query, "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH), "resourceVersion": self._version}
         async with self._api.watch(self._path, query, silence=SILENCE) as stream:
-            rest = b""
-            async for chunk in stream.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    if line:
-                        self._handle(_event_of(line))
+            steady = asyncio.get_running_loop().call_later(STEADY, self._heard)
+            try:
+                rest = b""
+                async for chunk in stream.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        if line:
+                            self._handle(_event_of(line))
+            finally:
+                steady.cancel()
 
     def _handle(self, event: Event) -> None:
         if event.type == "ERROR":
@@ -234,6 +250,7 @@ class Follower:
             if problem.code == 410:
                 raise _GoneError
             raise ApiError(problem.code, problem.message)
+        self._heard()
         stored = _identified(event.object)
         if event.type == "DELETED":
             self._forget(Ref(self._kind.type.__name__, stored.metadata.namespace, stored.metadata.name))

@@ -87,3 +87,39 @@ async def test_an_object_that_cannot_be_understood_hides_no_other(stage: Stage) 
     stage.server.lists = [([odd, service("a", 1)], 5, "")]
     stage.follow()
     await stage.until({"a": 80})
+
+
+def _broken(status: int) -> web.Response:
+    return web.json_response({"kind": "Status", "code": status, "message": "as scripted"}, status=status)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often each wait was doubled; none of them is waited for."""
+    doubled: list[int] = []
+
+    def backoff(_: float, doublings: int, __: float) -> float:
+        doubled.append(doublings)
+        return 0.0
+
+    monkeypatch.setattr("controller.kubernetes.watch.backoff", backoff)
+    return doubled
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (503, [1, 2, 3, 4, 1, 2]),  # a watch that told something in between begins anew
+        (410, [2, 3, 4, 2]),  # the first list after one is read at once
+    ],
+)
+async def test_a_watch_that_fails_time_and_again_waits_longer_each_time(
+    stage: Stage, waits: list[int], status: int, expected: list[int]
+) -> None:
+    stage.server.lists = [([service("a", 1)], 5, "") for _ in range(7)]
+    works = [event("ADDED", service("b", 6)), b""]
+    stage.server.watches = [*(_broken(status) for _ in range(4)), works, *(_broken(status) for _ in range(2)), None]
+    stage.follow()
+    async with asyncio.timeout(5):
+        await stage.server.streams.get()
+    assert waits == expected
