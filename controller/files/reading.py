@@ -50,6 +50,7 @@ class _Piece(NamedTuple):
     found: tuple[tuple[int, Found], ...]  # each with the lines above what it was read from
     repeated: int = 0  # values that its aliases stand for: a file may have so many
     parses: bool = True  # else what it says depends on what follows
+    is_refused: bool = False  # what follows is not read
     items: dict[str, _Item | None] = {}  # noqa: RUF012  of a List: by their text; None is one that means nothing by itself
 
 
@@ -91,6 +92,8 @@ class FileReading:
                 yield from (_below(found, above) for found in _judged(read(text[start:], self._file), memory.valid()))
                 return
             yield from (_below(found, above + further) for further, found in piece.found)
+            if piece.is_refused:
+                return
             given += len(piece.found)
             start += len(part)
 
@@ -126,15 +129,16 @@ class _Memory:
         whole = read_whole(text, self._file)
         if whole is None:
             return _Piece((), parses=False, items=items)
-        documents, repeated = whole
-        return _Piece(tuple((0, found) for found in _judged(documents, self.valid())), repeated, items=items)
+        judged = _judged(whole.found, self.valid())
+        return _Piece(tuple((0, found) for found in judged), whole.repeated, is_refused=whole.is_refused, items=items)
 
     def _frame(self, cut: cuts.ListCuts) -> Document | None:
         """A List without its items; None if it is none, or if something of its head is open still where they begin."""
         frame = read_value(cut.frame, self._file) if "&" not in cut.frame else None
         value = frame.value if frame is not None else None
         is_list = isinstance(value, dict) and f"{value.get('kind')}".endswith("List") and value.get("items", 0) in (None, [])
-        return frame if is_list and read_whole(cut.head, self._file) is not None else None
+        head = read_whole(cut.head, self._file) if is_list else None
+        return frame if head is not None and not head.is_refused else None
 
     def _item(self, text: str) -> _Item | None:
         """An item of a List, if it means by itself what it means there."""

@@ -6,11 +6,13 @@ keeps timestamps as the text that they are.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import yaml
 from yaml.error import MarkedYAMLError
@@ -24,6 +26,10 @@ TOO_DEEP: Final = f"is nested too deeply: {DEEPEST} levels can be read"
 Path: TypeAlias = tuple[str | int, ...]
 _PLAIN: Final = re.compile(r"[A-Za-z_]\w*")  # names of fields
 _MAPS: Final = ("labels", "annotations", "matchLabels", "data", "stringData", "binaryData", "options")  # with keys of any kind
+
+
+class TooMuchError(MarkedYAMLError):
+    """A bound is passed; whatever follows, the text is refused."""
 
 
 class Loader(yaml.CSafeLoader):
@@ -42,7 +48,7 @@ class Loader(yaml.CSafeLoader):
         self._depth += 1
         if self._depth > DEEPEST or self._nodes > 2 * MAX_VALUES:
             mark = current_node.start_mark if current_node is not None else None
-            raise MarkedYAMLError(None, None, TOO_DEEP if self._depth > DEEPEST else TOO_MANY, mark)
+            raise TooMuchError(None, None, TOO_DEEP if self._depth > DEEPEST else TOO_MANY, mark)
 
     def ascend_resolver(self) -> None:
         """It ends."""
@@ -124,25 +130,55 @@ def read(text: str, file: str) -> Iterator[Document | DocumentFault]:
     try:
         for node in _nodes(loader):
             yield from _documents(node, loader, file)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        words = ", ".join(part for part in (error.context, error.problem) if part)
-        yield DocumentFault(file, mark.line + 1 if mark else 0, f"not YAML: {words}")
     except yaml.YAMLError as error:
-        yield DocumentFault(file, 0, f"not YAML: {error}")
+        yield _not_yaml(error, file)
     finally:
         loader.dispose()
 
 
-def read_whole(text: str, file: str) -> tuple[list[Document | DocumentFault], int] | None:
-    """The same of a text that parses to its end, and how many values its aliases stand for; None for another."""
+def _not_yaml(error: yaml.YAMLError, file: str) -> DocumentFault:
+    if not isinstance(error, MarkedYAMLError):
+        return DocumentFault(file, 0, f"not YAML: {error}")
+    mark = error.problem_mark or error.context_mark
+    words = ", ".join(part for part in (error.context, error.problem) if part)
+    return DocumentFault(file, mark.line + 1 if mark else 0, f"not YAML: {words}")
+
+
+class Whole(NamedTuple):
+    """A text that was read to its end, or to where nothing that follows could change what it says."""
+
+    found: list[Document | DocumentFault]
+    repeated: int  # values that its aliases stand for
+    is_refused: bool = False  # a bound is passed: the last fault says which, and nothing behind it is read
+
+
+def read_whole(text: str, file: str) -> Whole | None:
+    """The same of a text that means what it means whatever follows it; None for another."""
     loader = Loader(text)
+    found: list[Document | DocumentFault] = []
     try:
-        return [found for node in _nodes(loader) for found in _documents(node, loader, file)], loader.repeated
+        with _collecting_later():
+            for node in _nodes(loader):
+                found += _documents(node, loader, file)
+        return Whole(found, loader.repeated)
+    except TooMuchError as error:
+        return Whole([*found, _not_yaml(error, file)], loader.repeated, is_refused=True)
     except yaml.YAMLError:
         return None
     finally:
         loader.dispose()
+
+
+@contextlib.contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Nodes are trees, in which a collector finds nothing to free: its looking is half of a large text's time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def read_value(text: str, file: str, path: Path = ()) -> Document | None:

@@ -39,3 +39,11 @@ def test_not_green(change: dict[str, Any], words: str) -> None:
 
 def test_a_profile_that_did_not_run() -> None:
     assert faults({"profiles": REPORT["profiles"][1:]}) == ["GATEWAY-HTTP: not run"]
+
+
+def test_what_the_cluster_of_a_version_and_channel_has_no_field_for() -> None:
+    report = copy.deepcopy(REPORT)
+    report["profiles"][0]["extended"]["unsupportedFeatures"] = ["HTTPRouteRetry"]
+    assert faults(report | {"gatewayAPIVersion": "v1.6.3", "gatewayAPIChannel": "standard"}) == []
+    assert faults(report | {"gatewayAPIVersion": "v1.6.3", "gatewayAPIChannel": "experimental"})
+    assert faults(report | {"gatewayAPIVersion": "v1.7.0", "gatewayAPIChannel": "standard"})

@@ -271,6 +271,17 @@ class Counted:
         return read
 
 
+@pytest.mark.parametrize(("more", "words"), [("- a\n" * 441, "has more than"), ("[" * 201 + "]" * 201, "is nested too deeply")])
+def test_a_document_beyond_a_bound_is_parsed_once(monkeypatch: pytest.MonkeyPatch, more: str, words: str) -> None:
+    monkeypatch.setattr("controller.objects.documents.MAX_VALUES", 220)
+    text = f"kind: Service\n---\n{more}\n---\nkind: X\n"
+    counted = Counted(monkeypatch)
+    found = list(FileReading("f").read(text))
+    assert counted.parsed == text.index("---\nkind: X")
+    assert found == list(read_anew(text, "f"))
+    assert words in str(found[-1])
+
+
 def good(number: int, host: str = "a") -> dict[str, Any]:
     return {
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": f"s{number}", "labels": {"x": "a"}, "annotations": {"x": host}},
