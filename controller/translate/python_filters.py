@@ -289,7 +289,7 @@ def accepted(view: View, name: FilterName, outcome: snapshot.Script | str) -> Co
     """Whether what was made of a source can be used, also by the data planes that have it."""
     if isinstance(outcome, str):
         return conditions.filter_not_valid("Invalid", outcome)
-    wrong = syntax(outcome)
+    wrong = _syntax_fault(outcome)
     if wrong:
         return conditions.filter_not_valid("ScriptInvalid", wrong)
     for gateway in sorted(view.note(f"gateways of {name.kind}", name.namespace, name.name)):
@@ -300,7 +300,7 @@ def accepted(view: View, name: FilterName, outcome: snapshot.Script | str) -> Co
     return conditions.filter_accepted()
 
 
-def syntax(part: snapshot.Script) -> str:
+def _syntax_fault(part: snapshot.Script) -> str:
     """What is wrong with a source before anybody runs it."""
     try:
         ast.parse(part.source)
