@@ -6,7 +6,6 @@ what cannot be done has no effect.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -20,13 +19,12 @@ from controller.translate.shared import ancestors, conditions
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.status import AncestorStatus, PolicyStatus
 from gateway import snapshot
-from gateway.base.durations import seconds
+from gateway.base.durations import is_duration, seconds
 from gateway.http import grammar
 
 TARGETS: Final[dict[tuple[str, str], type[Service | XBackend]]] = {("", "Service"): Service, (X_GROUP, "XBackend"): XBackend}
 MAX_TARGETS: Final = 16
 HOUR: Final = 3600.0
-_DURATION: Final = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")  # GEP-2257
 
 
 class TrafficVerdict(NamedTuple):
@@ -121,7 +119,7 @@ def _constraint_faults(asked: RetryConstraint) -> Iterator[str]:
 
 
 def _lasts(text: str, least: float) -> bool:
-    return _DURATION.fullmatch(text) is not None and least <= seconds(text) <= HOUR
+    return is_duration(text) and least <= seconds(text) <= HOUR
 
 
 # --- what it comes to ---
