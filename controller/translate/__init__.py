@@ -348,7 +348,7 @@ REMARKING: Final = frozenset(function for row in REMARKS.values() for function i
 KINDS_OF: Final[dict[Any, str]] = {  # of functions that are for one kind alone
     backend_tls.validated: "BackendTLSPolicy",
     xbackends.judged: "XBackend",
-    backend_traffic.standing: "XBackendTrafficPolicy",
+    backend_traffic.judged: "XBackendTrafficPolicy",
     **{
         function: kind
         for kind, row in (*OWN_VALUES.items(), *REMARKS.items())

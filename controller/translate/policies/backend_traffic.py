@@ -1,6 +1,6 @@
 """XBackendTrafficPolicy: how much of what a backend is sent may be sent again (GEP-3388), and sessions with it.
 
-At each target the oldest policy stands, and no other; `standing` says so to its status and to its effect. It guards nobody:
+At each target the oldest policy stands, and no other; `judged` says so to its status and to its effect. It guards nobody:
 what cannot be done has no effect.
 """
 
@@ -35,8 +35,8 @@ class TrafficVerdict(NamedTuple):
 
 
 @guarded(lambda view, error, *_: TrafficVerdict(conditions.policy_invalid(conditions.fault_of_ours(error))))
-def standing(view: View, namespace: str, name: str) -> TrafficVerdict | None:
-    """What becomes of a policy."""
+def judged(view: View, namespace: str, name: str) -> TrafficVerdict | None:
+    """The one decision about a policy, from which its status and its effect are made."""
     policy = view.get(XBackendTrafficPolicy, namespace, name)
     if policy is None:
         return None
@@ -129,7 +129,7 @@ def _in_force(view: View, kind: str, namespace: str, name: str) -> XBackendTraff
     found = _oldest(view, Ref(kind, namespace, name))
     if found is None:
         return None
-    verdict = view.call(standing, namespace, found.metadata.name)
+    verdict = view.call(judged, namespace, found.metadata.name)
     return found if verdict is not None and Ref(kind, namespace, name) in verdict.at else None
 
 
@@ -156,7 +156,7 @@ def persistence(view: View, kind: str, namespace: str, name: str) -> snapshot.Pe
 def status(view: View, namespace: str, name: str) -> PolicyStatus | None:
     """What to say of a policy, to each Gateway of ours that sends requests to its targets; of targets that are not there, to
     themselves, as no Gateway can."""
-    policy, verdict = view.get(XBackendTrafficPolicy, namespace, name), view.call(standing, namespace, name)
+    policy, verdict = view.get(XBackendTrafficPolicy, namespace, name), view.call(judged, namespace, name)
     if policy is None or verdict is None:
         return None
     targets = {
