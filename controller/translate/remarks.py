@@ -17,8 +17,8 @@ from controller.objects.documents import Path
 from controller.objects.gateways import ALL, Gateway, GatewayClass, ListenerSet
 from controller.objects.naming import limited
 from controller.objects.references import ParentRef
+from controller.objects.routes import ROUTES
 from controller.state.view import View, guarded
-from controller.translate.routes.routes import TYPES
 from controller.translate.shared.ancestors import is_ours
 
 SLICE_LABEL: Final = "kubernetes.io/service-name"
@@ -73,7 +73,7 @@ def of_listener_set(view: View, namespace: str, name: str) -> Remarks:
 @guarded(lambda *_: ())
 def of_route(view: View, kind: str, namespace: str, name: str) -> Remarks:
     """A route with parents that there are not, or none of which is ours."""
-    found = view.get(TYPES[kind], namespace, name)
+    found = view.get(ROUTES[kind], namespace, name)
     if found is None:
         return ()
     parents, scope = found.spec.parent_refs, found.spec.use_default_gateways
