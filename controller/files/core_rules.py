@@ -76,16 +76,14 @@ def _address_fault(type_: str, address: str) -> str:
         return f"with addressType {type_} a plain {type_} address is needed{better}"
     if isinstance(parsed, IPv4Address) != (type_ == "IPv4"):
         return f"with addressType {type_} an {type_} address is needed; this one is IPv{parsed.version}"
-    special = (
-        "unspecified"
-        if parsed.is_unspecified
-        else "link-local"
-        if parsed.is_link_local
-        else "multicast"
-        if parsed.is_multicast
-        else ""
-    )
-    return f"{'an' if special[0] == 'u' else 'a'} {special} address is no endpoint's" if special else ""
+    for special, is_special in (
+        ("an unspecified", parsed.is_unspecified),
+        ("a link-local", parsed.is_link_local),
+        ("a multicast", parsed.is_multicast),
+    ):
+        if is_special:
+            return f"{special} address is no endpoint's"
+    return ""
 
 
 def _is_number(address: str) -> bool:
