@@ -68,8 +68,8 @@ class View:
         """The Refs under an index key."""
         return cast("tuple[Ref, ...]", self._read(key))
 
-    def note(self, *key: Any) -> Any:
-        """A note, or () where there is none."""
+    def noted(self, *key: Any) -> Any:
+        """What `World.note` was told, or () where it was told nothing."""
         return self._read(key)
 
     def call(self, function: Callable[Concatenate[View, P], R], *arguments: P.args, **_: P.kwargs) -> R:

@@ -104,7 +104,7 @@ def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script 
         return f'spec.memory of its definition: found "{definition.memory[:60]}"; such as 256Mi is needed.'
     if not is_duration(definition.timeout):
         return f'spec.timeout of its definition: found "{definition.timeout[:60]}"; such as 500ms or 2s is needed.'
-    allowed = view.note("setting", "inline filters")  # "allowed", or "default" where they are all meant to be
+    allowed = view.noted("setting", "inline filters")  # "allowed", or "default" where they are all meant to be
     execution = definition.execution or ("inline" if allowed == "default" else "process")
     if execution == "inline" and not allowed:
         return "spec.execution: inline is not allowed here (the controller's --allow-inline-filters would); process is."
@@ -291,8 +291,8 @@ def accepted(view: View, name: FilterName, outcome: snapshot.Script | str) -> Co
     wrong = _syntax_fault(outcome)
     if wrong:
         return conditions.filter_not_valid("ScriptInvalid", wrong)
-    for gateway in sorted(view.note(f"gateways of {name.kind}", name.namespace, name.name)):
-        report = view.note("report", *gateway)
+    for gateway in sorted(view.noted(f"gateways of {name.kind}", name.namespace, name.name)):
+        report = view.noted("report", *gateway)
         for part, message in report.problems if report else ():
             if part == outcome.name:
                 return conditions.filter_not_valid("ScriptInvalid", f"{message}; the last good one stays in force.")

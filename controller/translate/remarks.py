@@ -101,7 +101,7 @@ def _nowhere(view: View, namespace: str, parent: ParentRef) -> str:
 
 
 def _missing(view: View, kind: str, namespace: str, name: str) -> str:
-    if f"{kind} {namespace}/{name}" in view.note("refused"):
+    if f"{kind} {namespace}/{name}" in view.noted("refused"):
         return ""
     return f'there is no {kind} "{namespace}/{name}"; {_known(view, kind, namespace, name)}'
 
@@ -159,11 +159,11 @@ def of_slice(view: View, namespace: str, name: str) -> Remarks:
 def of_service(view: View, namespace: str, name: str) -> Remarks:
     """A Service that routes lead to and that has no EndpointSlice: no cluster makes one here."""
     found = view.get(Service, namespace, name)
-    if found is None or found.spec.type == "ExternalName" or not view.note("gateways of service", namespace, name):
+    if found is None or found.spec.type == "ExternalName" or not view.noted("gateways of service", namespace, name):
         return ()
     if view.index("slices", namespace, name):
         return ()
-    if any(one.startswith(f"EndpointSlice {namespace}/") for one in view.note("refused")):
+    if any(one.startswith(f"EndpointSlice {namespace}/") for one in view.noted("refused")):
         return ()  # it may be this one's
     words = (
         "has no endpoints, and its requests are answered with 503: no cluster makes them here; an EndpointSlice with the label"

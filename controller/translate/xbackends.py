@@ -244,7 +244,7 @@ def pods(view: View, namespace: str, name: str) -> Pods | None:
     verdict = view.call(judged, namespace, name)
     wanted = None
     if found.spec.endpoint_selector is not None and verdict is not None and verdict.refusal is None:
-        if view.note("gateways of xbackend", namespace, name):
+        if view.noted("gateways of xbackend", namespace, name):
             selector = tuple(sorted(found.spec.endpoint_selector.match_labels.items()))
             wanted = PodService(selector, ((found.spec.port.number, found.spec.port.number),), limited(name))
     uid = found.metadata.uid
@@ -272,7 +272,7 @@ def status(view: View, namespace: str, name: str) -> BackendStatus | None:
         said = conditions.backend_invalid(verdict.refusal.words)
     elif are_from_files(view) and not _endpoints(view, found):
         said = conditions.with_fault(said, conditions.no_slices(XBACKEND_NAME, limited(name), found.spec.port.number))
-    elif verdict.persistence is not None and {"tcp"} & set(view.note("spoken to xbackend", namespace, name)):
+    elif verdict.persistence is not None and {"tcp"} & set(view.noted("spoken to xbackend", namespace, name)):
         text = "spec.sessionPersistence: what TCP and TLS routes send there has no requests, and so no sessions."
         said = conditions.with_warning(said, text)
     told = ancestors.of(view, [found.ref], said, most=ancestors.MAX_OF_BACKENDS)
