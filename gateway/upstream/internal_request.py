@@ -71,7 +71,7 @@ class InternalRequest:
             self.cancel()
             self._told(what)
 
-    # --- User ---
+    # --- called by the backend's connection (`UpstreamHandler`) ---
 
     @property
     def is_sent(self) -> bool:
