@@ -13,14 +13,13 @@ from typing import Any, Final
 from controller.objects.conversion import quoted
 from controller.objects.core import EndpointSlice, Service, ServicePort, SlicePort
 from controller.objects.documents import Document, DocumentFault, Path
-from controller.objects.naming import fits
+from controller.objects.naming import LABEL_RULE, fits
 
 MAX_ENDPOINTS: Final = 1000
 MAX_ADDRESSES: Final = 100  # of an endpoint
 PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
 ADDRESS_TYPES: Final = ("IPv4", "IPv6", "FQDN")
 SERVICE_TYPES: Final = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
-PORT_NAME: Final = 'lower-case letters, digits and "-", at most 63, are needed, with a letter or digit at both ends'
 
 
 def faults(found: Any, document: Document) -> Iterator[DocumentFault]:
@@ -77,16 +76,14 @@ def _address_fault(type_: str, address: str) -> str:
         return f"with addressType {type_} a plain {type_} address is needed{better}"
     if isinstance(parsed, IPv4Address) != (type_ == "IPv4"):
         return f"with addressType {type_} an {type_} address is needed; this one is IPv{parsed.version}"
-    special = (
-        "unspecified"
-        if parsed.is_unspecified
-        else "link-local"
-        if parsed.is_link_local
-        else "multicast"
-        if parsed.is_multicast
-        else ""
-    )
-    return f"{'an' if special[0] == 'u' else 'a'} {special} address is no endpoint's" if special else ""
+    for special, is_special in (
+        ("an unspecified", parsed.is_unspecified),
+        ("a link-local", parsed.is_link_local),
+        ("a multicast", parsed.is_multicast),
+    ):
+        if is_special:
+            return f"{special} address is no endpoint's"
+    return ""
 
 
 def _is_number(address: str) -> bool:
@@ -117,7 +114,7 @@ def _ports(ports: Sequence[ServicePort | SlicePort], where: Path) -> Iterator[tu
     for index, port in enumerate(ports):
         name = port.name or ""
         if name and not fits("dns1123Label", name):
-            yield (*where, index, "name"), f"found {quoted(name)}; {PORT_NAME}"
+            yield (*where, index, "name"), f"found {quoted(name)}; {LABEL_RULE}"
         elif names.setdefault(name, index) != index or (not name and len(ports) > 1 and where[0] == "spec"):
             used = f"found {quoted(name)}, as ports[{names[name]}] has it" if name else "is missing"
             yield (*where, index, "name"), f"{used}; of several ports each needs a name of its own"

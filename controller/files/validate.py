@@ -23,13 +23,9 @@ from controller.files.cel_rules import failing
 from controller.objects.conversion import convert, other_type, quoted, shown, sounds_secret
 from controller.objects.documents import Document, DocumentFault, Path, spelled
 from controller.objects.kinds import KINDS, AnyObject, Kind
-from controller.objects.naming import fits
+from controller.objects.naming import LABEL_RULE, LABEL_VALUE_RULE, NAME_RULE, fits
 
 NEAR: Final = 0.85  # from 0 for nothing in common to 1 for the same
-# What the API server lets objects be called (RFC 1123 §2.1, in lower case).
-LABEL_RULE: Final = 'lower-case letters, digits and "-", at most 63, are needed, with a letter or digit at both ends'
-LABEL_VALUE_RULE: Final = 'letters, digits, "-", "_" and ".", at most 63, are needed, with a letter or digit at both ends'
-NAME_RULE: Final = 'lower-case letters, digits, "-" and ".", at most 253, are needed, with a letter or digit at both ends'
 
 
 class Valid(NamedTuple):

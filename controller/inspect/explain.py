@@ -91,9 +91,7 @@ def explain(parts: Iterable[Part], asked: Asked, port_offset: int = 0) -> Explan
         return Explanation(request_line, f"{error.status}: {error.reason}", error.status)
     listeners = [part for part in every if isinstance(part, Listener)]
     # As clients see it; or as the Gateway has it, where nothing is there.
-    here = [rule_filter for rule_filter in listeners if rule_filter.port + port_offset == port] or [
-        rule_filter for rule_filter in listeners if rule_filter.port == port
-    ]
+    here = [one for one in listeners if one.port + port_offset == port] or [one for one in listeners if one.port == port]
     if not here:
         ports = sorted({listener.port + port_offset for listener in listeners})
         hint = f"listeners are on port {', '.join(map(str, ports))}" if ports else "there is no listener at all"
@@ -110,7 +108,7 @@ def explain(parts: Iterable[Part], asked: Asked, port_offset: int = 0) -> Explan
         return _not_found(request_line, request, owner, table)
     rule: Rule = entry.route
     hostname = next(
-        name for name in table.matching(request.host) if any(e is entry for e in table.hosts[owner, name].entries())
+        name for name in table.matching(request.host) if any(one is entry for one in table.hosts[owner, name].entries())
     )
     choices = tuple(_choices(rule, {part.name: part for part in every if isinstance(part, Backend)}))
     outcome, status = _outcome(rule, choices, request, entry, here[0])
@@ -190,7 +188,7 @@ def _not_found(request_line: str, request: Request, owner: str, table: Table[Rul
     near: list[tuple[int, Near]] = []
     for name in names:
         for entry in table.hosts[owner, name].entries():
-            failed = tuple(why_not(entry, request))
+            failed = tuple(_why_not(entry, request))
             near.append((len(failed), Near(entry.route.name, spelled(entry.match), failed)))
     near.sort(key=lambda pair: pair[0])
     outcome = "404: the hostname has rules, but none matches"
@@ -199,7 +197,7 @@ def _not_found(request_line: str, request: Request, owner: str, table: Table[Rul
     )
 
 
-def why_not(entry: RouteMatch[Rule], request: Request) -> Iterable[str]:
+def _why_not(entry: RouteMatch[Rule], request: Request) -> Iterable[str]:
     """Each condition of a match that a request fails, with what was found."""
     match = entry.match
     if not HostRules([entry]).candidates(request.path):

@@ -13,7 +13,7 @@ from gateway.snapshot import Listener, Parts
 WORDS: Final = "Valid; nothing serves it while it is only looked at."
 
 
-def collide(one: Listener, other: Listener) -> bool:
+def _collide(one: Listener, other: Listener) -> bool:
     """Whether two listeners cannot be served side by side."""
     if one.port != other.port or (one.protocol != other.protocol and "UDP" in (one.protocol, other.protocol)):
         return False
@@ -23,7 +23,7 @@ def collide(one: Listener, other: Listener) -> bool:
 
 def crowded_out(serving: Iterable[Listener], one: Listener) -> str:
     """Why a listener cannot be served beside those that are, in words; "" where it can."""
-    other = next((each for each in serving if each.name != one.name and collide(each, one)), None)
+    other = next((each for each in serving if each.name != one.name and _collide(each, one)), None)
     if other is None:
         return ""
     whose = f"port {one.port} is taken by listener {other.name}"

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from controller.objects.base import EXTENSION_GROUP, FAULT, GATEWAY_GROUP, Key, Object, Port, Struct
+from gateway.base import durations
 
 WRITTEN_AS_FILE: Final = {"gateway.flomesh.io/written-as": "file"}  # labels of a Filter that a `.py` file stands for
 
@@ -43,7 +44,7 @@ class StoreSpec(Struct, frozen=True):
     username: str = ""
     password_ref: SecretKey | None = None
     tls: bool = False
-    timeout: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,5}(h|m|s|ms)){1,4}\Z")] = "200ms"
+    timeout: Annotated[str, msgspec.Meta(pattern=rf"^{durations.PATTERN}\Z")] = "200ms"
 
 
 class FilterSpec(Struct, frozen=True):

@@ -24,6 +24,10 @@ _PATTERNS: Final = {
     "datetime": (r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:]{8}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})", 64),
 }
 FORMATS: Final = (*_PATTERNS, "qualifiedName")
+# In words: a dns1123Label, a labelValue, a dns1123Subdomain.
+LABEL_RULE: Final = 'lower-case letters, digits and "-", at most 63, are needed, with a letter or digit at both ends'
+LABEL_VALUE_RULE: Final = 'letters, digits, "-", "_" and ".", at most 63, are needed, with a letter or digit at both ends'
+NAME_RULE: Final = 'lower-case letters, digits, "-" and ".", at most 253, are needed, with a letter or digit at both ends'
 
 
 def limited(text: str, most: int = 63) -> str:

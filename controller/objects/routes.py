@@ -296,4 +296,6 @@ class UDPRoute(Object, frozen=True):
 
 
 AnyRoute: TypeAlias = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute
-ROUTES: Final = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
+ROUTES: Final[dict[str, type[AnyRoute]]] = {
+    type_.__name__: type_ for type_ in (HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute)
+}

@@ -53,8 +53,7 @@ class View:
         self._readers: dict[Key, set[Key]] = {}
         self._leaf_changed: dict[Key, int] = {}
         self._stale: set[Key] = set()
-        self._stack: list[Cell] = []
-        self._names: list[Key] = []
+        self._stack: list[tuple[Key, Cell]] = []  # of values that are being worked out: each reads the next
         self.computed = 0  # how many values were worked out, for tests and for the curious
         self.failures: dict[Key, dict[str, Exception]] = {}  # what our own code raised: by the value, and what it was about
 
@@ -69,8 +68,8 @@ class View:
         """The Refs under an index key."""
         return cast("tuple[Ref, ...]", self._read(key))
 
-    def note(self, *key: Any) -> Any:
-        """A note, or () where there is none."""
+    def noted(self, *key: Any) -> Any:
+        """What `World.note` was told, or () where it was told nothing."""
         return self._read(key)
 
     def call(self, function: Callable[Concatenate[View, P], R], *arguments: P.args, **_: P.kwargs) -> R:
@@ -86,7 +85,7 @@ class View:
         try:
             return work()
         except Exception as error:
-            self.failures.setdefault(self._names[-1], {})[str(about)] = error
+            self.failures.setdefault(self._stack[-1][0], {})[str(about)] = error
             return instead(error)
 
     # --- for who drives ---
@@ -124,8 +123,9 @@ class View:
 
     def _read(self, key: Key) -> Any:
         if self._stack:
-            self._stack[-1].reads[key] = None
-            self._readers.setdefault(key, set()).add(self._names[-1])
+            reader, cell = self._stack[-1]
+            cell.reads[key] = None
+            self._readers.setdefault(key, set()).add(reader)
         if not callable(key[0]):
             return self.world.read(key)
         return self._ensure(key).value
@@ -155,14 +155,13 @@ class View:
     def _compute(self, key: Key, cell: Cell) -> None:
         before = cell.reads
         cell.reads = {}
-        self._stack.append(cell)
-        self._names.append(key)
+        self._stack.append((key, cell))
         self.failures.pop(key, None)
         depth = len(self._stack)
         try:
             value = key[0](self, *key[1:])
         except Exception as error:
-            del self._stack[depth:], self._names[depth:]
+            del self._stack[depth:]
             guard = _guards.get(key[0])
             if guard is None:
                 self._stale.add(key)  # not worked out: whoever asks again has it tried again
@@ -171,7 +170,7 @@ class View:
             self.failures.setdefault(key, {})[""] = error
             value = guard(self, error, *key[1:])
         finally:
-            del self._stack[depth - 1 :], self._names[depth - 1 :]
+            del self._stack[depth - 1 :]
         self.computed += 1
         for read in before.keys() - cell.reads.keys():
             self._readers.get(read, set()).discard(key)

@@ -348,7 +348,7 @@ REMARKING: Final = frozenset(function for row in REMARKS.values() for function i
 KINDS_OF: Final[dict[Any, str]] = {  # of functions that are for one kind alone
     backend_tls.validated: "BackendTLSPolicy",
     xbackends.judged: "XBackend",
-    backend_traffic.standing: "XBackendTrafficPolicy",
+    backend_traffic.judged: "XBackendTrafficPolicy",
     **{
         function: kind
         for kind, row in (*OWN_VALUES.items(), *REMARKS.items())
@@ -364,7 +364,7 @@ def _about(key: Key) -> Ref:
     if function in KINDS_OF:
         return Ref(KINDS_OF[function], *(("", *arguments) if len(arguments) == 1 else arguments))
     if function in (python_filters.script, attachment.script):
-        namespace, name, kind = (*arguments, "Filter")[:3]
+        namespace, name, kind = arguments[:3]
         return Ref(kind, namespace, name)
     kind, namespace, name = (str(argument) for argument in arguments[:3])
     return Ref(kind, namespace, name)

@@ -132,15 +132,13 @@ def transport(spoken: str) -> str:
 
 
 def _nobody(
-    view: View, error: Exception, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""] = ""
+    view: View, error: Exception, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""]
 ) -> snapshot.Backend:
     return snapshot.Backend(str(BackendName(kind, namespace, name, number, spoken)))
 
 
 @guarded(_nobody)
-def backend(
-    view: View, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""] = ""
-) -> snapshot.Backend:
+def backend(view: View, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""]) -> snapshot.Backend:
     """The endpoints of a backend: the ready ones; without any, those that still serve while terminating."""
     named = str(BackendName(kind, namespace, name, number, spoken))
     if kind == "XBackend":
@@ -187,7 +185,7 @@ def _port_named(found: EndpointSlice, name: str) -> int | None:
 
 
 @guarded(lambda *_: True)
-def is_fresh(view: View, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""] = "") -> bool:
+def is_fresh(view: View, kind: str, namespace: str, name: str, number: int, spoken: Protocol | Literal[""]) -> bool:
     """Whether a backend's endpoints are what its Service now selects, as far as that can be seen.
 
     Argo Rollouts moves a Service to other pods by a label in its selector, and flips weights 20 ms later; the

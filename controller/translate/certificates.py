@@ -53,7 +53,7 @@ def certificate(view: View, from_kind: str, namespace: str, ref: SecretRef) -> s
 
 def _unless_read(view: View, namespace: str) -> str:
     """More words, where the controller was not given the right to know."""
-    readable = view.note("setting", "secret namespaces")
+    readable = view.noted("setting", "secret namespaces")
     if not readable or namespace in readable:
         return ""
     return f", that the controller may read: it may in {', '.join(readable)} only (fsm.secretNamespaces)"

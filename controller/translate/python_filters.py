@@ -41,14 +41,13 @@ from controller.translate.shared.names import FilterName
 from controller.translate.shared.status import ExtensionStatus
 from controller.translate.shared.written_text import config_faults
 from gateway import snapshot
-from gateway.base.durations import seconds
+from gateway.base.durations import is_duration, seconds
 from gateway.base.logs import whereto
 from gateway.filters.builtin import BUILT_IN
 
 Configured: TypeAlias = Filter | ListenerFilter
 ASPECTS: Final = ("Listener", "Route")  # what a ListenerFilter stands before: connections, or routes
 MAX_BUILT_IN_SECONDS: Final = 3600.0  # seconds that what comes with the gateway may take: as long as its own spec says
-_DURATION: Final = re.compile("([0-9]{1,5}(h|m|s|ms)){1,4}")
 _UNITS: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
@@ -67,7 +66,7 @@ def resolve(view: View, namespace: str, ref: ParametersRef) -> FilterName | Cond
 
 
 @guarded(lambda view, error, *_: f"cannot be used: {conditions.fault_of_ours(error)}")
-def script(view: View, namespace: str, name: str, kind: str = "Filter") -> snapshot.Script | str:
+def script(view: View, namespace: str, name: str, kind: str) -> snapshot.Script | str:
     """The part that data planes get, or what is wrong."""
     configured: Configured | None = None
     if kind == "Filter":
@@ -103,9 +102,9 @@ def script(view: View, namespace: str, name: str, kind: str = "Filter") -> snaps
     memory = _bytes(definition.memory)
     if memory is None:
         return f'spec.memory of its definition: found "{definition.memory[:60]}"; such as 256Mi is needed.'
-    if not _DURATION.fullmatch(definition.timeout):
+    if not is_duration(definition.timeout):
         return f'spec.timeout of its definition: found "{definition.timeout[:60]}"; such as 500ms or 2s is needed.'
-    allowed = view.note("setting", "inline filters")  # "allowed", or "default" where they are all meant to be
+    allowed = view.noted("setting", "inline filters")  # "allowed", or "default" where they are all meant to be
     execution = definition.execution or ("inline" if allowed == "default" else "process")
     if execution == "inline" and not allowed:
         return "spec.execution: inline is not allowed here (the controller's --allow-inline-filters would); process is."
@@ -289,18 +288,18 @@ def accepted(view: View, name: FilterName, outcome: snapshot.Script | str) -> Co
     """Whether what was made of a source can be used, also by the data planes that have it."""
     if isinstance(outcome, str):
         return conditions.filter_not_valid("Invalid", outcome)
-    wrong = syntax(outcome)
+    wrong = _syntax_fault(outcome)
     if wrong:
         return conditions.filter_not_valid("ScriptInvalid", wrong)
-    for gateway in sorted(view.note(f"gateways of {name.kind}", name.namespace, name.name)):
-        report = view.note("report", *gateway)
+    for gateway in sorted(view.noted(f"gateways of {name.kind}", name.namespace, name.name)):
+        report = view.noted("report", *gateway)
         for part, message in report.problems if report else ():
             if part == outcome.name:
                 return conditions.filter_not_valid("ScriptInvalid", f"{message}; the last good one stays in force.")
     return conditions.filter_accepted()
 
 
-def syntax(part: snapshot.Script) -> str:
+def _syntax_fault(part: snapshot.Script) -> str:
     """What is wrong with a source before anybody runs it."""
     try:
         ast.parse(part.source)

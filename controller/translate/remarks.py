@@ -17,8 +17,8 @@ from controller.objects.documents import Path
 from controller.objects.gateways import ALL, Gateway, GatewayClass, ListenerSet
 from controller.objects.naming import limited
 from controller.objects.references import ParentRef
+from controller.objects.routes import ROUTES
 from controller.state.view import View, guarded
-from controller.translate.routes.routes import TYPES
 from controller.translate.shared.ancestors import is_ours
 
 SLICE_LABEL: Final = "kubernetes.io/service-name"
@@ -73,7 +73,7 @@ def of_listener_set(view: View, namespace: str, name: str) -> Remarks:
 @guarded(lambda *_: ())
 def of_route(view: View, kind: str, namespace: str, name: str) -> Remarks:
     """A route with parents that there are not, or none of which is ours."""
-    found = view.get(TYPES[kind], namespace, name)
+    found = view.get(ROUTES[kind], namespace, name)
     if found is None:
         return ()
     parents, scope = found.spec.parent_refs, found.spec.use_default_gateways
@@ -101,7 +101,7 @@ def _nowhere(view: View, namespace: str, parent: ParentRef) -> str:
 
 
 def _missing(view: View, kind: str, namespace: str, name: str) -> str:
-    if f"{kind} {namespace}/{name}" in view.note("refused"):
+    if f"{kind} {namespace}/{name}" in view.noted("refused"):
         return ""
     return f'there is no {kind} "{namespace}/{name}"; {_known(view, kind, namespace, name)}'
 
@@ -159,11 +159,11 @@ def of_slice(view: View, namespace: str, name: str) -> Remarks:
 def of_service(view: View, namespace: str, name: str) -> Remarks:
     """A Service that routes lead to and that has no EndpointSlice: no cluster makes one here."""
     found = view.get(Service, namespace, name)
-    if found is None or found.spec.type == "ExternalName" or not view.note("gateways of service", namespace, name):
+    if found is None or found.spec.type == "ExternalName" or not view.noted("gateways of service", namespace, name):
         return ()
     if view.index("slices", namespace, name):
         return ()
-    if any(one.startswith(f"EndpointSlice {namespace}/") for one in view.note("refused")):
+    if any(one.startswith(f"EndpointSlice {namespace}/") for one in view.noted("refused")):
         return ()  # it may be this one's
     words = (
         "has no endpoints, and its requests are answered with 503: no cluster makes them here; an EndpointSlice with the label"

@@ -163,7 +163,7 @@ def _session_faults(type_: str, asked: SessionPersistence) -> Iterator[str]:
 # --- what it comes to ---
 
 
-def spoken_by(spoken: Protocol | Literal[""], found: XBackend) -> Protocol | None:
+def _spoken_by(spoken: Protocol | Literal[""], found: XBackend) -> Protocol | None:
     """How routes that speak so (`backends.SPOKEN`) speak to an XBackend; None where they cannot."""
     return _SPOKEN[spoken].get(found.spec.protocol)
 
@@ -173,7 +173,7 @@ _SPEAKERS: Final = {"": "requests of HTTP are sent", "h2c": "calls of gRPC are s
 
 def not_spoken(spoken: Protocol | Literal[""], found: XBackend) -> str:
     """Why they cannot; empty where they can."""
-    if spoken_by(spoken, found) is not None:
+    if _spoken_by(spoken, found) is not None:
         return ""
     if spoken == "udp":
         return "an XBackend takes no datagrams; a Service does."
@@ -185,7 +185,7 @@ def backend(view: View, namespace: str, name: str, spoken: Protocol | Literal[""
     """Its endpoints; none of one that is refused."""
     named = str(BackendName("XBackend", namespace, name, 0, spoken))
     found, verdict = view.get(XBackend, namespace, name), view.call(judged, namespace, name)
-    protocol = spoken_by(spoken, found) if found is not None else None
+    protocol = _spoken_by(spoken, found) if found is not None else None
     if found is None or verdict is None or verdict.refusal is not None or protocol is None:
         return snapshot.Backend(named)  # not in the clear where TLS was asked for, nor in another protocol
     return snapshot.Backend(named, _endpoints(view, found), protocol, verdict.tls)
@@ -244,7 +244,7 @@ def pods(view: View, namespace: str, name: str) -> Pods | None:
     verdict = view.call(judged, namespace, name)
     wanted = None
     if found.spec.endpoint_selector is not None and verdict is not None and verdict.refusal is None:
-        if view.note("gateways of xbackend", namespace, name):
+        if view.noted("gateways of xbackend", namespace, name):
             selector = tuple(sorted(found.spec.endpoint_selector.match_labels.items()))
             wanted = PodService(selector, ((found.spec.port.number, found.spec.port.number),), limited(name))
     uid = found.metadata.uid
@@ -272,7 +272,7 @@ def status(view: View, namespace: str, name: str) -> BackendStatus | None:
         said = conditions.backend_invalid(verdict.refusal.words)
     elif are_from_files(view) and not _endpoints(view, found):
         said = conditions.with_fault(said, conditions.no_slices(XBACKEND_NAME, limited(name), found.spec.port.number))
-    elif verdict.persistence is not None and {"tcp"} & set(view.note("spoken to xbackend", namespace, name)):
+    elif verdict.persistence is not None and {"tcp"} & set(view.noted("spoken to xbackend", namespace, name)):
         text = "spec.sessionPersistence: what TCP and TLS routes send there has no requests, and so no sessions."
         said = conditions.with_warning(said, text)
     told = ancestors.of(view, [found.ref], said, most=ancestors.MAX_OF_BACKENDS)

@@ -1,7 +1,7 @@
 """A client's repeated head, together with where it leads: what a shortcut reads in place of parsing.
 
 A template is valid for any table: it looks up anew what a swap may have changed, and nothing else. Request lines
-are remembered by the site (one Host of one table), in a variant for each combination of conditions on header fields
+are remembered by the virtual host (one Host of one table), in a variant for each combination of conditions on header fields
 that holds; a template's fixed fields meet them or do not once and for all, and what its slots hold is looked up.
 """
 
@@ -50,7 +50,7 @@ class Template(Shape):
     __slots__ = (
         "_as_values",
         "_host",
-        "_host_hole",
+        "_host_slot",
         "_known",
         "_names",
         "_scheme",
@@ -69,7 +69,7 @@ class Template(Shape):
         self.cut = tuple(cut)
         self._slots = tuple(slots)
         self._names = tuple(request.fields[index].name for index in slots)
-        self._host_hole = next((n for n, index in enumerate(slots) if request.fields[index].kind == HOST), -1)
+        self._host_slot = next((n for n, index in enumerate(slots) if request.fields[index].kind == HOST), -1)
         self._host = request.host
         self._as_values = any(request.fields[index].kind == FORWARDED_FOR for index in slots)
         # Fields that are passed on behind the plain ones: what a filter adds comes in between.
@@ -116,13 +116,13 @@ class Template(Shape):
         self.table = table
         self._variants.clear()
         self.plans = {}
-        if self._host_hole < 0:
+        if self._host_slot < 0:
             virtual_host = table.virtual_host(self._host)
-            if not self._holes_of(virtual_host):
+            if not self._slots_of(virtual_host):
                 self.plans = (virtual_host.header_variant(self._marked()) if virtual_host.headers else virtual_host.plain).plans
 
-    def _holes_of(self, virtual_host: VirtualHost[Route]) -> list[int]:
-        """The slots that conditions of a site look at."""
+    def _slots_of(self, virtual_host: VirtualHost[Route]) -> list[int]:
+        """The slots that conditions of a virtual host look at."""
         return (
             [number for number, name in enumerate(self._names) if name in virtual_host.headers] if virtual_host.headers else []
         )
@@ -132,24 +132,24 @@ class Template(Shape):
         line = data[:end]
         table = self.table
         assert table is not None
-        if self._host_hole < 0:
+        if self._host_slot < 0:
             virtual_host = table.virtual_host(self._host)
         else:
-            host = varying.partition(self.separator)[0] if self._host_hole == 0 else self.values(varying)[self._host_hole]
+            host = varying.partition(self.separator)[0] if self._host_slot == 0 else self.values(varying)[self._host_slot]
             known = (
                 table.virtual_hosts.get(host) if host else None
-            )  # HTTP/1.0 may lack a Host, and so has a site; HTTP/1.1 may not
+            )  # HTTP/1.0 may lack a Host, and so has a virtual host; HTTP/1.1 may not
             if known is None and not is_host(host):
                 return None
             virtual_host = known or table.virtual_host(host)
         header_variant = self._variant(virtual_host, data, varying, limits) if virtual_host.headers else virtual_host.plain
-        if self._host_hole >= 0:
+        if self._host_slot >= 0:
             return header_variant.decision(line, limits, passing=True)
         return header_variant.plans.get(line) or header_variant.decision(line, limits)
 
     def _variant(self, virtual_host: VirtualHost[Route], data: bytes, varying: bytes, limits: Limits) -> HeaderVariant[Route]:
         values = self.values(varying)
-        key = (virtual_host.host, *(values[number] for number in self._holes_of(virtual_host)))
+        key = (virtual_host.host, *(values[number] for number in self._slots_of(virtual_host)))
         header_variant = self._variants.get(key)
         if header_variant is None:
             if len(self._variants) >= VARIANTS:

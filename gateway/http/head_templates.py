@@ -250,21 +250,21 @@ def composition(shape: Shape, block: bytes, *, as_values: bool) -> Composition:
 class ResponseShape(Slots):
     """A response's head with slots; the body follows it. `status` and what frames the body are known."""
 
-    __slots__ = ("_cut", "_first", "_last", "_skip", "length", "length_hole", "status")
+    __slots__ = ("_cut", "_first", "_last", "_skip", "length", "length_slot", "status")
 
-    def __init__(self, cut: Sequence[bytes], status: int, length: int, length_hole: int) -> None:
+    def __init__(self, cut: Sequence[bytes], status: int, length: int, length_slot: int) -> None:
         self._first, *between, self._last = cut
         super().__init__(between)
         self._skip = len(self._first)
         self.status = status
         self.length = length
-        self.length_hole = length_hole  # which slot holds Content-Length, or -1
+        self.length_slot = length_slot  # which slot holds Content-Length, or -1
         self._cut = tuple(cut)
 
     def model(self) -> bytes:
         """The head, with marks in the slots."""
         head = with_marks(self._cut)[:-4]
-        return head if self.length_hole < 0 else head.replace(mark(self.length_hole), _LENGTH_MARK)
+        return head if self.length_slot < 0 else head.replace(mark(self.length_slot), _LENGTH_MARK)
 
     def head(self, varying: bytes) -> bytes:
         """The head in which this varies."""
@@ -281,7 +281,7 @@ class ResponseShape(Slots):
                 return None
             at = match.end()
             end = at - len(self._last)
-            if self.length_hole < 0:
+            if self.length_slot < 0:
                 return data[start:end], at, self.length
             return self._framed(data[start:end], end)
         if self._is_worth_compiling():
@@ -301,8 +301,8 @@ class ResponseShape(Slots):
 
     def _framed(self, varying: bytes, end: int) -> tuple[bytes, int, int] | None:
         length = self.length
-        if self.length_hole >= 0:
-            value = self.values(varying)[self.length_hole]
+        if self.length_slot >= 0:
+            value = self.values(varying)[self.length_slot]
             number = content_length(value)
             if number is None or (value[:1] == b"0" and value != b"0"):
                 return None  # what is not written as everybody does goes on written anew
@@ -312,8 +312,8 @@ class ResponseShape(Slots):
 
 def weave(shape: ResponseShape, block: bytes) -> Callable[[bytes], bytes | None]:
     """A function of what varies that gives a composed head, cut at its marks once; None: parse it."""
-    if shape.length_hole >= 0:
-        block = block.replace(_LENGTH_MARK, mark(shape.length_hole))
+    if shape.length_slot >= 0:
+        block = block.replace(_LENGTH_MARK, mark(shape.length_slot))
     constants, slots = _cut(block)
     if shape.passes_whole(slots, constants[1:-1]):
         before, after = constants[0], constants[-1]
@@ -337,16 +337,16 @@ def response_shape(old: Sequence[Field], response: Response) -> ResponseShape | 
     slots = differing(old, response.fields)
     if not slots or len(slots) > MAX_SLOTS or response.http10 or response.status < 200 or response.status in BODILESS:
         return None
-    length_hole = -1
+    length_slot = -1
     for number, index in enumerate(slots):
         field = response.fields[index]
         if field.kind == LENGTH:
-            length_hole = number
+            length_slot = number
         elif field.kind in FIXED or field.name in response.options:
             return None
     first = b"HTTP/1.1 %d" % response.status + (b" " + response.reason if response.reason else b"")
     cut = pieces(response.fields, slots, first)
-    return ResponseShape(cut, response.status, response.length, length_hole) if cut is not None else None
+    return ResponseShape(cut, response.status, response.length, length_slot) if cut is not None else None
 
 
 def slots_of(old: Sequence[Field], new: Sequence[Field], known: Sequence[int] = ()) -> list[int] | None:

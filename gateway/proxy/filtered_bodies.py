@@ -148,7 +148,7 @@ class FilteredRequestBody:
         exchange, body, length = self._exchange, self._exchange.request_body, self._exchange.request.length
         self.is_replaced = replaced is not None
         self._pipeline = pipeline
-        exchange.request = request if pipeline is None else open_ended(request)
+        exchange.request = request if pipeline is None else _open_ended(request)
         if pipeline is not None:
             came = body.start_anew(RequestFraming.BARE)
             if replaced is not None:
@@ -369,7 +369,7 @@ class FilteredResponseBody:
         self._readers.fail(GoneOnError("the exchange is over"))
 
 
-def open_ended(request: Request) -> Request:
+def _open_ended(request: Request) -> Request:
     """The request with a body of a length that nobody knows yet."""
     opened = copy.copy(request)
     opened.fields = [field for field in request.fields if field.kind not in (LENGTH, CODING)] + [CHUNKED_FIELD]

@@ -265,23 +265,7 @@ class Route:
         # While there has been one attempt, the shorter of the two decides.
         given = [seconds for seconds in (self.request_timeout, self.backend_timeout) if seconds]
         self.timeouts = TimeoutQueue(min(given)) if given else None
-        targets: list[Target] = []
-        weights: list[int] = []
-        for spec in rule.targets:
-            backend = backends(spec.backend) if spec.backend else None
-            counter = counters(rule.name, spec.backend or spec.written)
-            target = Target(rule.filters + spec.filters, backend, counter, programs, rule.retry)
-            target.hashed = spec.hashed
-            if spec.fault:
-                target.fault, target.reason = spec.fault, spec.reason
-            targets.append(target)
-            weights.append(spec.weight)
-        if not any(weights):
-            # No backendRefs, or none with a weight: 500, unless a filter answers (HTTPRouteRule.backendRefs).
-            target = Target(rule.filters, None, counters(rule.name, ""), programs)
-            if not target.fault:
-                target.fault, target.reason = 500, "this rule has no backend to send the request to"
-            targets, weights = [target], [1]
+        targets, weights = _targets(rule, backends, counters, programs)
         _give_sessions(rule, targets)
         for target in targets:
             target.settle(timed=self.timeouts is not None, looked_at=target.sessions is not None or target.hashed)
@@ -290,6 +274,30 @@ class Route:
         self.is_programmed = any(target.programs for target in targets)
         self.shared = sum(isinstance(spec, Scripted) for spec in rule.filters)  # programs that every target has, first of all
         self.choices = _choices(targets) if self.is_programmed else NO_CHOICES
+
+
+def _targets(
+    rule: Rule, backends: Callable[[str], Backend], counters: Callable[[str, str], Counter], programs: Programs
+) -> tuple[list[Target], list[int]]:
+    """The targets of a rule, and the weight of each; at least one has one."""
+    targets: list[Target] = []
+    weights: list[int] = []
+    for spec in rule.targets:
+        backend = backends(spec.backend) if spec.backend else None
+        counter = counters(rule.name, spec.backend or spec.written)
+        target = Target(rule.filters + spec.filters, backend, counter, programs, rule.retry)
+        target.hashed = spec.hashed
+        if spec.fault:
+            target.fault, target.reason = spec.fault, spec.reason
+        targets.append(target)
+        weights.append(spec.weight)
+    if not any(weights):
+        # No backendRefs, or none with a weight: 500, unless a filter answers (HTTPRouteRule.backendRefs).
+        target = Target(rule.filters, None, counters(rule.name, ""), programs)
+        if not target.fault:
+            target.fault, target.reason = 500, "this rule has no backend to send the request to"
+        return [target], [1]
+    return targets, weights
 
 
 def _give_sessions(rule: Rule, targets: list[Target]) -> None:

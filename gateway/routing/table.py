@@ -280,7 +280,7 @@ class RouteDecision(Generic[RouteT]):
 
 
 class HeaderVariant(Generic[RouteT]):
-    """A site as seen by requests whose header fields meet the same conditions: request lines alone decide here."""
+    """A virtual host as seen by requests whose header fields meet the same conditions: request lines alone decide here."""
 
     __slots__ = ("_chain", "_entry", "_holding", "_host", "_listener", "plans")
 
@@ -371,7 +371,7 @@ class VirtualHost(Generic[RouteT]):
 
 
 class VirtualHosts(Generic[RouteT]):
-    """The sites of one port, kept from table to table: a change forgets only what it touched."""
+    """The virtual hosts of one port, kept from table to table: a change forgets only what it touched."""
 
     __slots__ = ("_known",)
 
@@ -379,7 +379,7 @@ class VirtualHosts(Generic[RouteT]):
         self._known: dict[bytes, VirtualHost[RouteT]] = {}
 
     def get(self, host: bytes, chain: Chain[RouteT], listener: str = "") -> VirtualHost[RouteT]:
-        """The site of a Host; the one from before where its rules are the same."""
+        """The virtual host of a Host; the one from before where its rules are the same."""
         virtual_host = self._known.get(host)
         if virtual_host is None or virtual_host.chain != chain or virtual_host.listener != listener:
             if len(self._known) >= MEMO:

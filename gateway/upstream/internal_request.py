@@ -30,7 +30,7 @@ class InternalRequest:
         "head_only", "most", "peer", "wants_payload",
     )  # fmt: skip
 
-    def __init__(self, content: bytes, told: Callable[[Answered | str], None], *, most: int, head_only: bool = False) -> None:
+    def __init__(self, content: bytes, told: Callable[[Answered | str], None], *, most: int, head_only: bool) -> None:
         self._content = content  # head and body
         self._told = told
         self._response: Response | None = None
@@ -71,7 +71,7 @@ class InternalRequest:
             self.cancel()
             self._told(what)
 
-    # --- User ---
+    # --- called by the backend's connection (`UpstreamHandler`) ---
 
     @property
     def is_sent(self) -> bool:

@@ -135,7 +135,7 @@ class EndpointPicker(Generic[T]):
             self._settle()
 
     def eject(self, member: T) -> None:
-        """Pass over a member until `back`."""
+        """Pass over a member until it is restored."""
         if member in self._members:
             self._aside.add(member)
             self._settle()

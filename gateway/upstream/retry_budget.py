@@ -17,6 +17,16 @@ from gateway.snapshot import RetryBudget
 SLICES: Final = 10  # of the interval: what is older is forgotten a slice at a time
 
 
+class Slice:
+    """What was sent in one part of the interval."""
+
+    __slots__ = ("requests", "retries")
+
+    def __init__(self) -> None:
+        self.requests = 0  # retries among them
+        self.retries = 0
+
+
 class RetryAllowance:
     """What may be sent again to the backends of one budget."""
 
@@ -36,9 +46,7 @@ class RetryAllowance:
         self.spec = spec
         self._length = spec.interval / SLICES
         self._until = self._clock() + self._length
-        self._slices: deque[list[int]] = deque(
-            ([0, 0] for _ in range(SLICES)), SLICES
-        )  # requests and retries; the last goes on
+        self._slices = deque((Slice() for _ in range(SLICES)), SLICES)  # the last goes on
         self._requests = 0  # in all slices, retries among them
         self._retries = 0
 
@@ -46,7 +54,7 @@ class RetryAllowance:
         """A request is sent for the first time."""
         self._begin_slice()
         self._requests += 1
-        self._slices[-1][0] += 1
+        self._slices[-1].requests += 1
 
     def allows(self) -> bool:
         """Whether a request may be sent once more; it counts then."""
@@ -58,8 +66,8 @@ class RetryAllowance:
             return False
         self._requests += 1
         self._retries += 1
-        self._slices[-1][0] += 1
-        self._slices[-1][1] += 1
+        self._slices[-1].requests += 1
+        self._slices[-1].retries += 1
         return True
 
     def _begin_slice(self) -> None:
@@ -69,7 +77,6 @@ class RetryAllowance:
         begun = int((now - self._until) / self._length) + 1
         self._until += begun * self._length
         for _ in range(min(begun, SLICES)):
-            requests, retries = self._slices[0]
-            self._requests -= requests
-            self._retries -= retries
-            self._slices.append([0, 0])
+            self._requests -= self._slices[0].requests
+            self._retries -= self._slices[0].retries
+            self._slices.append(Slice())

@@ -62,7 +62,7 @@ async def test_answers_are_framed_anew(proxy: Proxy, server: Server, reply: byte
     assert server.connections == 1
 
 
-async def test_a_length_in_a_hole_is_written_anew(proxy: Proxy, server: Server) -> None:
+async def test_a_length_in_a_slot_is_written_anew(proxy: Proxy, server: Server) -> None:
     """Heads that differ in nothing but values are not parsed any more; a length is looked at in any case."""
     await proxy.route(server)
     reader, writer = await proxy.connect()

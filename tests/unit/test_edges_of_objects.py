@@ -211,7 +211,7 @@ def test_a_guarded_value_that_raises_has_another_and_comes_back() -> None:
 
     def risky(view: View, name: str) -> str:
         computed.append(name)
-        found = view.note("value", name)
+        found = view.noted("value", name)
         if found == "bad":
             raise ValueError(name)
         return str(found)

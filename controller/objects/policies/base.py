@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from controller.objects.base import FAULT, Key, Object, Ref, Struct
+from gateway.base import durations
 from gateway.filters.api.headers import field as write
 
 
@@ -26,7 +27,7 @@ Amount: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds: TypeAlias = Annotated[int, Meta(ge=1, le=86400)]
 Decimal: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?\Z")]
 Ratio: TypeAlias = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?|\.[0-9]{1,6})\Z")]
-Duration: TypeAlias = Annotated[str, Meta(pattern=r"^([0-9]{1,5}(h|m|s|ms)){1,4}\Z")]
+Duration: TypeAlias = Annotated[str, Meta(pattern=rf"^{durations.PATTERN}\Z")]
 Message: TypeAlias = Annotated[str, Meta(max_length=4096)]
 Rate: TypeAlias = Annotated[int, Meta(ge=1, le=10**12)]
 ON_ROUTES: Final = ("Gateway", "HTTPRoute", "GRPCRoute")

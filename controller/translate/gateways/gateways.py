@@ -236,11 +236,11 @@ def class_status(view: View, name: str) -> ClassStatus | None:
     asked = parameters.of_class(view, name)
     if isinstance(asked, str):
         accepted = conditions.class_parameters(asked)
-    installed = view.note("setting", "bundle version") or BUNDLE
+    installed = view.noted("setting", "bundle version") or BUNDLE
     version = conditions.supported_version(BUNDLE)
     if installed.rpartition(".")[0] != BUNDLE.rpartition(".")[0]:
         version = conditions.unsupported_version(installed, BUNDLE)
-    is_pruned = view.note("setting", "channel") == "standard" and _minor(installed) < STANDARD_SINCE
+    is_pruned = view.noted("setting", "channel") == "standard" and _minor(installed) < STANDARD_SINCE
     features = tuple(name for name in FEATURES if not is_pruned or not name.startswith("HTTPRouteRetry"))
     return ClassStatus(gateway_class.metadata.generation, (accepted, version), features)
 
@@ -263,7 +263,7 @@ class _Said(NamedTuple):
 
 def _said(view: View, resource: Gateway, info: GatewayInfo) -> _Said:
     gateway_name = (resource.metadata.namespace, resource.metadata.name)
-    report = view.note("report", *gateway_name) or Report()
+    report = view.noted("report", *gateway_name) or Report()
     problems = dict(report.problems)
     addresses = _addresses(view, resource)
     accepted = info.refused or _accepted(info.of(resource.ref))
@@ -271,7 +271,7 @@ def _said(view: View, resource: Gateway, info: GatewayInfo) -> _Said:
     if fault and accepted.is_true:
         accepted = conditions.with_fault(accepted, fault)
     programmed = _programmed(resource, accepted, report, addresses)
-    return _Said(report, view.note("attached", *gateway_name) or {}, problems, addresses, accepted, programmed)
+    return _Said(report, view.noted("attached", *gateway_name) or {}, problems, addresses, accepted, programmed)
 
 
 @guarded(lambda *_: None)
@@ -393,7 +393,7 @@ def is_internal(resource: Gateway) -> bool:
 
 def _addresses(view: View, resource: Gateway) -> tuple[GatewayAddress, ...]:
     """Those of the Gateway's Service; standalone, where we listen."""
-    fixed: tuple[str, ...] = view.note("setting", "addresses")
+    fixed: tuple[str, ...] = view.noted("setting", "addresses")
     if fixed:
         return tuple(GatewayAddress("IPAddress", address) for address in fixed)
     result = []

@@ -159,16 +159,8 @@ def _listener(
         resolved = resolved or unresolved
         clients, refusal, unresolved = _clients(view, gateway, listener.port)
         resolved = resolved or unresolved
-        asked = (
-            attachment.asks_for_certificates(view, gateway.ref, listener.port) if clients is None and refusal is None else False
-        )
-        if isinstance(asked, str):
-            refusal = conditions.no_valid_authority([asked])
-        elif asked:
-            clients = _clients_of_own(view, owner, listener)
-            if clients is None:
-                missing = "a GatewayTLSPolicy asks for mTLS: the certificate's Secret has no ca.crt with certificates in PEM."
-                refusal = conditions.no_valid_authority([missing])
+        if clients is None and refusal is None:
+            clients, refusal = _clients_by_policy(view, gateway, owner, listener)
         if refusal is not None and own_conditions[0].is_true:
             own_conditions[0] = refusal
     elif ports.validation(gateway, listener.port) is not None and own_conditions[0].is_true:
@@ -229,13 +221,8 @@ def _filters(
         return (), (), None
     for index, each in enumerate(listener.filters.requests):
         if each.type != "ExternalAuth":
-            return (
-                (),
-                (),
-                conditions.unsupported_listener_value(
-                    f'filters.requests[{index}].type: "{each.type}" is not supported on listeners; ExternalAuth is.'
-                ),
-            )
+            text = f'filters.requests[{index}].type: "{each.type}" is not supported on listeners; ExternalAuth is.'
+            return (), (), conditions.unsupported_listener_value(text)
     specs, led_to, needed = filters.translate(
         listener.filters.requests,
         lambda ref, *, grpc=False: resolve(view, owner.kind, owner.namespace, ref, grpc=grpc),
@@ -424,6 +411,20 @@ def _clients(view: View, gateway: Gateway, port: int) -> tuple[snapshot.Clients 
     if not pem:
         return None, conditions.no_valid_authority([fault.message for fault in faults]), unresolved
     return snapshot.Clients(pem, asked.mode == "AllowInsecureFallback"), None, unresolved
+
+
+def _clients_by_policy(
+    view: View, gateway: Gateway, owner: Ref, listener: GatewayListener
+) -> tuple[snapshot.Clients | None, Condition | None]:
+    """The same where a GatewayTLSPolicy asks for it, and the Gateway's own spec does not."""
+    asked = attachment.asks_for_certificates(view, gateway.ref, listener.port)
+    if isinstance(asked, str):
+        return None, conditions.no_valid_authority([asked])
+    clients = _clients_of_own(view, owner, listener) if asked else None
+    if asked and clients is None:
+        missing = "a GatewayTLSPolicy asks for mTLS: the certificate's Secret has no ca.crt with certificates in PEM."
+        return None, conditions.no_valid_authority([missing])
+    return clients, None
 
 
 def _clients_of_own(view: View, owner: Ref, listener: GatewayListener) -> snapshot.Clients | None:

@@ -408,4 +408,6 @@ def status(view: View, kind: str, namespace: str, name: str) -> ExtensionStatus 
 
 def _has_streams(view: View, policy: Policy) -> bool:
     """Whether anything but requests is sent to a policy's Services."""
-    return any({"tcp", "udp"} & set(view.note("spoken to service", target.namespace, target.name)) for target in policy.targets)
+    return any(
+        {"tcp", "udp"} & set(view.noted("spoken to service", target.namespace, target.name)) for target in policy.targets
+    )

@@ -1,12 +1,11 @@
 """XBackendTrafficPolicy: how much of what a backend is sent may be sent again (GEP-3388), and sessions with it.
 
-At each target the oldest policy stands, and no other; `standing` says so to its status and to its effect. It guards nobody:
+At each target the oldest policy stands, and no other; `judged` says so to its status and to its effect. It guards nobody:
 what cannot be done has no effect.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -20,13 +19,12 @@ from controller.translate.shared import ancestors, conditions
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.status import AncestorStatus, PolicyStatus
 from gateway import snapshot
-from gateway.base.durations import seconds
+from gateway.base.durations import is_duration, seconds
 from gateway.http import grammar
 
 TARGETS: Final[dict[tuple[str, str], type[Service | XBackend]]] = {("", "Service"): Service, (X_GROUP, "XBackend"): XBackend}
 MAX_TARGETS: Final = 16
 HOUR: Final = 3600.0
-_DURATION: Final = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")  # GEP-2257
 
 
 class TrafficVerdict(NamedTuple):
@@ -37,8 +35,8 @@ class TrafficVerdict(NamedTuple):
 
 
 @guarded(lambda view, error, *_: TrafficVerdict(conditions.policy_invalid(conditions.fault_of_ours(error))))
-def standing(view: View, namespace: str, name: str) -> TrafficVerdict | None:
-    """What becomes of a policy."""
+def judged(view: View, namespace: str, name: str) -> TrafficVerdict | None:
+    """The one decision about a policy, from which its status and its effect are made."""
     policy = view.get(XBackendTrafficPolicy, namespace, name)
     if policy is None:
         return None
@@ -121,7 +119,7 @@ def _constraint_faults(asked: RetryConstraint) -> Iterator[str]:
 
 
 def _lasts(text: str, least: float) -> bool:
-    return _DURATION.fullmatch(text) is not None and least <= seconds(text) <= HOUR
+    return is_duration(text) and least <= seconds(text) <= HOUR
 
 
 # --- what it comes to ---
@@ -131,7 +129,7 @@ def _in_force(view: View, kind: str, namespace: str, name: str) -> XBackendTraff
     found = _oldest(view, Ref(kind, namespace, name))
     if found is None:
         return None
-    verdict = view.call(standing, namespace, found.metadata.name)
+    verdict = view.call(judged, namespace, found.metadata.name)
     return found if verdict is not None and Ref(kind, namespace, name) in verdict.at else None
 
 
@@ -158,7 +156,7 @@ def persistence(view: View, kind: str, namespace: str, name: str) -> snapshot.Pe
 def status(view: View, namespace: str, name: str) -> PolicyStatus | None:
     """What to say of a policy, to each Gateway of ours that sends requests to its targets; of targets that are not there, to
     themselves, as no Gateway can."""
-    policy, verdict = view.get(XBackendTrafficPolicy, namespace, name), view.call(standing, namespace, name)
+    policy, verdict = view.get(XBackendTrafficPolicy, namespace, name), view.call(judged, namespace, name)
     if policy is None or verdict is None:
         return None
     targets = {

@@ -1,7 +1,7 @@
 """What policies of gateway.flomesh.io say of Services: how an endpoint is chosen and kept to, whether it is well, how it is
 spoken to, and when it is asked again.
 
-Which policy is in force at a Service's port is `attached`'s decision.
+Which policy is in force at a Service's port is `attachment`'s decision.
 """
 
 from __future__ import annotations

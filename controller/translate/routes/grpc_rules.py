@@ -35,7 +35,7 @@ def rules(view: View, route: GRPCRoute) -> Rules:
             continue
         sessions = persistence(route, index, rule.session_persistence)
         specs, targets, needed, resolved = forwarding(
-            view, route.ref, rule.filters, rule.backend_refs, has_sessions=sessions is not None
+            view, route.ref, rule.filters, rule.backend_refs, asks_backends=sessions is None
         )
         snapshot_rules.append(
             snapshot.Rule(

@@ -32,9 +32,9 @@ class Rules(NamedTuple):
     partially: Condition | None
 
 
-def http(view: View, route: HTTPRoute) -> Rules:
+def rules(view: View, route: HTTPRoute) -> Rules:
     """The rules of an HTTPRoute."""
-    rules: list[snapshot.Rule] = []
+    translated: list[snapshot.Rule] = []
     backends: dict[Needed, None] = {}
     faults: list[Condition] = []
     unsupported: list[str] = []
@@ -48,10 +48,10 @@ def http(view: View, route: HTTPRoute) -> Rules:
             fault = snapshot.Fault(500, "this rule asks for something that is not supported")
             snapshot_rule = snapshot.Rule(snapshot_rule.name, snapshot_rule.order, (), snapshot_rule.matches, (fault,))
             needed = []
-        rules.append(snapshot_rule)
+        translated.append(snapshot_rule)
         backends.update(dict.fromkeys(needed))
         faults += faults_of(resolved, index)
-    return Rules(tuple(rules), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(route.spec.rules)))
+    return Rules(tuple(translated), tuple(backends), resolution(faults), *unsupported_rules(unsupported, len(route.spec.rules)))
 
 
 def unsupported_rules(faults: list[str], count: int) -> tuple[Condition | None, Condition | None]:
@@ -86,7 +86,7 @@ def faults_of(resolved: list[Resolved], index: int) -> list[Condition]:
 def _rule(view: View, route: HTTPRoute, index: int, rule: HTTPRule) -> tuple[snapshot.Rule, list[Needed], list[Resolved]]:
     asked_here = persistence(route, index, rule.session_persistence)
     specs, targets, needed, resolved = forwarding(
-        view, route.ref, rule.filters, rule.backend_refs, has_sessions=asked_here is not None
+        view, route.ref, rule.filters, rule.backend_refs, asks_backends=asked_here is None
     )
     asked = [
         reference.backend for reference in resolved if reference.backend is not None and reference.backend.kind == "Service"
@@ -112,10 +112,10 @@ def order(route: AnyRoute, index: int) -> snapshot.Order:
 
 
 def forwarding(
-    view: View, route: Ref, rule_filters: tuple[HTTPFilter, ...], refs: tuple[BackendRef, ...], *, has_sessions: bool = True
+    view: View, route: Ref, rule_filters: tuple[HTTPFilter, ...], refs: tuple[BackendRef, ...], *, asks_backends: bool = False
 ) -> tuple[tuple[snapshot.Filter, ...], tuple[snapshot.Target, ...], list[Needed], list[Resolved]]:
-    """The filters and targets of a rule, the backends that they need, and what references led to. `has_sessions`: what backends
-    say of sessions does not count, as the rule itself does, or none can be."""
+    """The filters and targets of a rule, the backends that they need, and what references led to. `asks_backends`:
+    how clients come back is for each backend to say; not where the rule says it, or where there are no sessions."""
 
     def look_up(ref: BackendRef, *, grpc: bool = False) -> Resolved:
         return resolve(view, route.kind, route.namespace, ref, grpc=grpc)
@@ -137,7 +137,7 @@ def forwarding(
             if breaker is not None:
                 needed.append(breaker)
                 own += (snapshot.Scripted(str(breaker)),)
-            sessions_ = None if has_sessions else _own_persistence(view, reference.backend)
+            sessions_ = _own_persistence(view, reference.backend) if asks_backends else None
             is_hashed = services.is_hashed(view, reference.backend)
             targets.append(snapshot.Target(weight, str(reference.backend), own, hashed=is_hashed, persistence=sessions_))
         else:

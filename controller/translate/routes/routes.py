@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -10,14 +10,13 @@ import msgspec
 from controller.objects.base import GATEWAY_GROUP, Ref
 from controller.objects.gateways import ALL, DEFAULT_SCOPES, ListenerSet
 from controller.objects.references import ParentRef
-from controller.objects.routes import AnyRoute, GRPCRoute, HTTPRoute, TCPRoute, TLSRoute, UDPRoute
+from controller.objects.routes import ROUTES, AnyRoute, GRPCRoute, HTTPRoute, TCPRoute, UDPRoute
 from controller.state.view import View, guarded
 from controller.translate.gateways.gateways import GatewayInfo, gateway
 from controller.translate.gateways.listeners import ListenerInfo, route_kind_allowed
 from controller.translate.policies import attachment as attached
 from controller.translate.policies.attachment import RulePlacement
-from controller.translate.routes import grpc_rules, stream_rules
-from controller.translate.routes import http_rules as rules
+from controller.translate.routes import grpc_rules, http_rules, stream_rules
 from controller.translate.routes.http_rules import Rules
 from controller.translate.shared import conditions
 from controller.translate.shared.conditions import Condition
@@ -26,8 +25,6 @@ from controller.translate.shared.names import Needed
 from controller.translate.shared.ports import is_allowed
 from controller.translate.shared.status import ParentStatus, RouteStatus
 from gateway import snapshot
-
-TYPES: dict[str, type[AnyRoute]] = {type_.__name__: type_ for type_ in (HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute)}
 
 
 class Served(NamedTuple):
@@ -66,7 +63,7 @@ class _Parent(NamedTuple):
 
 def _nowhere(view: View, error: Exception, kind: str, namespace: str, name: str) -> RouteInfo:
     """In place of a route that our own code fails at: it is served nowhere, and says so."""
-    resource = view.get(TYPES[kind], namespace, name)
+    resource = view.get(ROUTES[kind], namespace, name)
     if resource is None:
         return RouteInfo(None, ())
     own_conditions = (conditions.unsupported_value(conditions.fault_of_ours(error)), conditions.route_resolved())
@@ -77,7 +74,7 @@ def _nowhere(view: View, error: Exception, kind: str, namespace: str, name: str)
 @guarded(_nowhere)
 def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
     """One route, against every Gateway of ours that it names, or that takes it by default."""
-    resource = view.get(TYPES[kind], namespace, name)
+    resource = view.get(ROUTES[kind], namespace, name)
     if resource is None:
         return RouteInfo(None, ())
     parents = list(_parents(view, resource))
@@ -87,7 +84,7 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
     statuses: list[ParentStatus] = []
     attachments: dict[tuple[str, str], dict[snapshot.Attachment, None]] = {}
     listeners: dict[tuple[str, str], dict[str, None]] = {}
-    guards: dict[str, ListenerInfo] = {}
+    taking: dict[str, ListenerInfo] = {}  # listeners, by their names in the snapshot
     for parent in parents:
         info = parent.info
         refusal, taken = _attach(view, resource, parent)
@@ -105,34 +102,41 @@ def route(view: View, kind: str, namespace: str, name: str) -> RouteInfo:
                 if listener.is_valid and info.refused is None:
                     gateway_attachments = attachments.setdefault((info.namespace, info.name), {})
                     gateway_attachments[snapshot.Attachment(listener.key, hostname, written)] = None
-                    guards[listener.key] = listener
-    served = []
-    for gateway_name, names in listeners.items():
-        at = attachments.get(gateway_name, {})
-        needed: dict[Needed, None] = dict.fromkeys(translated.backends if at else ())
+                    taking[listener.key] = listener
+    served = tuple(
+        _served(view, resource, translated, gateway_name, attachments.get(gateway_name, {}), taking, tuple(names))
+        for gateway_name, names in listeners.items()
+    )
+    return RouteInfo(RouteStatus(resource.metadata.generation, tuple(statuses)), served)
 
-        def policies(
-            rule: snapshot.Rule | snapshot.Relay,
-            attachment: snapshot.Attachment,
-            gateway_name: tuple[str, str] = gateway_name,
-            needed: dict[Needed, None] = needed,
-        ) -> tuple[snapshot.Filter, ...]:
-            given = attached.filters(
-                view, resource.ref, rule, RulePlacement(gateway_name, guards[attachment.listener].port, attachment.hostname)
-            )
-            needed.update(dict.fromkeys(name for name in given if not isinstance(name, snapshot.Fault)))
-            return tuple(name if isinstance(name, snapshot.Fault) else snapshot.Scripted(str(name)) for name in given)
 
-        apart = [part for rule in translated.rules for part in attached.apart(view, resource.ref, rule)]
-        placed = tuple(placement for rule in apart for placement in _placed(rule, at, guards, policies))
-        served.append(Served(*gateway_name, placed, tuple(needed), tuple(names)))
-    return RouteInfo(RouteStatus(resource.metadata.generation, tuple(statuses)), tuple(served))
+def _served(
+    view: View,
+    resource: AnyRoute,
+    translated: Rules,
+    gateway_name: tuple[str, str],
+    at: Collection[snapshot.Attachment],
+    taking: Mapping[str, ListenerInfo],
+    names: tuple[str, ...],
+) -> Served:
+    """What a route means for one Gateway, of which these listeners take it, by their names; and `at` those that are served."""
+    needed: dict[Needed, None] = dict.fromkeys(translated.backends if at else ())
+
+    def policies(rule: snapshot.Rule | snapshot.Relay, attachment: snapshot.Attachment) -> tuple[snapshot.Filter, ...]:
+        placement = RulePlacement(gateway_name, taking[attachment.listener].port, attachment.hostname)
+        given = attached.filters(view, resource.ref, rule, placement)
+        needed.update(dict.fromkeys(name for name in given if not isinstance(name, snapshot.Fault)))
+        return tuple(name if isinstance(name, snapshot.Fault) else snapshot.Scripted(str(name)) for name in given)
+
+    apart = [part for rule in translated.rules for part in attached.apart(view, resource.ref, rule)]
+    placed = tuple(placement for rule in apart for placement in _placed(rule, at, taking, policies))
+    return Served(*gateway_name, placed, tuple(needed), names)
 
 
 def _translated(view: View, resource: AnyRoute) -> Rules:
     match resource:
         case HTTPRoute():
-            return rules.http(view, resource)
+            return http_rules.rules(view, resource)
         case GRPCRoute():
             return grpc_rules.rules(view, resource)
         case _:
@@ -194,13 +198,13 @@ def _verbatim(parent: ParentRef) -> ParentRef:
 def _placed(
     rule: snapshot.Rule | snapshot.Relay,
     at: Iterable[snapshot.Attachment],
-    guards: Mapping[str, ListenerInfo],
+    taking: Mapping[str, ListenerInfo],
     policies: Callable[[snapshot.Rule | snapshot.Relay, snapshot.Attachment], tuple[snapshot.Filter, ...]],
 ) -> Iterator[snapshot.Rule | snapshot.Relay]:
     """A rule where it applies: once for each listener with filters of its own, and for each set of policies."""
     groups: dict[tuple[str, tuple[snapshot.Filter, ...]], list[snapshot.Attachment]] = {}
     for attachment in at:
-        own = guards[attachment.listener].filters
+        own = taking[attachment.listener].filters
         every = own + policies(rule, attachment)
         if isinstance(rule, snapshot.Relay) and not all(isinstance(each, snapshot.Scripted) for each in every):
             continue  # nobody can be asked whether a connection may pass

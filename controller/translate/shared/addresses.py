@@ -14,7 +14,7 @@ def leads_home(view: View, host: str) -> bool:
 
 def are_from_files(view: View) -> bool:
     """Whether objects come from files on one's own machine: what nobody writes there is not there."""
-    return bool(view.note("setting", "loopback backends"))
+    return bool(view.noted("setting", "loopback backends"))
 
 
 def is_loopback(host: str) -> bool:

@@ -32,7 +32,7 @@ def _gateways(view: View, target: Ref) -> Iterable[tuple[str, str]]:
     if target.kind != "Gateway":
         is_backend = target.kind in ("Service", "XBackend")
         key = (f"gateways of {target.kind.lower()}",) if is_backend else ("gateways of route", target.kind)
-        noted: Iterable[tuple[str, str]] = view.note(*key, *target_name)
+        noted: Iterable[tuple[str, str]] = view.noted(*key, *target_name)
         return noted
     gateway = view.get(Gateway, *target_name)
     return (target_name,) if gateway is not None and view.call(is_ours, gateway.spec.gateway_class_name) else ()

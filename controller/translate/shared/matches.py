@@ -62,13 +62,13 @@ def http_faults(rule: HTTPRule) -> Iterator[str]:
         if match.path.type not in ("Exact", "PathPrefix", "RegularExpression"):
             yield f'{field_path}.path.type: "{match.path.type}" is not supported'
         if match.path.type == "RegularExpression":
-            yield from expression_faults(f"{field_path}.path.value", match.path.value)
+            yield from _expression_faults(f"{field_path}.path.value", match.path.value)
         for field, values in (("headers", match.headers), ("queryParams", match.query_params)):
             for at, value in enumerate(values):
                 if value.type not in ("Exact", "RegularExpression"):
                     yield f'{field_path}.{field}[{at}].type: "{value.type}" is not supported'
                 if value.type == "RegularExpression":
-                    yield from expression_faults(f"{field_path}.{field}[{at}].value", value.value)
+                    yield from _expression_faults(f"{field_path}.{field}[{at}].value", value.value)
 
 
 def grpc_faults(rule: GRPCRule) -> Iterator[str]:
@@ -80,13 +80,13 @@ def grpc_faults(rule: GRPCRule) -> Iterator[str]:
             yield f'{field_path}.type: "{method.type}" is not supported'
         elif method.type == "RegularExpression":
             for field, text in (("service", method.service), ("method", method.method)):
-                yield from expression_faults(f"{field_path}.{field}", text)
+                yield from _expression_faults(f"{field_path}.{field}", text)
         for at, header in enumerate(match.headers):
             if header.type == "RegularExpression":
-                yield from expression_faults(f"matches[{index}].headers[{at}].value", header.value)
+                yield from _expression_faults(f"matches[{index}].headers[{at}].value", header.value)
 
 
-def expression_faults(field_path: str, text: str) -> Iterator[str]:
+def _expression_faults(field_path: str, text: str) -> Iterator[str]:
     """What is wrong with a regular expression."""
     try:
         full_match(text)

@@ -98,12 +98,12 @@ class Authorization:
             return
         self._passed += 1
         if verdict.fields or verdict.removed:
-            exchange.request = replacing(exchange.request, verdict)
+            exchange.request = _replacing(exchange.request, verdict)
             self.changed |= frozenset(map(fold, {field.name for field in verdict.fields} | verdict.removed))
         exchange.proceed()
 
 
-def replacing(request: Request, verdict: Allowed) -> Request:
+def _replacing(request: Request, verdict: Allowed) -> Request:
     """The request with what an authorization server put in place of its fields, and of those that look like them."""
     named = {field.name for field in verdict.fields} | verdict.removed
     folded = set(map(fold, named))

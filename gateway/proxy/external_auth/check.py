@@ -158,12 +158,12 @@ def _options(message: protobuf.ParsedMessage) -> Iterable[Field]:
     for option in message.all(2):
         header = protobuf.read(protobuf.read(option).first(1))
         name, value = header.first(1), header.first(2) or header.first(3)
-        field = foreign_field(name, value)
+        field = _foreign_field(name, value)
         if field is not None:
             yield field
 
 
-def foreign_field(name: bytes, value: bytes) -> Field | None:
+def _foreign_field(name: bytes, value: bytes) -> Field | None:
     """A field that somebody else wrote, if it is one that may be passed on."""
     lower = name.lower()
     kind = kind_of(lower)

@@ -6,7 +6,16 @@ field and read into fields by number, so that no schema and no generated code is
 
 from __future__ import annotations
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+from enum import IntEnum
+
+
+class WireType(IntEnum):
+    """What a field's value is written as; groups (3 and 4) are of no message that is spoken here."""
+
+    VARINT = 0
+    FIXED64 = 1
+    BYTES = 2
+    FIXED32 = 5
 
 
 def _varint(value: int) -> bytes:
@@ -29,10 +38,10 @@ class Message:
     def put(self, number: int, value: int | bytes | Message) -> Message:
         """Add a field; returns the message itself."""
         if isinstance(value, int):
-            self._parts.append(_varint(number << 3 | VARINT) + _varint(value))
+            self._parts.append(_varint(number << 3 | WireType.VARINT) + _varint(value))
         else:
             data = bytes(value)
-            self._parts.append(_varint(number << 3 | BYTES) + _varint(len(data)) + data)
+            self._parts.append(_varint(number << 3 | WireType.BYTES) + _varint(len(data)) + data)
         return self
 
     def __bytes__(self) -> bytes:
@@ -68,14 +77,15 @@ def read(data: bytes) -> ParsedMessage:
         tag, at = _read_varint(data, at)
         value: int | bytes
         match tag & 7:
-            case 0:
+            case WireType.VARINT:
                 value, at = _read_varint(data, at)
-            case 2:
+            case WireType.BYTES:
                 size, at = _read_varint(data, at)
                 value, at = data[at : at + size], at + size
-            case 1 | 5 as fixed:
-                size = 8 if fixed == FIXED64 else 4
-                value, at = data[at : at + size], at + size
+            case WireType.FIXED64:
+                value, at = data[at : at + 8], at + 8
+            case WireType.FIXED32:
+                value, at = data[at : at + 4], at + 4
             case kind:
                 raise ValueError(f"wire type {kind}")
         if at > len(data):
