@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -41,6 +41,8 @@ def explain_request(
     if admin:
         served = _from_admin(admin)
         result = explain(served.parts, asked, served.port_offset)
+        if not result.rule:
+            result = replace(result, hints=(*result.hints, *_amiss(admin)))
     else:
         result = _from_files(paths, asked, port_offset)
     if as_json:
@@ -69,12 +71,27 @@ def _from_files(paths: Sequence[Path], asked: Asked, port_offset: int) -> Explan
     return replace(result, hints=(*result.hints, *aside[:MOST], *more))
 
 
+def _address(admin: str) -> str:
+    return (admin if "//" in admin else f"http://{admin}").rstrip("/")
+
+
+def _amiss(admin: str) -> tuple[str, ...]:
+    """Where to read what is not in force as written; only a gateway without a cluster knows."""
+    where = f"{_address(admin)}/faults"
+    try:
+        with urllib.request.urlopen(where, timeout=10) as answer:  # noqa: S310
+            count = len(msgspec.json.decode(answer.read(), type=list[Any]))
+    except (OSError, ValueError, HTTPException, msgspec.DecodeError):
+        return ()
+    return (f"not all is in force as written, which may be why: {where} says what is wrong ({count})",) if count else ()
+
+
 def _from_admin(admin: str) -> ServedParts:
-    address = admin if "//" in admin else f"http://{admin}"
+    address = _address(admin)
     if not address.startswith(("http://", "https://")):
         raise console.wrong(f"--admin: found {admin!r}; an address such as http://127.0.0.1:9091 is needed")
     try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/snapshot", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{address}/snapshot", timeout=10) as answer:  # noqa: S310
             return msgspec.json.decode(answer.read(), type=ServedParts)
     except (OSError, ValueError, HTTPException, msgspec.DecodeError) as error:
         raise SystemExit(f"no data plane answers at {address}: {getattr(error, 'reason', None) or error}") from None
