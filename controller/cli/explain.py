@@ -6,14 +6,18 @@ import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 from rich.markup import escape
 from rich.tree import Tree
 
 from controller.cli import console
-from controller.inspect.explain import Asked, Explanation, explain, url_fault
+from controller.inspect.explain import Asked, Explanation, aimed_at, explain, url_fault
 from gateway.snapshot import Part
+
+MOST: Final = 5  # things that are wrong and told with an explanation
 
 
 class ServedParts(msgspec.Struct):
@@ -33,8 +37,14 @@ def explain_request(
     if fault:
         raise console.wrong(fault)
     pairs = tuple((name.strip(), value.strip()) for name, _, value in (header.partition(":") for header in headers))
-    served = _from_admin(admin) if admin else ServedParts(_from_files(paths), port_offset)
-    result = explain(served.parts, Asked(url, method, pairs), served.port_offset)
+    asked = Asked(url, method, pairs)
+    if admin:
+        served = _from_admin(admin)
+        result = explain(served.parts, asked, served.port_offset)
+        if not result.rule:
+            result = replace(result, hints=(*result.hints, *_amiss(admin)))
+    else:
+        result = _from_files(paths, asked, port_offset)
     if as_json:
         console.json(result)
     else:
@@ -42,21 +52,46 @@ def explain_request(
     raise SystemExit(1 if result.status >= 400 or result.outcome.startswith("nothing") else 0)
 
 
-def _from_files(paths: Sequence[Path]) -> list[Part]:
-    from controller.cli.validate import looked_at
+def _from_files(paths: Sequence[Path], asked: Asked, port_offset: int) -> Explanation:
+    from controller.cli.validate import looked_at, shown
 
     with looked_at(paths) as loaded:
         for fault in loaded.source.faults:
             console.err.print(f"[red]{escape(str(fault))}[/]")
-        return [part for parts in loaded.translation.parts.values() for part in parts.values()]
+        parts = [part for parts in loaded.translation.parts.values() for part in parts.values()]
+        result = explain(parts, asked, port_offset)
+        host, port = aimed_at(asked)
+        # Where a rule was found, what its references lead to is told with it.
+        aside = [
+            str(shown(fault))
+            for complaint, fault in loaded.set_aside(host, (port, port - port_offset))
+            if not (result.rule and complaint.reason.startswith("ResolvedRefs"))
+        ]
+    more = (f"and {len(aside) - MOST} more: fsm validate tells each",) if len(aside) > MOST else ()
+    return replace(result, hints=(*result.hints, *aside[:MOST], *more))
+
+
+def _address(admin: str) -> str:
+    return (admin if "//" in admin else f"http://{admin}").rstrip("/")
+
+
+def _amiss(admin: str) -> tuple[str, ...]:
+    """Where to read what is not in force as written; only a gateway without a cluster knows."""
+    where = f"{_address(admin)}/faults"
+    try:
+        with urllib.request.urlopen(where, timeout=10) as answer:  # noqa: S310
+            count = len(msgspec.json.decode(answer.read(), type=list[Any]))
+    except (OSError, ValueError, HTTPException, msgspec.DecodeError):
+        return ()
+    return (f"not all is in force as written, which may be why: {where} says what is wrong ({count})",) if count else ()
 
 
 def _from_admin(admin: str) -> ServedParts:
-    address = admin if "//" in admin else f"http://{admin}"
+    address = _address(admin)
     if not address.startswith(("http://", "https://")):
         raise console.wrong(f"--admin: found {admin!r}; an address such as http://127.0.0.1:9091 is needed")
     try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/snapshot", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{address}/snapshot", timeout=10) as answer:  # noqa: S310
             return msgspec.json.decode(answer.read(), type=ServedParts)
     except (OSError, ValueError, HTTPException, msgspec.DecodeError) as error:
         raise SystemExit(f"no data plane answers at {address}: {getattr(error, 'reason', None) or error}") from None

@@ -118,6 +118,15 @@ def explain(parts: Iterable[Part], asked: Asked, port_offset: int = 0) -> Explan
     )  # fmt: skip
 
 
+def aimed_at(asked: Asked) -> tuple[str, int]:
+    """The host, in lower case, and the port for which a request asks."""
+    try:
+        request, port = _request(asked)
+    except ProtocolError:
+        return "", 0
+    return bare(request.host).lower(), port
+
+
 def _request(asked: Asked) -> tuple[Request, int]:
     url = urlsplit(asked.url if "//" in asked.url else f"http://{asked.url}")
     port = url.port or (443 if url.scheme == "https" else 80)

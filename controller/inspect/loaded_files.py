@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -10,8 +11,12 @@ from controller.inspect import one_address
 from controller.inspect.complaints import Complaint, located, of_remarks, of_status
 from controller.objects.base import Ref
 from controller.objects.documents import DocumentFault, spelled
+from controller.objects.gateways import Gateway, ListenerSet
+from controller.objects.kinds import AnyObject
+from controller.objects.routes import GRPCRoute, HTTPRoute
 from controller.state.world import World
 from controller.translate import Translation, Translator, translate, translated
+from controller.translate.shared.hostnames import overlap
 from controller.translate.shared.status import Status
 
 _SETTINGS = {("setting", "addresses"): ("127.0.0.1",), ("setting", "loopback backends"): True, ("setting", "remarks"): True}
@@ -53,6 +58,12 @@ class LoadedFiles:
         self._translator.update()
         return located(found, self.source.origins)
 
+    def set_aside(self, host: str, ports: Container[int]) -> list[tuple[Complaint, DocumentFault]]:
+        """What is wrong with the routes and listeners that a request for this host, at one of these ports, may want."""
+        objects = {obj.ref: obj for obj in (*self.world, *self.source.refused.values())}
+        found = [one for one in self._complaints if _is_wanted(objects.get(one.about), one, host, ports)]
+        return list(zip(found, located(found, self.source.origins), strict=True))
+
     @cached_property
     def _complaints(self) -> list[Complaint]:
         said = sorted((self.translation.statuses | self._would_say()).items())
@@ -68,6 +79,19 @@ class LoadedFiles:
             scratch.put(obj)
         statuses = translate(scratch).statuses
         return {ref: statuses[ref] for ref in self.source.refused if ref in statuses}
+
+
+def _is_wanted(obj: AnyObject | None, complaint: Complaint, host: str, ports: Container[int]) -> bool:
+    if isinstance(obj, Gateway | ListenerSet):
+        at = complaint.path[2] if complaint.path[:2] == ("spec", "listeners") and len(complaint.path) > 2 else None
+        listeners = obj.spec.listeners[at : at + 1] if isinstance(at, int) else obj.spec.listeners
+        return any(one.port in ports and _may_mean((one.hostname,), host) for one in listeners)
+    return isinstance(obj, HTTPRoute | GRPCRoute) and _may_mean(obj.spec.hostnames, host)
+
+
+def _may_mean(hostnames: Iterable[str], host: str) -> bool:
+    named = [name for name in hostnames if name]
+    return not named or any(overlap(name, host) for name in named)
 
 
 def _world() -> World:

@@ -38,9 +38,8 @@ def certificate(view: View, from_kind: str, namespace: str, ref: SecretRef) -> s
         return CertificateFault("grant", conditions.not_permitted("Secret", to, ref.name, from_kind, namespace))
     secret = view.get(Secret, to, ref.name)
     if secret is None:
-        return CertificateFault(
-            "reference", f'There is no Secret "{to}/{ref.name}" of type kubernetes.io/tls{_unless_read(view, to)}.'
-        )
+        hint = _unless_read(view, to) or f'; "kubectl create secret tls {ref.name} -n {to} --cert=FILE --key=FILE" makes one'
+        return CertificateFault("reference", f'There is no Secret "{to}/{ref.name}" of type kubernetes.io/tls{hint}.')
     chain, key = _value(secret, "tls.crt"), _value(secret, "tls.key")
     if not chain or not key:
         message = f'Secret "{to}/{ref.name}" lacks tls.crt or tls.key; type kubernetes.io/tls has both.'
@@ -127,7 +126,12 @@ def _authority(view: View, from_kind: str, namespace: str, ref: AuthorityRef) ->
         config_map = view.get(ConfigMap, to, ref.name)
         text = (config_map.data or {}).get("ca.crt", "") if config_map is not None else None
     if text is None:
-        return CertificateFault("reference", f"There is no {source}.")
+        config_map_made = f'"kubectl create configmap {ref.name} -n {to} --from-file=ca.crt=FILE" makes one'
+        if ref.kind == "ConfigMap":
+            return CertificateFault("reference", f"There is no {source}; {config_map_made}.")
+        # On a cluster no others are followed.
+        hint = _unless_read(view, to) or f"; a ConfigMap with key ca.crt does as well, and {config_map_made}"
+        return CertificateFault("reference", f"There is no {source} of type kubernetes.io/tls{hint}.")
     if not text:
         return CertificateFault("reference", f"{source} has no key ca.crt.")
     return checked(text, source)

@@ -92,6 +92,59 @@ def test_explain_adds_what_run_adds(tmp_path: Path) -> None:
     assert "listeners are on port 8080" in nowhere.stdout
 
 
+ASIDE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  gatewayClassName: fsm-gateway-cls
+  listeners:
+  - {name: http, protocol: HTTP, port: 80}
+  - {name: https, protocol: HTTPS, port: 443, tls: {certificateRefs: [{name: none}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: section}
+spec: {parentRefs: [{name: gw, sectionName: htpp}], hostnames: [a.example]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: expression}
+spec:
+  parentRefs: [{name: gw, sectionName: http}]
+  hostnames: ["*.b.example"]
+  rules:
+  - matches: [{path: {type: RegularExpression, value: "/(a"}}]
+  - matches: [{path: {value: /other}}]
+    backendRefs: [{name: none, port: 80}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "says", "not_said"),
+    [
+        ("http://a.example/", 'has no listener with sectionName "htpp"; it has http (port 80)', "expression"),
+        ("http://A.example./", 'has no listener with sectionName "htpp"; it has http (port 80)', "expression"),
+        ("http://x.b.example/a", "\"/(a\" is not an expression in RE2 syntax (missing ')')", "htpp"),
+        (
+            "http://x.b.example/other",
+            'Service "default/none" does not exist',
+            'default/none" does not exist.\n.*routes.yaml:22',
+        ),
+        ("https://a.example/", 'There is no Secret "default/none"', "expression"),
+        ("https://a.example:8443/", 'There is no Secret "default/none"', "expression"),
+        ("http://c.example/", "no route is for this hostname", "routes.yaml"),
+    ],
+)
+def test_explain_tells_what_is_not_in_force(tmp_path: Path, url: str, says: str, not_said: str) -> None:
+    """Routes and listeners that may have been meant, and why they do not answer."""
+    path = tmp_path / "routes.yaml"
+    path.write_text(ASIDE)
+    found = fsm("explain", url, "-f", str(path), "--port-offset", "8000", columns="300")
+    assert says in found.stdout
+    assert not re.search(not_said, found.stdout)
+
+
 @pytest.mark.parametrize(
     ("body", "code"), [("return None", 0), ("raise ValueError", 1), ("return Response(404)", 0), ("return Response(503)", 1)]
 )
