@@ -12,7 +12,7 @@ help: ## This list
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=…" >&2; exit 1; }
-	@echo "setting up $(VENV)" >&2
+	@echo "setting up $(VENV): a minute, or several where the network or the machine is slow" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[controller,dev]'
 	@touch $@
