@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -21,6 +21,7 @@ def are_from_files(view: View) -> bool:
 
 # Names of /etc/hosts, as Kubernetes writes it into each container, and of a cloud's metadata (an address of IPv6 as well).
 _HOME_NAMES: Final = frozenset({"localhost.localdomain", "ip6-localhost", "ip6-loopback", "metadata.google.internal"})
+_NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,16}|[1-9][0-9]{0,9}")
 _METADATA: Final = ip_address("fd00:ec2::254")
 
 
@@ -40,11 +41,20 @@ def as_address(host: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(text)
     except ValueError:
-        try:
-            return IPv4Address(socket.inet_aton(text))
-        except (OSError, ValueError):  # NUL, and what is not ASCII, is a ValueError
-            return None
+        return _by_numbers(text)
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+
+
+def _by_numbers(text: str) -> IPv4Address | None:
+    """inet_aton(3): one to four numbers, of which the last stands for all bytes that are left; octal after 0, hexadecimal
+    after 0x."""
+    pieces = text.split(".")
+    if len(pieces) > 4 or not all(_NUMBER.fullmatch(piece) for piece in pieces):
+        return None
+    *bytes_, rest = (int(piece, 16 if piece[:2] in ("0x", "0X") else 8 if piece.startswith("0") else 10) for piece in pieces)
+    if any(byte > 255 for byte in bytes_) or rest >= 1 << 8 * (4 - len(bytes_)):
+        return None
+    return IPv4Address(int.from_bytes(bytes(bytes_), "big") << 8 * (4 - len(bytes_)) | rest)
 
 
 def _as_asked(host: str) -> str:
