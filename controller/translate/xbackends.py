@@ -111,7 +111,7 @@ def _host_faults(view: View, host: str) -> Iterator[str]:
         yield f"{where}: {grammar.shown(host)} is a name of the cluster; refer to its Service, or select its pods."
     if as_address(host) is not None:
         yield f"{where}: {grammar.shown(host)} is an address; a name is needed, or type EndpointSelector and an EndpointSlice."
-    if not fits("dns1123Subdomain", host):
+    if not fits("dns1123Subdomain", host) or any(len(label) > 63 for label in host.split(".")):
         yield f"{where}: found {grammar.shown(host)}; a name as DNS has it, in lower case, is needed."
 
 

@@ -63,6 +63,8 @@ def grpc_route(*rules: dict[str, Any]) -> Any:
         ({**HOST, "externalHostname": {"hostname": "a.b.svc.Cluster.Local."}}, "is a name of the cluster"),
         ({**HOST, "externalHostname": {"hostname": "10.0.0.1"}}, "is an address"),
         ({**HOST, "externalHostname": {"hostname": "fd00::1"}}, "is an address"),
+        ({**HOST, "externalHostname": {"hostname": "0xa000001"}}, "is an address"),
+        ({**HOST, "externalHostname": {"hostname": f"{'a' * 64}.example"}}, "a name as DNS has it"),
         ({**HOST, "externalHostname": {"hostname": "a b"}}, "a name as DNS has it"),
         ({**HOST, "externalHostname": {"hostname": ""}}, "a name as DNS has it"),
         ({**HOST, "externalHostname": {"hostname": "localhost"}}, "points to the data plane itself"),
