@@ -185,7 +185,10 @@ def backend(view: View, namespace: str, name: str, spoken: Protocol | Literal[""
 def _endpoints(view: View, found: XBackend) -> tuple[snapshot.Endpoint, ...]:
     number = found.spec.port.number
     if found.spec.external_hostname is not None:
-        return (snapshot.Endpoint(found.spec.external_hostname.hostname, number),)
+        host = found.spec.external_hostname.hostname
+        # Absolute, as an ExternalName is for Kubernetes' DNS: a pod looks for "db.other" in db.other.svc.cluster.local as well,
+        # which is another namespace's Service, without a ReferenceGrant.
+        return (snapshot.Endpoint(host if are_from_files(view) else f"{host}.", number),)
     slices = view.index("slices of xbackend", found.metadata.namespace, limited(found.metadata.name))
     return endpoints.of_slices(view, slices, lambda one: _port(one, number))
 
