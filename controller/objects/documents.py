@@ -193,14 +193,25 @@ def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document 
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
         yield DocumentFault(file, node.start_mark.line + 1, NO_OBJECT)
         return
-    if value["kind"].endswith("List") and isinstance(value.get("items"), list):
-        for item, inner in zip(value["items"], _lines_of_items(lines, len(value["items"])), strict=True):
-            if isinstance(item, dict) and isinstance(item.get("kind"), str):
-                yield Document(file, item, inner)
-            else:
-                yield DocumentFault(file, inner.get((), 0), NO_OBJECT)
+    yield from _objects(Document(file, value, lines))
+
+
+def is_list(value: dict[str, Any]) -> bool:
+    """Whether a document stands for others, its items."""
+    return str(value.get("kind")).endswith("List") and isinstance(value.get("items"), list)
+
+
+def _objects(document: Document) -> Iterator[Document | DocumentFault]:
+    """A document; of a List its items, which may be Lists themselves, as kubectl has it."""
+    value, file = document.value, document.file
+    if not is_list(value):
+        yield document
         return
-    yield Document(file, value, lines)
+    for item, inner in zip(value["items"], _lines_of_items(document.lines, len(value["items"])), strict=True):
+        if isinstance(item, dict) and isinstance(item.get("kind"), str):
+            yield from _objects(Document(file, item, inner))
+        else:
+            yield DocumentFault(file, inner.get((), 0), NO_OBJECT)
 
 
 def _lines_of_items(lines: dict[Path, int], count: int) -> list[dict[Path, int]]:
