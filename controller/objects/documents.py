@@ -201,15 +201,18 @@ def is_list(value: dict[str, Any]) -> bool:
     return str(value.get("kind")).endswith("List") and isinstance(value.get("items"), list)
 
 
-def _objects(document: Document) -> Iterator[Document | DocumentFault]:
+def _objects(document: Document, depth: int = 0) -> Iterator[Document | DocumentFault]:
     """A document; of a List its items, which may be Lists themselves, as kubectl has it."""
     value, file = document.value, document.file
     if not is_list(value):
         yield document
         return
+    if depth >= 4:  # each level looks at all lines again
+        yield DocumentFault(file, document.line(), "Lists stand in Lists four levels deep at most")
+        return
     for item, inner in zip(value["items"], _lines_of_items(document.lines, len(value["items"])), strict=True):
         if isinstance(item, dict) and isinstance(item.get("kind"), str):
-            yield from _objects(Document(file, item, inner))
+            yield from _objects(Document(file, item, inner), depth + 1)
         else:
             yield DocumentFault(file, inner.get((), 0), NO_OBJECT)
 
