@@ -18,7 +18,17 @@ import yaml
 from controller.files import cuts
 from controller.files.validate import Valid, readable, validate
 from controller.objects.decoding import salvaged
-from controller.objects.documents import MAX_REPEATED, MAX_VALUES, Document, DocumentFault, Loader, read, read_value, read_whole
+from controller.objects.documents import (
+    MAX_REPEATED,
+    MAX_VALUES,
+    Document,
+    DocumentFault,
+    Loader,
+    is_list,
+    read,
+    read_value,
+    read_whole,
+)
 from controller.objects.kinds import KINDS, AnyObject
 
 log = logging.getLogger("fsm.files")
@@ -150,7 +160,7 @@ class _Memory:
         if document is None or not isinstance(document.value, list) or len(document.value) != 1 or _has_anchors(text):
             return None
         (value,) = document.value
-        if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        if not isinstance(value, dict) or not isinstance(value.get("kind"), str) or is_list(value):
             return None
         lines = {path[2:]: line for path, line in document.lines.items() if len(path) > 1}
         return _Item(tuple(_written(Document(self._file, value, lines), self.valid())), len(lines))

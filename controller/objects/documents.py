@@ -22,6 +22,8 @@ MAX_VALUES: Final = 200_000  # values in one document; aliases make many of few
 MAX_REPEATED: Final = MAX_VALUES  # values that aliases stand for, in all documents of a file
 DEEPEST: Final = 200  # levels; the parser itself has no bound but the stack, whose end is the process's
 TOO_MANY: Final = f"has more than {MAX_VALUES} values; split it"
+MAX_LISTS: Final = 4  # Lists within Lists; each level looks at the lines of all that is in it
+TOO_MANY_LISTS: Final = f"Lists stand in Lists more than {MAX_LISTS} deep; take the objects out of them"
 TOO_DEEP: Final = f"is nested too deeply: {DEEPEST} levels can be read"
 Path: TypeAlias = tuple[str | int, ...]
 _PLAIN: Final = re.compile(r"[A-Za-z_]\w*")  # names of fields
@@ -229,14 +231,28 @@ def _documents(node: yaml.Node, loader: Loader, file: str) -> Iterator[Document 
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
         yield DocumentFault(file, node.start_mark.line + 1, NO_OBJECT)
         return
-    if value["kind"].endswith("List") and isinstance(value.get("items"), list):
-        for item, inner in zip(value["items"], _lines_of_items(lines, len(value["items"])), strict=True):
-            if isinstance(item, dict) and isinstance(item.get("kind"), str):
-                yield Document(file, item, inner)
-            else:
-                yield DocumentFault(file, inner.get((), 0), NO_OBJECT)
+    yield from _objects(Document(file, value, lines))
+
+
+def is_list(value: dict[str, Any]) -> bool:
+    """Whether a document stands for others, its items."""
+    return str(value.get("kind")).endswith("List") and isinstance(value.get("items"), list)
+
+
+def _objects(document: Document, depth: int = 0) -> Iterator[Document | DocumentFault]:
+    """A document; of a List its items, which may be Lists themselves, as kubectl has it."""
+    value, file = document.value, document.file
+    if not is_list(value):
+        yield document
         return
-    yield Document(file, value, lines)
+    if depth >= MAX_LISTS:
+        yield DocumentFault(file, document.line(), TOO_MANY_LISTS)
+        return
+    for item, inner in zip(value["items"], _lines_of_items(document.lines, len(value["items"])), strict=True):
+        if isinstance(item, dict) and isinstance(item.get("kind"), str):
+            yield from _objects(Document(file, item, inner), depth + 1)
+        else:
+            yield DocumentFault(file, inner.get((), 0), NO_OBJECT)
 
 
 def _lines_of_items(lines: dict[Path, int], count: int) -> list[dict[Path, int]]:

@@ -10,7 +10,6 @@ Service (`pods`), whose labels its EndpointSlices have as well. In files, somebo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Final, Literal, NamedTuple
 
 from controller.objects.backends import XBackend, XBackendSpec
@@ -21,7 +20,7 @@ from controller.state.view import View, guarded
 from controller.translate import sessions
 from controller.translate.policies import backend_tls
 from controller.translate.shared import ancestors, conditions, endpoints
-from controller.translate.shared.addresses import are_from_files, leads_home
+from controller.translate.shared.addresses import are_from_files, as_address, leads_home
 from controller.translate.shared.names import BackendName, Protocol
 from controller.translate.shared.status import BackendStatus
 from gateway import snapshot
@@ -110,18 +109,10 @@ def _host_faults(view: View, host: str) -> Iterator[str]:
         yield f"{where}: {grammar.shown(host)} points to the data plane itself."
     if host.rstrip(".").lower().endswith(".cluster.local"):
         yield f"{where}: {grammar.shown(host)} is a name of the cluster; refer to its Service, or select its pods."
-    if _is_address(host):
+    if as_address(host) is not None:
         yield f"{where}: {grammar.shown(host)} is an address; a name is needed, or type EndpointSelector and an EndpointSlice."
-    if not fits("dns1123Subdomain", host):
+    if not fits("dns1123Subdomain", host) or any(len(label) > 63 for label in host.split(".")):
         yield f"{where}: found {grammar.shown(host)}; a name as DNS has it, in lower case, is needed."
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def _label_faults(labels: dict[str, str]) -> Iterator[str]:
@@ -194,7 +185,10 @@ def backend(view: View, namespace: str, name: str, spoken: Protocol | Literal[""
 def _endpoints(view: View, found: XBackend) -> tuple[snapshot.Endpoint, ...]:
     number = found.spec.port.number
     if found.spec.external_hostname is not None:
-        return (snapshot.Endpoint(found.spec.external_hostname.hostname, number),)
+        host = found.spec.external_hostname.hostname
+        # Absolute, as an ExternalName is for Kubernetes' DNS: a pod looks for "db.other" in db.other.svc.cluster.local as well,
+        # which is another namespace's Service, without a ReferenceGrant.
+        return (snapshot.Endpoint(host if are_from_files(view) else f"{host}.", number),)
     slices = view.index("slices of xbackend", found.metadata.namespace, limited(found.metadata.name))
     return endpoints.of_slices(view, slices, lambda one: _port(one, number))
 

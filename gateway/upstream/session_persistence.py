@@ -10,6 +10,7 @@ told so.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -21,6 +22,7 @@ from gateway.snapshot import Persistence
 from gateway.upstream.backend import Backend
 
 MAX_SESSIONS: Final = 64  # of one client: a rule has 16 backends, or as many as its weights name
+_SEPARATORS: Final = re.compile("[_, \t]+")  # a header that came in several lines has commas between them
 
 
 class Sessions:
@@ -57,7 +59,7 @@ class Sessions:
         """What a request says of its sessions, as far as their time is not up: when they began, by their tokens."""
         seconds, now = self._spec.seconds, time.time()
         held: dict[str, str] = {}
-        for session in self._said(request).split("_")[:MAX_SESSIONS]:
+        for session in _SEPARATORS.split(self._said(request))[:MAX_SESSIONS]:
             token, _, since = session.partition(".")
             if token and (not seconds or (since.isdecimal() and len(since) < 12 and now < int(since) + seconds)):
                 held[token] = since
@@ -66,12 +68,14 @@ class Sessions:
     def _said(self, request: Request) -> str:
         if self._spec.header:
             return (request.value(self._spec.header.lower().encode()) or b"").decode("latin-1")
-        wanted = self._spec.cookie + "="
-        for crumb in (request.value(b"cookie") or b"").decode("latin-1").split(";"):
-            crumb = crumb.strip()
-            if crumb.startswith(wanted):
-                return crumb.removeprefix(wanted).strip('"')
-        return ""
+        # One name may come more than once (by another path or domain, RFC 6265 §5.4), and in several lines: any may be ours.
+        wanted, found = self._spec.cookie + "=", []
+        for line in request.values(b"cookie"):
+            for crumb in line.decode("latin-1").split(";"):
+                crumb = crumb.strip()
+                if crumb.startswith(wanted):
+                    found.append(crumb.removeprefix(wanted).strip('"'))
+        return "_".join(found)
 
     def begin(
         self, request: Request, backend: Backend | None, endpoint: Endpoint | None, held: Endpoint | None, scheme: bytes

@@ -116,6 +116,34 @@ async def test_what_the_rule_says_of_sessions_goes_first(proxy: Proxy, server: S
         assert (await proxy.get(X_Rule=got["x-rule"]))[2] == first
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Cookie: shop=stale; shop={}", "Cookie: shop={}; shop=stale", "Cookie: a=b\r\nCookie: shop={}", "Cookie: a=b,c; shop={}",
+        "Cookie: shop=stale\r\nCookie: shop={}", 'Cookie: shop="{}"', "Cookie: shop=__x_{}._",
+    ],
+)  # fmt: skip
+async def test_a_cookie_is_found_among_others_of_its_name(proxy: Proxy, server: Server, other: Server, lines: str) -> None:
+    await _is_held(proxy, server, other, COOKIE, lines)
+
+
+@pytest.mark.parametrize("lines", ["X-Shop: stale\r\nX-Shop: {}", "X-Shop: {}, stale", "X-Shop: {}\r\nX-Shop:"])
+async def test_a_header_is_found_among_others_of_its_name(proxy: Proxy, server: Server, other: Server, lines: str) -> None:
+    await _is_held(proxy, server, other, HEADER, lines)
+
+
+async def _is_held(proxy: Proxy, server: Server, other: Server, how: str, lines: str) -> None:
+    numbered(server, other)
+    await serve(proxy, gateway(), xbackend(how), pods(server.port, other.port), http_route(f"[{{{TO_SHOP}}}]"))
+    _, got, first = await proxy.get()
+    token = got.get("x-shop") or got["set-cookie"].partition(";")[0].removeprefix("shop=")
+    request = f"GET / HTTP/1.1\r\nHost: a\r\n{lines.format(token)}\r\nConnection: close\r\n\r\n"
+    for _ in range(4):
+        answer = await proxy.talk(request.encode())
+        assert answer.endswith(b"\r\n\r\n" + first)
+        assert b"shop" not in answer.lower()
+
+
 # --- protocols ---
 
 

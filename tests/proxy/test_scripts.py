@@ -94,6 +94,15 @@ async def test_a_request_is_changed(proxy: Proxy, server: Server) -> None:
     assert "secret" not in head.lower()
 
 
+async def test_cookies_of_several_lines(proxy: Proxy, server: Server) -> None:
+    await programmed(proxy, server, """
+        def request(request):
+            request.headers["X-Seen"] = repr(dict(request.cookies))
+    """)  # fmt: skip
+    await proxy.talk(b'GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b\r\nCookie: c=d; e="f"\r\nConnection: close\r\n\r\n')
+    assert "X-Seen: {'a': 'b', 'c': 'd', 'e': 'f'}\r\n" in server.seen[0].decode()
+
+
 async def test_a_filter_answers(proxy: Proxy, server: Server) -> None:
     await programmed(proxy, server, """
         def request(request):

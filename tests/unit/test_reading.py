@@ -147,6 +147,7 @@ def listed(chance: random.Random) -> str:
 ODD = [
     "a: &a {kind: Service}\nb: *a\n", "kind: Service\nkind: Service\n", "a: [\n", 'a: "x\n', "a: |\n  ---\n b\n", "%YAML 1.1\n",
     "a: 1\n...\n%TAG !e! tag:yaml.org,2002:\n---\nkind: Service\napiVersion: v1\nmetadata: {name: !e!str x}\n", "...\n", "# only a comment\n", "",
+    "kind: List\nitems:\n- kind: List\n  items:\n  - kind: Service\n    apiVersion: v1\n    metadata: {name: inner}\n  - 5\n- kind: List\n  items: []\n",
     "kind: List\nitems: [5, {kind: 6}]\n", "kind: List\nitems:\n- &x {kind: Service}\n- &x {kind: Service}\n", "- a\n- b\n", "kind: Service\nmetadata: {name: &n x}\n",
     "kind: List\nitems:\n- kind: Service\n  metadata: {name: &n x}\n- kind: Service\n  metadata: {name: *n}\n", "kind: List\nmetadata: \"\nitems:\n- kind: Service\n\"\nitems:\n",
     "kind: List\nitems:\n  - kind: Service\n []\n", "kind: List\nitems:\n  - kind: Service\n null\n", "\tkind: Service\n", "kind: Service\x85a: b\n", "a: b\x01\n", "\u2028---\n", "a: \ufeff\n",
@@ -384,6 +385,26 @@ def test_a_file_of_nothing_but_faults_is_not_read_to_its_end(tmp_path: Path) -> 
     one.load()
     assert [fault.message for fault in one.faults] == ["has more than 100000 documents; split it"]
     assert len(world.refs("Service")) == 1
+
+
+def test_lists_within_lists_are_read_with_their_lines() -> None:
+    """As kubectl has it; nothing of it is passed over."""
+    inner = "kind: List\n    items:\n    - kind: Service\n      apiVersion: v1\n      metadata: {name: "
+    text = f"kind: List\nitems:\n  - {inner}a}}\n      spec: {{ports: [{{port: 80}}]}}\n  - {inner}b}}\n      spec: {{ports: [{{port: 0}}]}}\n"
+    for found in (list(FileReading("f").read(text)), list(read_anew(text, "f"))):
+        assert [(one.line, getattr(one, "name", "")) for one in found] == [(5, "a"), (11, "b")]
+        assert [fault.line for one in found for fault in getattr(one, "faults", ())] == [14]
+
+
+def test_lists_within_lists_have_a_bound() -> None:
+    def nested(levels: int) -> str:
+        good = "{kind: Service, apiVersion: v1, metadata: {name: a}, spec: {ports: [{port: 80}]}}"
+        return "{kind: List, items: [" * levels + good + "]}" * levels
+
+    for read_ in (FileReading("f").read, lambda text: read_anew(text, "f")):
+        assert [getattr(one, "name", "") for one in read_(nested(4))] == ["a"]
+        (fault,) = read_(nested(5))
+        assert "more than 4 deep" in str(fault)
 
 
 def test_where_texts_are_cut() -> None:

@@ -523,7 +523,14 @@ def test_a_namespace_s_definition_reads_its_own_configmaps() -> None:
         assert accepted.is_true == is_good, accepted
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "169.254.169.254", "a.localhost.", "[::1]", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "127.0.0.1", "169.254.169.254", "a.localhost.", "[::1]", "0.0.0.0",
+        "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0", "169.254.43518", "::ffff:127.0.0.1", "[::FFFF:a9fe:a9fe]",
+        "127.0.0.1.", "ip6-loopback", "localhost.localdomain", "metadata.google.internal", "fd00:ec2::254", "\uff11\uff12\uff17.0.0.1", "\u24dbocalhost", "127\u30020\u30020\u30021",
+    ],
+)  # fmt: skip
 def test_nothing_leads_to_the_data_plane_itself(host: str) -> None:
     """Its admin port, or a cloud's metadata: by an XBackend, a Service's name, or a slice of names."""
     at_home = [

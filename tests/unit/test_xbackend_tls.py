@@ -84,6 +84,13 @@ def test_both_prove_who_they_are() -> None:
         ({"mode": "ClientAndServer", "validation": {**NAMED, **CA}}, "spec.tls.clientCertificateRef: is missing"),
         ({"mode": "ClientAndServer", "validation": {**NAMED, **CA}, "clientCertificateRef": {"name": "none"}},
          'There is no Secret "default/none" of type kubernetes.io/tls; "kubectl create secret tls none -n default --cert=FILE'),
+        ({"validation": {**NAMED, **CA}}, "spec.tls.mode: is None, or missing, and spec.tls.validation asks for TLS"),
+        ({"mode": "None", "validation": NAMED}, "spec.tls.validation asks for TLS"),
+        ({"mode": "None", "clientCertificateRef": {"name": "own"}}, "spec.tls.clientCertificateRef asks for TLS"),
+        ({"clientCertificateRef": {"name": "own"}}, "spec.tls.clientCertificateRef asks for TLS"),
+        ({"mode": ""}, 'spec.tls.mode: found ""'),
+        ({"mode": "ServerOnly", "validation": {**NAMED, **CA}, "clientCertificateRef": {"name": "own"}},
+         "spec.tls.clientCertificateRef: mode ServerOnly shows none"),
         ({"mode": "Mutual", "validation": {**NAMED, **CA}}, 'spec.tls.mode: found "Mutual"'),
     ],
 )  # fmt: skip

@@ -63,6 +63,8 @@ def grpc_route(*rules: dict[str, Any]) -> Any:
         ({**HOST, "externalHostname": {"hostname": "a.b.svc.Cluster.Local."}}, "is a name of the cluster"),
         ({**HOST, "externalHostname": {"hostname": "10.0.0.1"}}, "is an address"),
         ({**HOST, "externalHostname": {"hostname": "fd00::1"}}, "is an address"),
+        ({**HOST, "externalHostname": {"hostname": "0xa000001"}}, "is an address"),
+        ({**HOST, "externalHostname": {"hostname": f"{'a' * 64}.example"}}, "a name as DNS has it"),
         ({**HOST, "externalHostname": {"hostname": "a b"}}, "a name as DNS has it"),
         ({**HOST, "externalHostname": {"hostname": ""}}, "a name as DNS has it"),
         ({**HOST, "externalHostname": {"hostname": "localhost"}}, "points to the data plane itself"),
@@ -158,6 +160,16 @@ def test_its_certificate_may_come_from_elsewhere_where_that_is_granted_to_its_ow
     )  # fmt: skip
     (accepted,) = said_of(made, REF)
     assert accepted.is_true == (group == "gateway.networking.x-k8s.io"), accepted
+
+
+@pytest.mark.parametrize(("is_from_files", "address"), [(True, "db.other"), (False, "db.other.")])
+def test_a_name_is_absolute_where_a_pod_would_look_for_it_in_other_namespaces(address: str, *, is_from_files: bool) -> None:
+    """db.other is db.other.svc.cluster.local by a pod's search list: a Service that nobody granted."""
+    all_of_it = world(gateway(), xbackend({**HOST, "externalHostname": {"hostname": "db.other"}}), route("r", X))
+    if is_from_files:
+        all_of_it.note(("setting", "loopback backends"), True)
+    (parts,) = translate(all_of_it).parts.values()
+    assert [e.address for part in parts.values() if isinstance(part, Backend) for e in part.endpoints] == [address]
 
 
 # --- the Service by which its pods are found ---

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.objects.backends import BackendTLSPolicy, BackendValidation, XBackend
+from controller.objects.backends import BackendTLSPolicy, BackendValidation, XBackend, XBackendTLS
 from controller.objects.base import OPTION, X_GROUP, Ref
 from controller.objects.core import Service
 from controller.objects.references import PolicyTarget
@@ -77,8 +77,8 @@ def validated(view: View, namespace: str, name: str) -> tuple[snapshot.BackendTL
 def of_xbackend(view: View, xbackend: XBackend) -> snapshot.BackendTLS | str | None:
     """How an XBackend is spoken to over TLS, or what is wrong with what it says of that; None for one in the clear."""
     asked, namespace = xbackend.spec.tls, xbackend.metadata.namespace
-    if asked.mode in ("", "None"):
-        return None
+    if asked.mode == "None":
+        return _not_to_be(asked)
     if asked.mode not in ("ServerOnly", "ClientAndServer"):
         return f'spec.tls.mode: found "{asked.mode[:60]}"; None, ServerOnly and ClientAndServer are understood.'
     wanted = asked.validation
@@ -92,6 +92,8 @@ def of_xbackend(view: View, xbackend: XBackend) -> snapshot.BackendTLS | str | N
         words = " ".join(fault.message for fault in faults) or "there is none, nor wellKnownCACertificates."
         return f"spec.tls.validation.caCertificateRefs: {words}"
     own = None
+    if asked.mode == "ServerOnly" and asked.client_certificate_ref is not None:
+        return "spec.tls.clientCertificateRef: mode ServerOnly shows none; ClientAndServer does."
     if asked.mode == "ClientAndServer":
         if asked.client_certificate_ref is None:
             return "spec.tls.clientCertificateRef: is missing; mode ClientAndServer needs one."
@@ -100,6 +102,17 @@ def of_xbackend(view: View, xbackend: XBackend) -> snapshot.BackendTLS | str | N
             return f"spec.tls.clientCertificateRef: {shown.message}"
         own = shown
     return snapshot.BackendTLS(wanted.hostname, pem, _names(wanted), own=own)
+
+
+def _not_to_be(asked: XBackendTLS) -> str | None:
+    """What contradicts a mode of None, or one that was left out: whoever says whom to believe did not mean everybody."""
+    field = "validation" if asked.validation != BackendValidation() else ""
+    field = field or ("clientCertificateRef" if asked.client_certificate_ref is not None else "")
+    return (
+        f"spec.tls.mode: is None, or missing, and spec.tls.{field} asks for TLS; ServerOnly or ClientAndServer is."
+        if field
+        else None
+    )
 
 
 def _names(wanted: BackendValidation) -> tuple[snapshot.SubjectName, ...]:

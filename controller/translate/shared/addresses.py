@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
 
 from controller.state.view import View
 
@@ -17,10 +19,47 @@ def are_from_files(view: View) -> bool:
     return bool(view.noted("setting", "loopback backends"))
 
 
+# Names of /etc/hosts, as Kubernetes writes it into each container, and of a cloud's metadata (an address of IPv6 as well).
+_HOME_NAMES: Final = frozenset({"localhost.localdomain", "ip6-localhost", "ip6-loopback", "metadata.google.internal"})
+_NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,16}|[1-9][0-9]{0,9}")
+_METADATA: Final = ip_address("fd00:ec2::254")
+
+
 def is_loopback(host: str) -> bool:
     """Whether a name or an address is of the machine that asks."""
+    address = as_address(host)
+    if address is None:
+        name = _as_asked(host).rstrip(".").lower()
+        return name.endswith("localhost") or name in _HOME_NAMES
+    return address.is_loopback or address.is_unspecified or address.is_link_local or address == _METADATA
+
+
+def as_address(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that a host stands for without DNS: as it is written, or as inet_aton(3) reads it, which resolvers ask
+    first: 127.1, 0x7f000001 and 2130706433 are 127.0.0.1. None for a name."""
+    text = _as_asked(host.strip("[]")).rstrip(".")
     try:
-        address = ip_address(host.strip("[]"))
+        address = ip_address(text)
     except ValueError:
-        return host.rstrip(".").lower().endswith("localhost")
-    return address.is_loopback or address.is_unspecified or address.is_link_local
+        return _by_numbers(text)
+    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+
+
+def _by_numbers(text: str) -> IPv4Address | None:
+    """inet_aton(3): one to four numbers, of which the last stands for all bytes that are left; octal after 0, hexadecimal
+    after 0x."""
+    pieces = text.split(".")
+    if len(pieces) > 4 or not all(_NUMBER.fullmatch(piece) for piece in pieces):
+        return None
+    *bytes_, rest = (int(piece, 16 if piece[:2] in ("0x", "0X") else 8 if piece.startswith("0") else 10) for piece in pieces)
+    if any(byte > 255 for byte in bytes_) or rest >= 1 << 8 * (4 - len(bytes_)):
+        return None
+    return IPv4Address(int.from_bytes(bytes(bytes_), "big") << 8 * (4 - len(bytes_)) | rest)
+
+
+def _as_asked(host: str) -> str:
+    """A host as sockets ask for it: wide digits, letters in circles and ideographic full stops become plain ones (IDNA)."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return host

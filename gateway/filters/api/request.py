@@ -192,7 +192,8 @@ class Request:
     def cookies(self) -> Mapping[str, str]:
         """The cookies that the client sent."""
         if self._cookies is None:
-            pairs = (crumb.partition("=") for crumb in self.headers.get("cookie", "").split(";"))
+            # Lines as one line: what comes in several on HTTP/1.1 means the same as in one (RFC 9113 §8.2.3).
+            pairs = (crumb.partition("=") for line in self.headers.get_all("cookie") for crumb in line.split(";"))
             self._cookies = {name.strip(): value.strip().strip('"') for name, sign, value in pairs if sign}
         return self._cookies
 
