@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import yaml
-from rich.markup import escape
 from rich.table import Table
 
 from controller.cli import console
+from controller.cli.console import escape
 from controller.deploy import install
 from controller.deploy.install import Values
 from controller.deploy.manifests import Json

@@ -7,12 +7,19 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as literal
+
+from gateway.base.logs import plain_lines
 
 # Lines are not folded: a terminal does that where it must, and neither a file nor a command that is copied should have it.
 # What is piped is as wide as it is.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def escape(text: str) -> str:
+    """Words of files, clusters and filters, which may be anybody's: for a terminal no markup, and nothing that steers it."""
+    return literal(plain_lines(text))
 
 
 def wrong(words: str) -> SystemExit:

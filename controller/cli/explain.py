@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
-from rich.markup import escape
 from rich.tree import Tree
 
 from controller.cli import console
+from controller.cli.console import escape
 from controller.inspect.explain import Asked, Explanation, aimed_at, explain, url_fault
 from gateway.snapshot import Part
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import uvloop
 import yaml
-from rich.markup import escape
 from rich.table import Table
 
 from controller.cli import console
+from controller.cli.console import escape
 from controller.inspect.filter_benchmark import Cost, cost
 from controller.ports import free_ports
 from gateway.runtime.runtime import Runtime

@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from rich.markup import escape
-
-from controller.cli.console import err
+from controller.cli.console import err, escape
 from controller.files.lines import Lines
 from controller.files.source import Origin
 from controller.inspect.complaints import Complaint
@@ -18,7 +16,6 @@ from controller.objects.base import Ref
 from controller.objects.documents import DocumentFault
 from controller.standalone.gateway import Summary, not_in_force
 from gateway.admin.server import Admin
-from gateway.base.logs import plain_lines
 from gateway.snapshot import Change, Problem, Script, key
 
 FEW: Final = 5  # of a kind that are told one by one
@@ -45,11 +42,6 @@ def summed(kinds: Sequence[str]) -> list[Summed]:
     for several in groups.values():
         told += [Summed(several[0], len(several) - 1)] if len(several) > FEW else [Summed(one, 0) for one in several]
     return sorted(told)
-
-
-def shown(text: str) -> str:
-    """Words of files and filters, which may be anybody's, as a terminal may have them."""
-    return escape(plain_lines(text))
 
 
 class Printer:
@@ -97,7 +89,7 @@ class Printer:
         )
         more = f" and {len(urls) - MAX_URLS} more" if len(urls) > MAX_URLS else ""
         routes, listeners = counted(found.routes, "route"), counted(len(found.listeners), "listener")
-        return f"[bold]{routes} on {listeners} at {shown(', '.join(urls[:MAX_URLS]))}{more}[/]"
+        return f"[bold]{routes} on {listeners} at {escape(', '.join(urls[:MAX_URLS]))}{more}[/]"
 
     def applied(self, change: Change, seconds: float, problems: tuple[Problem, ...]) -> None:
         """A change is in force, but for what there are problems with."""
@@ -107,7 +99,7 @@ class Printer:
         listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         if names:
             self._has_changed = True
-            err.print(f"[dim]{time.strftime('%H:%M:%S')}[/] in force after [green]{seconds * 1000:.1f} ms[/]: {shown(listed)}")
+            err.print(f"[dim]{time.strftime('%H:%M:%S')}[/] in force after [green]{seconds * 1000:.1f} ms[/]: {escape(listed)}")
         self._has_filters |= any(isinstance(part, Script) and not part.built_in for part in change.put)
         self._say_where()
 
@@ -115,15 +107,15 @@ class Printer:
         """What cannot be put in force as it is written, part by part; all of it."""
         for one in now:
             if one not in self._problems:
-                err.print(f"[red]{shown(one.part)} {shown(not_in_force(one))}[/]")
+                err.print(f"[red]{escape(one.part)} {escape(not_in_force(one))}[/]")
         still = {one.part for one in now}
         for part in sorted({one.part for one in self._problems} - still):
-            err.print(f"[green]no longer: {shown(part)} is not in force[/]")
+            err.print(f"[green]no longer: {escape(part)} is not in force[/]")
         self._problems = set(now)
 
     def failing(self, words: str, *, stands: bool) -> None:
         """An object at which our own code fails, or does no more."""
-        err.print(f"[red]{shown(words)}[/]" if stands else f"[green]no longer: {shown(words)}[/]")
+        err.print(f"[red]{escape(words)}[/]" if stands else f"[green]no longer: {escape(words)}[/]")
 
     def faults(self, now: list[DocumentFault]) -> None:
         """What is wrong with the files has changed: all of it."""
@@ -153,12 +145,12 @@ class Printer:
         told = summed([kind(one) for one in things])
         for one in told[:MAX_TOLD]:
             more = f" (and {one.others} more of this kind)" if one.others else ""
-            err.print(f"[{colour}]{shown(words(things[one.place]))}{shown(more)}[/]")
+            err.print(f"[{colour}]{escape(words(things[one.place]))}{escape(more)}[/]")
         others = sum(1 + one.others for one in told[MAX_TOLD:])
         if others:
             err.print(f"[{colour}]and {others} more of other kinds[/]")
         if colour != "green" and (others or any(one.others for one in told)):
-            err.print(f"[dim]fsm validate {shown(self._where)} tells all of them[/]")
+            err.print(f"[dim]fsm validate {escape(self._where)} tells all of them[/]")
 
 
 def _kind(one: Complaint) -> str:
@@ -178,4 +170,4 @@ def _cut(one: DocumentFault) -> str:
 def lines(words: Iterable[str], colour: str = "red") -> None:
     """Tell some lines."""
     for one in words:
-        err.print(f"[{colour}]{shown(one)}[/]")
+        err.print(f"[{colour}]{escape(one)}[/]")

@@ -17,6 +17,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import yaml
 from yaml.error import MarkedYAMLError
 
+from gateway.base.logs import plain
+
 NO_OBJECT: Final = "not a Kubernetes object: apiVersion, kind and metadata are needed"
 MAX_VALUES: Final = 200_000  # values in one document; aliases make many of few
 MAX_REPEATED: Final = MAX_VALUES  # values that aliases stand for, in all documents of a file
@@ -82,7 +84,7 @@ class DocumentFault:
 
     def __str__(self) -> str:
         location = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (location, self.object, self.field, self.message) if part)
+        return ": ".join(part for part in (*map(plain, (location, self.object, self.field)), self.message) if part)
 
 
 @dataclass

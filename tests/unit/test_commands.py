@@ -56,6 +56,28 @@ def test_validate_tells_good_from_bad_and_from_nothing(tmp_path: Path) -> None:
     assert fsm("validate", str(tmp_path / "one.yaml")).stdout.endswith("1 object is valid\n")
 
 
+STEERING = """
+kind: Service
+apiVersion: v1
+metadata: {name: "a\\e[31mred"}
+spec: {ports: [{port: 80}], type: "\\e]0;title\\a"}
+---
+kind: "Gate\\e[35mway"
+apiVersion: "gateway.networking.k8s.io/v1\\u202e"
+metadata: {name: "\\e[2J", namespace: "\\e[3J"}
+"""
+
+
+@pytest.mark.parametrize("command", ["validate", "status", "translate", "explain http://a.example/ -f"])
+def test_nothing_that_is_written_steers_a_terminal(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "new\nline\x1b[31m.yaml"
+    path.write_text(STEERING)
+    done = fsm(*command.split(), str(path))
+    words = done.stdout + done.stderr
+    assert r"new\nline\x1b[31m.yaml" in words
+    assert all(one.isprintable() or one == "\n" for one in words)
+
+
 def test_validate_takes_several_paths_and_standard_input(tmp_path: Path) -> None:
     (tmp_path / "gw.yaml").write_text(GOOD.read_text())
     (tmp_path / "more.yaml").write_text("kind: HTTPRoute\napiVersion: v1\nmetadata: {name: r}\n")
