@@ -15,10 +15,11 @@ from controller.state.view import View, guarded
 from controller.translate import xbackends
 from controller.translate.policies import backend_tls, backend_traffic, services
 from controller.translate.shared import conditions, endpoints, reference_grants
-from controller.translate.shared.addresses import leads_home
+from controller.translate.shared.addresses import is_of_cluster, leads_home, looked_up
 from controller.translate.shared.conditions import Condition
 from controller.translate.shared.names import BackendName, Protocol
 from gateway import snapshot
+from gateway.http import grammar
 
 HASH_LABEL = "rollouts-pod-template-hash"  # the label by which Argo Rollouts tells versions apart
 # What `appProtocol` may say of a backend to which HTTP is spoken, and how (GEP-1911).
@@ -67,6 +68,11 @@ def resolve(view: View, kind: str, namespace: str, ref: BackendRef, *, grpc: boo
     if service.spec.type == "ExternalName":
         if leads_home(view, service.spec.external_name):
             return _fault("BackendNotFound", f'Service "{to}/{ref.name}" points to the data plane itself.')
+        if is_of_cluster(service.spec.external_name):
+            named = f"externalName {grammar.shown(service.spec.external_name)} is a name of the cluster"
+            return _fault(
+                "BackendNotFound", f'Service "{to}/{ref.name}": its {named}; refer to the Service that it stands for.'
+            )
     elif port is None:
         return _fault("BackendNotFound", conditions.port_not_found(service, ref, transport(spoken)), "port")
     if port is not None and not spoken and port.app_protocol.lower() not in APP_PROTOCOLS:
@@ -158,7 +164,7 @@ def backend(view: View, kind: str, namespace: str, name: str, number: int, spoke
     if isinstance(tls, Condition):
         return snapshot.Backend(named, (), protocol)  # nobody can prove to be it: nothing may be sent there
     if service.spec.type == "ExternalName":
-        named_endpoint = (snapshot.Endpoint(service.spec.external_name, number),)
+        named_endpoint = (snapshot.Endpoint(looked_up(view, service.spec.external_name), number),)
         limited = _budget(view, kind, namespace, name, protocol)
         return snapshot.Backend(named, named_endpoint, protocol, tls, budget=limited)
     if port is None:

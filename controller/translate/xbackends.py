@@ -20,7 +20,7 @@ from controller.state.view import View, guarded
 from controller.translate import sessions
 from controller.translate.policies import backend_tls
 from controller.translate.shared import ancestors, conditions, endpoints
-from controller.translate.shared.addresses import are_from_files, as_address, leads_home
+from controller.translate.shared.addresses import are_from_files, as_address, is_of_cluster, leads_home, looked_up
 from controller.translate.shared.names import BackendName, Protocol
 from controller.translate.shared.status import BackendStatus
 from gateway import snapshot
@@ -107,7 +107,7 @@ def _host_faults(view: View, host: str) -> Iterator[str]:
     where = "spec.externalHostname.hostname"
     if leads_home(view, host):
         yield f"{where}: {grammar.shown(host)} points to the data plane itself."
-    if host.rstrip(".").lower().endswith(".cluster.local"):
+    if is_of_cluster(host):
         yield f"{where}: {grammar.shown(host)} is a name of the cluster; refer to its Service, or select its pods."
     if as_address(host) is not None:
         yield f"{where}: {grammar.shown(host)} is an address; a name is needed, or type EndpointSelector and an EndpointSlice."
@@ -186,9 +186,7 @@ def _endpoints(view: View, found: XBackend) -> tuple[snapshot.Endpoint, ...]:
     number = found.spec.port.number
     if found.spec.external_hostname is not None:
         host = found.spec.external_hostname.hostname
-        # Absolute, as an ExternalName is for Kubernetes' DNS: a pod looks for "db.other" in db.other.svc.cluster.local as well,
-        # which is another namespace's Service, without a ReferenceGrant.
-        return (snapshot.Endpoint(host if are_from_files(view) else f"{host}.", number),)
+        return (snapshot.Endpoint(looked_up(view, host), number),)
     slices = view.index("slices of xbackend", found.metadata.namespace, limited(found.metadata.name))
     return endpoints.of_slices(view, slices, lambda one: _port(one, number))
 

@@ -533,7 +533,23 @@ def test_a_namespace_s_definition_reads_its_own_configmaps() -> None:
 )  # fmt: skip
 def test_nothing_leads_to_the_data_plane_itself(host: str) -> None:
     """Its admin port, or a cloud's metadata: by an XBackend, a Service's name, or a slice of names."""
-    at_home = [
+    assert not any(_led_to(host))
+
+
+@pytest.mark.parametrize("host", ["db.other.svc.cluster.local", "DB.Other.svc.Cluster.Local."])
+def test_no_name_leads_to_another_namespace(host: str) -> None:
+    """Its Services have ReferenceGrants, which a name goes around."""
+    assert not any(_led_to(host))
+
+
+def test_names_are_absolute_where_a_pod_would_look_for_them_in_other_namespaces() -> None:
+    assert _led_to("db.other") == ["db.other."] * 3
+    assert _led_to("db.other.example.") == [None, *["db.other.example."] * 2]  # an XBackend's name has no dot at its end
+
+
+def _led_to(host: str) -> list[str | None]:
+    """Where requests for a host go that an XBackend names, a Service, and an EndpointSlice."""
+    named = [
         made("XBackend", "x", {"type": "ExternalHostname", "externalHostname": {"hostname": host}, "port": {"number": 9091}}),
         obj("Service", "named", HOME, {"type": "ExternalName", "externalName": host, "ports": [{"name": "p", "port": 80}]}),
         obj("Service", "sliced", HOME, {"ports": [{"name": "p", "port": 80}]}),
@@ -547,11 +563,14 @@ def test_nothing_leads_to_the_data_plane_itself(host: str) -> None:
         {"name": "named", "port": 80},
         {"name": "sliced", "port": 80},
     ]
+    addresses: list[str | None] = []
     for ref in refs:
         subject = made("HTTPRoute", "leads", route_spec(rule={"backendRefs": [ref]}))
-        parts = translate(world([*base(), *at_home, subject])).parts[HOME, "gw"]
+        parts = translate(world([*base(), *named, subject])).parts[HOME, "gw"]
         rule = parts["rule", f"{HOME}/leads/0"]
         assert isinstance(rule, snapshot.Rule)
         (target,) = rule.targets
         backend = parts.get(("backend", target.backend))
-        assert target.fault or (isinstance(backend, snapshot.Backend) and not backend.endpoints)
+        endpoints = backend.endpoints if isinstance(backend, snapshot.Backend) and not target.fault else ()
+        addresses.append(endpoints[0].address if endpoints else None)
+    return addresses

@@ -19,6 +19,19 @@ def are_from_files(view: View) -> bool:
     return bool(view.noted("setting", "loopback backends"))
 
 
+def looked_up(view: View, name: str) -> str:
+    """A name of DNS as a data plane asks for it: absolute on a cluster, as Kubernetes' DNS takes an externalName.
+
+    A pod looks for "db.other" in db.other.svc.cluster.local as well: another namespace's Service, without a ReferenceGrant.
+    """
+    return name if are_from_files(view) or name.endswith(".") or as_address(name) is not None else f"{name}."
+
+
+def is_of_cluster(name: str) -> bool:
+    """Whether a name is one of the cluster's own, behind which anything of any namespace may be (CVE-2021-25740)."""
+    return name.rstrip(".").lower().endswith(".cluster.local")
+
+
 # Names of /etc/hosts, as Kubernetes writes it into each container, and of a cloud's metadata (an address of IPv6 as well).
 _HOME_NAMES: Final = frozenset({"localhost.localdomain", "ip6-localhost", "ip6-loopback", "metadata.google.internal"})
 _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,16}|[1-9][0-9]{0,9}")

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from controller.objects.base import Ref
 from controller.objects.core import EndpointSlice
 from controller.state.view import View
-from controller.translate.shared.addresses import leads_home
+from controller.translate.shared.addresses import is_of_cluster, leads_home, looked_up
 from gateway import snapshot
 
 PortOf: TypeAlias = Callable[[EndpointSlice], int | None]  # the port that a slice has for a backend
@@ -29,6 +29,7 @@ def of_slices(view: View, slices: Iterable[Ref], port_of: PortOf) -> tuple[snaps
 def _sort(
     view: View, found: EndpointSlice, number: int, ready: set[snapshot.Endpoint], leaving: set[snapshot.Endpoint]
 ) -> None:
+    is_named = found.address_type == "FQDN"
     for endpoint in found.endpoints or ():
         state = endpoint.conditions
         # Unknown means yes for ready, and the same as ready for serving (EndpointConditions).
@@ -37,9 +38,10 @@ def _sort(
         pod = endpoint.target_ref.name if endpoint.target_ref and endpoint.target_ref.kind == "Pod" else ""
         for address in endpoint.addresses[:1]:  # all addresses of an endpoint are fungible
             # The API server takes no such addresses, but names (addressType FQDN) it does not look at.
-            if not address or leads_home(view, address):
+            if not address or leads_home(view, address) or (is_named and is_of_cluster(address)):
                 continue
+            asked = looked_up(view, address) if is_named else address
             if is_ready:
-                ready.add(snapshot.Endpoint(address, number, pod))
+                ready.add(snapshot.Endpoint(asked, number, pod))
             elif is_serving and state.terminating:
-                leaving.add(snapshot.Endpoint(address, number, pod))
+                leaving.add(snapshot.Endpoint(asked, number, pod))
