@@ -148,7 +148,7 @@ def _not_yaml(error: yaml.YAMLError, file: str) -> DocumentFault:
     return DocumentFault(file, mark.line + 1 if mark else 0, f"not YAML: {words}")
 
 
-class Whole(NamedTuple):
+class WholeText(NamedTuple):
     """A text that was read to its end, or to where nothing that follows could change what it says."""
 
     found: list[Document | DocumentFault]
@@ -156,7 +156,7 @@ class Whole(NamedTuple):
     is_refused: bool = False  # a bound is passed: the last fault says which, and nothing behind it is read
 
 
-def read_whole(text: str, file: str) -> Whole | None:
+def read_whole(text: str, file: str) -> WholeText | None:
     """The same of a text that means what it means whatever follows it; None for another."""
     loader = Loader(text)
     found: list[Document | DocumentFault] = []
@@ -164,9 +164,9 @@ def read_whole(text: str, file: str) -> Whole | None:
         with _collecting_later():
             for node in _nodes(loader):
                 found += _documents(node, loader, file)
-        return Whole(found, loader.repeated)
+        return WholeText(found, loader.repeated)
     except TooMuchError as error:
-        return Whole([*found, _not_yaml(error, file)], loader.repeated, is_refused=True)
+        return WholeText([*found, _not_yaml(error, file)], loader.repeated, is_refused=True)
     except yaml.YAMLError:
         return None
     finally:
