@@ -240,8 +240,9 @@ async def test_one_that_comes_back_in_time_is_left_alone_and_catches_up() -> Non
         assert not await made.apply(Change("2", hello("b")))
         await made.kill(pids[0], signal.SIGCONT)
         assert len(await made.statistics()) == 2
-        for _ in range(8):
-            assert await made.answer("/b") == (200, "b")
+        async with asyncio.timeout(10):
+            while [await made.answer("/b") for _ in range(8)] != [(200, "b")] * 8:
+                pass  # it has the change, and answers questions beside it
         assert made.pids() == pids
         assert not made.said
 
