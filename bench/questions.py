@@ -163,12 +163,10 @@ async def _of(peers: dict[str, float], effort: Effort, question: str, scheme: st
             for side in (us, *sides):
                 rig.wait_for_port(side.port)
 
-            async def load(side: Side, _: int) -> Run:
-                requests = max(int(each * effort.seconds), 100)
-                url = f"{scheme}://127.0.0.1:{side.port}/p/1"
-                return await rig.h2load(side, url, *arguments, "-H", f":authority: {rig.HOST}", requests=requests, at_most=60)
-
-            runs = await interleave([us, *sides], effort.rounds, load)
+            runs = await interleave(
+                [us, *sides], effort.rounds,
+                lambda side, _: rig.paced(side, scheme, *arguments, each=each, seconds=effort.seconds),
+            )  # fmt: skip
     return against(question, runs, peers)
 
 
@@ -187,15 +185,7 @@ async def tls(effort: Effort) -> list[Row]:
         nginx = Side("nginx", PORTS["nginx_tls"], r.start("nginx").pid)
         async with ours(rig.tls_parts(r.certificate)) as us:
             us = Side(us.name, PORTS["fsm_tls"], us.pid)
-
-            async def load(side: Side, _: int) -> Run:
-                count = max(int(300 * effort.seconds), 50)  # a request each: the handshake is what it costs
-                url = f"https://127.0.0.1:{side.port}/p/1"
-                return await rig.h2load(
-                    side, url, "--h1", "-c", str(count), "-H", f":authority: {rig.HOST}", requests=count, at_most=60
-                )
-
-            runs = await interleave([us, nginx], effort.rounds, load)
+            runs = await interleave([us, nginx], effort.rounds, lambda side, _: rig.handshakes(side, effort.seconds))
     return rows + against("TLS handshakes (1.3, ECDSA P-256), a request each", runs, {"nginx": 0.9})
 
 

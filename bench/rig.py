@@ -280,6 +280,19 @@ async def h2load(side: Side, url: str, *arguments: str, requests: int, at_most: 
     return Run(rate, (after[0] - before[0]) * micro, (after[1] - before[1]) * micro, bad)
 
 
+async def handshakes(side: Side, seconds: float) -> Run:
+    """A TLS connection for each request: the handshake is what it costs."""
+    count = max(int(300 * seconds), 50)
+    arguments = ("--h1", "-c", str(count), "-H", f":authority: {HOST}")
+    return await h2load(side, f"https://127.0.0.1:{side.port}/p/1", *arguments, requests=count, at_most=60)
+
+
+async def paced(side: Side, scheme: str, *arguments: str, each: float, seconds: float) -> Run:
+    """As many requests as `each` a second make, by h2load with these arguments."""
+    url, count = f"{scheme}://127.0.0.1:{side.port}/p/1", max(int(each * seconds), 100)
+    return await h2load(side, url, *arguments, "-H", f":authority: {HOST}", requests=count, at_most=60)
+
+
 async def wrk(
     side: Side, *arguments: object, script: str, seconds: float, connections: int = 64, threads: int = 1, seed: int = 1
 ) -> Run:

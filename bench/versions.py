@@ -25,13 +25,13 @@ from rich.console import Console
 
 from bench import rig
 from bench.__main__ import as_json, table
-from bench.rig import HERE, HOST, PORTS, Rig, Row, Run, Side, h2load, interleave, ratio, wrk
+from bench.rig import HERE, PORTS, Rig, Row, Run, Side, interleave, ratio, wrk
 
 Load = Callable[[Side, int, float], Awaitable[Run]]
 
 # Run in either version, with what that version's own harness calls its parts: names here must be those of both.
 SERVE = """
-import asyncio, os, sys
+import asyncio, sys
 from pathlib import Path
 from bench import rig
 from gateway.snapshot import *
@@ -62,14 +62,8 @@ class Question:
     load: Load
 
 
-def _h2load(scheme: str, *arguments: str, each: int) -> Load:
-    """`each` requests for a second of measuring."""
-
-    async def load(side: Side, _: int, seconds: float) -> Run:
-        url, count = f"{scheme}://127.0.0.1:{side.port}/p/1", max(int(each * seconds), 100)
-        return await h2load(side, url, *arguments, "-H", f":authority: {HOST}", requests=count, at_most=60)
-
-    return load
+def _paced(scheme: str, *arguments: str, each: int) -> Load:
+    return lambda side, _, seconds: rig.paced(side, scheme, *arguments, each=each, seconds=seconds)
 
 
 def _wrk(*arguments: object, script: str, **options: int) -> Load:
@@ -79,20 +73,13 @@ def _wrk(*arguments: object, script: str, **options: int) -> Load:
     return load
 
 
-async def _handshakes(side: Side, _: int, seconds: float) -> Run:
-    """A request for each connection: the handshake is what it costs."""
-    count = max(int(300 * seconds), 50)
-    arguments = ("--h1", "-c", str(count), "-H", f":authority: {HOST}")
-    return await h2load(side, f"https://127.0.0.1:{side.port}/p/1", *arguments, requests=count, at_most=60)
-
-
 QUESTIONS = {
     "small": Question("small requests, HTTP/1.1, 64 clients", 0, _wrk(script="clients.lua", threads=64)),
     "hard": Question("hard mix: nothing repeats", 0, _wrk(script="hard.lua")),
-    "h2c": Question("HTTP/2 (h2c), 10 × 10 streams", 0, _h2load("http", "-c", "10", "-m", "10", each=20_000)),
-    "h2": Question("HTTP/2 over TLS, 10 × 10 streams", 1, _h2load("https", "-c", "10", "-m", "10", each=20_000)),
-    "tls": Question("HTTP/1.1 over TLS, 64 clients", 1, _h2load("https", "--h1", "-c", "64", each=15_000)),
-    "handshakes": Question("TLS handshakes, a request each", 1, _handshakes),
+    "h2c": Question("HTTP/2 (h2c), 10 × 10 streams", 0, _paced("http", "-c", "10", "-m", "10", each=20_000)),
+    "h2": Question("HTTP/2 over TLS, 10 × 10 streams", 1, _paced("https", "-c", "10", "-m", "10", each=20_000)),
+    "tls": Question("HTTP/1.1 over TLS, 64 clients", 1, _paced("https", "--h1", "-c", "64", each=15_000)),
+    "handshakes": Question("TLS handshakes, a request each", 1, lambda side, _, seconds: rig.handshakes(side, seconds)),
     "connections": Question(
         "a new connection for each request", 0, _wrk("GET", "/p/1", 0, "Accept: */*", "Connection: close", script="target.lua")
     ),
@@ -142,10 +129,8 @@ async def compared(asked: str, before: Path, rounds: int, seconds: float) -> Row
                 side = await stack.enter_async_context(serving(name, tree, ports[name], r, asked))
                 sides.append(Side(name, side.port + question.offset, side.pid))
             runs = await interleave(sides, rounds, lambda side, index: question.load(side, index, seconds))
-    cpu, rate = (
-        ratio([run.cpu for run in runs["before"]], [run.cpu for run in runs["after"]]),
-        ratio([run.rate for run in runs["after"]], [run.rate for run in runs["before"]]),
-    )
+    cpu = ratio([run.cpu for run in runs["before"]], [run.cpu for run in runs["after"]])
+    rate = ratio([run.rate for run in runs["after"]], [run.rate for run in runs["before"]])
     medians = " → ".join(f"{rig.median(runs[name], 'cpu'):.1f}" for name in ports)
     words = f"CPU {cpu} ({medians} µs), requests/s {rate}"
     failed = sum(run.errors for of in runs.values() for run in of)
