@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -17,6 +17,8 @@ from controller.cli.console import escape
 from controller.inspect.explain import Asked, Explanation, aimed_at, explain, url_fault
 from gateway.snapshot import Part
 
+T = TypeVar("T")
+UNREADABLE: Final = (OSError, ValueError, HTTPException, msgspec.DecodeError)  # where no admin address is, or another program
 MOST: Final = 5  # things that are wrong and told with an explanation
 
 
@@ -75,13 +77,18 @@ def _address(admin: str) -> str:
     return (admin if "//" in admin else f"http://{admin}").rstrip("/")
 
 
+def _read(url: str, type_: type[T]) -> T:
+    """What an admin address answers. Raises one of UNREADABLE."""
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
+        return msgspec.json.decode(answer.read(), type=type_)
+
+
 def _amiss(admin: str) -> tuple[str, ...]:
     """Where to read what is not in force as written; only a gateway without a cluster knows."""
     where = f"{_address(admin)}/faults"
     try:
-        with urllib.request.urlopen(where, timeout=10) as answer:  # noqa: S310
-            count = len(msgspec.json.decode(answer.read(), type=list[Any]))
-    except (OSError, ValueError, HTTPException, msgspec.DecodeError):
+        count = len(_read(where, list[Any]))
+    except UNREADABLE:
         return ()
     return (f"not all is in force as written, which may be why: {where} says what is wrong ({count})",) if count else ()
 
@@ -91,9 +98,8 @@ def _from_admin(admin: str) -> ServedParts:
     if not address.startswith(("http://", "https://")):
         raise console.wrong(f"--admin: found {admin!r}; an address such as http://127.0.0.1:9091 is needed")
     try:
-        with urllib.request.urlopen(f"{address}/snapshot", timeout=10) as answer:  # noqa: S310
-            return msgspec.json.decode(answer.read(), type=ServedParts)
-    except (OSError, ValueError, HTTPException, msgspec.DecodeError) as error:
+        return _read(f"{address}/snapshot", ServedParts)
+    except UNREADABLE as error:
         raise SystemExit(f"no data plane answers at {address}: {getattr(error, 'reason', None) or error}") from None
 
 

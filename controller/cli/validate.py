@@ -20,7 +20,6 @@ from controller.inspect.loaded_files import LoadedFiles
 from controller.inspect.status_report import as_dict, counted, described, parts
 from controller.objects.documents import DocumentFault
 from controller.translate import Translation
-from gateway.base.logs import plain
 from gateway.snapshot import redacted
 
 STANDARD_INPUT: Final = "standard input"
@@ -78,9 +77,9 @@ def validate_files(paths: Sequence[Path], *, as_json: bool) -> None:
 
 
 def _print_fault(fault: DocumentFault, colour: str, before: str = "") -> None:
-    where = (f"{fault.file}:{fault.line}: " if fault.line else f"{fault.file}: ") if fault.file else ""
-    what = "".join(f"{part}: " for part in (fault.object, fault.field) if part)
-    words = f"[bold]{escape(plain(where))}[/][{colour}]{escape(plain(what))}[/]{escape(before + fault.message)}"
+    where = f"{fault.location}: " if fault.file else ""
+    what = f"{fault.subject}: " if fault.subject else ""
+    words = f"[bold]{escape(where)}[/][{colour}]{escape(what)}[/]{escape(before + fault.message)}"
     console.out.print(words, soft_wrap=True)
 
 

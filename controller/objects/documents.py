@@ -82,9 +82,18 @@ class DocumentFault:
     object: str = ""
     field: str = ""
 
+    @property
+    def location(self) -> str:
+        """FILE:LINE, the file alone, or nothing, as far as it is known; of a file of any name one line that can be printed."""
+        return plain(f"{self.file}:{self.line}" if self.line else self.file)
+
+    @property
+    def subject(self) -> str:
+        """The object and its field, likewise."""
+        return ": ".join(plain(part) for part in (self.object, self.field) if part)
+
     def __str__(self) -> str:
-        location = f"{self.file}:{self.line}" if self.line else self.file
-        return ": ".join(part for part in (*map(plain, (location, self.object, self.field)), self.message) if part)
+        return ": ".join(part for part in (self.location, self.subject, self.message) if part)
 
 
 @dataclass

@@ -185,8 +185,7 @@ def backend(view: View, namespace: str, name: str, spoken: Protocol | Literal[""
 def _endpoints(view: View, found: XBackend) -> tuple[snapshot.Endpoint, ...]:
     number = found.spec.port.number
     if found.spec.external_hostname is not None:
-        host = found.spec.external_hostname.hostname
-        return (snapshot.Endpoint(looked_up(view, host), number),)
+        return (snapshot.Endpoint(looked_up(view, found.spec.external_hostname.hostname), number),)
     slices = view.index("slices of xbackend", found.metadata.namespace, limited(found.metadata.name))
     return endpoints.of_slices(view, slices, lambda one: _port(one, number))
 

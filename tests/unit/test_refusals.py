@@ -536,7 +536,9 @@ def test_nothing_leads_to_the_data_plane_itself(host: str) -> None:
     assert not any(_led_to(host))
 
 
-@pytest.mark.parametrize("host", ["db.other.svc.cluster.local", "DB.Other.svc.Cluster.Local."])
+@pytest.mark.parametrize(
+    "host", ["db.other.svc.cluster.local", "DB.Other.svc.Cluster.Local.", "db.other.svc.cluster\u3002local"]
+)
 def test_no_name_leads_to_another_namespace(host: str) -> None:
     """Its Services have ReferenceGrants, which a name goes around."""
     assert not any(_led_to(host))

@@ -106,13 +106,13 @@ def of_xbackend(view: View, xbackend: XBackend) -> snapshot.BackendTLS | str | N
 
 def _not_to_be(asked: XBackendTLS) -> str | None:
     """What contradicts a mode of None, or one that was left out: whoever says whom to believe did not mean everybody."""
-    field = "validation" if asked.validation != BackendValidation() else ""
-    field = field or ("clientCertificateRef" if asked.client_certificate_ref is not None else "")
-    return (
-        f"spec.tls.mode: is None, or missing, and spec.tls.{field} asks for TLS; ServerOnly or ClientAndServer is."
-        if field
-        else None
-    )
+    for field, is_given in (
+        ("validation", asked.validation != BackendValidation()),
+        ("clientCertificateRef", asked.client_certificate_ref is not None),
+    ):
+        if is_given:
+            return f"spec.tls.mode: is None, or missing, and spec.tls.{field} asks for TLS; ServerOnly or ClientAndServer is."
+    return None
 
 
 def _names(wanted: BackendValidation) -> tuple[snapshot.SubjectName, ...]:

@@ -29,7 +29,7 @@ def looked_up(view: View, name: str) -> str:
 
 def is_of_cluster(name: str) -> bool:
     """Whether a name is one of the cluster's own, behind which anything of any namespace may be (CVE-2021-25740)."""
-    return name.rstrip(".").lower().endswith(".cluster.local")
+    return _as_compared(name).endswith(".cluster.local")
 
 
 # Names of /etc/hosts, as Kubernetes writes it into each container, and of a cloud's metadata (an address of IPv6 as well).
@@ -42,7 +42,7 @@ def is_loopback(host: str) -> bool:
     """Whether a name or an address is of the machine that asks."""
     address = as_address(host)
     if address is None:
-        name = _as_asked(host).rstrip(".").lower()
+        name = _as_compared(host)
         return name.endswith("localhost") or name in _HOME_NAMES
     return address.is_loopback or address.is_unspecified or address.is_link_local or address == _METADATA
 
@@ -68,6 +68,11 @@ def _by_numbers(text: str) -> IPv4Address | None:
     if any(byte > 255 for byte in bytes_) or rest >= 1 << 8 * (4 - len(bytes_)):
         return None
     return IPv4Address(int.from_bytes(bytes(bytes_), "big") << 8 * (4 - len(bytes_)) | rest)
+
+
+def _as_compared(name: str) -> str:
+    """A name of DNS in the one form of all that mean it."""
+    return _as_asked(name).rstrip(".").lower()
 
 
 def _as_asked(host: str) -> str:
