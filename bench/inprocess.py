@@ -1,6 +1,6 @@
 """The Python part of a request alone: real protocols on fake transports, in one process. Nanoseconds, least of 12.
 
-python -m bench.inprocess [--varying N | --hard | --chunked SIZE]
+python -m bench.inprocess [--varying N | --hard | --once | --chunked SIZE]
 
 Steady to about 3 % on a noisy machine, because nothing but this process's own work is timed.
 """
@@ -100,6 +100,32 @@ async def measure(varying: int, *, hard: bool = False) -> float:
     return least * 1e9
 
 
+async def measure_once() -> float:
+    """Nanoseconds a request, a new connection for each."""
+    runtime = Runtime(bind="127.0.0.1", port_offset=rig.PORTS["fsm"] - 80)
+    await runtime.apply(Change(put=rig.parts()))
+    listener_port = runtime.ports.tcp[80].listener_port
+    pool = next(iter(runtime.backends.get("b").endpoints))
+    upstream = Http1UpstreamConnection(pool)
+    upstream.connection_made(Kept())
+    pool.idle.append(upstream)
+    heads = [request(1).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") for _ in range(CONNECTIONS * EACH)]
+    gc.collect()
+    gc.freeze()
+    least = float("inf")
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        for head in heads:
+            client = DownstreamHttp1(listener_port)
+            client.connection_made(Transport())
+            client.data_received(head)
+            (client.peer or client._exchange.peer).data_received(RESPONSE)
+            client.connection_lost(None)
+        least = min(least, (time.perf_counter() - started) / len(heads))
+    runtime.ports.tcp[80].server.close()
+    return least * 1e9
+
+
 async def measure_chunked(size: int) -> tuple[float, float]:
     """Nanoseconds for a body of 1 MB (less for tiny chunks) in chunks of this size, up and down, in reads of 64 KB."""
     runtime = Runtime(bind="127.0.0.1", port_offset=rig.PORTS["fsm"] - 80)
@@ -140,11 +166,15 @@ def main() -> None:
     parser.add_argument(
         "--hard", action="store_true", help="the hard mix: nothing repeats, neither in requests nor in responses"
     )
+    parser.add_argument("--once", action="store_true", help="a new connection for each request")
     parser.add_argument("--chunked", type=int, metavar="SIZE", help="a body of 1 MB in chunks of this size, up and down")
     arguments = parser.parse_args()
     if arguments.chunked:
         up, down = asyncio.run(measure_chunked(arguments.chunked))
         print(f"{up:.0f} ns up, {down:.0f} ns down (chunks of {arguments.chunked})")
+        return
+    if arguments.once:
+        print(f"{asyncio.run(measure_once()):.0f} ns a request (a connection each)")
         return
     what = "hard mix" if arguments.hard else f"{arguments.varying} varying"
     print(f"{asyncio.run(measure(arguments.varying, hard=arguments.hard)):.0f} ns a request ({what})")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from gateway.downstream.known_heads import Template, rewritten
+from gateway.downstream.last_response import LastResponse
 from gateway.downstream.lazy_request import BEFORE, LazyRequest
 from gateway.downstream.lazy_response import LazyResponseFilter
 from gateway.downstream.port import ListenerPort
@@ -80,6 +81,10 @@ class FastPath(asyncio.Protocol):
 
     def owes(self) -> int:
         """Bytes that the client has not taken yet."""
+        raise NotImplementedError
+
+    def finished(self, *, reuse: bool) -> None:
+        """The request under way is answered; where it was the last, the connection is closed."""
         raise NotImplementedError
 
     def promote(self) -> Exchange:
@@ -178,16 +183,20 @@ class FastPath(asyncio.Protocol):
 
     def _fill(self, composed: Composition, line: bytes, varying: bytes) -> bytes | None:
         """The head that goes to the backend, rewritten and copied to mirrors where the target says so; None where it
-        takes the slow path to know it, nothing where that has been taken."""
-        decision, target = self._decision, self._target
+        takes the slow path to know it, nothing where it has been sent, or that path taken."""
+        decision, target, template = self._decision, self._target, self._template
+        assert template is not None
         if not target.is_direct:
-            return self._filtered(composed, varying) if target.is_filtered else None
+            return self._filtered(composed, varying) if target.is_filtered and not template.closes else None
         if decision.route.timeouts is not None:
             decision.route.timeouts.begin(self, self._since)
         start = decision.start if target.rewrite is None else rewritten(decision, target, line, self._listener_port.limits)
         head = composed.fill(start, varying, self.address)
         if head is not None and target.mirrors:
             mirroring.start(target.mirrors, self._listener_port.backends, head)
+        if template.closes and head is not None:
+            self._send(head, None)
+            return b""
         return head
 
     def _filtered(self, composed: Composition, varying: bytes) -> bytes | None:
@@ -234,15 +243,18 @@ class FastPath(asyncio.Protocol):
             return b""
         return head
 
-    def _send(self, head: bytes, lazy_request: LazyRequest) -> None:
-        """Send a head, and have the answer shown to filters."""
+    def _send(self, head: bytes, lazy_request: LazyRequest | None) -> None:
+        """Send a head, and have the answer shown to the filters that saw its request; where there are none, it is the last."""
         target = self._target
         endpoint = next(target.endpoints.turns, None)
         if endpoint is None or not endpoint.idle:
             self.promote().send(endpoint)
             return
         peer = self.peer = endpoint.idle.pop()
-        peer.user = self._response_filter = LazyResponseFilter(self, lazy_request, target.answers, peer)  # type: ignore[arg-type]
+        if lazy_request is None:
+            peer.user = LastResponse(self, target.answers)
+        else:
+            peer.user = self._response_filter = LazyResponseFilter(self, lazy_request, target.answers, peer)  # type: ignore[arg-type]
         peer.write(head)
 
     def _resume(self, lazy_request: LazyRequest, left: FilterResult) -> None:

@@ -34,7 +34,7 @@ class DownstreamHttp1(RequestBodyReader):
     """One client connection."""
 
     __slots__ = (
-        "__weakref__", "_awaits_next", "_closing", "_lessons", "_lingering", "_model", "_requests", "_server_name",
+        "__weakref__", "_awaits_next", "_closing", "_is_new", "_lessons", "_lingering", "_model", "_requests", "_server_name",
         "_write_stopped", "port", "scheme",
     )  # fmt: skip
     is_framed = True
@@ -50,7 +50,8 @@ class DownstreamHttp1(RequestBodyReader):
         self._write_stopped = False
         self._awaits_next = False  # for the turn of a request that was sent ahead
         self._requests = 0  # that took the slow path; with a limit on their number all do
-        # What the heads have in common.
+        # What the heads have in common, with each other and with those of other connections.
+        self._is_new = True
         self._model: list[Field] | None = None
         self._lessons = 0
 
@@ -155,6 +156,12 @@ class DownstreamHttp1(RequestBodyReader):
             self._wait_for_head(data, start, looked_at)
             return
         self._buffer = b""
+        if self._is_new and not start and end + 4 == len(data):
+            self._is_new = False
+            self._template = self._listener_port.templates.find(data)
+            if self._template is not None:
+                self.data_received(data)
+                return
         if data.startswith(_HTTP2, start) and not self._requests and self.scheme == b"http":
             self._switch(data[start:])
             return
@@ -209,6 +216,8 @@ class DownstreamHttp1(RequestBodyReader):
             self._template = templates.learn(template.model(), template.slots, request)
         elif model is not None:
             self._template = templates.learn(model, (), request)
+        elif self._lessons == 1:
+            self._template = templates.learn_first(request)
         self._model = request.fields if self._template is None else None
 
     def _begin(self, request: Request, rest: bytes) -> None:
@@ -417,6 +426,7 @@ class DownstreamHttp1(RequestBodyReader):
     def parse_always(self) -> None:
         """Take the slow path from now on, with the request under way as well."""
         self._template = None
+        self._is_new = False
         self._lessons = LESSONS
         exchange = self._current()
         if exchange is not None:

@@ -7,6 +7,7 @@ that holds; a template's fixed fields meet them or do not once and for all, and 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -36,6 +37,7 @@ VARIANTS: Final = 4096  # combinations of Host and of values in slots that a tem
 COMPOSED: Final = 64  # ways to compose (one for each set of request filters) that it remembers
 SEVERAL: Final = -1  # in place of a slot's number: there are more lines of this name
 KEPT: Final = 256  # templates shared between connections
+RECENT: Final = 16  # of them, among which a new connection looks for its own; a look at each is a hundredth of a parse
 
 _FIRST = b"GET / HTTP/1.1"
 _PASSED = Limits(fields=1 << 30)  # a template's head has passed its listener's limits
@@ -56,6 +58,7 @@ class Template(Shape):
         "_scheme",
         "_slots",
         "_variants",
+        "closes",
         "composed",
         "cut",
         "folds",
@@ -76,6 +79,7 @@ class Template(Shape):
         self.keeps = any(field.kind in (EXPECT, LENGTH, FOLDED) for field in request.special)
         # Some names have look-alikes: whoever sets or removes a field must see them all.
         self.folds = any(field.kind == FOLDED for field in request.special)
+        self.closes = not request.keep_alive  # the connection, once its request is answered
         self._scheme = scheme
         self._known: dict[str, str | int] = {}  # fields as filters look them up
         self.composed: dict[Edit | None, Composition] = {}
@@ -165,6 +169,8 @@ class Template(Shape):
             self.composed.clear()
         block = request_fields(self._marked(), mark(ADDRESS), self._scheme, edit, upgrading=False)
         composed = self.composed[edit] = composition(self, block, as_values=self._as_values)
+        if self.closes:
+            composed.is_whole = False  # there is more to do than to join it
         return composed
 
 
@@ -183,14 +189,20 @@ def rewritten(decision: RouteDecision[Route], target: Target, line: bytes, limit
 
 
 class Templates:
-    """All templates of one port, so that clients that send alike share them."""
+    """All templates of one port, so that clients that send alike share them.
 
-    __slots__ = ("_known", "_longest", "_scheme", "latest")
+    A connection that is new can compare its first head only with those that others began with: heads with the same fields in
+    the same order are one client's, or one kind of client's.
+    """
+
+    __slots__ = ("_firsts", "_known", "_longest", "_recent", "_scheme", "latest")
 
     def __init__(self, scheme: bytes, longest: int) -> None:
         self._scheme = scheme
         self._longest = longest  # bytes of a head, with the empty line at its end
         self._known: dict[tuple[bytes, ...], Template] = {}
+        self._firsts: dict[tuple[object, ...], Template | list[Field]] = {}  # what connections began with, by its names
+        self._recent: deque[Template] = deque(maxlen=RECENT)
         self.latest: Template | None = None  # what a new connection tries first
 
     def learn(self, model: Sequence[Field], known: Sequence[int], request: Request) -> Template | None:
@@ -204,15 +216,43 @@ class Templates:
             if len(self._known) >= KEPT:
                 self._known.clear()
             template = self._known[tuple(cut)] = Template(cut, slots, request, self._scheme, self._longest)
+        if template not in self._recent:
+            self._recent.appendleft(template)
         self.latest = template
         return template
+
+    def learn_first(self, request: Request) -> Template | None:
+        """The same from the first head of a connection, and those that others began with."""
+        names = request.keep_alive, *(field.name for field in request.fields)
+        first = self._firsts.get(names)
+        template = None
+        if isinstance(first, Template):
+            template = self.learn(first.model(), first.slots, request)
+        elif first is not None:
+            template = self.learn(first, (), request)
+        if template is not None or not isinstance(first, Template):
+            if len(self._firsts) >= KEPT:
+                self._firsts.clear()
+            self._firsts[names] = template or request.fields
+        return template
+
+    def find(self, data: bytes) -> Template | None:
+        """One of the latest that accepts this head and nothing else; `data` has a line end."""
+        end = data.find(b"\r\n")
+        for template in self._recent:
+            is_around = data.startswith(template.first, end) and data.endswith(template.last, 0, template.longest)
+            if is_around and template.holds(data[end + template.skip : template.stop]):
+                return template
+        return None
 
     def forget(self) -> None:
         """From now on every head is parsed."""
         self._known.clear()
+        self._firsts.clear()
+        self._recent.clear()
         self.latest = None
 
 
 def is_plain(request: Request) -> bool:
     """Whether a head may become a template: no body, nothing about the connection that must be acted upon."""
-    return request.length == NO_LENGTH and request.keep_alive and not request.http10 and not request.upgrade
+    return request.length == NO_LENGTH and not request.http10 and not request.upgrade

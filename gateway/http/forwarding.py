@@ -120,6 +120,17 @@ def response_head(response: Response, edit: Edit | None, connection: bytes, *, d
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
+def closing(head: bytes) -> bytes:
+    """A response's head that left the connection open, closing it."""
+    return head[:-2] + _CLOSE
+
+
+def kept_open(head: bytes) -> bytes:
+    """The same the other way round."""
+    return head[: -len(_CLOSE)] + b"\r\n"
+
+
+_CLOSE = b"Connection: close\r\n\r\n"  # as `response_head` ends
 _NOT_INTERIM = (CONNECTION, HOP, LENGTH, CODING, SHADOW)
 
 

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Final
 
 from gateway.http.chunked import chunk, last_chunk
-from gateway.http.forwarding import failure, response_head
+from gateway.http.forwarding import failure, kept_open, response_head
 from gateway.http.http1 import BODILESS, CHUNKED, NO_LENGTH, Edit, Field, Request, Response
 from gateway.http.local_replies import answer, grpc_answer
 from gateway.interfaces import DownstreamPeer
@@ -55,7 +55,7 @@ class ClientResponse:
         self.closes = False  # the client's connection, with its end
         self.framing = KEPT if client.is_framed and not http10 else BARE
         self.frames = False  # content is put into chunks here
-        self.is_fixed = False  # the same head says the same another time
+        self.is_fixed = False  # the same head says the same another time, but for the field that closes the connection
         self.more: list[Field] = []  # what it must say of this request, in place of what the backend says of it
         self.withheld: frozenset[bytes] = frozenset()  # names of fields that are not the backend's to say
         self.web: GrpcWebTranslation | None = None
@@ -83,7 +83,7 @@ class ClientResponse:
         self.closes = closes
         self._has_content = has_content
         self.frames = has_content and length == CHUNKED and self.framing is ANEW and self.web is None
-        self.is_fixed = has_content and length >= 0 and response.keep_alive and not closes
+        self.is_fixed = has_content and length >= 0 and response.keep_alive
         if self.more or self.withheld or session:
             edit = self._saying_more(edit, session)
         connection = b"close" if closes else b"keep-alive" if request.http10 else b""
@@ -98,6 +98,10 @@ class ClientResponse:
             return [field for field in kept if field.name not in replaced] + [*self.more, *session]
 
         return edited
+
+    def kept_open(self, head: bytes) -> bytes:
+        """The head that was begun with, as it is where it does not close the connection."""
+        return kept_open(head) if self.closes else head
 
     def write(self, data: bytes) -> None:
         """Octets of the content, as `framing` has them."""

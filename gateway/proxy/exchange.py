@@ -111,10 +111,9 @@ class Exchange:
         is_to_open = self._upgrading and not self.client.is_framed  # a tunnel: `response` decides whether it is open
         if target.sessions is not None or out.withheld or out.web is not None or self._is_watched or is_to_open:
             self.read_in_full()
-        elif request.keep_alive and not request.http10 and not self.head_only and not self.client.closes_after_this:
+        elif not request.http10 and not self.head_only:
             self._answers = target.answers
-            if self.request_done:
-                self.answers = self._answers
+            self._take_known_heads()
         self.timers.time_request()
         if target.mirrors and not self._upgrading:  # a copy's answer is dropped: there is nobody to speak the other protocol
             self.request_body.mirror(mirroring.start(target.mirrors, self._backends, self._head), is_whole=self.is_sent)
@@ -163,13 +162,19 @@ class Exchange:
         self.target = target
         self._since = since
         self._head = self._compose(target)
-        self._answers = self.answers = target.answers
+        self._answers = target.answers
+        self._take_known_heads()
+        self.client_response.closes = not self.request.keep_alive  # as its head says, where that has gone out
         self.timers.time_request(monotonic() - since)
         if peer is not None:
             self.timers.time_attempt(monotonic() - since)
-            self.peer = peer
+            self.peer, self._endpoint = peer, peer.endpoint
             peer.user = self
-            self._endpoint = peer.endpoint
+
+    def _take_known_heads(self) -> None:
+        """The response may come in one piece: its request has been sent, and its head has nothing to say of the connection."""
+        if not self.closes_if_answered_here:
+            self.answers = self._answers
 
     def read_in_full(self) -> None:
         """The answer must be written anew, even if its head is known: it says something of this request or connection."""
@@ -212,8 +217,7 @@ class Exchange:
 
     def _end_content(self, trailers: list[Field] | None) -> None:
         """All has come that goes on; a client whose content is not wanted may still be sending it."""
-        if self.request_done:
-            self.answers = self._answers
+        self._take_known_heads()
         body = self.request_body
         if self._authorization is not None and (not self.client.is_framed or body.framing is not RequestFraming.KEPT):
             self._authorization.ask_if_ready()
@@ -324,7 +328,7 @@ class Exchange:
             session = target.sessions.begin(self.request, target.backend, self._endpoint, self._held, self.client.scheme)
         passed = out.begin(self.request, response, target.edit_response, session, is_whole=self.request_done)
         if self._answers is not None and head and out.is_fixed:
-            self._answers.remember(head, passed, response.length, response.status)
+            self._answers.remember(head, out.kept_open(passed), response.length, response.status)
 
     def _interim(self, response: Response) -> None:
         """1xx: a change of protocol, or a word in between."""
@@ -359,10 +363,11 @@ class Exchange:
         self.client.write(data)
         self._finish(reuse=self.request_done)
 
+    ended = answered  # with the last of its body
+
     def begun(self, data: bytes, status_class: int) -> None:
         """The head of a response, known from before, and a part of its body."""
-        self._started = True
-        self._status = status_class * 100
+        self._started, self._status = True, status_class * 100
         self.continued(data)
 
     def continued(self, data: bytes | memoryview) -> None:
@@ -376,10 +381,6 @@ class Exchange:
     def owes(self) -> int:
         """Bytes that the client has not taken yet."""
         return self.client.owes()
-
-    def ended(self, data: bytes, status_class: int) -> None:
-        """The last of its body."""
-        self.answered(data, status_class)
 
     def response_trailers(self, fields: list[Field]) -> None:
         """The response's trailers, for a client that does not get them with the data."""
@@ -444,8 +445,7 @@ class Exchange:
 
     def _answer(self, status: int, fields: cors.Pairs) -> None:
         """The same, of these fields."""
-        message = answer(status, fields=fields, close=self.closes_if_answered_here, head_only=self.head_only)
-        self.answer_here(status, message)
+        self.answer_here(status, answer(status, fields=fields, close=self.closes_if_answered_here, head_only=self.head_only))
 
     def attempt_timed_out(self) -> None:
         """HTTPRouteTimeouts.backendRequest is up: there may be another attempt."""

@@ -228,7 +228,7 @@ class ScriptedExchange(Exchange):
         content = self.filtered_request
         self.request_done = True
         if content.is_replaced:
-            self.answers = self._answers
+            self._take_known_heads()
         elif not content.is_changed:
             super().end(trailers)
             if not self.client.is_framed:

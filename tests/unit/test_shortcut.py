@@ -108,6 +108,8 @@ class Dialogue:
         self.hosts = [r.choice(HOSTS)] if r.random() < 0.5 else HOSTS
         self.replies = r.sample(REPLIES, k=r.choice([1, 1, 2]))
         self.bare = r.random() < 0.1  # heads with hardly a field
+        self.closes = r.random() < 0.2  # each is its connection's last
+        self.leaves = r.choice([0, 0, 0.2, 1])  # how often a client makes a new connection all the same
         self.odd = r.choice([0, 0, 0.1])  # how often a value is one that must not be accepted
 
     def request(self) -> bytes:
@@ -116,7 +118,8 @@ class Dialogue:
         host = r.choice(ODD_HOSTS if r.random() < self.odd else self.hosts)
         head = [f"{r.choice(METHODS)} {r.choice(PATHS).format(n=n)} HTTP/1.1", f"Host: {host}", "Accept: a/b", "DNT: 1"]
         head += [f"{name}: {r.choice(VALUES[name]).format(n=n, r=r.getrandbits(40))}" for name in self.names]
-        return "\r\n".join([*head[: 2 if self.bare else None], "Keep-Alive: 5", "", ""]).encode("latin-1")
+        last = ["Connection: close"] if self.closes else []
+        return "\r\n".join([*head[: 2 if self.bare else None], "Keep-Alive: 5", *last, "", ""]).encode("latin-1")
 
     def reply(self) -> bytes:
         r = self.random
@@ -144,6 +147,7 @@ class Dialogue:
         return data
 
     def run(self, count: int) -> None:
+        r = self.random
         pair = self._connect()
         for _ in range(count):
             if self.random.random() < 0.02:  # the table is swapped while connections stand
@@ -164,7 +168,7 @@ class Dialogue:
             assert not found[1][0]
             assert found[0][1] == found[1][1], f"{request!r} answered with {reply!r}"
             settled = all(client._ready and not wire.closed for client, wire in pair)
-            if not settled:
+            if not settled or r.random() < self.leaves:
                 for _, wire in pair:
                     wire.close()
                 pair = self._connect()
